@@ -1,0 +1,8 @@
+"""CLIP-IT companion: pair patches with reports, distil the text, deploy the image alone.
+
+Rooms, from the ground up; a room imports only from those before it:
+errors, files, paths, settings, paper, data, reports, encoders, pairing, losses, lora, model,
+training, text_stage, baselines, evaluation, statistics, runs, tables, figures, predict, plan.
+"""
+
+__version__ = "0.1.0"

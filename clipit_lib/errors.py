@@ -1,0 +1,17 @@
+"""The one exception a user is meant to read."""
+
+from __future__ import annotations
+
+
+class ClipItError(Exception):
+    """A mistake the user can mend, said in one line.
+
+    Args:
+        what: what is wrong, with the offending value.
+        where: the file, key or argument it was found in.
+        fix: what to do about it.
+    """
+
+    def __init__(self, what: str, where: object, fix: str) -> None:
+        self.what, self.where, self.fix = what, str(where), fix
+        super().__init__(f"{where}: {what}. {fix}")
