@@ -1,0 +1,179 @@
+"""The morphology and the stain of each patch, drawn from its class and its patient."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from clipit_lib.data.phantom.worlds import MEANS, NEIGHBOURS, WORLDS, World
+from clipit_lib.errors import ClipItError
+
+__all__ = ["MORPHOLOGY", "WORLDS", "Latents", "World", "draw", "draw_dataset", "world_named"]
+
+PATCHES_PER_PATIENT = 20
+PATIENT_SPREAD = 0.05
+SPLITS = ("train", "validation", "test")
+# Room for the patients of one split; ids of different splits never meet.
+PATIENTS_PER_SPLIT = 10_000_000
+
+
+@dataclass(frozen=True)
+class Latents:
+    """What is known about each patch; every array is [n].
+
+    Morphology, float32 from 0 (absent or least) to 1 (all or most): cellularity, nuclear_size,
+    pleomorphism, glands (extent of gland formation), regularity (of glands and their borders),
+    filling (of ducts by cells), invasion (nests and single cells in the stroma), fibres, muscle
+    (parallel bundles), fat, mucin, necrosis, lymphocytes, blank (bare glass).
+
+    Stain, float32: haematoxylin and eosin (strength, 1 is usual), haematoxylin_hue and eosin_hue
+    (0 is usual, positive is bluer), thickness (1 is usual), tint (of the scanner, positive is
+    warmer). Stain belongs to the patient, says nothing about the class, and only thickness varies
+    between the patches of a patient.
+
+    label and patient are int64.
+    """
+
+    cellularity: np.ndarray
+    nuclear_size: np.ndarray
+    pleomorphism: np.ndarray
+    glands: np.ndarray
+    regularity: np.ndarray
+    filling: np.ndarray
+    invasion: np.ndarray
+    fibres: np.ndarray
+    muscle: np.ndarray
+    fat: np.ndarray
+    mucin: np.ndarray
+    necrosis: np.ndarray
+    lymphocytes: np.ndarray
+    blank: np.ndarray
+    haematoxylin: np.ndarray
+    eosin: np.ndarray
+    haematoxylin_hue: np.ndarray
+    eosin_hue: np.ndarray
+    thickness: np.ndarray
+    tint: np.ndarray
+    label: np.ndarray
+    patient: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.label)
+
+    def take(self, rows: np.ndarray | slice) -> Latents:
+        """The patches at `rows`, an index array or a slice."""
+        return Latents(**{name: getattr(self, name)[rows] for name in _NAMES})
+
+    @staticmethod
+    def concatenate(parts: Sequence[Latents]) -> Latents:
+        """All patches of the parts, in order."""
+        return Latents(
+            **{name: np.concatenate([getattr(p, name) for p in parts]) for name in _NAMES}
+        )
+
+
+_NAMES = tuple(field.name for field in fields(Latents))
+MORPHOLOGY = _NAMES[: _NAMES.index("haematoxylin")]
+
+
+def world_named(name: str) -> World:
+    """The world of this name.
+
+    Raises:
+        ClipItError: there is none.
+    """
+    if name not in WORLDS:
+        raise ClipItError(f"no world {name!r}", "phantom", f"Known: {', '.join(WORLDS)}")
+    return WORLDS[name]
+
+
+def draw(
+    world: str, labels: np.ndarray, patients: np.ndarray, rng: np.random.Generator
+) -> Latents:
+    """Latents of patches with these labels ([n] int) and patients ([n] int).
+
+    The first rows do not depend on how many follow, if patients come in ascending order.
+
+    Raises:
+        ClipItError: the world is unknown or a label lies outside its classes.
+    """
+    size = len(world_named(world).classes)
+    if len(labels) and not (0 <= labels.min() and labels.max() < size):
+        raise ClipItError(f"labels outside 0..{size - 1}", f"phantom {world}", "Mend the labels")
+    patient_rng, patch_rng, mixing_rng = rng.spawn(3)
+    ids, row = np.unique(patients, return_inverse=True)
+    persons = patient_rng.standard_normal((len(ids), len(MORPHOLOGY) + 6))[row]
+    noise = patch_rng.standard_normal((len(labels), len(MORPHOLOGY) + 1))
+    mean = _mixed_means(world, labels, mixing_rng.random((len(labels), 2)))
+    # Least spread where something is wholly absent or fills the patch.
+    spread = 0.04 + 0.26 * np.sqrt(mean * (1 - mean))
+    values = mean + spread * noise[:, :-1] + PATIENT_SPREAD * persons[:, 6:]
+    morphology = np.clip(values, 0, 1).astype(np.float32).T
+    return Latents(
+        *morphology,
+        **_stain(persons[:, :6], noise[:, -1]),
+        label=labels.astype(np.int64),
+        patient=patients.astype(np.int64),
+    )
+
+
+def _mixed_means(world: str, labels: np.ndarray, uniform: np.ndarray) -> np.ndarray:
+    """Mean morphology [n, latents]: mostly the class's own, in part a neighbour's."""
+    classes, overlap = WORLDS[world].classes, WORLDS[world].overlap
+    means = np.array([[MEANS[world][c].get(name, 0.0) for name in MORPHOLOGY] for c in classes])
+    around = [[classes.index(other) for other in NEIGHBOURS[world][c]] for c in classes]
+    neighbour = np.array(
+        [
+            around[label][int(u * len(around[label]))]
+            for label, u in zip(labels, uniform[:, 0], strict=True)
+        ],
+        dtype=np.int64,
+    )
+    share = overlap * uniform[:, 1:] ** 2
+    return (1 - share) * means[labels] + share * means[neighbour]
+
+
+def _stain(person: np.ndarray, patch: np.ndarray) -> dict[str, np.ndarray]:
+    """Stain from standard normals: six a patient ([n, 6]) and one a patch ([n])."""
+    values = {
+        "haematoxylin": np.exp(0.16 * person[:, 0]),
+        "eosin": np.exp(0.20 * person[:, 1]),
+        "haematoxylin_hue": person[:, 2],
+        "eosin_hue": person[:, 3],
+        "thickness": np.exp(0.08 * person[:, 4] + 0.05 * patch),
+        "tint": person[:, 5],
+    }
+    return {name: value.astype(np.float32) for name, value in values.items()}
+
+
+def draw_dataset(
+    world: str, train: int, validation: int, test: int, seed: int
+) -> tuple[Latents, np.ndarray]:
+    """Latents of a whole data set and the split of each patch ([n] str), split by split.
+
+    Classes are balanced within one patch a class. A patient has 20 patches of mixed classes and
+    belongs to one split. The first patches of a split do not depend on the sizes asked for.
+
+    Raises:
+        ClipItError: the world is unknown.
+    """
+    worlds = list(WORLDS)
+    classes = len(world_named(world).classes)
+    parts = []
+    counts = (train, validation, test)
+    for number, count in enumerate(counts):
+        seeds = np.random.SeedSequence(seed, spawn_key=(worlds.index(world), number))
+        rng = np.random.default_rng(seeds)
+        label_rng, latent_rng = rng.spawn(2)
+        patients = number * PATIENTS_PER_SPLIT + np.arange(count) // PATCHES_PER_PATIENT
+        parts.append(draw(world, balanced_labels(count, classes, label_rng), patients, latent_rng))
+    return Latents.concatenate(parts), np.repeat(np.array(SPLITS), counts)
+
+
+def balanced_labels(count: int, classes: int, rng: np.random.Generator) -> np.ndarray:
+    """[count] int64: one random order of all classes after another."""
+    rounds = -(-count // classes)
+    orders = rng.permuted(np.tile(np.arange(classes), (rounds, 1)), axis=1)
+    return orders.ravel()[:count]

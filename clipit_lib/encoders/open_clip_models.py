@@ -1,0 +1,70 @@
+"""open_clip models as retrievers."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import open_clip
+from torch import Tensor, nn
+
+from clipit_lib.data.transforms import Transform
+from clipit_lib.encoders.clip import ClipEncoder
+from clipit_lib.encoders.tokens import Tokenizer
+
+CONFIGS = Path(__file__).with_name("configs")
+# peft adapts the fused projection and `out_proj` of nn.MultiheadAttention when `attn` is named.
+TEXT_TARGETS = r"model\.transformer\.resblocks\.\d+\.(attn|mlp\.c_fc|mlp\.c_proj)"
+IMAGE_TARGETS = r"visual\.transformer\.resblocks\.\d+\.(attn|mlp\.c_fc|mlp\.c_proj)"
+
+
+class TextTower(nn.Module):
+    """The text half of an open_clip model: ids [b, context] to embeddings [b, d]."""
+
+    def __init__(self, model: open_clip.CLIP) -> None:
+        super().__init__()
+        self.model = model
+        self.model.visual = nn.Identity()
+
+    def forward(self, ids: Tensor) -> Tensor:
+        embedding: Tensor = self.model.encode_text(ids)
+        return embedding
+
+
+class ImageTower(nn.Module):
+    """The image half of an open_clip model: [b, 3, s, s] to embeddings [b, d]."""
+
+    def __init__(self, visual: nn.Module) -> None:
+        super().__init__()
+        self.visual = visual
+
+    def forward(self, images: Tensor) -> Tensor:
+        embedding: Tensor = self.visual(images)
+        return embedding
+
+
+def build_phantom_clip(side: int) -> open_clip.CLIP:
+    """The phantom's CLIP with random weights for patches of `side` pixels."""
+    open_clip.add_model_config(CONFIGS / "phantom_clip.json")
+    model: open_clip.CLIP = open_clip.create_model(
+        "phantom_clip", pretrained=None, force_image_size=side
+    )
+    return model
+
+
+def tokenizer(context_length: int) -> Tokenizer:
+    """open_clip's byte-pair tokenizer, which ships with its package."""
+    bpe = open_clip.SimpleTokenizer(context_length=context_length)
+    return Tokenizer(bpe.encode, bpe.sot_token_id, bpe.eot_token_id, 0, context_length)
+
+
+def wrap(name: str, model: open_clip.CLIP, weights_hash: str) -> ClipEncoder:
+    """Split a CLIP into its two towers."""
+    visual = model.visual
+    size = visual.image_size[0] if isinstance(visual.image_size, tuple) else visual.image_size
+    mean, std = visual.image_mean, visual.image_std
+    width = model.text_projection.shape[1]
+    return ClipEncoder(
+        name, ImageTower(visual), TextTower(model), tokenizer(model.context_length),
+        Transform(size, tuple(mean), tuple(std)), width, IMAGE_TARGETS, TEXT_TARGETS,
+        weights_hash, stand_in=False,
+    )  # fmt: skip

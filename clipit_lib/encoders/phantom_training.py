@@ -1,0 +1,94 @@
+"""Train the phantom's own encoders: its CLIP on captions, its backbones without labels."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from clipit_lib.data.transforms import Transform, augment
+from clipit_lib.encoders import clip, open_clip_models, vision
+from clipit_lib.encoders.store import State
+from clipit_lib.encoders.views import random_view
+from clipit_lib.losses import normalised_temperature, supervised_contrastive
+from clipit_lib.reports.phantom import pretraining_pairs
+from clipit_lib.settings import PhantomPretraining
+
+History = dict[str, Any]
+
+
+def train_clip(settings: PhantomPretraining) -> tuple[State, History]:
+    """CLIP's symmetric contrastive loss on (patch, caption) pairs that no data set contains.
+
+    Returns the state dict of an open_clip model and the mean loss of each epoch.
+    """
+    pixels, captions, _ = pretraining_pairs(settings.images, settings.side, settings.seed)
+    torch.manual_seed(settings.seed)
+    model = open_clip_models.build_phantom_clip(settings.side).to(clip.device())
+    words = open_clip_models.tokenizer(model.context_length).windows(captions, "truncate").ids
+    transform = Transform(settings.side, *vision.OPENAI_CLIP)
+
+    def loss(rows: np.ndarray, generator: torch.Generator) -> Tensor:
+        images = transform(augment(torch.from_numpy(pixels[rows]), generator))
+        image = F.normalize(model.encode_image(images.to(clip.device())), dim=-1)
+        text = F.normalize(model.encode_text(words[rows].to(clip.device())), dim=-1)
+        return supervised_contrastive(image, text, model.logit_scale.exp().clamp(max=100.0))
+
+    losses = _descend(model, loss, settings, settings.clip_epochs, "phantom_clip")
+    return model.state_dict(), {"loss": losses}
+
+
+def train_vision(name: str, settings: PhantomPretraining) -> tuple[State, History]:
+    """SimCLR on the pretraining patches: two random views of a patch attract.
+
+    Returns the backbone's state dict (the projector is thrown away) and the loss of each epoch.
+    """
+    pixels, _, _ = pretraining_pairs(settings.images, settings.side, settings.seed)
+    torch.manual_seed(settings.seed)
+    backbone = vision.build(name, settings.side)
+    width: int = backbone.num_features  # type: ignore[assignment]
+    projector = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 64))
+    model = nn.Sequential(backbone, projector).to(clip.device())
+    transform = vision.transform(name, settings.side)
+
+    def loss(rows: np.ndarray, generator: torch.Generator) -> Tensor:
+        patches = torch.from_numpy(pixels[rows])
+        first, second = (
+            model(transform(random_view(patches, generator)).to(clip.device())) for _ in range(2)
+        )
+        return normalised_temperature(first, second)
+
+    losses = _descend(model, loss, settings, settings.vision_epochs, name)
+    return backbone.state_dict(), {"loss": losses}
+
+
+def _descend(
+    model: nn.Module, loss: Any, settings: PhantomPretraining, epochs: int, name: str
+) -> list[float]:
+    """AdamW with a one-cycle schedule; returns the mean loss of each epoch."""
+    steps = max(settings.images // settings.batch_size, 1)
+    optimiser = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=0.05)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, settings.learning_rate, total_steps=epochs * steps
+    )
+    shuffle = np.random.default_rng(settings.seed)
+    generator = torch.Generator().manual_seed(settings.seed)
+    model.train()
+    history = []
+    for _ in tqdm(range(epochs), desc=f"train {name}", unit="epoch"):
+        order = shuffle.permutation(settings.images)[: steps * settings.batch_size]
+        values = []
+        for rows in np.array_split(order, steps):
+            value = loss(rows, generator)
+            optimiser.zero_grad()
+            value.backward()
+            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            optimiser.step()
+            schedule.step()
+            values.append(value.item())
+        history.append(float(np.mean(values)))
+    return history

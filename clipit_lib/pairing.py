@@ -1,0 +1,108 @@
+"""Pair each patch with its most similar reports (equation 1, algorithm 1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float32, Int64
+from torch import Tensor
+
+from clipit_lib.errors import ClipItError
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The best reports of n patches, best first.
+
+    Attributes:
+        reports: [n, k] indices into the corpus.
+        similarities: [n, k] cosine similarities.
+    """
+
+    reports: Int64[np.ndarray, "n k"]
+    similarities: Float32[np.ndarray, "n k"]
+
+
+def top_k(
+    images: Float32[np.ndarray, "n d"],
+    texts: Float32[np.ndarray, "m d"],
+    k: int,
+    block: int = 4096,
+    device: torch.device | str = "cpu",
+) -> Pairs:
+    """Exact top-k by cosine similarity; equal similarities go to the lower report index.
+
+    Memory beyond inputs and result is one block of [block, m] similarities.
+
+    Raises:
+        ClipItError: fewer than k reports, different widths, or embeddings that are not finite.
+    """
+    _check(images, texts, k)
+    reports = F.normalize(torch.from_numpy(texts).to(device), dim=-1)
+    indices = np.empty((len(images), k), np.int64)
+    values = np.empty((len(images), k), np.float32)
+    for begin in range(0, len(images), block):
+        rows = slice(begin, begin + block)
+        patches = F.normalize(torch.from_numpy(images[rows]).to(device), dim=-1)
+        value, index = _stable_top_k(patches @ reports.T, k)
+        values[rows], indices[rows] = value.cpu().numpy(), index.cpu().numpy()
+    return Pairs(indices, values)
+
+
+def _stable_top_k(similarity: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    value, index = similarity.topk(k, dim=1)
+    # topk breaks ties as it likes: rows with a tie at the border are sorted in full.
+    border = value[:, -1:]
+    tied = (similarity == border).sum(dim=1) > (value == border).sum(dim=1)
+    if tied.any():
+        full_value, full_index = similarity[tied].sort(dim=1, descending=True, stable=True)
+        value[tied], index[tied] = full_value[:, :k], full_index[:, :k]
+    index, by_index = index.sort(dim=1)
+    value, by_value = value.gather(1, by_index).sort(dim=1, descending=True, stable=True)
+    return value, index.gather(1, by_value)
+
+
+def _check(images: np.ndarray, texts: np.ndarray, k: int) -> None:
+    where = "pairing"
+    if images.shape[1] != texts.shape[1]:
+        raise ClipItError(
+            f"image embeddings are {images.shape[1]} wide, text embeddings {texts.shape[1]}",
+            where,
+            "Use both towers of one retriever",
+        )
+    if not 1 <= k <= len(texts):
+        raise ClipItError(f"rank {k} of {len(texts)} reports", where, "Ask for a lower rank")
+    if not (np.isfinite(images).all() and np.isfinite(texts).all()):
+        raise ClipItError("embeddings hold NaN or infinity", where, "Train the retriever anew")
+
+
+def pairing_table(
+    sample_ids: pd.Series, report_ids: tuple[str, ...], pairs: Pairs, split: str
+) -> pd.DataFrame:
+    """One row a (patch, rank): image, report, rank (1 is best), similarity, split."""
+    count, k = pairs.reports.shape
+    return pd.DataFrame(
+        {
+            "image": np.repeat(sample_ids.to_numpy(), k),
+            "report": np.asarray(report_ids, dtype=object)[pairs.reports.ravel()],
+            "rank": np.tile(np.arange(1, k + 1), count),
+            "similarity": pairs.similarities.ravel(),
+            "split": split,
+        }
+    )
+
+
+def effective_number(reports: Int64[np.ndarray, " n"]) -> float:
+    """exp(entropy) of the distribution of chosen reports: 1 if one report serves all."""
+    share = np.unique(reports, return_counts=True)[1] / len(reports)
+    return float(np.exp(-(share * np.log(share)).sum()))
+
+
+def top_share(reports: Int64[np.ndarray, " n"], top: int = 10) -> float:
+    """Share of patches that are served by the `top` most chosen reports."""
+    counts = np.sort(np.unique(reports, return_counts=True)[1])[::-1]
+    return float(counts[:top].sum() / counts.sum())

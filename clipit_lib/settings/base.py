@@ -1,0 +1,16 @@
+"""A frozen model that refuses what it does not know."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+Positive = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+
+
+class Strict(BaseModel):
+    """A frozen model that refuses unknown keys and does not convert types."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")

@@ -1,0 +1,82 @@
+"""Settings of data sets and report corpora."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from clipit_lib.settings.base import Fraction, Positive, Strict
+
+
+class ValidationSplit(Strict):
+    """How validation samples are taken when the data set brings no such split.
+
+    `stain` holds out whole clusters of stain colour in each class, for data without slide ids.
+    """
+
+    by: Literal["official", "stratified", "group", "stain"] = "official"
+    fraction: Fraction = 0.1
+    seed: int = 0
+
+
+class PhantomData(Strict):
+    """A procedural data set; `train`, `validation` and `test` count patches."""
+
+    source: Literal["phantom"]
+    world: Literal["pcam", "bach", "crc"]
+    train: Positive
+    validation: Positive
+    test: Positive
+    side: Positive = 64
+    seed: int = 0
+    corpus: str
+    validation_split: ValidationSplit = ValidationSplit()
+
+
+class FolderData(Strict):
+    """Images of the user: a folder of class folders, or a manifest (path, label, split, group)."""
+
+    source: Literal["folder"]
+    folder: str
+    manifest: str | None = None
+    classes: tuple[str, ...] | None = None
+    class_texts: tuple[str, ...] | None = None
+    licence: str = "not stated"
+    side: Positive = 224
+    corpus: str
+    validation_split: ValidationSplit = ValidationSplit(by="stratified")
+
+
+class Crc5Data(Strict):
+    """The five-class colorectal patches under `$CLIPIT_DATA/crc5`."""
+
+    source: Literal["crc5"]
+    side: Positive = 224
+    corpus: str
+    validation_split: ValidationSplit = ValidationSplit(by="stain", fraction=0.2)
+
+
+DataSettings = Annotated[PhantomData | FolderData | Crc5Data, Field(discriminator="source")]
+
+
+class PhantomCorpus(Strict):
+    source: Literal["phantom"]
+    organ: Literal["breast", "colon"]
+    reports: Positive
+    seed: int = 0
+    cleaning: tuple[str, ...] = ()
+
+
+class FileCorpus(Strict):
+    """Reports from one text file (one a line), a csv, or a folder of text files."""
+
+    source: Literal["file"]
+    path: str
+    column: str | None = None
+    organ: str = "unknown"
+    licence: str = "not stated"
+    cleaning: tuple[str, ...] = ("control", "hyphenation", "spacing")
+
+
+CorpusSettings = Annotated[PhantomCorpus | FileCorpus, Field(discriminator="source")]

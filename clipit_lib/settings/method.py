@@ -1,0 +1,80 @@
+"""Settings of the method: protocol switches, adapters, training stages."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from clipit_lib.settings.base import Fraction, Positive, Strict
+
+
+class Protocol(Strict):
+    """Where the paper and its released code differ, one switch each (defaults: the paper)."""
+
+    double_softmax: bool = False
+    moving_target: bool = False
+    text_stage: Literal["fine_tuned", "ignored"] = "fine_tuned"
+    lora_targets: Literal["attention_mlp", "all"] = "attention_mlp"
+    normalisation: Literal["own", "imagenet", "clip"] = "own"
+    checkpoint: Literal["best", "last"] = "best"
+    fusion_start: Literal["average", "random"] = "average"
+
+
+PROTOCOLS: dict[str, Protocol] = {
+    "paper": Protocol(),
+    "released": Protocol(
+        double_softmax=True,
+        moving_target=True,
+        text_stage="ignored",
+        lora_targets="all",
+        normalisation="imagenet",
+        checkpoint="last",
+        fusion_start="random",
+    ),
+}
+
+
+class Lora(Strict):
+    """Low-rank adapters: update scaled by alpha / rank."""
+
+    rank: Positive = 16
+    alpha: Positive = 8
+    dropout: Fraction = 0.0
+
+
+class Training(Strict):
+    """Stage two (CLIP-IT and its LoRA-only control alike)."""
+
+    epochs: Positive = 1
+    batch_size: Positive = 64
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    gradient_clip: float = 0.5
+    checks_per_epoch: Positive = 1
+    augment: bool = False
+    precision: Literal["no", "bf16", "fp16"] = "no"
+
+
+class Probe(Strict):
+    """The linear probe on frozen features."""
+
+    epochs: Positive = 30
+    batch_size: Positive = 64
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+
+
+class TextStage(Strict):
+    """Stage one: the text encoder and its head on (paired report, label), equation 2."""
+
+    epochs: Positive = 10
+    batch_size: Positive = 16
+    learning_rate: float = 1e-3
+    weight_decay: float = 1e-4
+    long_text: Literal["truncate", "chunk"] = "truncate"
+
+
+class Pairing(Strict):
+    """Which report an image gets: the one of this `rank` by cosine similarity (1 is equation 1)."""
+
+    rank: Positive = 1
+    reports: Literal["matched", "random", "none"] = "matched"

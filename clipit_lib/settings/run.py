@@ -1,0 +1,45 @@
+"""Everything that can change the result of one run."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from clipit_lib.files import canonical_json, digest
+from clipit_lib.settings.base import Fraction, Positive, Strict
+from clipit_lib.settings.method import Lora, Pairing, Probe, Protocol, TextStage, Training
+from clipit_lib.settings.pretraining import PhantomPretraining
+
+
+class RunSpec(Strict):
+    """Everything that can change the result of one run; its hash is the run's key.
+
+    Fields that a setting does not use are None, so that they cannot change its key.
+    """
+
+    version: int = 1
+    dataset: str
+    data_hash: str
+    backbone: str
+    backbone_hash: str
+    setting: str
+    seed: int
+    pretraining: PhantomPretraining | None
+    normalisation: Literal["own", "imagenet", "clip"]
+    probe: Probe
+    labels_per_class: Positive | None = None
+    label_noise: Fraction = 0.0
+    lora: Lora | None = None
+    training: Training | None = None
+    protocol: Protocol | None = None
+    retriever: str | None = None
+    retriever_hash: str | None = None
+    corpus: str | None = None
+    corpus_hash: str | None = None
+    pairing: Pairing | None = None
+    text_stage: TextStage | None = None
+    distillation_weight: float | None = None
+
+    @property
+    def key(self) -> str:
+        """16 hexadecimal digits that name this run."""
+        return digest(canonical_json(self.model_dump(mode="json")))

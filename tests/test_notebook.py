@@ -1,0 +1,195 @@
+"""The papermill wrapper: parameters are checked, and only a whole notebook counts as done."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import nbformat
+import pytest
+
+from clipit_lib import notebook, paths
+from clipit_lib.errors import ClipItError
+
+DECLARED = (
+    'profile: str = "demo"\nscale: float = 1.0\nseeds: list[int] = [0]\nfast: bool = False\n'
+    "count: int = 1"
+)
+SETUP = "from clipit_lib import notebook\np = notebook.parameters(globals())"
+KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+SHOW = "print(vars(p))"
+Write = Callable[..., Path]
+
+
+@pytest.fixture
+def write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Write:
+    """Write a notebook of code cells, after a parameters and a setup cell, where it is found."""
+    monkeypatch.setattr(paths, "notebooks", lambda: tmp_path)
+
+    def to(name: str, *cells: str) -> Path:
+        first = nbformat.v4.new_code_cell(DECLARED, metadata={"tags": ["parameters"]})
+        rest = [nbformat.v4.new_code_cell(cell) for cell in (SETUP, *cells)]
+        whole = nbformat.v4.new_notebook(cells=[first, *rest], metadata=KERNEL)
+        nbformat.write(whole, tmp_path / f"{name}.ipynb")
+        return tmp_path / f"{name}.ipynb"
+
+    return to
+
+
+def printed(path: Path) -> str:
+    cells = nbformat.read(path, as_version=4).cells
+    return "".join(out.text for cell in cells for out in cell.get("outputs", []) if "text" in out)
+
+
+def papermill(source: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """Call papermill as a user would, without the wrapper."""
+    return subprocess.run(
+        [sys.executable, "-m", "papermill", str(source), str(source) + ".out.ipynb", *arguments],
+        env={**os.environ, "PYTHONPATH": str(paths.repository())},
+        capture_output=True,
+        text=True,
+    )
+
+
+def asked(given: str = "", **values: Any) -> Any:
+    """`parameters` as the setup cell calls it, with the injected cell as papermill writes it."""
+    namespace: dict[str, Any] = {"In": ["", "# On tissue", DECLARED, given, SETUP]}
+    exec(DECLARED, namespace)
+    return notebook.parameters({**namespace, **values})
+
+
+def test_without_injection_the_defaults_are_returned() -> None:
+    assert vars(asked()) == {
+        "profile": "demo",
+        "scale": 1.0,
+        "seeds": [0],
+        "fast": False,
+        "count": 1,
+    }
+
+
+def test_a_list_given_as_text_is_read_as_json_and_an_integer_passes_for_a_float() -> None:
+    given = asked("# Parameters\nseeds = '[3, 4]'\nscale = 2", seeds="[3, 4]", scale=2)
+    assert given.seeds == [3, 4]
+    assert given.scale == 2.0
+
+
+def test_an_unknown_parameter_is_an_error_that_lists_the_known_ones() -> None:
+    with pytest.raises(ClipItError, match=r"unknown parameter 'datset'.*count, fast, profile"):
+        asked("# Parameters\ndatset = 1")
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("profile", 3),
+        ("scale", "fast"),
+        ("seeds", "0,1"),
+        ("seeds", '["a"]'),
+        ("seeds", 3),
+        ("fast", 1),
+        ("count", True),
+        ("count", 1.5),
+        ("count", None),
+    ],
+)
+def test_a_wrong_type_is_an_error_that_names_parameter_value_and_type(
+    name: str, value: Any
+) -> None:
+    with pytest.raises(ClipItError, match=rf"{name} is .*Give {name} as (str|float|list|bool|int)"):
+        asked(f"# Parameters\n{name} = {value!r}", **{name: value})
+
+
+def test_the_latest_declaration_counts_and_cells_with_magics_are_skipped() -> None:
+    namespace = {"In": ["", DECLARED, "%matplotlib inline", "rank: int = 4", SETUP], "rank": 4}
+    assert vars(notebook.parameters(namespace)) == {"rank": 4}
+
+
+def test_an_executed_notebook_holds_its_values_and_runs_under_this_python(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "jupyter/kernels/python3"
+    other.mkdir(parents=True)
+    spec = {"argv": ["/bin/false"], "display_name": "other", "language": "python"}
+    (other / "kernel.json").write_text(json.dumps(spec))
+    monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
+    write("00_ok", SHOW, "import sys; print(sys.executable)", "")
+    output = tmp_path / "deep/er/out.ipynb"
+    notebook.main(
+        ["00_ok", "--output", str(output), "-p", "seeds", "[1, 2]", "-p", "profile", "smoke"]
+    )
+    assert "'profile': 'smoke'" in printed(output)
+    assert "'seeds': [1, 2]" in printed(output)
+    assert sys.executable in printed(output)
+    assert [path.name for path in output.parent.iterdir()] == ["out.ipynb"]
+
+
+@pytest.mark.parametrize(
+    ("cell", "text"),
+    [
+        ("raise ValueError('first\\nlast')", r"In \[4\]: ValueError: last\. "),
+        (
+            "from clipit_lib.errors import ClipItError\nraise ClipItError('a', 'b', 'c')",
+            r"In \[4\]: b: a\. c\. ",
+        ),
+        ("raise SystemExit", r"stopped early at 'raise SystemExit'"),
+        ("exit()", r"stopped early at "),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", r"kernel: it died"),
+    ],
+)
+def test_a_notebook_that_does_not_complete_leaves_only_its_failed_copy(
+    write: Write, tmp_path: Path, cell: str, text: str
+) -> None:
+    write("00_bad", cell, SHOW)
+    output = tmp_path / "out/bad.ipynb"
+    output.parent.mkdir()
+    output.write_text("from an earlier run")
+    with pytest.raises(ClipItError, match=text) as caught:
+        notebook.execute("00_bad", output, {"profile": "smoke"})
+    assert "\n" not in str(caught.value)
+    assert output.read_text() == "from an earlier run"
+    assert sorted(path.name for path in output.parent.iterdir()) == [
+        "bad.failed.ipynb",
+        "bad.ipynb",
+    ]
+
+
+def test_a_success_removes_the_failed_copy_of_before(write: Write, tmp_path: Path) -> None:
+    write("00_ok", SHOW)
+    failed = tmp_path / "out.failed.ipynb"
+    failed.write_text("")
+    notebook.execute("00_ok", tmp_path / "out.ipynb", {})
+    assert not failed.exists()
+
+
+def test_an_unknown_notebook_is_an_error_that_lists_the_known_ones(
+    write: Write, tmp_path: Path
+) -> None:
+    write("00_ok")
+    with pytest.raises(ClipItError, match=r"unknown notebook '00_no'. Known: 00_ok"):
+        notebook.execute("00_no", tmp_path / "out.ipynb", {})
+
+
+def test_an_output_that_cannot_be_written_is_an_error(write: Write, tmp_path: Path) -> None:
+    write("00_ok")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ClipItError, match="cannot write here"):
+        notebook.execute("00_ok", tmp_path / "file/out.ipynb", {})
+
+
+def test_plain_papermill_refuses_an_unknown_parameter(write: Write) -> None:
+    result = papermill(write("00_ok", SHOW), "-p", "datset", "x")
+    assert result.returncode != 0
+    assert "unknown parameter 'datset'. Known: count, fast, profile" in result.stderr
+
+
+def test_plain_papermill_may_give_a_list_as_text(write: Write) -> None:
+    source = write("00_ok", SHOW)
+    result = papermill(source, "-p", "seeds", "[0,1,2]")
+    assert result.returncode == 0, result.stderr
+    assert "'seeds': [0, 1, 2]" in printed(Path(str(source) + ".out.ipynb"))
