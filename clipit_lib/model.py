@@ -86,15 +86,6 @@ class ClipIt(nn.Module):
         return Output(self.fusion(both), distilled)
 
 
-class TextClassifier(nn.Module):
-    """f_t and h_t of equation 2."""
-
-    def __init__(self, tower: nn.Module, text_width: int, classes: int) -> None:
-        super().__init__()
-        self.tower = tower
-        self.head = TextHead(text_width, classes)
-
-
 def train_mode(model: nn.Module) -> None:
     """Training mode, except that batch normalisation keeps the statistics it came with.
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-import torch
 from torch import nn
 
 from clipit_lib.data.transforms import Transform
@@ -106,10 +105,3 @@ def load(profile: Profile) -> ClipEncoder:
     for tower in (encoder.image_tower, encoder.text_tower):
         tower.requires_grad_(False)
     return encoder
-
-
-def device() -> torch.device:
-    """The accelerator if there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-
-

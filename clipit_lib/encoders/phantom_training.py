@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from clipit_lib.data.transforms import Transform, augment
-from clipit_lib.encoders import clip, open_clip_models, vision
+from clipit_lib.compute import device
+from clipit_lib.encoders import open_clip_models, vision
 from clipit_lib.encoders.store import State
 from clipit_lib.encoders.views import random_view
 from clipit_lib.losses import normalised_temperature, supervised_contrastive
@@ -28,14 +29,14 @@ def train_clip(settings: PhantomPretraining) -> tuple[State, History]:
     """
     pixels, captions, _ = pretraining_pairs(settings.images, settings.side, settings.seed)
     torch.manual_seed(settings.seed)
-    model = open_clip_models.build_phantom_clip(settings.side).to(clip.device())
+    model = open_clip_models.build_phantom_clip(settings.side).to(device())
     words = open_clip_models.tokenizer(model.context_length).windows(captions, "truncate").ids
     transform = Transform(settings.side, *vision.OPENAI_CLIP)
 
     def loss(rows: np.ndarray, generator: torch.Generator) -> Tensor:
         images = transform(augment(torch.from_numpy(pixels[rows]), generator))
-        image = F.normalize(model.encode_image(images.to(clip.device())), dim=-1)
-        text = F.normalize(model.encode_text(words[rows].to(clip.device())), dim=-1)
+        image = F.normalize(model.encode_image(images.to(device())), dim=-1)
+        text = F.normalize(model.encode_text(words[rows].to(device())), dim=-1)
         return supervised_contrastive(image, text, model.logit_scale.exp().clamp(max=100.0))
 
     losses = _descend(model, loss, settings, settings.clip_epochs, "phantom_clip")
@@ -52,13 +53,13 @@ def train_vision(name: str, settings: PhantomPretraining) -> tuple[State, Histor
     backbone = vision.build(name, settings.side)
     width: int = backbone.num_features  # type: ignore[assignment]
     projector = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 64))
-    model = nn.Sequential(backbone, projector).to(clip.device())
+    model = nn.Sequential(backbone, projector).to(device())
     transform = vision.transform(name, settings.side)
 
     def loss(rows: np.ndarray, generator: torch.Generator) -> Tensor:
         patches = torch.from_numpy(pixels[rows])
         first, second = (
-            model(transform(random_view(patches, generator)).to(clip.device())) for _ in range(2)
+            model(transform(random_view(patches, generator)).to(device())) for _ in range(2)
         )
         return normalised_temperature(first, second)
 

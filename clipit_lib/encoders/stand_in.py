@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from tqdm import tqdm
 from transformers import AutoModel, AutoTokenizer
 
+from clipit_lib.compute import device
 from clipit_lib.encoders import packages, vision
-from clipit_lib.encoders.clip import ClipEncoder, device
+from clipit_lib.encoders.clip import ClipEncoder
 from clipit_lib.encoders.store import State
 from clipit_lib.encoders.tokens import Tokenizer
 from clipit_lib.losses import supervised_contrastive

@@ -13,6 +13,7 @@ from clipit_lib.settings.data import (
 )
 from clipit_lib.settings.method import (
     PROTOCOLS,
+    Descent,
     Lora,
     Pairing,
     Probe,
@@ -29,6 +30,7 @@ __all__ = [
     "CorpusSettings",
     "Crc5Data",
     "DataSettings",
+    "Descent",
     "FileCorpus",
     "FolderData",
     "Lora",

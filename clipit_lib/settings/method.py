@@ -17,6 +17,7 @@ class Protocol(Strict):
     normalisation: Literal["own", "imagenet", "clip"] = "own"
     checkpoint: Literal["best", "last"] = "best"
     fusion_start: Literal["average", "random"] = "average"
+    unit_distilled: bool = True
 
 
 PROTOCOLS: dict[str, Protocol] = {
@@ -29,6 +30,7 @@ PROTOCOLS: dict[str, Protocol] = {
         normalisation="imagenet",
         checkpoint="last",
         fusion_start="random",
+        unit_distilled=False,
     ),
 }
 
@@ -41,8 +43,8 @@ class Lora(Strict):
     dropout: Fraction = 0.0
 
 
-class Training(Strict):
-    """Stage two (CLIP-IT and its LoRA-only control alike)."""
+class Descent(Strict):
+    """One stage of gradient descent with Adam; `checks_per_epoch` counts looks at validation."""
 
     epochs: Positive = 1
     batch_size: Positive = 64
@@ -50,26 +52,26 @@ class Training(Strict):
     weight_decay: float = 1e-4
     gradient_clip: float = 0.5
     checks_per_epoch: Positive = 1
+    precision: Literal["no", "bf16"] = "no"
+
+
+class Training(Descent):
+    """Stage two (CLIP-IT and its LoRA-only control alike)."""
+
     augment: bool = False
-    precision: Literal["no", "bf16", "fp16"] = "no"
 
 
-class Probe(Strict):
+class Probe(Descent):
     """The linear probe on frozen features."""
 
     epochs: Positive = 30
-    batch_size: Positive = 64
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-4
 
 
-class TextStage(Strict):
-    """Stage one: the text encoder and its head on (paired report, label), equation 2."""
+class TextStage(Descent):
+    """Stage one: text encoder and head on (paired report, label); batches count reports."""
 
     epochs: Positive = 10
     batch_size: Positive = 16
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-4
     long_text: Literal["truncate", "chunk"] = "truncate"
 
 

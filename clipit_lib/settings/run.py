@@ -28,6 +28,7 @@ class RunSpec(Strict):
     probe: Probe
     labels_per_class: Positive | None = None
     label_noise: Fraction = 0.0
+    adaptation: Literal["none", "lora", "full"] = "none"
     lora: Lora | None = None
     training: Training | None = None
     protocol: Protocol | None = None

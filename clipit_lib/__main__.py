@@ -1,0 +1,35 @@
+"""`python -m clipit_lib COMMAND`: run a notebook, predict, plan."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+
+from clipit_lib import paths
+from clipit_lib.errors import ClipItError
+
+COMMANDS = {
+    "notebook": "run one notebook with parameters",
+    "plan": "print what a profile will run, and how long that takes",
+    "predict": "class probabilities of images, by an image-only classifier",
+}
+
+
+def main(arguments: list[str]) -> int:
+    """Run one command; a user's mistake is one line on standard error and exit code 2."""
+    usage = "\n".join(f"  {name:10}{text}" for name, text in COMMANDS.items())
+    if not arguments or arguments[0] not in COMMANDS:
+        print(f"usage: python -m clipit_lib COMMAND ...\n{usage}", file=sys.stderr)
+        return 0 if arguments[:1] in (["-h"], ["--help"]) else 2
+    try:
+        if (threads := paths.threads()) is not None and arguments[0] != "notebook":
+            importlib.import_module("torch").set_num_threads(threads)
+        importlib.import_module(f"clipit_lib.{arguments[0]}").main(arguments[1:])
+    except ClipItError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,35 @@
+"""Where and how tensors are computed: device, precision, seeded blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Literal
+
+import torch
+
+Precision = Literal["no", "bf16"]
+
+
+def device() -> torch.device:
+    """The accelerator if there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def autocast(precision: Precision) -> AbstractContextManager[None]:
+    """Mixed precision in the forward pass; weights and their updates stay float32."""
+    if precision == "no":
+        return nullcontext()
+    context: AbstractContextManager[None] = torch.autocast(device().type, torch.bfloat16)
+    return context
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """PyTorch's own generator seeded within the block and restored after it.
+
+    For layers, whose initialisation takes no generator.
+    """
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield

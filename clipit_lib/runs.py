@@ -1,0 +1,131 @@
+"""The run store: each run is one folder, whole or absent, named by its specification's hash."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import json
+import platform
+import resource
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from filelock import FileLock
+from safetensors.torch import save_file
+
+from clipit_lib import paths
+from clipit_lib.errors import ClipItError
+from clipit_lib.experiment import Outcome, perform
+from clipit_lib.files import written_beside
+from clipit_lib.settings import RunSpec
+from clipit_lib.workbench import Workbench
+
+SPEC, CARD, MODEL = "spec.json", "card.json", "model.safetensors"
+PREDICTIONS, HISTORY, DONE = "predictions.parquet", "history.csv", "done.json"
+VERSIONS = ("torch", "timm", "peft", "open_clip_torch", "transformers", "numpy")
+
+
+@dataclass(frozen=True)
+class StoredRun:
+    """A finished run on disk."""
+
+    folder: Path
+    spec: RunSpec
+
+    @property
+    def key(self) -> str:
+        return self.folder.name
+
+    def predictions(self, split: str = "test") -> pd.DataFrame:
+        """Raw predictions of one split: sample, group, label, one logit column a class."""
+        frame = pd.read_parquet(self.folder / PREDICTIONS)
+        return frame[frame["split"] == split].reset_index(drop=True)
+
+    def history(self) -> pd.DataFrame:
+        """One row a look at validation."""
+        return pd.read_csv(self.folder / HISTORY)
+
+    def done(self) -> dict[str, Any]:
+        """Seconds, peak memory and versions of the run."""
+        value: dict[str, Any] = json.loads((self.folder / DONE).read_text(encoding="utf-8"))
+        return value
+
+
+def find(profile: str, key: str) -> StoredRun | None:
+    """A finished run by its key, or None."""
+    folder = paths.runs(profile) / key
+    return read(folder) if (folder / DONE).exists() else None
+
+
+def read(folder: Path) -> StoredRun:
+    """Open a run folder.
+
+    Raises:
+        ClipItError: it is no finished run.
+    """
+    if not (folder / DONE).exists():
+        raise ClipItError(
+            "no finished run here", folder, "Name a folder below results/<profile>/runs/"
+        )
+    spec = RunSpec.model_validate_json((folder / SPEC).read_text(encoding="utf-8"))
+    return StoredRun(folder, spec)
+
+
+def stored(profile: str) -> Iterator[StoredRun]:
+    """All finished runs of a profile, by key."""
+    for done in sorted(paths.runs(profile).glob(f"[0-9a-f]*/{DONE}")):
+        yield read(done.parent)
+
+
+def get_or_run(spec: RunSpec, bench: Workbench) -> StoredRun:
+    """The stored run of this specification; it is run first if it is not there.
+
+    Two processes that ask for the same run do it once. A kill leaves a whole run or none.
+    """
+    profile = bench.profile.name
+    folder = paths.runs(profile) / spec.key
+    if not (folder / DONE).exists():
+        _lock_folder(folder.parent)
+        with FileLock(folder.with_name(f".{spec.key}.lock")):
+            if not (folder / DONE).exists():
+                begin = time.monotonic()
+                outcome = perform(spec, bench)
+                _write(folder, spec, bench, outcome, time.monotonic() - begin)
+    return read(folder)
+
+
+def _lock_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ClipItError(
+            f"cannot write here ({error.strerror})",
+            folder,
+            "Give write permission or set CLIPIT_OUTPUT to a folder of yours",
+        ) from error
+
+
+def _write(
+    folder: Path, spec: RunSpec, bench: Workbench, outcome: Outcome, seconds: float
+) -> None:
+    dataset = bench.dataset(spec.dataset)
+    card = {"classes": dataset.classes, "class_texts": dataset.class_texts,
+            "licence": dataset.licence, "limits": dataset.limits}  # fmt: skip
+    done = {
+        "key": spec.key,
+        "seconds": round(seconds, 2),
+        "peak_memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "python": platform.python_version(),
+        "versions": {name: importlib.metadata.version(name) for name in VERSIONS},
+    }
+    with written_beside(folder) as temporary:
+        temporary.mkdir()
+        (temporary / SPEC).write_text(spec.model_dump_json(indent=1), encoding="utf-8")
+        (temporary / CARD).write_text(json.dumps(card, indent=1), encoding="utf-8")
+        save_file(outcome.state, temporary / MODEL, metadata={"spec": spec.model_dump_json()})
+        outcome.predictions.to_parquet(temporary / PREDICTIONS, compression="zstd", index=False)
+        pd.DataFrame(outcome.history).to_csv(temporary / HISTORY, index=False)
+        (temporary / DONE).write_text(json.dumps(done, indent=1), encoding="utf-8")

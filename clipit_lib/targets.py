@@ -1,0 +1,43 @@
+"""Text features to be distilled: fixed after stage one (the paper) or still moving (the code)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from clipit_lib.compute import device
+from clipit_lib.encoders.tokens import TokenWindows, embed_windows
+
+
+class Targets(Protocol):
+    """Text features to be distilled into the images of some training rows: [b, e]."""
+
+    def __call__(self, rows: Tensor, generator: torch.Generator) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class FixedTargets:
+    """Features [m, e] of the distinct reports, computed once; `report` [n] says whose."""
+
+    features: Float[Tensor, "m e"]
+    report: Int[Tensor, " n"]
+
+    def __call__(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        return self.features[self.report[rows]].to(device())
+
+
+@dataclass(frozen=True)
+class MovingTargets:
+    """Features from a text tower that keeps learning; a batch encodes its distinct reports once."""
+
+    tower: nn.Module
+    windows: TokenWindows
+    report: Int[Tensor, " n"]
+
+    def __call__(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        distinct, back = self.report[rows].unique(return_inverse=True)
+        return embed_windows(self.tower, self.windows.select(distinct))[back.to(device())]

@@ -1,0 +1,109 @@
+"""What the training loop is given: images (with or without text targets), or features."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from clipit_lib.compute import device
+from clipit_lib.data.transforms import Transform, augment
+from clipit_lib.losses import CLASSIFICATION, cosine_distance
+from clipit_lib.model import Output
+from clipit_lib.targets import Targets
+
+BLOCK = 64
+
+
+@dataclass(frozen=True)
+class Patches:
+    """Some rows of a data set with the labels to learn.
+
+    Attributes:
+        pixels: [n, s, s, 3] uint8 of the whole data set.
+        rows: [m] row numbers into `pixels`.
+        labels: [m].
+    """
+
+    pixels: np.ndarray
+    rows: np.ndarray
+    labels: Int[Tensor, " m"]
+    transform: Transform
+
+    def batch(self, chosen: Tensor, generator: torch.Generator | None = None) -> Tensor:
+        """Normalised images [b, 3, size, size]; augmented if a generator is given."""
+        patches = torch.from_numpy(self.pixels[self.rows[chosen.numpy()]])
+        if generator is not None:
+            patches = augment(patches, generator)
+        return self.transform(patches).to(device())
+
+
+class ImageTask:
+    """Cross-entropy on images, plus lambda times equation 3 where there are targets (eq. 4)."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        train: Patches,
+        validation: Patches,
+        augmented: bool,
+        classification: str = "cross_entropy",
+        targets: Targets | None = None,
+        distillation_weight: float = 0.0,
+    ) -> None:
+        self.model, self.train, self.validation = model, train, validation
+        self.augmented, self.classification = augmented, CLASSIFICATION[classification]
+        self.targets, self.weight = targets, distillation_weight
+        self.rows = len(train.rows)
+
+    def loss(
+        self, model: Callable[..., Output], rows: Tensor, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        images = self.train.batch(rows, generator if self.augmented else None)
+        output = model(images)
+        labels = self.train.labels[rows].to(device())
+        parts = {"classification": self.classification(output.logits, labels)}
+        if self.targets is not None and output.distilled is not None:
+            distance = cosine_distance(output.distilled, self.targets(rows, generator))
+            parts["distillation"] = self.weight * distance
+        return parts
+
+    def validate(self) -> float:
+        logits = predict_logits(self.model, self.validation)
+        return float(F.cross_entropy(logits, self.validation.labels))
+
+
+@torch.inference_mode()
+def predict_logits(model: nn.Module, patches: Patches) -> Float[Tensor, "m c"]:
+    """Logits of an image-only model, on the CPU."""
+    blocks = [
+        model(patches.batch(chosen)).logits.float().cpu()
+        for chosen in torch.arange(len(patches.rows)).split(BLOCK)
+    ]
+    return torch.cat(blocks)
+
+
+class FeatureTask:
+    """A linear head on frozen features [n, d]."""
+
+    def __init__(
+        self, head: nn.Linear, train: tuple[Tensor, Tensor], validation: tuple[Tensor, Tensor]
+    ) -> None:
+        self.model, self.train, self.validation = head, train, validation
+        self.rows = len(train[1])
+
+    def loss(
+        self, model: Callable[..., Tensor], rows: Tensor, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        features, labels = self.train[0][rows].to(device()), self.train[1][rows].to(device())
+        return {"classification": F.cross_entropy(model(features), labels)}
+
+    @torch.inference_mode()
+    def validate(self) -> float:
+        features, labels = self.validation
+        return float(F.cross_entropy(self.model(features.to(device())).cpu(), labels))

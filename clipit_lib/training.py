@@ -1,0 +1,124 @@
+"""One training loop for every setting."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from clipit_lib.compute import autocast
+from clipit_lib.model import train_mode
+from clipit_lib.settings import Descent
+
+State = dict[str, Tensor]
+History = list[dict[str, float]]
+
+
+class Task(Protocol):
+    """What is trained on what.
+
+    Attributes:
+        model: its parameters that require a gradient are learned and kept.
+        rows: number of training rows.
+    """
+
+    model: nn.Module
+    rows: int
+
+    def loss(
+        self, model: Callable[..., object], rows: Tensor, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        """Named parts of the loss of some training rows [b]; their sum is minimised."""
+        ...
+
+    def validate(self) -> float:
+        """Cross-entropy on validation, in nats; no text is read where the model reads none."""
+        ...
+
+
+def fit(
+    task: Task, settings: Descent, seed: int, keep: str = "best", extra: nn.Module | None = None
+) -> History:
+    """Minimise a task's loss with Adam and leave the kept weights in `task.model`.
+
+    Args:
+        keep: `best` restores the weights with the lowest validation cross-entropy, `last` none.
+        extra: a further module to learn that is not deployed (a moving target's text tower).
+
+    Returns:
+        One row a look at validation: epoch, the mean of each loss part since the last, validation.
+    """
+    accelerator = Accelerator(cpu=not torch.cuda.is_available())
+    modules = nn.ModuleList([task.model] if extra is None else [task.model, extra])
+    modules.to(accelerator.device)
+    learned = [p for p in modules.parameters() if p.requires_grad]
+    optimiser = torch.optim.Adam(
+        learned, settings.learning_rate, weight_decay=settings.weight_decay
+    )
+    model, optimiser = accelerator.prepare(task.model, optimiser)
+    generator = torch.Generator().manual_seed(seed)
+    steps = max(1, round(task.rows / settings.batch_size))
+    looks = _looks(steps, settings.checks_per_epoch)
+    best = Best(task.model)
+    history: History = []
+    for epoch in tqdm(range(settings.epochs), desc="train", unit="epoch", leave=False):
+        train_mode(modules)
+        order = torch.randperm(task.rows, generator=generator)
+        seen: list[dict[str, float]] = []
+        for step, rows in enumerate(order.tensor_split(steps), start=1):
+            mine = rows[accelerator.process_index :: accelerator.num_processes]
+            with autocast(settings.precision):
+                parts = task.loss(model, mine, generator)
+            optimiser.zero_grad()
+            accelerator.backward(torch.stack(list(parts.values())).sum())
+            accelerator.clip_grad_norm_(learned, settings.gradient_clip)
+            optimiser.step()
+            seen.append({name: value.item() for name, value in parts.items()})
+            if step in looks:
+                row = {"epoch": epoch + step / steps, **_means(seen)}
+                history.append(row | {"validation": _look(task, modules, settings, best)})
+                seen = []
+    if keep == "best":
+        best.restore()
+    modules.eval()
+    return history
+
+
+class Best:
+    """The learned weights at the lowest validation cross-entropy so far."""
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model, self.value = model, float("inf")
+        self.state = self._copy()
+
+    def offer(self, value: float) -> None:
+        if value < self.value:
+            self.value, self.state = value, self._copy()
+
+    def restore(self) -> None:
+        self.model.load_state_dict(self.state, strict=False)
+
+    def _copy(self) -> State:
+        learned = ((n, p) for n, p in self.model.named_parameters() if p.requires_grad)
+        return {name: p.detach().clone() for name, p in learned}
+
+
+def _look(task: Task, modules: nn.Module, settings: Descent, best: Best) -> float:
+    modules.eval()
+    with autocast(settings.precision):
+        value = task.validate()
+    train_mode(modules)
+    best.offer(value)
+    return value
+
+
+def _means(rows: list[dict[str, float]]) -> dict[str, float]:
+    return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
+
+
+def _looks(steps: int, per_epoch: int) -> set[int]:
+    return {max(1, round(steps * (i + 1) / per_epoch)) for i in range(per_epoch)}

@@ -1,0 +1,72 @@
+"""What a profile names, opened when it is needed and once: data, reports, retriever, pairings."""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+import pandas as pd
+
+from clipit_lib import pairing
+from clipit_lib.compute import device
+from clipit_lib.data.contract import PatchDataset, Split
+from clipit_lib.data.registry import open_dataset
+from clipit_lib.encoders import clip, vision
+from clipit_lib.encoders.clip import ClipEncoder
+from clipit_lib.encoders.embeddings import image_embeddings, text_embeddings
+from clipit_lib.encoders.vision import VisionEncoder
+from clipit_lib.reports.corpus import ReportCorpus
+from clipit_lib.reports.registry import open_corpus
+from clipit_lib.settings import Profile, known
+
+
+class Workbench:
+    """Opened parts of one profile."""
+
+    def __init__(self, profile: Profile) -> None:
+        self.profile = profile
+        self._datasets: dict[str, PatchDataset] = {}
+        self._corpora: dict[str, ReportCorpus] = {}
+
+    def dataset(self, name: str) -> PatchDataset:
+        if name not in self._datasets:
+            self._datasets[name] = open_dataset(name, self.profile.data_settings(name))
+        return self._datasets[name]
+
+    def corpus(self, dataset: str) -> ReportCorpus:
+        """The reports that a data set is paired with."""
+        name = self.profile.data_settings(dataset).corpus
+        known(name, self.profile.corpora, "corpus", f"profile {self.profile.name}")
+        if name not in self._corpora:
+            self._corpora[name] = open_corpus(name, self.profile.corpora[name])
+        return self._corpora[name]
+
+    @cached_property
+    def clip(self) -> ClipEncoder:
+        """The profile's retriever."""
+        return clip.load(self.profile)
+
+    def backbone(self, name: str, normalisation: str = "own") -> VisionEncoder:
+        """A backbone with its own weights, loaded anew: training changes it."""
+        return vision.load(name, self.profile.pretraining, normalisation)
+
+    def retriever_embeddings(self, dataset: str, split: Split) -> np.ndarray:
+        """The retriever's image embeddings [m, d] of one split."""
+        return image_embeddings(
+            self.clip.image_tower, self.clip.weights_hash, self.clip.transform,
+            self.dataset(dataset), split,
+        )  # fmt: skip
+
+    def pairs(self, dataset: str, split: Split, k: int) -> pairing.Pairs:
+        """The k best reports of each patch of a split."""
+        long_text = self.profile.text_stage.long_text
+        texts = text_embeddings(self.clip, self.corpus(dataset), long_text)
+        images = self.retriever_embeddings(dataset, split)
+        return pairing.top_k(images, texts, k, device=device())
+
+    def pairing_table(self, dataset: str, split: Split, k: int) -> pd.DataFrame:
+        """`pairs` as a table of image and report ids."""
+        data = self.dataset(dataset)
+        ids = data.samples["id"].iloc[data.indices(split)]
+        pairs = self.pairs(dataset, split, k)
+        return pairing.pairing_table(ids, self.corpus(dataset).ids, pairs, split)
