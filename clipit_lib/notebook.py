@@ -53,14 +53,13 @@ def execute(name: str, output: Path, parameters: Mapping[str, Any]) -> None:
             be written.
     """
     import nbformat
-    from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
     known(name, [path.stem for path in paths.notebooks().glob("*.ipynb")], "notebook", name)
     output = output.resolve()
     failed = output.with_suffix(".failed.ipynb")
-    failed.unlink(missing_ok=True)
     with written_beside(output) as temporary:
+        failed.unlink(missing_ok=True)
         draft = temporary.with_suffix(".ipynb")
         where = what = ""
         try:
@@ -68,8 +67,8 @@ def execute(name: str, output: Path, parameters: Mapping[str, Any]) -> None:
             where, what = _first_unfinished(nbformat.read(draft, as_version=4))
         except PapermillExecutionError as error:
             where, what = f"In [{error.exec_count}]", _last_line(error)
-        except DeadKernelError:
-            where, what = "kernel", "it died, most often because memory ran out"
+        except RuntimeError as error:  # how nbclient says that a kernel died or did not start
+            where, what = "kernel", f"{error} (most often memory ran out)"
         finally:
             if draft.exists():
                 draft.replace(failed if what else temporary)

@@ -40,7 +40,7 @@ class ImageClassifier:
     def probabilities(self, pixels: UInt8[np.ndarray, "n s s 3"]) -> Float[Tensor, "n c"]:
         """Class probabilities of decoded patches."""
         blocks = [
-            self.model(self.transform(torch.from_numpy(pixels[i : i + BATCH])).to(device()))
+            self.model(self.transform(torch.tensor(pixels[i : i + BATCH])).to(device()))
             for i in range(0, len(pixels), BATCH)
         ]
         return torch.cat([block.logits.float().softmax(dim=-1).cpu() for block in blocks])

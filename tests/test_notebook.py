@@ -138,8 +138,8 @@ def test_an_executed_notebook_holds_its_values_and_runs_under_this_python(
             r"In \[4\]: b: a\. c\. ",
         ),
         ("raise SystemExit", r"stopped early at 'raise SystemExit'"),
-        ("exit()", r"stopped early at "),
-        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", r"kernel: it died"),
+        ("import sys; sys.exit()", r"stopped early at 'import sys"),
+        ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", r"kernel: Kernel died"),
     ],
 )
 def test_a_notebook_that_does_not_complete_leaves_only_its_failed_copy(

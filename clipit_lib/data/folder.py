@@ -125,5 +125,63 @@ def read_manifest(path: Path) -> pd.DataFrame:
         )
     if table.empty:
         raise ClipItError("no rows", path, "List at least one image")
-    table = pd.DataFrame({"split": "train", "group": "", "sha256": ""}, table.index) | table
+    for column, default in {"split": "train", "group": "", "sha256": ""}.items():
+        if column not in table:
+            table[column] = default
     return table
+
+
+def undecoded(
+    listed: pd.DataFrame, folder: Path, classes: tuple[str, ...], side: int
+) -> Undecoded:
+    """Samples of listed images and how to decode them."""
+    position = {name: number for number, name in enumerate(classes)}
+    samples = pd.DataFrame(
+        {
+            "id": listed["path"],
+            "split": listed["split"],
+            "label": listed["label"].map(position).astype(np.int64),
+            "group": listed["group"],
+        }
+    )
+    paths_, digests = listed["path"].tolist(), listed["sha256"].tolist()
+
+    def decode(begin: int, end: int) -> np.ndarray:
+        rows = range(begin, end)
+        return np.stack([decode_image(folder / paths_[i], side, digests[i]) for i in rows])
+
+    return Undecoded(samples, decode)
+
+
+def decode_image(path: Path, side: int, sha256: str = "") -> np.ndarray:
+    """An image as RGB [side, side, 3] uint8: shortest side resized to `side`, centre cropped.
+
+    Raises:
+        ClipItError: missing, unreadable, or other bytes than the manifest lists.
+    """
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ClipItError("no such image", path, "Add it or take it out of the list") from error
+    if sha256 and hashlib.sha256(data).hexdigest() != sha256:
+        raise ClipItError("the file differs from its sha256", path, "Fetch it again")
+    try:
+        image = Image.open(BytesIO(data)).convert("RGB")
+    except (OSError, SyntaxError) as error:
+        raise ClipItError("not a readable image", path, "Replace it or take it out") from error
+    if image.size != (side, side):
+        scale = side / min(image.size)
+        size = tuple(max(side, round(length * scale)) for length in image.size)
+        image = image.resize(size, Image.Resampling.BICUBIC)
+        left, top = ((length - side) // 2 for length in size)
+        image = image.crop((left, top, left + side, top + side))
+    return np.asarray(image)
+
+
+def _stamp(path: Path) -> list[str | int]:
+    """What changes when a file changes, without reading it."""
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise ClipItError("no such image", path, "Add it or take it out of the list") from error
+    return [path.name, status.st_size, status.st_mtime_ns]

@@ -148,20 +148,20 @@ def train(
     return state, {"loss": history}
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _image_states(backbone: nn.Module, pixels: np.ndarray) -> Tensor:
     transform = vision.transform(BACKBONE, None)
     blocks = [
-        backbone(transform(torch.from_numpy(pixels[i : i + 64])).to(device()))
+        backbone(transform(torch.tensor(pixels[i : i + 64])).to(device()))
         for i in tqdm(range(0, len(pixels), 64), desc="embed retriever split", unit="batch")
     ]
-    return torch.cat(blocks).clone()
+    return torch.cat(blocks)
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _text_states(tower: TextTower, words: Tokenizer, captions: list[list[str]]) -> Tensor:
     states = [tower.states(words.windows(each, "truncate").ids.to(device())) for each in captions]
-    return torch.stack(states).clone()
+    return torch.stack(states)
 
 
 def _part(state: State, prefix: str) -> State:

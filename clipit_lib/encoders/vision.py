@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import timm
+import torch
 from torch import nn
 
 from clipit_lib.data.transforms import Transform

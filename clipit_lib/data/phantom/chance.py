@@ -6,29 +6,27 @@ Everything after this is arithmetic, so a patch has the same bytes in whatever b
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 
 import numpy as np
 
-from clipit_lib.data.phantom.geometry import GLANDS, LATTICE, RING, SITES
-
-COARSE, MEDIUM, FINE = 7, 18, 64
+GLANDS, RING, SITES, LYMPHOID, EPITHELIAL, STROMAL = 9, 34, 9, 256, 144, 64
 
 
 @dataclass(frozen=True)
 class Chance:
-    """Random numbers of a block of b patches, float32.
+    """Random numbers of a block of b patches, float32; uniform in [0, 1) unless said otherwise.
 
     Attributes:
-        coarse: [b, 6, 7, 7] standard normals on a lattice over the field.
-        medium: [b, 3, 18, 18] standard normals.
-        fine: [b, 2, 64, 64] uniform in [-1, 1).
+        coarse: [b, 7, 7, 7] standard normals on lattices over the field.
+        medium: [b, 2, 18, 18] standard normals.
+        fine: [b, 2, 64, 64] in [-1, 1).
         streaks: [b, 96] standard normals, the profile across fibres.
-        layout: [b, 8] uniform: orientation and offset of fibres and lattices.
-        glands: [b, GLANDS, 6] uniform.
-        sites: [b, SITES, 3] uniform, fat cells.
-        ring: [b, GLANDS, RING, 6] uniform, nuclei of glands.
-        lattice: [b, LATTICE, 8] uniform, all other nuclei.
+        layout: [b, 8], orientation and offset of fibres and lattices.
+        glands: [b, GLANDS, 6].
+        sites: [b, SITES, 3], fat cells.
+        ring: [b, GLANDS, RING, 7], nuclei in the wall of a gland.
+        lymphoid, epithelial, stromal: [b, LYMPHOID or EPITHELIAL or STROMAL, 7], other nuclei.
     """
 
     coarse: np.ndarray
@@ -39,7 +37,9 @@ class Chance:
     glands: np.ndarray
     sites: np.ndarray
     ring: np.ndarray
-    lattice: np.ndarray
+    lymphoid: np.ndarray
+    epithelial: np.ndarray
+    stromal: np.ndarray
 
 
 def draw_chance(seed: int, patches: Sequence[int]) -> Chance:
@@ -58,15 +58,15 @@ def _one(seeds: np.random.SeedSequence) -> tuple[np.ndarray, ...]:
         return rng.random(shape, dtype=np.float32)
 
     return (
-        normal(6, COARSE, COARSE),
-        normal(3, MEDIUM, MEDIUM),
-        2 * uniform(2, FINE, FINE) - 1,
+        normal(7, 7, 7),
+        normal(2, 18, 18),
+        2 * uniform(2, 64, 64) - 1,
         normal(96),
         uniform(8),
         uniform(GLANDS, 6),
         uniform(SITES, 3),
-        uniform(GLANDS, RING, 6),
-        uniform(LATTICE, 8),
+        uniform(GLANDS, RING, 7),
+        uniform(LYMPHOID, 7),
+        uniform(EPITHELIAL, 7),
+        uniform(STROMAL, 7),
     )
-
-

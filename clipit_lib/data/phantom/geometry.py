@@ -1,7 +1,7 @@
 """Lengths of the phantom and smooth fields over it.
 
-The field of view is FIELD units wide whatever the side in pixels: about 100 micrometres, so that
-a unit is 1.5 micrometres and the larger side shows the same tissue in finer detail.
+The field of view is FIELD units wide whatever the side in pixels: about 100 micrometres, so a
+unit is 1.5 micrometres, and a larger side shows the same tissue in finer detail.
 """
 
 from __future__ import annotations
@@ -12,15 +12,11 @@ import numpy as np
 from scipy.special import ndtri
 
 FIELD = 64.0
-GLANDS = 9
-RING = 34
-SITES = 10
-LATTICE = 400
 
 
 @lru_cache(maxsize=32)
-def _interpolation(lattice: int, side: int) -> np.ndarray:
-    """[side, lattice] weights of a cubic B-spline, the smoothest of the local kernels."""
+def _spline(lattice: int, side: int) -> np.ndarray:
+    """[side, lattice] weights of the cubic B-spline that spans a lattice over the field."""
     at = (np.arange(side) + 0.5) / side * (lattice - 3) + 1
     distance = np.abs(at[:, None] - np.arange(lattice))
     near = 2 / 3 - distance**2 + distance**3 / 2
@@ -30,12 +26,12 @@ def _interpolation(lattice: int, side: int) -> np.ndarray:
 
 def smooth(lattice: np.ndarray, side: int) -> np.ndarray:
     """A smooth field [b, side, side] through random values [b, m, m]."""
-    weights = _interpolation(lattice.shape[-1], side)
+    weights = _spline(lattice.shape[-1], side)
     return weights @ lattice @ weights.T
 
 
 def standardised(field: np.ndarray) -> np.ndarray:
-    """The field with mean 0 and standard deviation 1 in each patch."""
+    """The field [b, side, side] with mean 0 and standard deviation 1 in each patch."""
     centred = field - field.mean((1, 2), keepdims=True)
     return centred / np.sqrt((centred**2).mean((1, 2), keepdims=True) + 1e-6)
 
@@ -45,15 +41,15 @@ def region(field: np.ndarray, extent: np.ndarray, edge: float) -> np.ndarray:
 
     Args:
         field: [b, side, side].
-        extent: [b], 0 to 1.
-        edge: width of the transition in standard deviations.
+        extent: [b], from 0 to 1.
+        edge: width of the border in standard deviations.
 
     Returns:
         [b, side, side] from 0 (outside) to 1 (inside).
     """
-    threshold = 1.15 * ndtri(np.clip(extent, 1e-3, 1 - 1e-3)) - 0.35 * (extent < 0.03)
-    inside = (column(threshold.astype(np.float32)) - field) / edge + 0.5
-    return np.clip(inside, 0, 1)
+    # Stretched, so that the ends of the range are nowhere and everywhere.
+    threshold = ndtri(np.clip(1.06 * extent - 0.03, 1e-5, 1 - 1e-5))
+    return np.clip((column(threshold) - field) / np.float32(edge) + np.float32(0.5), 0, 1)
 
 
 def column(values: np.ndarray) -> np.ndarray:
@@ -67,10 +63,17 @@ def pixel_centres(side: int) -> tuple[np.ndarray, np.ndarray]:
     return centres[None, None, :], centres[None, :, None]
 
 
-def sample(field: np.ndarray, patch: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Value of a field [b, side, side] at the pixels nearest to points in units, [k]."""
+def sample(field: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Value of a field [b, side, side] at the pixels nearest to points [b, k] in units."""
     side = field.shape[-1]
-    scale = side / FIELD
-    column_index = np.clip((x * scale).astype(np.intp), 0, side - 1)
-    row_index = np.clip((y * scale).astype(np.intp), 0, side - 1)
-    return field[patch, row_index, column_index]
+    columns = np.clip(x * (side / FIELD), 0, side - 1).astype(np.intp)
+    rows = np.clip(y * (side / FIELD), 0, side - 1).astype(np.intp)
+    return field[np.arange(len(field))[:, None], rows, columns]
+
+
+def hexagonal(count: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
+    """x and y [count] of a hexagonal lattice of pitch 1 around the origin, row by row."""
+    row, place = np.divmod(np.arange(count), columns)
+    x = place - (columns - 1) / 2 + 0.5 * (row % 2) - 0.25
+    y = (row - (count // columns - 1) / 2) * np.sqrt(0.75)
+    return x.astype(np.float32), y.astype(np.float32)

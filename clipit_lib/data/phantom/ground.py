@@ -1,38 +1,103 @@
-"""What lies between the cells: collagen, muscle, mucin, necrosis, fat and bare glass."""
+"""What lies between the cells: collagen and muscle, necrosis, mucin, fat, bare glass."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import numpy as np
 
-from clipit_lib.data.phantom.chance import Chance
-from clipit_lib.data.phantom.geometry import (
-    FIELD, column, pixel_centres, region, smooth, standardised,
-)
+from clipit_lib.data.phantom.chance import SITES, Chance
+from clipit_lib.data.phantom.geometry import FIELD, column, hexagonal, pixel_centres, region
 from clipit_lib.data.phantom.latents import Latents
+from clipit_lib.data.phantom.layers import Layers, Noise
+
+FAT_PITCH = 34.0
 
 
-@dataclass(frozen=True)
-class Fields:
-    """Smooth noise [b, side, side] that the layers of a patch share."""
+def across_fibres(latents: Latents, chance: Chance, noise: Noise) -> np.ndarray:
+    """Distance across the fibres [b, side, side] in units: fibres run where it is constant."""
+    x, y = pixel_centres(noise.grain.shape[-1])
+    angle = column(np.pi * chance.layout[:, 0])
+    waves = column(22 - 18 * latents.muscle) * noise.warp_x
+    return x * np.cos(angle) + y * np.sin(angle) + waves
 
-    warp_x: np.ndarray
-    warp_y: np.ndarray
-    patches: np.ndarray
-    pools: np.ndarray
-    infiltrate: np.ndarray
-    bare: np.ndarray
-    nests: np.ndarray
-    cloud: np.ndarray
-    mottle: np.ndarray
-    grain: np.ndarray
-    speck: np.ndarray
 
-    @staticmethod
-    def of(chance: Chance, side: int) -> Fields:
-        coarse = [smooth(chance.coarse[:, k], side) for k in range(6)]
-        medium = [standardised(smooth(chance.medium[:, k], side)) for k in range(3)]
-        fine = [smooth(chance.fine[:, k], side) for k in range(2)]
-        regions = [standardised(c) for c in coarse[2:]]
-        return Fields(*coarse[:2], *regions, *medium, *fine)
+def stroma(latents: Latents, chance: Chance, noise: Noise, across: np.ndarray) -> Layers:
+    """Connective tissue over the whole patch: loose, collagenous or muscular."""
+    fibres, muscle = column(latents.fibres), column(latents.muscle)
+    streak = _streak(chance.streaks, across + 0.8 * noise.mottle)
+    strength = 0.06 + 0.10 * fibres
+    eosin = 0.26 + 0.30 * fibres + 0.12 * muscle + strength * streak + 0.05 * noise.cloud
+    haematoxylin = 0.07 + 0.06 * muscle + 0.02 * noise.mottle + 0.03 * noise.grain
+    # Collagen bundles part from each other; loose tissue has holes; muscle is packed.
+    clefts = np.clip(1.6 * streak - 1.5, 0, 1) * fibres
+    holes = np.clip(0.9 * noise.mottle + 0.5 * noise.cloud - 0.6, 0, 1) * (1 - fibres)
+    gaps = np.clip(clefts + 0.8 * holes, 0, 1) * (1 - 0.8 * muscle)
+    full, none = np.ones_like(eosin), np.zeros_like(eosin)
+    layers = Layers(haematoxylin, np.maximum(eosin, 0.1), full, none, none)
+    return layers.covered(0.8 * gaps, 0.02, 0.04)
+
+
+def _streak(profile: np.ndarray, across: np.ndarray) -> np.ndarray:
+    """The random profile [b, m], repeated, at distances [b, side, side] in units of 1.7."""
+    at = across / np.float32(1.7)
+    below = np.floor(at)
+    part = at - below
+    index = below.astype(np.intp) % profile.shape[1]
+    row = np.arange(len(profile))[:, None, None]
+    after = (index + 1) % profile.shape[1]
+    return (1 - part) * profile[row, index] + part * profile[row, after]
+
+
+def necrosis(layers: Layers, latents: Latents, noise: Noise) -> Layers:
+    """Granular pink-purple debris without structure."""
+    share = region(noise.dying, latents.necrosis, 0.5)
+    crumbs = np.clip(2.5 * noise.grain + 0.4 * noise.mottle, -1, 1.5)
+    eosin = 0.55 + 0.16 * crumbs + 0.08 * noise.cloud
+    haematoxylin = 0.20 + 0.10 * crumbs + 0.25 * np.clip(3 * noise.speck - 0.5, 0, 1)
+    return layers.covered(share, haematoxylin, eosin, dying=1.0)
+
+
+def mucin(layers: Layers, latents: Latents, noise: Noise, across: np.ndarray) -> Layers:
+    """Pale blue-grey pools with faint strands. What goblet cells hold is drawn with the glands."""
+    extent = latents.mucin * (1 - latents.glands * latents.regularity)
+    share = region(noise.pools, extent, 0.25)
+    strands = np.sin(0.55 * across + noise.cloud) + 0.8 * noise.mottle
+    return layers.covered(share, 0.17 + 0.035 * strands, 0.05 + 0.015 * noise.cloud)
+
+
+def fat(layers: Layers, latents: Latents, chance: Chance) -> Layers:
+    """Large empty vacuoles that touch along thin membranes."""
+    rows = np.flatnonzero(latents.fat > 0.02)
+    if not len(rows):
+        return layers
+    share = np.zeros_like(layers.eosin)
+    share[rows] = _vacuoles(chance.sites[rows], latents.fat[rows], share.shape[-1])
+    return layers.covered(share, 0.012, 0.015)
+
+
+def _vacuoles(sites: np.ndarray, extent: np.ndarray, side: int) -> np.ndarray:
+    """[b, side, side]: a soft Voronoi diagram, whose corners come out rounded as in fat."""
+    x, y = pixel_centres(side)
+    across, down = hexagonal(SITES, 3)
+    centre_x = FIELD / 2 + FAT_PITCH * (across + 0.55 * (sites[..., 0] - 0.5))
+    centre_y = FIELD / 2 + FAT_PITCH * (down + 0.55 * (sites[..., 1] - 0.5))
+    # The cells turn to fat one after another, the last of them in part.
+    rank = sites[..., 2].argsort(1).argsort(1)
+    filled = np.clip(SITES * extent[:, None] - rank, 0, 1).astype(np.float32)
+    closeness = [
+        np.exp(-np.hypot(x - column(centre_x[:, k]), y - column(centre_y[:, k])) / 1.7)
+        for k in range(SITES)
+    ]
+    total = np.sum(closeness, axis=0) + 1e-12
+    share = np.zeros_like(total)
+    for k, near in enumerate(closeness):
+        size = column(filled[:, k])
+        inside = np.clip((near / total - (1 - 0.25 * size)) * 8, 0, 1) * (size > 0)
+        share = np.maximum(share, inside)
+    return share
+
+
+def glass(layers: Layers, latents: Latents, noise: Noise) -> Layers:
+    """Nothing but light, and a little dust."""
+    share = region(noise.bare, latents.blank, 0.12)
+    dust = np.clip(4 * noise.speck - 1.9, 0, 1)
+    return layers.covered(share, 0.012 + 0.12 * dust, 0.012 + 0.08 * dust)
