@@ -70,3 +70,22 @@ class Workbench:
         ids = data.samples["id"].iloc[data.indices(split)]
         pairs = self.pairs(dataset, split, k)
         return pairing.pairing_table(ids, self.corpus(dataset).ids, pairs, split)
+
+    def pairing_summary(self, dataset: str, k: int) -> pd.DataFrame:
+        """One row a rank: similarity and how many different reports the train split uses."""
+        pairs = self.pairs(dataset, "train", k)
+        rows = [
+            {
+                "dataset": dataset,
+                "rank": rank + 1,
+                "images": len(pairs.reports),
+                "reports": len(self.corpus(dataset)),
+                "similarity_mean": float(pairs.similarities[:, rank].mean()),
+                "similarity_sd": float(pairs.similarities[:, rank].std()),
+                "distinct_reports": len(np.unique(pairs.reports[:, rank])),
+                "effective_number": pairing.effective_number(pairs.reports[:, rank]),
+                "top10_share": pairing.top_share(pairs.reports[:, rank]),
+            }
+            for rank in range(k)
+        ]
+        return pd.DataFrame(rows)

@@ -1,0 +1,1 @@
+"""Figures, from stored runs and cached embeddings only."""

@@ -1,0 +1,67 @@
+"""One look for every figure: readable at column width, safe for colour-blind readers."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+from matplotlib.figure import Figure
+
+from clipit_lib import paths
+from clipit_lib.files import write_text, written_beside
+
+# Okabe and Ito; markers differ too, so that nothing rests on colour alone.
+COLOURS = {
+    "unimodal": "#6E6E6E",
+    "lora_only": "#E69F00",
+    "clip_it": "#0072B2",
+    "clip_it/architecture_only": "#009E73",
+    "clip_it/random_reports": "#CC79A7",
+}
+MARKERS = {
+    "unimodal": "o",
+    "lora_only": "s",
+    "clip_it": "D",
+    "clip_it/architecture_only": "^",
+    "clip_it/random_reports": "v",
+}
+LABELS = {"unimodal": "unimodal (probe)", "lora_only": "LoRA only", "clip_it": "CLIP-IT"}
+STYLE = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10,
+    "axes.titlelocation": "left",
+    "figure.dpi": 110,
+    "savefig.dpi": 200,
+    "svg.hashsalt": "clip-it",
+    "svg.fonttype": "none",
+    "legend.frameon": False,
+}
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """The look, within a block."""
+    with plt.rc_context(STYLE):
+        yield
+
+
+def label(setting: str) -> str:
+    return LABELS.get(setting, setting)
+
+
+def save(figure: Figure, profile: str, name: str, runs: Sequence[str] = ()) -> Path:
+    """Write NAME.png, NAME.svg and the run keys behind them; return the png's path."""
+    folder = paths.figures(profile)
+    for suffix, metadata in ((".svg", {"Date": None}), (".png", {"Software": None})):
+        with written_beside(folder / f"{name}{suffix}") as temporary, plt.rc_context(STYLE):
+            figure.savefig(
+                temporary, format=suffix[1:], bbox_inches="tight", metadata=metadata
+            )
+    write_text(folder / f"{name}.runs.json", json.dumps(sorted(runs), indent=1) + "\n")
+    plt.close(figure)
+    return folder / f"{name}.png"

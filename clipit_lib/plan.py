@@ -1,0 +1,149 @@
+"""What a profile will run, what of it is done, and about how long the rest takes here."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+
+from clipit_lib import lora, runs, specs
+from clipit_lib.compute import autocast, device
+from clipit_lib.encoders import registry, store, vision
+from clipit_lib.model import VisionClassifier
+from clipit_lib.settings import Crc5Data, PhantomData, Profile, load_profile
+from clipit_lib.workbench import Workbench
+
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run: cell, setting, seed, and whether it is stored already."""
+
+    dataset: str
+    backbone: str
+    setting: str
+    seed: int
+    done: bool
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds a patch of one backbone: a LoRA training step, a forward pass."""
+
+    step: float
+    forward: float
+
+
+def jobs(profile: Profile) -> list[Job]:
+    """All runs of a profile; none counts as done while its encoders are untrained."""
+    bench = Workbench(profile)
+    return [
+        Job(dataset, backbone, setting, seed, _done(bench, dataset, backbone, setting, seed))
+        for dataset in profile.data
+        for backbone in profile.backbones
+        for setting in profile.settings
+        for seed in profile.seeds
+    ]
+
+
+def _done(bench: Workbench, dataset: str, backbone: str, setting: str, seed: int) -> bool:
+    if not all(_trained(bench.profile, name) for name in registry.trained_here(bench.profile)):
+        return False
+    spec = specs.resolve(bench, dataset, backbone, setting, seed)
+    return runs.find(bench.profile.name, spec.key) is not None
+
+
+def _trained(profile: Profile, name: str) -> bool:
+    declaration = profile.stand_in if name == "stand_in" else profile.pretraining
+    return (store.folder(name, declaration) / store.CARD).exists()
+
+
+def measure(backbone: str, profile: Profile) -> Speed:
+    """Time a LoRA step and a forward pass of a backbone with random weights on this machine."""
+    side = profile.pretraining.side if profile.pretraining else None
+    model, row = vision.build(backbone, side), vision.entry(backbone)
+    lora.inject(model, row.lora_targets, profile.lora)
+    width: int = model.num_features  # type: ignore[assignment]
+    classifier = VisionClassifier(model, width, 2).to(device())
+    size = vision.transform(backbone, side).size
+    images = torch.randn(BATCH, 3, size, size, device=device())
+    labels = torch.zeros(BATCH, dtype=torch.long, device=device())
+
+    def step() -> None:
+        with autocast(profile.training.precision):
+            loss = F.cross_entropy(classifier(images).logits, labels)
+        loss.backward()
+
+    @torch.inference_mode()
+    def forward() -> None:
+        classifier(images)
+
+    return Speed(_seconds(step) / BATCH, _seconds(forward) / BATCH)
+
+
+def _seconds(work: Callable[[], None]) -> float:
+    work()
+    begin = time.perf_counter()
+    work()
+    return time.perf_counter() - begin
+
+
+def estimate(profile: Profile, todo: list[Job]) -> float:
+    """Seconds of computing, by measured steps times the patches that each run sees.
+
+    The text stage is not in it: it is shared by all backbones and small beside the images.
+    """
+    speeds = {name: measure(name, profile) for name in {job.backbone for job in todo}}
+    total = 0.0
+    for job in todo:
+        train, other = _patches(profile, job.dataset)
+        speed, training = speeds[job.backbone], profile.training_settings(job.dataset)
+        if job.setting == "unimodal":
+            total += speed.forward * (train + other)
+        else:
+            total += training.epochs * (speed.step * train + speed.forward * other / 2)
+    pretraining = profile.pretraining
+    for name in registry.trained_here(profile):
+        if pretraining is not None and name in speeds and not _trained(profile, name):
+            total += 2 * speeds[name].step * pretraining.images * pretraining.vision_epochs
+    return total
+
+
+def _patches(profile: Profile, dataset: str) -> tuple[int, int]:
+    settings = profile.data_settings(dataset)
+    if isinstance(settings, PhantomData):
+        return settings.train, settings.validation + settings.test
+    if isinstance(settings, Crc5Data):
+        return 1600, 1900
+    data = Workbench(profile).dataset(dataset)
+    train = len(data.indices("train"))
+    return train, len(data.samples) - train
+
+
+def main(arguments: list[str]) -> None:
+    """`plan --profile NAME`: print counts and an estimate."""
+    parser = argparse.ArgumentParser(prog="python -m clipit_lib plan", description=main.__doc__)
+    parser.add_argument("--profile", default="demo")
+    profile = load_profile(parser.parse_args(arguments).profile)
+    encoders = registry.trained_here(profile)
+    trained = sum(_trained(profile, name) for name in encoders)
+    every = jobs(profile)
+    todo = [job for job in every if not job.done]
+    print(f"profile {profile.name}: {profile.summary}")
+    print(f"  encoders   {len(encoders)} to train here, {trained} done: {', '.join(encoders)}")
+    print(f"  pairings   {len(profile.data)}: {', '.join(profile.data)}")
+    print(
+        f"  runs       {len(every)} = {len(profile.data)} data sets x {len(profile.backbones)} "
+        f"backbones x {len(profile.settings)} settings x {len(profile.seeds)} seeds"
+    )
+    print(f"  done       {len(every) - len(todo)}, to do {len(todo)}")
+    if todo:
+        minutes = estimate(profile, todo) / 60
+        print(f"  estimate   {minutes:.0f} min on {torch.get_num_threads()} threads, text excluded")
+
+

@@ -1,0 +1,14 @@
+#!/usr/bin/env bash
+# Style, types and tests, in the environment that run_all.sh uses. Arguments go to pytest.
+set -uo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")"
+source workflow/environment.sh
+use_environment dev
+use_pilot_weights
+
+status=0
+python -m ruff check . || status=1
+python -m ruff format --check . || status=1
+python -m mypy clipit_lib || status=1
+python -m pytest -n 2 "$@" || status=1
+exit "$status"

