@@ -60,7 +60,7 @@ snakemake() {
 
 if [[ -n $dry_run ]]; then
     python -m clipit_lib plan --profile "$profile"
-    snakemake --dry-run --quiet
+    snakemake --dry-run --quiet rules host reason 2>&1 | sed -n '1,/^total/p'
     exit
 fi
 
@@ -69,7 +69,7 @@ mkdir -p "$logs" || fail "cannot write $results. Set CLIPIT_OUTPUT to a folder o
 # This lock, not Snakemake's own, which outlives a killed run.
 exec 9> "$results/.run.lock"
 take_lock python 9 || fail "profile $profile is already running in $results. Wait for it or stop it"
-rm -f "$logs/failures.txt"
+rm -f "$logs/failures.txt" "$results"/notebooks/.*.ipynb # what a killed run left
 
 # Jobs say here how they went, unless they run on other machines: then Snakemake tells.
 chatter=$logs/snakemake.log

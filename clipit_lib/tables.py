@@ -32,7 +32,7 @@ def run_table(runs: Sequence[StoredRun]) -> pd.DataFrame:
         }
         for run in runs
     ]
-    return pd.DataFrame(rows).sort_values([*CELL, "setting", "seed"], ignore_index=True)
+    return pd.DataFrame(rows)
 
 
 def gain(

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -89,24 +90,28 @@ def open_or_build(recipe: Recipe) -> PatchDataset:
     """
     folder = recipe.folder
     if not folder.exists():
-        with _lock(folder):
+        with _locked(folder):
             if not folder.exists():
                 _build(folder, recipe)
     return _open(folder, recipe)
 
 
-def _lock(folder: Path) -> FileLock:
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
     lock = FileLock(f"{folder}.lock")
     try:
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with lock:
-            return lock
+        lock.acquire()
     except OSError as error:
         raise ClipItError(
             f"cannot write here ({error.strerror})",
             folder.parent,
             "Give write permission or set CLIPIT_CACHE to a folder of yours",
         ) from error
+    try:
+        yield
+    finally:
+        lock.release()
 
 
 def _build(folder: Path, recipe: Recipe) -> None:
@@ -117,7 +122,7 @@ def _build(folder: Path, recipe: Recipe) -> None:
         pixels_hash = _write_pixels(temporary / PIXELS, shape, decode, recipe.name)
         pixels = np.load(temporary / PIXELS, mmap_mode="r")
         if recipe.validation_split is not None:
-            samples = _split(samples, pixels, recipe.validation_split)
+            samples = _split(samples, pixels, recipe)
         samples.to_parquet(temporary / SAMPLES, index=False)
         made = recipe.made_by | {
             "name": recipe.name,
@@ -150,12 +155,13 @@ def _write_pixels(
     return state.hexdigest()
 
 
-def _split(samples: pd.DataFrame, pixels: np.ndarray, split: ValidationSplit) -> pd.DataFrame:
-    stain = None
+def _split(samples: pd.DataFrame, pixels: np.ndarray, recipe: Recipe) -> pd.DataFrame:
+    split, stain = recipe.validation_split, None
+    assert split is not None
     if split.by == "stain":
         blocks = range(0, len(pixels), BLOCK)
         stain = np.concatenate([stain_features(pixels[i : i + BLOCK]) for i in blocks])
-    return with_validation(samples, split, stain)
+    return with_validation(samples, split, stain, recipe.classes)
 
 
 def _content_hash(pixels_hash: str, samples: pd.DataFrame) -> str:
@@ -191,8 +197,8 @@ def _read(path: Path, reader: Callable[[Path], Read]) -> Read:
     try:
         return reader(path)
     except (OSError, ValueError, EOFError) as error:
-        reason = str(error).splitlines()[0]
-        raise _unusable(path, f"the kept patches are damaged ({reason})") from error
+        reason = " ".join(str(error).split())[:100]
+        raise _unusable(path, f"missing or damaged ({reason})") from error
 
 
 def _unusable(path: Path, what: str) -> ClipItError:

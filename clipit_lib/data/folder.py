@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Collection
 from io import BytesIO
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-from PIL import Image
+from PIL import Image, ImageOps
 
 from clipit_lib import paths
 from clipit_lib.data.cache import Recipe, Undecoded, open_or_build
@@ -19,7 +19,8 @@ from clipit_lib.files import canonical_json, digest
 from clipit_lib.settings import FolderData
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"}
-SPLITS = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}
+SPLITS = ("train", "validation", "test")
+SPLIT_FOLDERS = {"val": "validation"} | {split: split for split in SPLITS}
 LIMITS = "Images of the user: origin, selection and labels are not known to this project."
 
 
@@ -28,45 +29,28 @@ def open_folder(name: str, settings: FolderData) -> PatchDataset:
 
     Raises:
         ClipItError: a folder, manifest, column or image is missing or damaged, a label is
-            outside the classes, there is no test split; see also `cache.open_or_build`.
+            outside the classes, there are no test images; see also `cache.open_or_build`.
     """
-    folder = paths.data() / settings.folder  # an absolute folder stays as it is
-    return open_or_build(recipe(name, settings, folder))
-
-
-def recipe(name: str, settings: FolderData, folder: Path) -> Recipe:
-    """List the images (their bytes are not read) and say how to decode them."""
+    folder = Path(settings.folder).expanduser()
+    if not folder.is_absolute():
+        folder = paths.data() / folder
     if not folder.is_dir():
         raise ClipItError("no such folder", folder, "Mend `folder` in the profile or CLIPIT_DATA")
-    if settings.manifest is None:
-        listed, origin = list_class_folders(folder), folder
-    else:
-        origin = folder / settings.manifest
-        listed = read_manifest(origin)
+    return open_or_build(_recipe(name, settings, folder))
+
+
+def _recipe(name: str, settings: FolderData, folder: Path) -> Recipe:
+    listed = _listed(folder, settings)
     classes = settings.classes or tuple(sorted(set(listed["label"])))
-    outside = sorted(set(listed["label"]) - set(classes))
-    if outside:
-        raise ClipItError(
-            f"labels outside the classes: {', '.join(outside[:5])}",
-            origin,
-            f"Known classes: {', '.join(classes)}",
-        )
-    if not (listed["split"] == "test").any():
-        raise ClipItError(
-            "no test images",
-            origin,
-            "Put them in a test/ folder or a split column; none are drawn at random",
-        )
-    texts = settings.class_texts or tuple(c.replace("_", " ") for c in classes)
     return Recipe(
         name=name,
         declaration={
-            "settings": settings.model_dump(mode="json", include={"source", "folder", "manifest"}),
-            "listed": digest(canonical_json(listed.to_dict("list"))),
+            "source": str(folder),
+            "listed": digest(listed.to_csv(index=False)),
             "files": digest(canonical_json([_stamp(folder / path) for path in listed["path"]])),
         },
         classes=classes,
-        class_texts=texts,
+        class_texts=settings.class_texts or tuple(each.replace("_", " ") for each in classes),
         side=settings.side,
         gather=lambda: undecoded(listed, folder, classes, settings.side),
         validation_split=settings.validation_split,
@@ -75,17 +59,32 @@ def recipe(name: str, settings: FolderData, folder: Path) -> Recipe:
     )
 
 
-def list_class_folders(folder: Path) -> pd.DataFrame:
-    """List images by class folder: columns path, label, split, group, sha256 (all str).
+def _listed(folder: Path, settings: FolderData) -> pd.DataFrame:
+    """All images with path, split, label, group and sha256 (str, "" if unknown), checked."""
+    origin = folder / settings.manifest if settings.manifest else folder
+    listed = read_manifest(origin) if settings.manifest else _class_folders(folder)
+    outside = sorted(set(listed["label"]) - set(settings.classes or listed["label"]))
+    if outside:
+        raise ClipItError(
+            f"labels outside the classes: {', '.join(outside[:5])}",
+            origin,
+            f"Classes of the profile: {', '.join(settings.classes or ())}",
+        )
+    if "test" not in set(listed["split"]):
+        raise ClipItError(
+            "no test images",
+            origin,
+            "Put them in a test/ folder or say so in a split column; none are drawn at random",
+        )
+    return listed
 
-    Raises:
-        ClipItError: no class folder, or one without images.
-    """
-    tops = {name: split for name, split in SPLITS.items() if (folder / name).is_dir()}
+
+def _class_folders(folder: Path) -> pd.DataFrame:
+    tops = {name: split for name, split in SPLIT_FOLDERS.items() if (folder / name).is_dir()}
     rows: list[tuple[str, str, str]] = []
     for top, split in (tops or {"": "train"}).items():
         rows += _images(folder, folder / top, split)
-    return pd.DataFrame(rows, columns=["path", "label", "split"]).assign(group="", sha256="")
+    return pd.DataFrame(rows, columns=["path", "split", "label"]).assign(group="", sha256="")
 
 
 def _images(folder: Path, top: Path, split: str) -> list[tuple[str, str, str]]:
@@ -94,94 +93,108 @@ def _images(folder: Path, top: Path, split: str) -> list[tuple[str, str, str]]:
         raise ClipItError("no class folders", top, "Make one folder of images for each class")
     rows = []
     for each in classes:
-        found = sorted(p for p in each.rglob("*") if p.suffix.lower() in SUFFIXES)
+        found = sorted(p for p in each.rglob("[!.]*") if p.suffix.lower() in SUFFIXES)
         if not found:
             raise ClipItError("no images in this class folder", each, "Add images or remove it")
-        rows += [(path.relative_to(folder).as_posix(), each.name, split) for path in found]
+        rows += [(path.relative_to(folder).as_posix(), split, each.name) for path in found]
     return rows
 
 
-def read_manifest(path: Path) -> pd.DataFrame:
-    """Read a manifest: columns path, label, split, group, sha256 (all str; "" if absent).
+def read_manifest(path: Path, splits: Collection[str] = SPLITS) -> pd.DataFrame:
+    """Read a manifest: columns path, split, label, group, sha256, all str.
+
+    Without a split column all images are train; unknown groups and digests are "".
 
     Raises:
-        ClipItError: no such file, not a UTF-8 csv, a column is missing, a path is listed twice,
-            a split is unknown, no rows.
+        ClipItError: no such file, not a UTF-8 csv, a column is missing, no rows, a path is listed
+            twice, or a split is none of `splits`.
     """
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except FileNotFoundError as error:
-        raise ClipItError("no such manifest", path, "Mend `manifest` or make the file") from error
+        raise ClipItError("no such manifest", path, "Mend its name or make the file") from error
     except (ValueError, OSError) as error:
-        raise ClipItError(
-            f"not a UTF-8 csv ({str(error).splitlines()[0]})", path, "Save it as UTF-8 csv"
-        ) from error
-    missing = {"path", "label"} - set(table.columns)
-    if missing:
-        raise ClipItError(
-            f"no column {', '.join(sorted(missing))} among {', '.join(table.columns)}",
-            path,
-            "A manifest needs path and label (and may have split, group, sha256)",
-        )
+        reason = str(error).strip().replace("\n", " ")
+        raise ClipItError(f"not a UTF-8 csv ({reason})", path, "Save it as UTF-8 csv") from error
+    for column in ("path", "label"):
+        if column not in table:
+            raise ClipItError(
+                f"no column {column} (found: {', '.join(table.columns)})",
+                path,
+                "A manifest needs path and label, and may have split, group, sha256",
+            )
+    for column, default in {"split": "train", "group": "", "sha256": ""}.items():
+        table[column] = table.get(column, default)
+    _check_manifest(table, path, splits)
+    return table[["path", "split", "label", "group", "sha256"]].replace(
+        {"split": {"val": "validation"}}
+    )
+
+
+def _check_manifest(table: pd.DataFrame, path: Path, splits: Collection[str]) -> None:
     if table.empty:
         raise ClipItError("no rows", path, "List at least one image")
-    for column, default in {"split": "train", "group": "", "sha256": ""}.items():
-        if column not in table:
-            table[column] = default
-    return table
+    twice = table.index[table["path"].duplicated()]
+    if len(twice):
+        what = f"{table['path'][twice[0]]} is listed again in line {twice[0] + 2}"
+        raise ClipItError(what, path, "List every image once")
+    unknown = table.index[~table["split"].isin([*splits, "val"])]
+    if len(unknown):
+        what = f"split {table['split'][unknown[0]]!r} in line {unknown[0] + 2}"
+        raise ClipItError(what, path, f"Use {', '.join(splits)}")
 
 
-def undecoded(
-    listed: pd.DataFrame, folder: Path, classes: tuple[str, ...], side: int
-) -> Undecoded:
-    """Samples of listed images and how to decode them."""
-    position = {name: number for number, name in enumerate(classes)}
+def undecoded(listed: pd.DataFrame, folder: Path, classes: tuple[str, ...], side: int) -> Undecoded:
+    """Samples of listed images, and how to decode them."""
+    numbers = {name: number for number, name in enumerate(classes)}
     samples = pd.DataFrame(
         {
             "id": listed["path"],
             "split": listed["split"],
-            "label": listed["label"].map(position).astype(np.int64),
+            "label": listed["label"].map(numbers).astype(np.int64),
             "group": listed["group"],
         }
     )
-    paths_, digests = listed["path"].tolist(), listed["sha256"].tolist()
+    files = list(zip(listed["path"], listed["sha256"], strict=True))
 
     def decode(begin: int, end: int) -> np.ndarray:
-        rows = range(begin, end)
-        return np.stack([decode_image(folder / paths_[i], side, digests[i]) for i in rows])
+        return np.stack([decode_image(folder / p, side, sha256) for p, sha256 in files[begin:end]])
 
     return Undecoded(samples, decode)
 
 
 def decode_image(path: Path, side: int, sha256: str = "") -> np.ndarray:
-    """An image as RGB [side, side, 3] uint8: shortest side resized to `side`, centre cropped.
+    """An image as RGB, uint8 [side, side, 3]; of another size, it is resized and centre cropped.
 
     Raises:
-        ClipItError: missing, unreadable, or other bytes than the manifest lists.
+        ClipItError: missing, unreadable, or other bytes than `sha256` (if given) says.
     """
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise ClipItError("no such image", path, "Add it or take it out of the list") from error
-    if sha256 and hashlib.sha256(data).hexdigest() != sha256:
-        raise ClipItError("the file differs from its sha256", path, "Fetch it again")
+        raise _no_image(path) from error
+    if sha256 and hashlib.sha256(data).hexdigest() != sha256.lower():
+        raise ClipItError("the image differs from its sha256", path, "Restore the original file")
     try:
         image = Image.open(BytesIO(data)).convert("RGB")
-    except (OSError, SyntaxError) as error:
-        raise ClipItError("not a readable image", path, "Replace it or take it out") from error
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise ClipItError(
+            "not a readable image or cut short", path, "Replace it or take it out of the list"
+        ) from error
     if image.size != (side, side):
-        scale = side / min(image.size)
-        size = tuple(max(side, round(length * scale)) for length in image.size)
-        image = image.resize(size, Image.Resampling.BICUBIC)
-        left, top = ((length - side) // 2 for length in size)
-        image = image.crop((left, top, left + side, top + side))
+        # Pillow's bicubic filter widens when it shrinks an image, so nothing aliases.
+        image = ImageOps.fit(image, (side, side), Image.Resampling.BICUBIC)
     return np.asarray(image)
 
 
-def _stamp(path: Path) -> list[str | int]:
-    """What changes when a file changes, without reading it."""
+def _stamp(path: Path) -> tuple[int, int]:
+    """What changes with a file, without reading it."""
     try:
         status = path.stat()
     except OSError as error:
-        raise ClipItError("no such image", path, "Add it or take it out of the list") from error
-    return [path.name, status.st_size, status.st_mtime_ns]
+        raise _no_image(path) from error
+    return status.st_size, status.st_mtime_ns
+
+
+def _no_image(path: Path) -> ClipItError:
+    return ClipItError("no such image", path, "Add it or take it out of the list")

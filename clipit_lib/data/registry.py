@@ -9,45 +9,61 @@ from clipit_lib.data.cache import Recipe, Undecoded, open_or_build
 from clipit_lib.data.contract import PatchDataset
 from clipit_lib.data.crc5 import open_crc5
 from clipit_lib.data.folder import open_folder
-from clipit_lib.settings import Crc5Data, DataSettings, FolderData, PhantomData
+from clipit_lib.settings import Crc5Data, DataSettings, PhantomData
+
+PHANTOM_LIMITS = "A phantom: drawn by a program, not tissue; it says nothing about patients."
 
 
 def open_dataset(name: str, settings: DataSettings) -> PatchDataset:
-    """Open a data set; its patches are decoded or drawn into the cache first if need be."""
+    """Open a data set; its patches are decoded or drawn into the cache first if need be.
+
+    Raises:
+        ClipItError: files are missing, damaged or do not fit the settings, or the cache cannot
+            be used; the message says which and what to do.
+    """
     if isinstance(settings, PhantomData):
         return _open_phantom(name, settings)
     if isinstance(settings, Crc5Data):
         return open_crc5(name, settings)
-    assert isinstance(settings, FolderData)
     return open_folder(name, settings)
 
 
 def _open_phantom(name: str, settings: PhantomData) -> PatchDataset:
-    from clipit_lib.data.phantom import latents as world_latents
-    from clipit_lib.data.phantom import render
+    # Here, so that data of the user can be opened without the phantom.
+    from clipit_lib.data.phantom.latents import WORLDS
 
-    world = world_latents.WORLDS[settings.world]
+    world = WORLDS[settings.world]
+    recipe = Recipe(
+        name=name,
+        declaration=settings.model_dump(mode="json", exclude={"corpus", "validation_split"}),
+        classes=world.classes,
+        class_texts=world.class_texts,
+        side=settings.side,
+        gather=lambda: _draw(settings),
+        validation_split=settings.validation_split,
+        licence="made by this project and under its licence",
+        limits=PHANTOM_LIMITS,
+    )
+    return open_or_build(recipe)
 
-    def gather() -> Undecoded:
-        drawn, splits = world_latents.draw_dataset(
-            settings.world, settings.train, settings.validation, settings.test, settings.seed
-        )
-        pixels = render.render(drawn, settings.side, settings.seed)
-        samples = pd.DataFrame(
-            {
-                "id": [f"{name}-{i:06d}" for i in range(len(splits))],
-                "split": np.asarray(splits).astype(str),
-                "label": drawn.label.astype(np.int64),
-                "group": [f"patient-{p}" for p in drawn.patient],
-            }
-        )
-        return Undecoded(samples, lambda begin, end: pixels[begin:end])
 
-    declaration = settings.model_dump(mode="json", exclude={"corpus"})
-    return open_or_build(
-        Recipe(
-            name, declaration, world.classes, world.class_texts, settings.side, gather,
-            settings.validation_split, "this project's",
-            "A phantom: procedural images, not tissue.",
-        )
-    )  # fmt: skip
+def _draw(settings: PhantomData) -> Undecoded:
+    from clipit_lib.data.phantom.latents import draw_dataset
+    from clipit_lib.data.phantom.render import render
+
+    latents, splits = draw_dataset(
+        settings.world, settings.train, settings.validation, settings.test, settings.seed
+    )
+    samples = pd.DataFrame(
+        {
+            "id": [f"{settings.world}-{number:06d}" for number in range(len(splits))],
+            "split": [str(split) for split in splits],
+            "label": latents.label.astype(np.int64),
+            "group": [f"patient-{patient}" for patient in latents.patient],
+        }
+    )
+
+    def decode(begin: int, end: int) -> np.ndarray:
+        return render(latents.take(slice(begin, end)), settings.side, settings.seed, first=begin)
+
+    return Undecoded(samples, decode)

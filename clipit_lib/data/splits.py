@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pandas as pd
 from sklearn.cluster import KMeans
@@ -12,11 +14,14 @@ from clipit_lib.settings import ValidationSplit
 
 CLUSTERS = 9
 # Optical density of each byte value; one is added so that black stays finite.
-OPTICAL_DENSITY = -np.log((np.arange(256, dtype=np.float32) + 1) / 256)
+OPTICAL_DENSITY = -np.log((np.arange(256) + 1) / 256)
 
 
 def with_validation(
-    samples: pd.DataFrame, split: ValidationSplit, stain: np.ndarray | None = None
+    samples: pd.DataFrame,
+    split: ValidationSplit,
+    stain: np.ndarray | None = None,
+    classes: Sequence[str] = (),
 ) -> pd.DataFrame:
     """Move about `fraction` of the train samples to validation; a split that exists is kept.
 
@@ -29,6 +34,7 @@ def with_validation(
     Args:
         samples: one row a patch: id, split, label, group.
         stain: [n, 6] colour features of every row (see `stain_features`), for `stain` only.
+        classes: names for messages; without them classes are numbered.
 
     Raises:
         ClipItError: `official` without validation samples; `group` without groups; a class or
@@ -39,17 +45,18 @@ def with_validation(
     train = np.flatnonzero(samples["split"] == "train")
     labels = samples["label"].to_numpy()[train]
     rng = np.random.default_rng(split.seed)
+    names = classes or [str(label) for label in range(labels.max(initial=0) + 1)]
     if split.by == "stratified":
-        held = _stratified(labels, split.fraction, rng)
+        held = _stratified(labels, split.fraction, rng, names)
     elif split.by == "group":
         held = _by_group(samples["group"].to_numpy()[train], labels, split.fraction, rng)
     elif split.by == "stain":
         if stain is None:
             raise ValueError("a split by stain needs colour features")
-        held = _by_stain(stain[train], labels, split, rng)
+        held = _by_stain(stain[train], labels, split, rng, names)
     else:
         raise _error("the data set brings no validation samples", "Use stratified, group or stain")
-    column = samples["split"].to_numpy().copy()
+    column = samples["split"].to_numpy(dtype=object, copy=True)
     column[train[held]] = "validation"
     return samples.assign(split=column)
 
@@ -61,18 +68,23 @@ def stain_features(pixels: np.ndarray) -> np.ndarray:
         pixels: [n, side, side, 3] uint8.
 
     Returns:
-        [n, 6] float32.
+        [n, 6] float64.
     """
-    density = OPTICAL_DENSITY[pixels]
-    return np.concatenate([density.mean(axis=(1, 2)), density.std(axis=(1, 2))], axis=1)
+    counts = [[np.bincount(c.ravel(), minlength=256) for c in np.moveaxis(p, 2, 0)] for p in pixels]
+    share = np.array(counts) / (pixels.shape[1] * pixels.shape[2])
+    mean = share @ OPTICAL_DENSITY
+    variance = share @ OPTICAL_DENSITY**2 - mean**2
+    return np.concatenate([mean, np.sqrt(variance.clip(min=0))], axis=1)
 
 
-def _stratified(labels: np.ndarray, fraction: float, rng: np.random.Generator) -> np.ndarray:
+def _stratified(
+    labels: np.ndarray, fraction: float, rng: np.random.Generator, names: Sequence[str]
+) -> np.ndarray:
     held = np.zeros(len(labels), bool)
     for label in np.unique(labels):
         rows = rng.permutation(np.flatnonzero(labels == label))
         if len(rows) < 2:
-            raise _error(f"class {label} has a single train patch", "Add patches to this class")
+            raise _error(f"class {names[label]} has a single train patch", "Add patches of it")
         held[rows[: min(max(1, round(fraction * len(rows))), len(rows) - 1)]] = True
     return held
 
@@ -90,7 +102,11 @@ def _by_group(
 
 
 def _by_stain(
-    stain: np.ndarray, labels: np.ndarray, split: ValidationSplit, rng: np.random.Generator
+    stain: np.ndarray,
+    labels: np.ndarray,
+    split: ValidationSplit,
+    rng: np.random.Generator,
+    names: Sequence[str],
 ) -> np.ndarray:
     held = np.zeros(len(labels), bool)
     for label in np.unique(labels):
@@ -98,7 +114,7 @@ def _by_stain(
         clusters = _clusters(stain[rows], split.seed)
         counts = np.bincount(clusters)[:, None]
         if len(counts) < 2:
-            raise _error(f"class {label} has a single stain colour", "Use stratified")
+            raise _error(f"class {names[label]} has a single stain colour", "Use stratified")
         held[rows] = _hold_out(counts, split.fraction, rng)[clusters]
     return held
 
@@ -109,7 +125,7 @@ def _clusters(features: np.ndarray, seed: int) -> np.ndarray:
     count = min(CLUSTERS, len(np.unique(scaled, axis=0)))
     # Sums in another order round differently: one thread keeps the split the same everywhere.
     with threadpool_limits(1):
-        found = KMeans(count, n_init=10, random_state=seed).fit_predict(scaled.astype(np.float64))
+        found = KMeans(count, n_init=10, random_state=seed).fit_predict(scaled)
     return np.unique(found, return_inverse=True)[1]
 
 

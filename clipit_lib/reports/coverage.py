@@ -1,4 +1,4 @@
-"""How much of the reports a text encoder with a fixed window can read."""
+"""How much of each report a text encoder's window lets through."""
 
 from __future__ import annotations
 
@@ -10,32 +10,52 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Coverage:
-    """Token counts of a corpus under one tokenizer.
+    """Lengths of reports in tokens, against a window of `context_length` tokens.
 
     Attributes:
-        lengths: [n] tokens of each report.
-        share_longer: share of reports that do not fit the window.
-        share_seen: share of all tokens that lies within the window.
+        lengths: [reports] int64, tokens of each report as the tokenizer counts them.
     """
 
+    context_length: int
     lengths: np.ndarray
-    median: float
-    mean: float
-    longest: int
-    share_longer: float
-    share_seen: float
+
+    @property
+    def reports(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def median(self) -> float:
+        return float(np.median(self.lengths))
+
+    @property
+    def mean(self) -> float:
+        return float(self.lengths.mean())
+
+    @property
+    def longest(self) -> int:
+        return int(self.lengths.max())
+
+    @property
+    def longer_share(self) -> float:
+        """Share of the reports that do not fit the window."""
+        return float((self.lengths > self.context_length).mean())
+
+    @property
+    def seen_share(self) -> float:
+        """Share of all tokens that are seen when each report is cut at the window."""
+        seen = np.minimum(self.lengths, self.context_length).sum()
+        return float(seen / max(self.lengths.sum(), 1))
 
 
 def token_coverage(
-    texts: Sequence[str], tokenize_length: Callable[[Sequence[str]], list[int]], context_length: int
+    texts: Sequence[str], tokenize_length: Callable[[list[str]], list[int]], context_length: int
 ) -> Coverage:
-    """Count tokens of `texts` against a window of `context_length` tokens."""
-    lengths = np.asarray(tokenize_length(texts))
-    return Coverage(
-        lengths,
-        float(np.median(lengths)),
-        float(lengths.mean()),
-        int(lengths.max()),
-        float((lengths > context_length).mean()),
-        float(np.minimum(lengths, context_length).sum() / lengths.sum()),
-    )
+    """Measure `texts` (at least one) with a tokenizer.
+
+    Args:
+        tokenize_length: tokens of each text, before anything is cut.
+        context_length: tokens that the encoder sees, counted in the same way.
+    """
+    if not texts:
+        raise ValueError("no texts to measure")
+    return Coverage(context_length, np.array(tokenize_length(list(texts)), np.int64))

@@ -2,20 +2,108 @@
 
 from __future__ import annotations
 
+from io import StringIO
+from pathlib import Path
+
+import pandas as pd
+
 from clipit_lib import paths
-from clipit_lib.files import digest
-from clipit_lib.reports.cleaning import clean
-from clipit_lib.reports.corpus import ReportCorpus
-from clipit_lib.settings import CorpusSettings, PhantomCorpus
+from clipit_lib.errors import ClipItError
+from clipit_lib.reports.corpus import ReportCorpus, cleaned_corpus
+from clipit_lib.settings import CorpusSettings, FileCorpus, PhantomCorpus
+
+TEXT_COLUMNS = ("text", "report", "report_text")
+ID_COLUMNS = ("id", "case_id", "patient_filename")
+Reports = tuple[list[str], list[str]]
 
 
 def open_corpus(name: str, settings: CorpusSettings) -> ReportCorpus:
-    """Read, clean and check a corpus."""
+    """Read, clean and check a corpus.
+
+    Raises:
+        ClipItError: a file is missing, empty, not UTF-8 or of an unknown kind, a column is
+            missing, a report is empty, or a cleaning rule is unknown.
+    """
     if isinstance(settings, PhantomCorpus):
+        # Here, so that reports of the user can be opened without the phantom.
         from clipit_lib.reports.phantom import report_corpus
 
         return report_corpus(settings, name)
-    lines = (paths.data() / settings.path).read_text(encoding="utf-8").splitlines()
-    texts = tuple(clean(line, settings.cleaning) for line in lines)
-    ids = tuple(f"line-{i:04d}" for i in range(1, len(texts) + 1))
-    return ReportCorpus(name, ids, texts, settings.organ, digest(*ids, *texts), settings.licence)
+    return _open_file(name, settings)
+
+
+def _open_file(name: str, settings: FileCorpus) -> ReportCorpus:
+    path = Path(settings.path).expanduser()
+    if not path.is_absolute():
+        path = paths.data() / path
+    ids, texts = _read(path, settings.column)
+    return cleaned_corpus(
+        name,
+        ids,
+        texts,
+        organ=settings.organ,
+        cleaning=settings.cleaning,
+        licence=settings.licence,
+        origin=path,
+    )
+
+
+def _read(path: Path, column: str | None) -> Reports:
+    if not path.exists():
+        raise ClipItError("no such file", path, "Mend `path` in the profile or CLIPIT_DATA")
+    if path.is_dir():
+        return _read_folder(path)
+    if path.suffix == ".txt":
+        return _read_lines(path)
+    if path.suffix == ".csv":
+        return _read_table(path, column)
+    raise ClipItError(
+        f"unknown kind of file {path.suffix!r}", path, "Use .txt, .csv or a folder of .txt files"
+    )
+
+
+def _read_folder(folder: Path) -> Reports:
+    """One report a file."""
+    files = sorted(folder.glob("[!.]*.txt"))
+    return [file.stem for file in files], [_decode(file) for file in files]
+
+
+def _read_lines(path: Path) -> Reports:
+    """One report a line; only "\\n" ends a line, whatever else a report contains."""
+    lines = _decode(path).removesuffix("\n").split("\n")
+    texts = [] if lines == [""] else lines
+    return [f"line-{number:04d}" for number in range(1, len(texts) + 1)], texts
+
+
+def _read_table(path: Path, column: str | None) -> Reports:
+    """One report a row."""
+    try:
+        table = pd.read_csv(StringIO(_decode(path)), dtype=str, keep_default_na=False)
+    except ValueError as error:
+        reason = str(error).strip().replace("\n", " ")
+        raise ClipItError(f"not a csv ({reason})", path, "Save it as csv with a header") from error
+    wanted = (column,) if column else TEXT_COLUMNS
+    texts = next((each for each in wanted if each in table), None)
+    if texts is None:
+        raise ClipItError(
+            f"no column {' or '.join(wanted)} (found: {', '.join(table.columns)})",
+            path,
+            "Set `column` in the profile to the one that holds the reports",
+        )
+    named = next((each for each in ID_COLUMNS if each in table), None)
+    rows = [f"row-{number:04d}" for number in range(1, len(table) + 1)]
+    return rows if named is None else table[named].tolist(), table[texts].tolist()
+
+
+def _decode(path: Path) -> str:
+    data = path.read_bytes()
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        byte = error.start - (data.rfind(b"\n", 0, error.start) + 1) + 1
+        raise ClipItError(
+            f"not UTF-8: byte 0x{data[error.start]:02x} in line {line}, byte {byte}",
+            path,
+            "Save the file as UTF-8",
+        ) from error

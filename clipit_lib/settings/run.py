@@ -42,5 +42,8 @@ class RunSpec(Strict):
 
     @property
     def key(self) -> str:
-        """16 hexadecimal digits that name this run."""
-        return digest(canonical_json(self.model_dump(mode="json")))
+        """16 hexadecimal digits that name this run.
+
+        None is left out, so that a field added later (None: not used) renames no older run.
+        """
+        return digest(canonical_json(self.model_dump(mode="json", exclude_none=True)))

@@ -11,7 +11,7 @@ from clipit_lib.data.phantom.geometry import FIELD, column, hexagonal, pixel_cen
 from clipit_lib.data.phantom.latents import Latents
 from clipit_lib.data.phantom.layers import Layers, Noise
 
-PITCH = 27.0
+PITCH = 31.0
 
 
 @dataclass(frozen=True)
@@ -32,16 +32,17 @@ class Glands:
     def of(latents: Latents, chance: Chance) -> Glands:
         """Place the glands: side by side when regular, jumbled when not; filled ducts are large."""
         u = chance.glands
-        disorder = (1 - latents.regularity)[:, None]
-        pitch = PITCH * (1 + 0.7 * latents.filling)[:, None]
+        disorder = disordered(latents)[:, None]
+        pitch = PITCH * (1 + 0.55 * latents.filling)[:, None]
         across, down = hexagonal(GLANDS, 3)
         jitter = 0.15 + 0.45 * disorder
         x = pitch * (across + jitter * (u[..., 0] - 0.5))
         y = pitch * (down + jitter * (u[..., 1] - 0.5))
         turn = (2 * np.pi * chance.layout[:, 1])[:, None]
         shift = 0.5 * pitch[..., None] * (chance.layout[:, None, 2:4] - 0.5)
-        # They appear one after another as their extent grows, the last of them small.
-        rank = u[..., 2].argsort(1).argsort(1)
+        # They appear one after another, those in the middle sooner, the last of them small.
+        central = 0.5 * np.hypot(across, down)
+        rank = (u[..., 2] + central).argsort(1).argsort(1)
         size = np.sqrt(np.clip(GLANDS * latents.glands[:, None] - rank, 0, 1))
         return Glands(
             FIELD / 2 + x * np.cos(turn) - y * np.sin(turn) + shift[..., 0],
@@ -69,6 +70,11 @@ class Glands:
         return depth
 
 
+def disordered(latents: Latents) -> np.ndarray:
+    """[b]: how far glands depart from round, even and single-layered; slow to set in."""
+    return (1 - latents.regularity) ** 1.5
+
+
 def epithelium(layers: Layers, latents: Latents, noise: Noise, depth: np.ndarray) -> Layers:
     """Draw nests, then glands, whose walls are cells and whose lumen is empty or debris."""
     layers = _nests(layers, latents, noise)
@@ -82,11 +88,12 @@ def epithelium(layers: Layers, latents: Latents, noise: Noise, depth: np.ndarray
     haematoxylin, eosin = _cytoplasm(latents, noise)
     pale = goblets * np.clip(1.5 - 5 * np.abs(depth - 0.5) + 0.8 * noise.mottle, 0, 1)
     wall = np.clip((1 - depth) / 0.08 + 0.5, 0, 1)
-    solid = np.clip(filling + 0.5 * (1 - regularity), 0, 1) * (depth < 0.93)
+    solid = np.clip(filling + 0.6 * column(disordered(latents)), 0, 1) * (depth < 0.88)
     layers = layers.covered(
         wall,
         haematoxylin * (1 - pale) + 0.14 * pale,
         eosin * (1 - pale) + 0.06 * pale,
+        wall=1.0,
         solid=solid,
     )
     return _lumen(layers, latents, noise, depth)
@@ -94,7 +101,7 @@ def epithelium(layers: Layers, latents: Latents, noise: Noise, depth: np.ndarray
 
 def goblet_cells(latents: Latents) -> np.ndarray:
     """[b]: share of a gland's wall that holds mucin, as in normal colon."""
-    share = 3 * latents.mucin * latents.glands * latents.regularity * (1 - latents.filling)
+    share = 5 * latents.mucin * latents.glands * latents.regularity * (1 - latents.filling)
     return np.clip(share, 0, 1)
 
 
@@ -104,12 +111,11 @@ def _lumen(layers: Layers, latents: Latents, noise: Noise, depth: np.ndarray) ->
     lumen = np.clip((column(size) - depth + ragged) / 0.08, 0, 1)
     layers = layers.covered(lumen, 0.04, 0.05)
     # Comedo necrosis, or the dirty necrosis of a carcinoma's lumen.
-    core = np.clip(2.5 * latents.necrosis, 0, 0.55) * np.clip(
-        latents.filling + 1 - latents.regularity, 0, 1
-    )
-    dead = np.clip((column(core) - depth) / 0.12, 0, 1)
-    eosin = 0.55 + 0.3 * noise.grain
-    return layers.covered(dead, 0.22 + 0.2 * noise.speck, eosin, dying=0.7)
+    atypical = np.clip(latents.filling + 1 - latents.regularity, 0, 1)
+    amount = column(np.clip(5 * latents.necrosis * atypical, 0, 1))
+    core = column(size + 0.3 * np.sqrt(latents.necrosis))
+    dead = amount * np.clip((core - depth) / 0.12, 0, 1)
+    return layers.covered(dead, 0.20 + 0.3 * noise.speck, 0.42 + 0.4 * noise.grain, dying=0.7)
 
 
 def _nests(layers: Layers, latents: Latents, noise: Noise) -> Layers:

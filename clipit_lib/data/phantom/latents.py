@@ -13,7 +13,8 @@ from clipit_lib.errors import ClipItError
 __all__ = ["MORPHOLOGY", "WORLDS", "Latents", "World", "draw", "draw_dataset", "world_named"]
 
 PATCHES_PER_PATIENT = 20
-PATIENT_SPREAD = 0.05
+# Standard deviations of latents that are neither absent nor full, and of all others.
+PATIENT_SPREAD, PATCH_SPREAD, RESIDUE = 0.05, 0.13, 0.02
 SPLITS = ("train", "validation", "test")
 # Room for the patients of one split; ids of different splits never meet.
 PATIENTS_PER_SPLIT = 10_000_000
@@ -107,9 +108,10 @@ def draw(
     persons = patient_rng.standard_normal((len(ids), len(MORPHOLOGY) + 6))[row]
     noise = patch_rng.standard_normal((len(labels), len(MORPHOLOGY) + 1))
     mean = _mixed_means(world, labels, mixing_rng.random((len(labels), 2)))
-    # Least spread where something is wholly absent or fills the patch.
-    spread = 0.04 + 0.26 * np.sqrt(mean * (1 - mean))
-    values = mean + spread * noise[:, :-1] + PATIENT_SPREAD * persons[:, 6:]
+    # What is absent from a class stays nearly absent, and what fills it nearly full.
+    room = 2 * np.sqrt(mean * (1 - mean))
+    scatter = PATCH_SPREAD * noise[:, :-1] + PATIENT_SPREAD * persons[:, 6:]
+    values = mean + room * scatter + RESIDUE * noise[:, :-1]
     morphology = np.clip(values, 0, 1).astype(np.float32).T
     return Latents(
         *morphology,

@@ -45,6 +45,7 @@ class Layers:
     Attributes:
         haematoxylin, eosin: optical density of each stain, from 0 (none) up.
         stroma: share of a pixel that is connective tissue.
+        wall: share that is the wall of a gland.
         solid: share that is epithelium in sheets, where nuclei fill the plane.
         dying: share that is necrotic.
     """
@@ -52,6 +53,7 @@ class Layers:
     haematoxylin: np.ndarray
     eosin: np.ndarray
     stroma: np.ndarray
+    wall: np.ndarray
     solid: np.ndarray
     dying: np.ndarray
 
@@ -60,6 +62,8 @@ class Layers:
         share: np.ndarray,
         haematoxylin: np.ndarray | float,
         eosin: np.ndarray | float,
+        stroma: np.ndarray | float = 0.0,
+        wall: np.ndarray | float = 0.0,
         solid: np.ndarray | float = 0.0,
         dying: np.ndarray | float = 0.0,
     ) -> Layers:
@@ -68,7 +72,8 @@ class Layers:
         return Layers(
             self.haematoxylin * rest + share * haematoxylin,
             self.eosin * rest + share * eosin,
-            self.stroma * rest,
+            self.stroma * rest + share * stroma,
+            self.wall * rest + share * wall,
             self.solid * rest + share * solid,
             self.dying * rest + share * dying,
         )

@@ -9,7 +9,7 @@ import numpy as np
 
 from clipit_lib.data.phantom.chance import EPITHELIAL, LYMPHOID, RING, STROMAL, Chance
 from clipit_lib.data.phantom.geometry import FIELD, hexagonal, region, sample
-from clipit_lib.data.phantom.glands import Glands, goblet_cells
+from clipit_lib.data.phantom.glands import Glands, disordered, goblet_cells
 from clipit_lib.data.phantom.latents import Latents
 from clipit_lib.data.phantom.layers import Layers, Noise
 
@@ -62,7 +62,7 @@ def _kept(keep: np.ndarray, **arrays: np.ndarray) -> Nuclei:
 
 def epithelial_radius(latents: Latents) -> np.ndarray:
     """[b] mean radius of epithelial nuclei, in units."""
-    return 2.0 + 2.3 * latents.nuclear_size
+    return 1.75 + 2.0 * latents.nuclear_size
 
 
 def _atypical(latents: Latents, u: np.ndarray, density: float) -> dict[str, np.ndarray]:
@@ -77,7 +77,7 @@ def _atypical(latents: Latents, u: np.ndarray, density: float) -> dict[str, np.n
         "angle": np.pi * u[..., 5],
         "density": density + 0.25 * disorder + (0.15 + 0.5 * disorder) * (u[..., 6] - 0.5),
         "vesicular": np.clip(1.5 * latents.nuclear_size - 0.25, 0, 0.75)[:, None] * u[..., 4],
-        "rough": 0.15 + 0.5 * disorder,
+        "rough": 0.03 + 0.10 * disorder,
     }
 
 
@@ -101,7 +101,7 @@ def lymphoid(latents: Latents, chance: Chance, noise: Noise, layers: Layers) -> 
         angle=np.pi * u[..., 5],
         density=1.25 + 0.4 * (u[..., 6] - 0.5),
         vesicular=np.full((1, 1), 0.1, np.float32),
-        rough=np.where(fragment, 0.5, 0.12),
+        rough=np.where(fragment, 0.2, 0.03),
     )
 
 
@@ -109,7 +109,7 @@ def solid(latents: Latents, chance: Chance, layers: Layers) -> Nuclei:
     """Nuclei of nests and filled ducts, and of single cells in the stroma."""
     u = chance.epithelial
     crowded = latents.cellularity
-    pitch = epithelial_radius(latents) * (2.75 - 0.55 * crowded)
+    pitch = epithelial_radius(latents) * (3.0 - 0.55 * crowded)
     jitter = 0.45 + 0.4 * latents.pleomorphism[:, None]
     x, y = _lattice(u, pitch, EPITHELIAL, 12, chance.layout[:, 6:8], jitter)
     single = 0.16 * (latents.invasion * crowded)[:, None] * sample(layers.stroma, x, y)
@@ -117,10 +117,12 @@ def solid(latents: Latents, chance: Chance, layers: Layers) -> Nuclei:
     return _kept(keep, x=x, y=y, **_atypical(latents, u, 0.85))
 
 
-def ring(latents: Latents, chance: Chance, noise: Noise, glands: Glands) -> Nuclei:
+def ring(
+    latents: Latents, chance: Chance, noise: Noise, layers: Layers, glands: Glands
+) -> Nuclei:
     """Nuclei in the walls of glands: at the base when regular, at all heights when not."""
     u = chance.ring
-    disorder = (1 - latents.regularity)[:, None, None]
+    disorder = disordered(latents)[:, None, None]
     radius = glands.radius[..., None]
     size = epithelial_radius(latents)[:, None, None]
     room = 2 * np.pi * 0.8 * radius / (size * (2.5 - 0.6 * latents.cellularity[:, None, None]))
@@ -138,13 +140,14 @@ def ring(latents: Latents, chance: Chance, noise: Noise, glands: Glands) -> Nucl
         x - glands.warp[:, None] * sample(noise.warp_x, x, y),
         y - glands.warp[:, None] * sample(noise.warp_y, x, y),
     )
-    keep = (np.arange(RING) < slots) & (radius > 3) & (u[..., 2] < 0.96)
+    keep = ((np.arange(RING) < slots) & (radius > 3)).reshape(shape)
+    keep &= u[..., 2].reshape(shape) < 0.96 * sample(layers.wall, x, y)
     look = _atypical(latents, u.reshape(*shape, 7), 1.0)
     outward = (turn + glands.angle[..., None] + 0.6 * (u[..., 5] - 0.5)).reshape(shape)
     # Columnar cells have tall nuclei; goblet cells press theirs flat against the base.
     tall = 1 + (0.28 - 0.5 * goblet_cells(latents))[:, None]
     look |= {"angle": outward, "long": look["long"] * tall, "wide": look["wide"] / tall}
-    return _kept(keep.reshape(shape), x=x, y=y, **look)
+    return _kept(keep, x=x, y=y, **look)
 
 
 def stromal(
@@ -167,7 +170,7 @@ def stromal(
         angle=np.arctan2(slope_x, -slope_y) + (0.5 - 0.4 * muscle) * (u[..., 5] - 0.5),
         density=0.95 - 0.1 * muscle + 0.4 * (u[..., 6] - 0.5),
         vesicular=np.full((1, 1), 0.2, np.float32),
-        rough=np.full((1, 1), 0.15, np.float32),
+        rough=np.full((1, 1), 0.04, np.float32),
     )
 
 

@@ -48,12 +48,13 @@ def _stamp(
     inside = ((rows >= 0) & (rows < side))[:, :, None] & ((columns >= 0) & (columns < side))[:, None]
     which, row, place = np.nonzero((squared < 1.6) & inside)
     flat = (nuclei.patch[which] * side + rows[which, row]) * side + columns[which, place]
-    grain = noise.grain.reshape(-1)[flat]
-    radius = np.sqrt(squared[which, row, place]) + nuclei.rough[which].astype(np.float32) * grain
+    lobes = nuclei.rough[which].astype(np.float32) * noise.mottle.reshape(-1)[flat]
+    radius = np.sqrt(squared[which, row, place]) + lobes
     alpha = np.clip((1 - radius) * nuclei.wide[which] / unit + 0.5, 0, 1).astype(np.float32)
     speck = noise.speck.reshape(-1)[flat]
-    open_centre = nuclei.vesicular[which] * np.clip(1.1 - radius**2, 0, 1)
-    chromatin = nuclei.density[which] * (1 + 0.35 * speck - 0.6 * open_centre)
+    cleared = 0.55 * nuclei.vesicular[which] * np.clip(1.2 - radius**2, 0, 1)
+    rim = 0.25 * np.clip(2.5 * radius - 1.5, 0, 1)
+    chromatin = nuclei.density[which] * (0.9 + 0.8 * speck - cleared + rim)
     np.maximum.at(density, flat, (alpha * chromatin).astype(np.float32))
     np.maximum.at(cover, flat, alpha)
 

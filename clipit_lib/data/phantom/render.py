@@ -42,6 +42,7 @@ def _block(latents: Latents, side: int, seed: int, indices: range) -> np.ndarray
     across = ground.across_fibres(latents, chance, noise)
     placed = glands.Glands.of(latents, chance)
     layers = ground.stroma(latents, chance, noise, across)
+    layers = ground.infiltrate(layers, latents, noise)
     layers = ground.necrosis(layers, latents, noise)
     layers = ground.mucin(layers, latents, noise, across)
     layers = glands.epithelium(layers, latents, noise, placed.depth(noise))
@@ -52,7 +53,7 @@ def _block(latents: Latents, side: int, seed: int, indices: range) -> np.ndarray
             nuclei.stromal(latents, chance, noise, layers, across),
             nuclei.lymphoid(latents, chance, noise, layers),
             nuclei.solid(latents, chance, layers),
-            nuclei.ring(latents, chance, noise, placed),
+            nuclei.ring(latents, chance, noise, layers, placed),
         ]
     )
     density, cover = paint(cells, noise)

@@ -80,7 +80,7 @@ MEANS: dict[str, dict[str, Profile]] = {
             pleomorphism=0.25, filling=0.22, fat=0.08, lymphocytes=0.06,
         ),
         "InSitu": dict(
-            glands=0.62, filling=0.80, regularity=0.70, cellularity=0.68, nuclear_size=0.55,
+            glands=0.50, filling=0.80, regularity=0.70, cellularity=0.68, nuclear_size=0.55,
             pleomorphism=0.45, necrosis=0.12, fibres=0.50, lymphocytes=0.08,
         ),
         "Invasive": dict(

@@ -1,0 +1,93 @@
+"""pyproject.toml, the locks and environment.yml describe one environment."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+from packaging.markers import default_environment
+from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
+from packaging.utils import canonicalize_name
+
+from clipit_lib import paths
+
+REPOSITORY = paths.repository()
+PYTHON = "3.11"
+PLATFORMS = {
+    "Linux x86_64": {"sys_platform": "linux", "platform_machine": "x86_64"},
+    "Linux aarch64": {"sys_platform": "linux", "platform_machine": "aarch64"},
+    "macOS": {"sys_platform": "darwin", "platform_machine": "arm64"},
+}
+
+
+def project() -> dict[str, Any]:
+    return tomllib.loads((REPOSITORY / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+
+
+def conda() -> dict[str, Any]:
+    return yaml.safe_load((REPOSITORY / "environment.yml").read_text(encoding="utf-8"))
+
+
+def pip_lines() -> list[str]:
+    return next(item["pip"] for item in conda()["dependencies"] if isinstance(item, dict))
+
+
+def pins(lock: str, platform: dict[str, str]) -> dict[str, str]:
+    """Name to version of what a lock installs on a platform; anything but one pin a name fails."""
+    environment = {**default_environment(), "python_full_version": f"{PYTHON}.9", **platform}
+    pinned: dict[str, str] = {}
+    for requirement in requirements(lock):
+        if requirement.marker is None or requirement.marker.evaluate(environment):
+            (pin,) = requirement.specifier
+            assert pin.operator == "==", requirement
+            assert canonicalize_name(requirement.name) not in pinned, requirement
+            pinned[canonicalize_name(requirement.name)] = pin.version
+    return pinned
+
+
+def requirements(lock: str) -> Iterator[Requirement]:
+    for line in (REPOSITORY / lock).read_text(encoding="utf-8").splitlines():
+        if line and not line.startswith("#"):
+            yield Requirement(line)
+
+
+@pytest.mark.parametrize("platform", PLATFORMS.values(), ids=PLATFORMS)
+@pytest.mark.parametrize(
+    ("extra", "lock"),
+    [
+        (None, "requirements.lock"),
+        ("dev", "requirements.lock"),
+        ("pilot", "requirements-pilot.lock"),
+    ],
+)
+def test_every_dependency_is_pinned_to_a_version_it_allows(
+    extra: str | None, lock: str, platform: dict[str, str]
+) -> None:
+    pinned = pins(lock, platform)
+    declared = project()["optional-dependencies"][extra] if extra else project()["dependencies"]
+    assert declared
+    for requirement in map(Requirement, declared):
+        version = pinned.get(canonicalize_name(requirement.name))
+        assert version, f"{requirement.name} is not in {lock}"
+        assert requirement.specifier.contains(version), f"{requirement} but {lock} has {version}"
+
+
+def test_python_versions_agree() -> None:
+    (python,) = [item for item in conda()["dependencies"] if str(item).startswith("python=")]
+    assert python == f"python={PYTHON}"
+    assert SpecifierSet(project()["requires-python"]).contains(PYTHON)
+
+
+def test_conda_installs_the_lock_and_the_package() -> None:
+    assert pip_lines() == ["-r requirements.lock", "-e ."]
+
+
+def test_no_file_names_a_package_index() -> None:
+    for name in ("pyproject.toml", "requirements.lock", "requirements-pilot.lock"):
+        text = (REPOSITORY / name).read_text(encoding="utf-8")
+        assert "://" not in text
+        assert "index-url" not in text.replace("--no-emit-index-url", "")
