@@ -9,6 +9,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from clipit_lib.attention import make_attention_explicit
 from clipit_lib.errors import ClipItError
 from clipit_lib.settings import Lora
 
@@ -29,6 +30,7 @@ def inject(model: nn.Module, targets: str, lora: Lora, which: Targets = "attenti
     """
     import peft
 
+    make_attention_explicit(model)
     chosen = r"|".join(map(re.escape, _all_targets(model))) if which == "all" else targets
     if not any(re.fullmatch(chosen, name) for name, _ in model.named_modules()):
         raise ClipItError(
@@ -82,10 +84,10 @@ def merge(model: nn.Module, state: State, lora: Lora) -> None:
 
 
 def _weight_name(adapter: str, weights: dict[str, nn.Parameter]) -> str:
-    layer = re.split(r"\.lora_(?:embedding_)?A", adapter)[0].replace("base_layer.", "")
-    # nn.MultiheadAttention keeps query, key and value in one bare parameter.
-    fused = f"{layer}.in_proj_weight"
-    return fused if fused in weights else f"{layer}.weight"
+    layer = re.split(r"\.lora_(?:embedding_)?A", adapter)[0]
+    # nn.MultiheadAttention keeps query, key and value in one bare parameter `in_proj_weight`.
+    bare = f"{layer}_weight"
+    return bare if bare in weights else f"{layer}.weight"
 
 
 def _product(up: Tensor, down: Tensor, weight: Tensor) -> Tensor:

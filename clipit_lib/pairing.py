@@ -29,7 +29,7 @@ class Pairs:
 
 def top_k(
     images: Float32[np.ndarray, "n d"],
-    texts: Float32[np.ndarray, "m d"],
+    texts: Float32[np.ndarray, "m e"],
     k: int,
     block: int = 4096,
     device: torch.device | str = "cpu",

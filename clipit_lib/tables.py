@@ -68,7 +68,7 @@ def gain_table(
     runs: Sequence[StoredRun], pairs: Sequence[tuple[str, str]], draws: int
 ) -> pd.DataFrame:
     """One row a cell and pair of settings: dataset, backbone, first, second, gain, low, high."""
-    cells = sorted({(r.spec.dataset, r.spec.backbone) for r in runs})
+    cells = dict.fromkeys((r.spec.dataset, r.spec.backbone) for r in runs)
     rows = []
     for dataset, backbone in cells:
         for first, second in pairs:
@@ -81,7 +81,7 @@ def gain_table(
 def summary_table(runs: pd.DataFrame, gains: pd.DataFrame) -> pd.DataFrame:
     """Table 1 to read: mean ± sd and the value of each seed a setting, then gains, then paper's."""
     rows = []
-    for (dataset, backbone), cell in runs.groupby(CELL):
+    for (dataset, backbone), cell in runs.groupby(CELL, sort=False):
         row: dict[str, str] = {"data set": str(dataset), "backbone": str(backbone)}
         for setting, values in cell.groupby("setting", sort=False)["balanced_accuracy"]:
             row[str(setting)] = describe(values.to_numpy())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from jaxtyping import Float, Int
@@ -13,6 +13,7 @@ from clipit_lib.compute import device
 from clipit_lib.encoders.tokens import TokenWindows, embed_windows
 
 
+@runtime_checkable
 class Targets(Protocol):
     """Text features to be distilled into the images of some training rows: [b, e]."""
 

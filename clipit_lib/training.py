@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from accelerate import Accelerator
@@ -18,6 +18,7 @@ State = dict[str, Tensor]
 History = list[dict[str, float]]
 
 
+@runtime_checkable
 class Task(Protocol):
     """What is trained on what.
 

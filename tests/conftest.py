@@ -5,9 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from jaxtyping import install_import_hook
+
+if TYPE_CHECKING:
+    from clipit_lib.workbench import Workbench
 
 # Both lines must come before any test imports clipit_lib or torch: the hook sees later imports
 # only, and torch reads its number of threads once. Notebook kernels inherit the variables.
@@ -24,3 +28,16 @@ def output_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         patch.setenv("CLIPIT_OUTPUT", str(folder))
         patch.setenv("CLIPIT_CACHE", str(folder / "cache"))
         yield folder
+
+
+@pytest.fixture(scope="session")
+def bench(output_folder: Path) -> Iterator[Workbench]:
+    """The smoke profile with its encoders trained, opened in this process."""
+    from clipit_lib.encoders import registry
+    from clipit_lib.settings import load_profile
+    from clipit_lib.workbench import Workbench
+
+    profile = load_profile("smoke")
+    for name in registry.trained_here(profile):
+        registry.get_or_train(name, profile)
+    yield Workbench(profile)

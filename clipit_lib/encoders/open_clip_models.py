@@ -12,9 +12,9 @@ from clipit_lib.encoders.clip import ClipEncoder
 from clipit_lib.encoders.tokens import Tokenizer
 
 CONFIGS = Path(__file__).with_name("configs")
-# peft adapts the fused projection and `out_proj` of nn.MultiheadAttention when `attn` is named.
-TEXT_TARGETS = r"model\.transformer\.resblocks\.\d+\.(attn|mlp\.c_fc|mlp\.c_proj)"
-IMAGE_TARGETS = r"visual\.transformer\.resblocks\.\d+\.(attn|mlp\.c_fc|mlp\.c_proj)"
+# As `attention.make_attention_explicit` names the projections.
+TEXT_TARGETS = r"model\.transformer\.resblocks\.\d+\.(attn\.in_proj|attn\.out_proj|mlp\.c_fc|mlp\.c_proj)"
+IMAGE_TARGETS = r"visual\.transformer\.resblocks\.\d+\.(attn\.in_proj|attn\.out_proj|mlp\.c_fc|mlp\.c_proj)"
 
 
 class TextTower(nn.Module):

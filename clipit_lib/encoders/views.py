@@ -31,7 +31,7 @@ def random_view(
     mirror = torch.randint(0, 2, (count,), generator=generator) * 2.0 - 1.0
     room = 1 - scale
     cos, sin = scale * angle.cos(), scale * angle.sin()
-    shift_x, shift_y = room * uniform(-1, 1), room * uniform(-1, 1)
+    shift_x, shift_y = room * uniform(-1.0, 1.0), room * uniform(-1.0, 1.0)
     rows = [mirror * cos, -sin, shift_x, mirror * sin, cos, shift_y]
     theta = torch.stack(rows, dim=1).view(count, 2, 3)
     images = pixels.permute(0, 3, 1, 2).float().div(255)

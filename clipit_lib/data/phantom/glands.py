@@ -11,7 +11,7 @@ from clipit_lib.data.phantom.geometry import FIELD, column, hexagonal, pixel_cen
 from clipit_lib.data.phantom.latents import Latents
 from clipit_lib.data.phantom.layers import Layers, Noise
 
-PITCH = 31.0
+PITCH, SMALLEST = 31.0, 6.0
 
 
 @dataclass(frozen=True)
@@ -59,7 +59,7 @@ class Glands:
         x, y = x + column(self.warp) * noise.warp_x, y + column(self.warp) * noise.warp_y
         depth = np.full_like(noise.grain, 9.0)
         for k in range(GLANDS):
-            rows = np.flatnonzero(self.radius[:, k] > 1)
+            rows = np.flatnonzero(self.radius[:, k] > SMALLEST)
             dx, dy = x[rows] - column(self.x[rows, k]), y[rows] - column(self.y[rows, k])
             cos, sin = np.cos(self.angle[rows, k]), np.sin(self.angle[rows, k])
             long = self.radius[rows, k] * self.stretch[rows, k]

@@ -14,7 +14,7 @@ __all__ = ["MORPHOLOGY", "WORLDS", "Latents", "World", "draw", "draw_dataset", "
 
 PATCHES_PER_PATIENT = 20
 # Standard deviations of latents that are neither absent nor full, and of all others.
-PATIENT_SPREAD, PATCH_SPREAD, RESIDUE = 0.05, 0.13, 0.02
+PATIENT_SPREAD, PATCH_SPREAD, RESIDUE = 0.05, 0.15, 0.02
 SPLITS = ("train", "validation", "test")
 # Room for the patients of one split; ids of different splits never meet.
 PATIENTS_PER_SPLIT = 10_000_000
@@ -122,7 +122,7 @@ def draw(
 
 
 def _mixed_means(world: str, labels: np.ndarray, uniform: np.ndarray) -> np.ndarray:
-    """Mean morphology [n, latents]: mostly the class's own, in part a neighbour's."""
+    """Mean morphology [n, latents]: the class's own, mixed with a neighbour's."""
     classes, overlap = WORLDS[world].classes, WORLDS[world].overlap
     means = np.array([[MEANS[world][c].get(name, 0.0) for name in MORPHOLOGY] for c in classes])
     around = [[classes.index(other) for other in NEIGHBOURS[world][c]] for c in classes]
@@ -133,7 +133,7 @@ def _mixed_means(world: str, labels: np.ndarray, uniform: np.ndarray) -> np.ndar
         ],
         dtype=np.int64,
     )
-    share = overlap * uniform[:, 1:] ** 2
+    share = overlap * uniform[:, 1:] ** 1.5
     return (1 - share) * means[labels] + share * means[neighbour]
 
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from clipit_lib.data.phantom.chance import EPITHELIAL, LYMPHOID, RING, STROMAL, Chance
 from clipit_lib.data.phantom.geometry import FIELD, hexagonal, region, sample
-from clipit_lib.data.phantom.glands import Glands, disordered, goblet_cells
+from clipit_lib.data.phantom.glands import SMALLEST, Glands, disordered, goblet_cells
 from clipit_lib.data.phantom.latents import Latents
 from clipit_lib.data.phantom.layers import Layers, Noise
 
@@ -140,7 +140,7 @@ def ring(
         x - glands.warp[:, None] * sample(noise.warp_x, x, y),
         y - glands.warp[:, None] * sample(noise.warp_y, x, y),
     )
-    keep = ((np.arange(RING) < slots) & (radius > 3)).reshape(shape)
+    keep = ((np.arange(RING) < slots) & (radius > SMALLEST)).reshape(shape)
     keep &= u[..., 2].reshape(shape) < 0.96 * sample(layers.wall, x, y)
     look = _atypical(latents, u.reshape(*shape, 7), 1.0)
     outward = (turn + glands.angle[..., None] + 0.6 * (u[..., 5] - 0.5)).reshape(shape)

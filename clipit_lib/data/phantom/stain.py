@@ -12,8 +12,8 @@ from clipit_lib.data.phantom.latents import Latents
 HAEMATOXYLIN = np.array([0.62, 0.71, 0.34], np.float32)
 EOSIN = np.array([0.17, 0.84, 0.51], np.float32)
 BLUER_HAEMATOXYLIN = np.array([0.05, -0.01, -0.05], np.float32)
-BLUER_EOSIN = np.array([0.04, 0.00, -0.07], np.float32)
-WARMER = np.array([-0.010, 0.004, 0.018], np.float32)
+BLUER_EOSIN = np.array([0.03, 0.00, -0.05], np.float32)
+WARMER = np.array([-0.006, 0.002, 0.010], np.float32)
 
 
 def transmitted(haematoxylin: np.ndarray, eosin: np.ndarray, latents: Latents) -> np.ndarray:

@@ -16,14 +16,14 @@ class World:
         organ: "breast" or "colon".
         classes: class names; a label is an index into them.
         class_texts: how a sentence names each class, in the same order.
-        overlap: largest share that a neighbouring class may have in a patch, below one half.
+        overlap: largest share that a neighbouring class may have in a patch.
     """
 
     name: str
     organ: str
     classes: tuple[str, ...]
     class_texts: tuple[str, ...]
-    overlap: float = 0.45
+    overlap: float
 
 
 WORLDS: dict[str, World] = {
@@ -32,6 +32,7 @@ WORLDS: dict[str, World] = {
         "breast",
         ("no_tumor", "tumor"),
         ("normal lymph node tissue", "lymph node metastasis of breast carcinoma"),
+        overlap=0.58,
     ),
     "bach": World(
         "bach",
@@ -43,6 +44,7 @@ WORLDS: dict[str, World] = {
             "invasive breast carcinoma",
             "normal breast tissue",
         ),
+        overlap=0.50,
     ),
     "crc": World(
         "crc",
@@ -59,6 +61,7 @@ WORLDS: dict[str, World] = {
             "cancer-associated stroma",
             "colorectal adenocarcinoma epithelium",
         ),
+        overlap=0.72,
     ),
 }
 

@@ -1,0 +1,257 @@
+"""Images of the user: both layouts, exact pixels, and one line for whatever is wrong."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from clipit_lib.data.contract import PatchDataset
+from clipit_lib.data.folder import decode_image
+from clipit_lib.data.registry import open_dataset
+from clipit_lib.errors import ClipItError
+from clipit_lib.settings import FolderData, ValidationSplit
+
+SIDE = 8
+
+
+@pytest.fixture(autouse=True)
+def _folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLIPIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("CLIPIT_DATA", str(tmp_path))
+
+
+def write_image(path: Path, value: int, side: int = SIDE) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(value).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(path)
+
+
+@pytest.fixture
+def images(tmp_path: Path) -> Path:
+    """train and test, two classes, six images each."""
+    folder = tmp_path / "mine"
+    for number in range(24):
+        split, label = ("train", "test")[number % 2], ("in_situ", "normal")[number // 2 % 2]
+        write_image(folder / split / label / f"{number:02d}.png", number)
+    return folder
+
+
+def settings(folder: str = "mine", **changes: Any) -> FolderData:
+    values: dict[str, Any] = {
+        "source": "folder", "folder": folder, "side": SIDE, "corpus": "any",
+        "validation_split": ValidationSplit(by="stratified", fraction=0.34),
+    }  # fmt: skip
+    return FolderData(**values | changes)
+
+
+def write_manifest(folder: Path, *lines: str, header: str = "path,label,split") -> FolderData:
+    (folder / "list.csv").write_text("\n".join([header, *lines]) + "\n", encoding="utf-8")
+    return settings(manifest="list.csv")
+
+
+def listed(folder: Path) -> list[str]:
+    files = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.png"))
+    return [f"{file},{file.split('/')[1]},{file.split('/')[0]}" for file in files]
+
+
+def assert_one_line(caught: pytest.ExceptionInfo[ClipItError], *words: object) -> None:
+    message = str(caught.value)
+    assert "\n" not in message
+    for word in words:
+        assert str(word) in message
+
+
+def by_id(dataset: PatchDataset) -> dict[str, np.ndarray]:
+    return dict(zip(dataset.samples["id"], np.asarray(dataset.pixels), strict=True))
+
+
+def test_class_folders(images: Path) -> None:
+    dataset = open_dataset("mine", settings())
+    assert dataset.classes == ("in_situ", "normal")
+    assert dataset.class_texts == ("in situ", "normal")
+    counts = dataset.samples.groupby(["split", "label"]).size()
+    assert counts.to_dict() == {
+        ("test", 0): 6, ("test", 1): 6, ("train", 0): 4, ("train", 1): 4,
+        ("validation", 0): 2, ("validation", 1): 2,
+    }  # fmt: skip
+    assert not dataset.groups_known
+    for name, pixels in by_id(dataset).items():
+        np.testing.assert_array_equal(pixels, np.asarray(Image.open(images / name)))
+
+
+@pytest.mark.parametrize("name", ["val", "validation"])
+def test_a_validation_folder_is_used_as_it_is(images: Path, name: str) -> None:
+    for label in ("in_situ", "normal"):
+        write_image(images / name / label / "v.png", 99)
+    held = open_dataset("mine", settings()).samples.query("split == 'validation'")
+    assert set(held["id"]) == {f"{name}/in_situ/v.png", f"{name}/normal/v.png"}
+
+
+def test_a_manifest_gives_the_same_patches_and_its_groups(images: Path) -> None:
+    lines = [f"{line},slide-{line.split(',')[2]}" for line in listed(images)]
+    from_list = write_manifest(images, *lines, header="path,label,split,group")
+    split = ValidationSplit(by="stratified", fraction=0.34)
+    plain = by_id(open_dataset("folders", settings()))
+    grouped = from_list.model_copy(update={"validation_split": split})
+    with pytest.raises(ClipItError, match="group slide-train is in several splits"):
+        open_dataset("grouped", grouped)
+    ungrouped = by_id(open_dataset("list", write_manifest(images, *listed(images))))
+    assert plain.keys() == ungrouped.keys()
+    assert all((plain[name] == ungrouped[name]).all() for name in plain)
+
+
+def test_absolute_folders_need_no_data_variable(
+    images: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("CLIPIT_DATA")
+    assert len(open_dataset("mine", settings(str(images))).samples) == 24
+    with pytest.raises(ClipItError, match="CLIPIT_DATA: the variable is not set"):
+        open_dataset("mine", settings())
+
+
+def test_a_changed_image_is_noticed(images: Path) -> None:
+    before = open_dataset("mine", settings())
+    write_image(images / "train" / "normal" / "02.png", 77)
+    os.utime(images / "train" / "normal" / "02.png", (1, 1))
+    assert open_dataset("mine", settings()).content_hash != before.content_hash
+
+
+def test_terms_and_texts_change_without_decoding_again(images: Path) -> None:
+    before = open_dataset("mine", settings())
+    changed = settings(licence="CC0", class_texts=("carcinoma in situ", "normal gland"))
+    after = open_dataset("mine", changed)
+    assert (after.licence, after.class_texts[0]) == ("CC0", "carcinoma in situ")
+    assert after.content_hash == before.content_hash
+
+
+def test_other_sizes_are_resized_and_centre_cropped(tmp_path: Path) -> None:
+    wide = np.zeros((16, 48, 3), np.uint8)
+    wide[:, 16:32] = 200
+    Image.fromarray(wide).save(tmp_path / "wide.png")
+    assert (decode_image(tmp_path / "wide.png", 8)[:, 1:-1] > 190).all()
+    Image.fromarray(wide[:, :, 0]).save(tmp_path / "grey.png")
+    assert decode_image(tmp_path / "grey.png", 4).shape == (4, 4, 3)
+
+
+def test_shrinking_does_not_alias(tmp_path: Path) -> None:
+    stripes = np.zeros((64, 64, 3), np.uint8)
+    stripes[:, ::2] = 255
+    Image.fromarray(stripes).save(tmp_path / "stripes.png")
+    assert decode_image(tmp_path / "stripes.png", 8).std() < 10
+
+
+def test_hidden_and_other_files_are_no_images(images: Path) -> None:
+    (images / "train" / "normal" / "._02.png").write_bytes(b"resource fork")
+    (images / "train" / "normal" / "notes.txt").write_text("not an image")
+    (images / "train" / ".cache").mkdir()
+    assert len(open_dataset("mine", settings()).samples) == 24
+
+
+def test_missing_folder(tmp_path: Path) -> None:
+    with pytest.raises(ClipItError, match="no such folder") as caught:
+        open_dataset("mine", settings("absent"))
+    assert_one_line(caught, tmp_path / "absent", "Mend `folder`")
+
+
+def test_class_folder_without_images(images: Path) -> None:
+    (images / "train" / "tumor").mkdir()
+    with pytest.raises(ClipItError, match="no images in this class folder") as caught:
+        open_dataset("mine", settings())
+    assert_one_line(caught, images / "train" / "tumor")
+
+
+def test_no_class_folders(tmp_path: Path) -> None:
+    (tmp_path / "mine").mkdir()
+    with pytest.raises(ClipItError, match="no class folders"):
+        open_dataset("mine", settings())
+
+
+def test_no_test_images(tmp_path: Path) -> None:
+    for label in ("a", "b"):
+        write_image(tmp_path / "mine" / label / "0.png", 0)
+    with pytest.raises(ClipItError, match="no test images") as caught:
+        open_dataset("mine", settings())
+    assert_one_line(caught, "none are drawn at random")
+
+
+def test_labels_outside_the_classes(images: Path) -> None:
+    with pytest.raises(ClipItError, match="labels outside the classes: in_situ") as caught:
+        open_dataset("mine", settings(classes=("normal", "invasive")))
+    assert_one_line(caught, "normal, invasive")
+
+
+def test_a_class_without_images(images: Path) -> None:
+    with pytest.raises(ClipItError, match="no train patches of invasive"):
+        open_dataset("mine", settings(classes=("in_situ", "normal", "invasive")))
+
+
+def truncated_jpeg(path: Path) -> None:
+    write_image(path.with_name("whole.jpg"), 1, side=64)
+    data = path.with_name("whole.jpg").read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    path.with_name("whole.jpg").unlink()
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [truncated_jpeg, lambda path: path.write_text("a report"), lambda path: path.write_bytes(b"")],
+    ids=["truncated", "text", "empty"],
+)
+def test_a_corrupt_image_is_named_and_earlier_results_stay(
+    images: Path, harm: Callable[[Path], object]
+) -> None:
+    before = open_dataset("mine", settings()).content_hash
+    broken = images / "train" / "normal" / "broken.jpg"
+    harm(broken)
+    with pytest.raises(ClipItError, match="not a readable image or cut short") as caught:
+        open_dataset("mine", settings())
+    assert_one_line(caught, broken, "Replace it")
+    broken.unlink()
+    assert open_dataset("mine", settings()).content_hash == before
+
+
+@pytest.mark.parametrize(
+    ("header", "lines", "words"),
+    [
+        ("path,class", ["a.png,x"], "no column label (found: path, class)"),
+        ("file,label", ["a.png,x"], "no column path (found: file, label)"),
+        ("path,label,split", [], "no rows"),
+        ("path,label", ["a.png,x", "b.png,x", "a.png,y"], "a.png is listed again in line 4"),
+        ("path,label,split", ["a.png,x,train", "b.png,x,tset"], "split 'tset' in line 3"),
+        ("path,label,split", ["a.png,x,test"], "no such image"),
+        ("path,label", ["a.png,x,train,more", '"'], "not a UTF-8 csv"),
+    ],
+)
+def test_manifest_mistakes(images: Path, header: str, lines: list[str], words: str) -> None:
+    with pytest.raises(ClipItError) as caught:
+        open_dataset("mine", write_manifest(images, *lines, header=header))
+    assert_one_line(caught, words, images)
+
+
+def test_manifest_that_is_missing_or_in_another_encoding(images: Path) -> None:
+    with pytest.raises(ClipItError, match="no such manifest"):
+        open_dataset("mine", settings(manifest="absent.csv"))
+    (images / "list.csv").write_bytes("path,label\nä.png,x\n".encode("latin-1"))
+    with pytest.raises(ClipItError, match="not a UTF-8 csv") as caught:
+        open_dataset("mine", settings(manifest="list.csv"))
+    assert_one_line(caught, images / "list.csv")
+
+
+def test_sha256_is_checked_when_given(images: Path) -> None:
+    lines = []
+    for line in listed(images):
+        data = (images / line.split(",")[0]).read_bytes()
+        lines.append(f"{line},{hashlib.sha256(data).hexdigest().upper()}")
+    header = "path,label,split,sha256"
+    assert len(open_dataset("mine", write_manifest(images, *lines, header=header)).samples) == 24
+    lines[0] = lines[0].rsplit(",", 1)[0] + "," + 64 * "0"
+    with pytest.raises(ClipItError, match="differs from its sha256") as caught:
+        open_dataset("mine", write_manifest(images, *lines, header=header))
+    assert_one_line(caught, images / lines[0].split(",")[0])

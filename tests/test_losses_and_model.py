@@ -1,0 +1,94 @@
+"""Losses and models against plain transcriptions of the paper's equations."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from clipit_lib import losses
+from clipit_lib.model import ClipIt, VisionClassifier, train_mode
+
+
+def test_equation_4_and_its_gradient() -> None:
+    torch.manual_seed(0)
+    model = ClipIt(nn.Flatten(), 12, 3, 5, fusion_start="random").double()
+    images, labels = torch.randn(4, 3, 2, 2).double(), torch.tensor([0, 2, 1, 1])
+    target, weight = torch.randn(4, 5).double(), 0.7
+    output = model(images)
+    ours = torch.nn.functional.cross_entropy(output.logits, labels) + weight * (
+        1 - torch.nn.functional.cosine_similarity(output.distilled, target)
+    ).mean()
+    ours.backward()
+    gradients = [p.grad.clone() for p in model.parameters()]
+    model.zero_grad()
+    plain = torch.zeros((), dtype=torch.double)
+    for image, label, text in zip(images, labels, target, strict=True):
+        v = image.reshape(-1)
+        predicted = model.distillation.weight @ v + model.distillation.bias  # h_d(v)
+        unit = predicted / predicted.norm()
+        first, _, last = model.text_head
+        hidden = first.weight @ unit + first.bias
+        hidden = torch.where(hidden > 0, hidden, 0.1 * hidden)
+        text_logits = last.weight @ hidden + last.bias  # h_t
+        vision_logits = model.vision_head.weight @ v + model.vision_head.bias  # h_v
+        z = model.fusion.weight @ torch.cat([vision_logits, text_logits]) + model.fusion.bias
+        cosine = predicted @ text / (predicted.norm() * text.norm())
+        plain = plain + (-z[label] + torch.logsumexp(z, 0) + weight * (1 - cosine)) / 4
+    assert ours.item() == pytest.approx(plain.item(), rel=1e-12)
+    plain.backward()
+    for mine, parameter in zip(gradients, model.parameters(), strict=True):
+        torch.testing.assert_close(mine, parameter.grad)
+
+
+def test_named_losses_are_the_equations() -> None:
+    logits, labels = torch.randn(6, 4), torch.randint(0, 4, (6,))
+    probability = logits.double().exp() / logits.double().exp().sum(1, keepdim=True)
+    by_hand = -np.mean([math.log(probability[i, y]) for i, y in enumerate(labels)])
+    assert losses.cross_entropy(logits, labels).item() == pytest.approx(by_hand, rel=1e-5)
+    a, b = torch.tensor([[3.0, 0.0]]), torch.tensor([[2.0, 2.0]])
+    assert losses.cosine_distance(a, b).item() == pytest.approx(1 - math.sqrt(0.5))
+
+
+@pytest.mark.parametrize(("classes", "lowest"), [(2, 0.313), (4, 0.744), (9, 1.372)])
+def test_double_softmax_cannot_fall_below_its_floor(classes: int, lowest: float) -> None:
+    certain = 1000 * torch.eye(classes)
+    labels = torch.arange(classes)
+    assert losses.double_softmax(certain, labels).item() == pytest.approx(lowest, abs=1e-3)
+    assert losses.cross_entropy(certain, labels).item() == pytest.approx(0, abs=1e-6)
+
+
+def test_same_class_pairs_are_no_negatives() -> None:
+    same = torch.nn.functional.normalize(torch.ones(2, 3), dim=-1)
+    scale = torch.tensor(50.0)
+    alone = losses.supervised_contrastive(same, same, scale)
+    grouped = losses.supervised_contrastive(same, same, scale, torch.tensor([1, 1]))
+    assert alone.item() == pytest.approx(math.log(2))
+    # Both positives have probability one half: the loss is the entropy of the target.
+    assert grouped.item() == pytest.approx(math.log(2))
+    apart = torch.eye(2, 3)
+    assert losses.supervised_contrastive(apart, apart, scale).item() < 1e-6
+    mixed = losses.supervised_contrastive(apart, apart, scale, torch.tensor([1, 1]))
+    assert mixed.item() == pytest.approx(25, abs=1e-3)  # the other positive is pulled in
+
+
+def test_two_views_of_a_patch_attract() -> None:
+    first = torch.eye(8)
+    aligned = losses.normalised_temperature(first, first)
+    shuffled = losses.normalised_temperature(first, first.roll(1, 0))
+    assert aligned < shuffled
+
+
+def test_fusion_starts_as_the_mean_of_both_branches() -> None:
+    model = ClipIt(nn.Flatten(), 12, 3, 5)
+    both = torch.randn(2, 6)
+    torch.testing.assert_close(model.fusion(both), (both[:, :3] + both[:, 3:]) / 2)
+
+
+def test_batch_statistics_do_not_drift() -> None:
+    model = VisionClassifier(nn.Sequential(nn.BatchNorm2d(3), nn.Flatten()), 12, 2)
+    before = model.backbone[0].running_mean.clone()
+    train_mode(model)
+    model(torch.randn(5, 3, 2, 2) + 10)
+    assert model.training and torch.equal(model.backbone[0].running_mean, before)

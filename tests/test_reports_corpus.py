@@ -1,0 +1,134 @@
+"""Corpora from text files, tables and folders; one line for whatever is wrong with them."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from clipit_lib.errors import ClipItError
+from clipit_lib.reports.corpus import ReportCorpus
+from clipit_lib.reports.registry import open_corpus
+from clipit_lib.settings import FileCorpus
+
+
+@pytest.fixture(autouse=True)
+def _data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CLIPIT_DATA", str(tmp_path))
+
+
+def opened(path: str, **changes: Any) -> ReportCorpus:
+    return open_corpus("mine", FileCorpus(source="file", path=path, **changes))
+
+
+def error(path: str, **changes: Any) -> str:
+    with pytest.raises(ClipItError) as caught:
+        opened(path, **changes)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def test_one_report_a_line(tmp_path: Path) -> None:
+    text = "tumor -free\u2028margins\nsecond  report\n"
+    (tmp_path / "reports.txt").write_text(text, encoding="utf-8")
+    corpus = opened("reports.txt", organ="colon", licence="CC0")
+    assert corpus.ids == ("line-0001", "line-0002")
+    assert corpus.texts == ("tumor-free margins", "second report")
+    assert (corpus.name, corpus.organ, corpus.licence, len(corpus)) == ("mine", "colon", "CC0", 2)
+    assert opened("reports.txt", cleaning=()).texts == tuple(text[:-1].split("\n"))
+
+
+def test_the_content_hash_follows_what_is_read(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_bytes("\ufeffone  report\r\nanother\r\n".encode())
+    (tmp_path / "b.txt").write_text("one report\nanother", encoding="utf-8")
+    assert opened("a.txt").content_hash == opened("b.txt").content_hash
+    assert opened("a.txt").content_hash != opened("a.txt", cleaning=()).content_hash
+    absolute = opened(str(tmp_path / "b.txt"))
+    assert absolute.content_hash == opened("b.txt").content_hash
+
+
+@pytest.mark.parametrize("column", ["text", "report", "report_text"])
+def test_a_table_by_its_usual_columns(tmp_path: Path, column: str) -> None:
+    (tmp_path / "t.csv").write_text(f'n,{column}\n1,"first, with comma"\n2,NA\n')
+    corpus = opened("t.csv")
+    assert corpus.ids == ("row-0001", "row-0002")
+    assert corpus.texts == ("first, with comma", "NA")
+
+
+@pytest.mark.parametrize("name", ["id", "case_id", "patient_filename"])
+def test_a_table_with_ids_and_a_column_of_its_own(tmp_path: Path, name: str) -> None:
+    (tmp_path / "t.csv").write_text(f"{name},text,findings\nTCGA-1,no,yes\n007,no,yes too\n")
+    corpus = opened("t.csv", column="findings")
+    assert (corpus.ids, corpus.texts) == (("TCGA-1", "007"), ("yes", "yes too"))
+
+
+def test_a_folder_of_text_files(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    for name in ("b", "a", ".hidden"):
+        (tmp_path / "folder" / f"{name}.txt").write_text(f"report\n{name}\n")
+    corpus = opened("folder")
+    assert (corpus.ids, corpus.texts) == (("a", "b"), ("report a", "report b"))
+
+
+def test_missing_files_and_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert error("absent.txt").startswith(f"{tmp_path / 'absent.txt'}: no such file")
+    (tmp_path / "reports.pdf").write_bytes(b"%PDF")
+    assert "unknown kind of file '.pdf'. Use .txt, .csv or a folder" in error("reports.pdf")
+    monkeypatch.setenv("CLIPIT_DATA", str(tmp_path / "absent"))
+    assert error("reports.txt").startswith("CLIPIT_DATA: no folder")
+    monkeypatch.delenv("CLIPIT_DATA")
+    assert error("reports.txt").startswith("CLIPIT_DATA: the variable is not set")
+
+
+def test_empty_corpora(tmp_path: Path) -> None:
+    (tmp_path / "empty.txt").write_text("")
+    (tmp_path / "empty.csv").write_text("")
+    (tmp_path / "header.csv").write_text("text\n")
+    (tmp_path / "folder").mkdir()
+    for name in ("empty.txt", "header.csv", "folder"):
+        assert f"{tmp_path / name}: no reports" in error(name)
+    assert "not a csv" in error("empty.csv")
+
+
+def test_empty_reports_are_named(tmp_path: Path) -> None:
+    (tmp_path / "reports.txt").write_text("one\n \x00\nthree\n")
+    assert f"{tmp_path / 'reports.txt'}: report line-0002 is empty" in error("reports.txt")
+    (tmp_path / "t.csv").write_text("id,text\nTCGA-1,one\nTCGA-2,\n")
+    assert "report TCGA-2 is empty" in error("t.csv")
+
+
+def test_not_utf8_says_line_and_byte(tmp_path: Path) -> None:
+    (tmp_path / "reports.txt").write_bytes("one\ntwo\n1 \u00b5m\n".encode("latin-1"))
+    assert "not UTF-8: byte 0xb5 in line 3, byte 3. Save the file as UTF-8" in error("reports.txt")
+    (tmp_path / "t.csv").write_bytes(b"text\n\xff\n")
+    assert "byte 0xff in line 2, byte 1" in error("t.csv")
+
+
+def test_other_columns_are_named(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("case,body\n1,a report\n")
+    assert "no column text or report or report_text (found: case, body)" in error("t.csv")
+    assert "no column findings (found: case, body)" in error("t.csv", column="findings")
+
+
+def test_ids_used_twice_and_unknown_rules(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("id,text\nA,one\nB,two\nA,three\n")
+    assert "2 reports have the id A" in error("t.csv")
+    assert "unknown rule 'spelling'" in error("t.csv", cleaning=("spelling",))
+
+
+@pytest.mark.skipif("CLIPIT_DATA" not in os.environ, reason="CLIPIT_DATA is not set")
+def test_the_real_reports(monkeypatch: pytest.MonkeyPatch, real_data: str) -> None:
+    monkeypatch.setenv("CLIPIT_DATA", real_data)
+    raw = opened("reports/tcga_colorectal.txt", cleaning=())
+    cleaned = opened("reports/tcga_colorectal.txt")
+    assert len(raw) == len(cleaned) == 376
+    for before, after in zip(raw.texts, cleaned.texts, strict=True):
+        assert [c for c in before if c.isalnum()] == [c for c in after if c.isalnum()]
+
+
+@pytest.fixture(scope="session")
+def real_data() -> str:
+    """The folder that was set before a test set its own."""
+    return os.environ["CLIPIT_DATA"]

@@ -1,0 +1,144 @@
+"""The run store: done once, whole or absent, the same twice."""
+
+import json
+import multiprocessing
+import os
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from clipit_lib import experiment, paths, runs, specs, tables
+from clipit_lib.errors import ClipItError
+from clipit_lib.settings import PROTOCOLS, RunSpec
+from clipit_lib.workbench import Workbench
+
+CELL = ("phantom-crc", "phantom_vit_s16")
+
+
+def spec(bench: Workbench, setting: str, seed: int = 0, **changes: object) -> RunSpec:
+    return specs.resolve(bench, *CELL, setting, seed, **changes)
+
+
+@pytest.mark.parametrize("setting", sorted(specs.SETTINGS))
+def test_every_setting_runs_and_is_read_back(bench: Workbench, setting: str) -> None:
+    run = runs.get_or_run(spec(bench, setting), bench)
+    predictions = run.predictions()
+    data = bench.dataset(CELL[0])
+    assert predictions["sample"].tolist() == data.samples["id"].iloc[data.indices("test")].tolist()
+    assert predictions["label"].tolist() == data.labels[data.indices("test")].tolist()
+    assert np.isfinite(predictions.filter(like="logit_").to_numpy()).all()
+    assert run.done()["key"] == run.key == run.spec.key
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"protocol": PROTOCOLS["released"]},
+        {"protocol": PROTOCOLS["paper"].model_copy(update={"moving_target": True})},
+        {"adaptation": "full"},
+        {"adaptation": "none"},
+        {"labels_per_class": 4, "label_noise": 0.5},
+    ],
+)
+def test_protocol_and_data_switches_run(bench: Workbench, change: dict[str, object]) -> None:
+    outcome = experiment.perform(spec(bench, "clip_it", **change), bench)
+    assert len(outcome.predictions) == 180
+    assert any("lora_" in name for name in outcome.state) == (
+        change.get("adaptation", "lora") == "lora"
+    )
+
+
+def test_a_stored_run_is_not_trained_again(bench: Workbench, monkeypatch) -> None:
+    first = runs.get_or_run(spec(bench, "lora_only"), bench)
+    monkeypatch.setattr(runs, "perform", lambda *_: pytest.fail("trained again"))
+    assert runs.get_or_run(spec(bench, "lora_only"), bench) == first
+
+
+def test_the_same_specification_gives_the_same_predictions(bench: Workbench) -> None:
+    first, second = (experiment.perform(spec(bench, "clip_it"), bench) for _ in range(2))
+    pd.testing.assert_frame_equal(first.predictions, second.predictions)
+    assert all(torch.equal(first.state[name], second.state[name]) for name in first.state)
+
+
+def test_a_failure_leaves_no_run_and_no_rest(bench: Workbench, monkeypatch) -> None:
+    wanted = spec(bench, "lora_only", seed=77)
+
+    def broken(*_: object) -> None:
+        raise RuntimeError("killed while writing")
+
+    monkeypatch.setattr(runs, "save_file", broken)
+    with pytest.raises(RuntimeError):
+        runs.get_or_run(wanted, bench)
+    assert runs.find("smoke", wanted.key) is None
+    assert not list(paths.runs("smoke").glob("*.part"))
+    monkeypatch.undo()
+    assert runs.get_or_run(wanted, bench).key == wanted.key
+
+
+def _work(values: str) -> str:
+    """What each of two processes does with one specification."""
+    from clipit_lib.settings import load_profile
+
+    bench = Workbench(load_profile("smoke"))
+    run = runs.get_or_run(RunSpec.model_validate_json(values), bench)
+    return f"{os.getpid()} {run.key}"
+
+
+def test_two_processes_asked_for_one_run_do_it_once(bench: Workbench) -> None:
+    wanted = spec(bench, "lora_only", seed=78)
+    with multiprocessing.get_context("spawn").Pool(2) as pool:
+        answers = pool.map(_work, [wanted.model_dump_json()] * 2, chunksize=1)
+    assert {answer.split()[1] for answer in answers} == {wanted.key}
+    assert len(list(paths.runs("smoke").glob(f"*{wanted.key}"))) == 1
+
+
+def test_results_that_cannot_be_written_are_said(bench: Workbench, monkeypatch, tmp_path) -> None:
+    (tmp_path / "results").write_text("a file where the folder should be")
+    wanted = spec(bench, "unimodal")
+    monkeypatch.setenv("CLIPIT_OUTPUT", str(tmp_path))
+    with pytest.raises(ClipItError, match="cannot write here.*CLIPIT_OUTPUT"):
+        runs.get_or_run(wanted, bench)
+
+
+def test_noise_and_subsets_never_reach_the_test_split(bench: Workbench) -> None:
+    data = bench.dataset(CELL[0])
+    chosen = experiment.choose_labels(spec(bench, "lora_only", labels_per_class=3), data)
+    counts = np.bincount(data.labels[chosen.train], minlength=9)
+    assert counts.tolist() == [3] * 9
+    assert (chosen.train_labels.numpy() == data.labels[chosen.train]).all()
+    noisy = experiment.choose_labels(spec(bench, "lora_only", label_noise=0.5), data)
+    changed = noisy.train_labels.numpy() != data.labels[noisy.train]
+    assert 0.3 < changed.mean() < 0.7
+    assert not set(noisy.train) & set(data.indices("test"))
+
+
+def test_tables_follow_from_stored_predictions(bench: Workbench) -> None:
+    stored = [
+        runs.get_or_run(spec(bench, setting, seed), bench)
+        for setting in ("lora_only", "clip_it")
+        for seed in (0, 1)
+    ]
+    table = tables.run_table(stored)
+    for run, row in zip(stored, table.to_dict("records"), strict=True):
+        frame = pd.read_parquet(run.folder / "predictions.parquet").query("split == 'test'")
+        answer = frame.filter(like="logit_").to_numpy().argmax(axis=1)
+        recalls = [(answer[frame["label"] == c] == c).mean() for c in range(9)]
+        assert row["balanced_accuracy"] == pytest.approx(100 * np.mean(recalls))
+        assert row["accuracy"] == pytest.approx(100 * (answer == frame["label"]).mean())
+    gain = tables.gain(stored, *CELL, "lora_only", "clip_it", 50)
+    by_setting = table.groupby("setting")["balanced_accuracy"].mean()
+    assert gain.estimate == pytest.approx(by_setting["clip_it"] - by_setting["lora_only"])
+    with pytest.raises(ClipItError, match="same seeds"):
+        tables.gain(stored[:3], *CELL, "lora_only", "clip_it", 50)
+
+
+def test_saved_tables_escape_what_came_from_data(tmp_path: Path) -> None:
+    text = tables.markdown(pd.DataFrame({"a|b": ["<script>"]}))
+    assert "a\\|b" in text and "<script>" not in text
+    tables.save("smoke", "test", pd.DataFrame({"x": [1 / 3]}), text, ["b", "a"])
+    folder = paths.tables("smoke")
+    assert (folder / "test.csv").read_text() == "x\n0.3333\n"
+    assert json.loads((folder / "test.runs.json").read_text()) == ["a", "b"]
