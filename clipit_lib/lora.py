@@ -78,7 +78,9 @@ def merge(model: nn.Module, state: State, lora: Lora) -> None:
         weight = weights.get(_weight_name(name, weights))
         if weight is None:
             raise ClipItError(
-                f"the model has no layer for {name}", "adapters", "Load them into their own backbone"
+                f"the model has no layer for {name}",
+                "adapters",
+                "Load them into their own backbone",
             )
         weight += (lora.alpha / lora.rank) * _product(up, down, weight).to(weight.dtype)
 

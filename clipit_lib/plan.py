@@ -145,5 +145,3 @@ def main(arguments: list[str]) -> None:
     if todo:
         minutes = estimate(profile, todo) / 60
         print(f"  estimate   {minutes:.0f} min on {torch.get_num_threads()} threads, text excluded")
-
-

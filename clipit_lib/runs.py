@@ -108,9 +108,7 @@ def _lock_folder(folder: Path) -> None:
         ) from error
 
 
-def _write(
-    folder: Path, spec: RunSpec, bench: Workbench, outcome: Outcome, seconds: float
-) -> None:
+def _write(folder: Path, spec: RunSpec, bench: Workbench, outcome: Outcome, seconds: float) -> None:
     dataset = bench.dataset(spec.dataset)
     card = {"classes": dataset.classes, "class_texts": dataset.class_texts,
             "licence": dataset.licence, "limits": dataset.limits}  # fmt: skip

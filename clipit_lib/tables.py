@@ -90,7 +90,9 @@ def summary_table(runs: pd.DataFrame, gains: pd.DataFrame) -> pd.DataFrame:
             interval = Interval(each["gain"], each["low"], each["high"])
             row[f"{each['second']} − {each['first']}"] = str(interval)
         mirrored = paper.MIRRORS.get(str(dataset))
-        row["paper's mean gain"] = f"{paper.mean_gain(mirrored):+.1f}" if mirrored else "no such set"
+        row["paper's mean gain"] = (
+            f"{paper.mean_gain(mirrored):+.1f}" if mirrored else "no such set"
+        )
         rows.append(row)
     return pd.DataFrame(rows)
 

@@ -31,7 +31,7 @@ def output_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def bench(output_folder: Path) -> Iterator[Workbench]:
+def bench(output_folder: Path) -> Workbench:
     """The smoke profile with its encoders trained, opened in this process."""
     from clipit_lib.encoders import registry
     from clipit_lib.settings import load_profile
@@ -40,4 +40,4 @@ def bench(output_folder: Path) -> Iterator[Workbench]:
     profile = load_profile("smoke")
     for name in registry.trained_here(profile):
         registry.get_or_train(name, profile)
-    yield Workbench(profile)
+    return Workbench(profile)

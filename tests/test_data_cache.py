@@ -141,6 +141,7 @@ def _open_in_process(cache: str, start: Any, seen: Any) -> None:
     seen.put((len(gathered), dataset.content_hash))
 
 
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_two_processes_build_once(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     start, seen = context.Barrier(2), context.Queue()

@@ -151,6 +151,7 @@ def test_hidden_and_other_files_are_no_images(images: Path) -> None:
     (images / "train" / "normal" / "._02.png").write_bytes(b"resource fork")
     (images / "train" / "normal" / "notes.txt").write_text("not an image")
     (images / "train" / ".cache").mkdir()
+    write_image(images / "train" / "normal" / ".thumbnails" / "02.png", 0)
     assert len(open_dataset("mine", settings()).samples) == 24
 
 
@@ -185,6 +186,13 @@ def test_labels_outside_the_classes(images: Path) -> None:
     with pytest.raises(ClipItError, match="labels outside the classes: in_situ") as caught:
         open_dataset("mine", settings(classes=("normal", "invasive")))
     assert_one_line(caught, "normal, invasive")
+
+
+def test_class_texts_of_another_number(images: Path) -> None:
+    open_dataset("mine", settings())
+    with pytest.raises(ClipItError, match="1 class_texts for 2 classes") as caught:
+        open_dataset("mine", settings(class_texts=("normal gland",)))
+    assert_one_line(caught, "in_situ, normal")
 
 
 def test_a_class_without_images(images: Path) -> None:

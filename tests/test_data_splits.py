@@ -14,7 +14,7 @@ from clipit_lib.data.splits import OPTICAL_DENSITY, stain_features, with_validat
 from clipit_lib.errors import ClipItError
 from clipit_lib.settings import ValidationSplit
 
-FEW = settings(max_examples=25, deadline=None)
+FEW = settings(max_examples=15, deadline=None)
 fractions = st.floats(0.05, 0.6)
 seeds = st.integers(0, 1000)
 

@@ -17,9 +17,10 @@ def test_equation_4_and_its_gradient() -> None:
     images, labels = torch.randn(4, 3, 2, 2).double(), torch.tensor([0, 2, 1, 1])
     target, weight = torch.randn(4, 5).double(), 0.7
     output = model(images)
-    ours = torch.nn.functional.cross_entropy(output.logits, labels) + weight * (
-        1 - torch.nn.functional.cosine_similarity(output.distilled, target)
-    ).mean()
+    ours = (
+        torch.nn.functional.cross_entropy(output.logits, labels)
+        + weight * (1 - torch.nn.functional.cosine_similarity(output.distilled, target)).mean()
+    )
     ours.backward()
     gradients = [p.grad.clone() for p in model.parameters()]
     model.zero_grad()

@@ -41,12 +41,13 @@ def test_merged_classifier_gives_the_stored_predictions(
     data = bench.dataset(CELL[0])
     pixels = np.array(data.pixels[data.indices("test")])
     logits = run.predictions().filter(like="logit_").to_numpy()
-    expected = torch.from_numpy(logits).softmax(dim=-1)
+    expected = torch.tensor(logits).softmax(dim=-1)
     found = load_classifier(run.folder).probabilities(pixels)
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-3)
 
 
-def test_command_line_prediction_loads_no_text(run: runs.StoredRun, image: Path) -> None:
+def test_command_line_prediction_loads_no_text(bench: Workbench, image: Path) -> None:
+    run = runs.get_or_run(specs.resolve(bench, *CELL, "clip_it", 0), bench)
     program = (
         "import sys; from clipit_lib.__main__ import main; code = main(sys.argv[1:]); "
         f"bad = [n for n in sys.modules if n.startswith({FORBIDDEN!r})]; "

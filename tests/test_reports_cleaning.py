@@ -29,7 +29,7 @@ def written(text: str) -> str:
 
 
 @given(texts, chosen)
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_no_letter_or_digit_is_ever_lost(text: str, rules: list[str]) -> None:
     assert written(clean(text, rules)) == written(text)
 
@@ -40,7 +40,7 @@ def test_what_the_released_code_deletes_is_kept() -> None:
 
 
 @given(texts, chosen)
-@settings(max_examples=600, deadline=None)
+@settings(max_examples=300, deadline=None)
 def test_cleaning_twice_changes_nothing(text: str, rules: list[str]) -> None:
     once = clean(text, rules)
     assert clean(once, rules) == once
@@ -48,7 +48,7 @@ def test_cleaning_twice_changes_nothing(text: str, rules: list[str]) -> None:
 
 @pytest.mark.parametrize("rule", sorted(RULES))
 @given(text=texts)
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=100, deadline=None)
 def test_each_rule_is_idempotent_by_itself(rule: str, text: str) -> None:
     once = RULES[rule](text)
     assert RULES[rule](once) == once

@@ -66,11 +66,11 @@ def test_the_same_specification_gives_the_same_predictions(bench: Workbench) -> 
 def test_a_failure_leaves_no_run_and_no_rest(bench: Workbench, monkeypatch) -> None:
     wanted = spec(bench, "lora_only", seed=77)
 
-    def broken(*_: object) -> None:
+    def broken(*_: object, **__: object) -> None:
         raise RuntimeError("killed while writing")
 
     monkeypatch.setattr(runs, "save_file", broken)
-    with pytest.raises(RuntimeError):
+    with pytest.raises(RuntimeError, match="killed"):
         runs.get_or_run(wanted, bench)
     assert runs.find("smoke", wanted.key) is None
     assert not list(paths.runs("smoke").glob("*.part"))
@@ -99,7 +99,7 @@ def test_results_that_cannot_be_written_are_said(bench: Workbench, monkeypatch, 
     (tmp_path / "results").write_text("a file where the folder should be")
     wanted = spec(bench, "unimodal")
     monkeypatch.setenv("CLIPIT_OUTPUT", str(tmp_path))
-    with pytest.raises(ClipItError, match="cannot write here.*CLIPIT_OUTPUT"):
+    with pytest.raises(ClipItError, match=r"cannot write here.*CLIPIT_OUTPUT"):
         runs.get_or_run(wanted, bench)
 
 

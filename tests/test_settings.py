@@ -40,7 +40,7 @@ def test_a_wrong_profile_names_the_key(tmp_path: Path, change: tuple[str, str], 
 
 
 def test_unknown_profile_lists_the_known() -> None:
-    with pytest.raises(ClipItError, match="unknown profile 'nope'.*demo.*pilot.*smoke"):
+    with pytest.raises(ClipItError, match=r"unknown profile 'nope'.*demo.*pilot.*smoke"):
         load_profile("nope")
 
 

@@ -43,6 +43,13 @@ def open_folder(name: str, settings: FolderData) -> PatchDataset:
 def _recipe(name: str, settings: FolderData, folder: Path) -> Recipe:
     listed = _listed(folder, settings)
     classes = settings.classes or tuple(sorted(set(listed["label"])))
+    texts = settings.class_texts or tuple(each.replace("_", " ") for each in classes)
+    if len(texts) != len(classes):
+        raise ClipItError(
+            f"{len(texts)} class_texts for {len(classes)} classes",
+            f"data set {name}",
+            f"Write one for each of {', '.join(classes)}",
+        )
     return Recipe(
         name=name,
         declaration={
@@ -51,7 +58,7 @@ def _recipe(name: str, settings: FolderData, folder: Path) -> Recipe:
             "files": digest(canonical_json(_stamps(folder, listed["path"]))),
         },
         classes=classes,
-        class_texts=settings.class_texts or tuple(each.replace("_", " ") for each in classes),
+        class_texts=texts,
         side=settings.side,
         gather=lambda: undecoded(listed, folder, classes, settings.side),
         validation_split=settings.validation_split,
@@ -104,7 +111,8 @@ def _images(folder: Path, top: Path, split: str) -> list[tuple[str, str, str]]:
 
 def _image_files(folder: Path) -> Iterator[str]:
     """Images at any depth, relative to `folder`; as text, which lists ten times faster."""
-    for base, _, names in os.walk(folder):
+    for base, folders, names in os.walk(folder):
+        folders[:] = [each for each in folders if not each.startswith(".")]
         within = Path(base).relative_to(folder).as_posix()
         start = "" if within == "." else f"{within}/"
         for name in names:

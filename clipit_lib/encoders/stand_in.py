@@ -166,5 +166,3 @@ def _text_states(tower: TextTower, words: Tokenizer, captions: list[list[str]]) 
 
 def _part(state: State, prefix: str) -> State:
     return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
-
-

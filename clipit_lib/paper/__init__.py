@@ -21,7 +21,9 @@ def table1() -> pd.DataFrame:
 
 def mean_gain(dataset: str) -> float:
     """Mean over backbones of CLIP-IT minus unimodal in Table 1, in percentage points."""
-    cells = table1().query("dataset == @dataset").pivot(
-        index="backbone", columns="setting", values="mean"
+    cells = (
+        table1()
+        .query("dataset == @dataset")
+        .pivot(index="backbone", columns="setting", values="mean")
     )
     return float((cells["clip_it"] - cells["unimodal"]).mean())

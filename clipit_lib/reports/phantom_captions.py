@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from clipit_lib.data.phantom.latents import Latents, world_named
-from clipit_lib.reports.phantom_words import TISSUES, findings, field_of, pick
+from clipit_lib.reports.phantom_words import TISSUES, field_of, findings, pick
 
 SHORTEST, LONGEST = 8, 25
 NAMED, OMITTED = 0.6, 0.25

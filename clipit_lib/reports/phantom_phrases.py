@@ -41,7 +41,12 @@ CLOSINGS = (
     "Intraoperative consultation: see frozen section form.",
     "An addendum will follow.",
 )
-UNDECIDED = ("see microscopic description", "see comment", "pending further studies", "as described")
+UNDECIDED = (
+    "see microscopic description",
+    "see comment",
+    "pending further studies",
+    "as described",
+)
 
 BREAST = Phrases(
     specimens=(
@@ -79,7 +84,11 @@ BREAST = Phrases(
     ),
     diagnoses={
         "pcam": {
-            "no_tumor": ("lymph node, negative for malignancy", "reactive lymph node", "benign node"),
+            "no_tumor": (
+                "lymph node, negative for malignancy",
+                "reactive lymph node",
+                "benign node",
+            ),
             "tumor": (
                 "metastatic carcinoma involving a lymph node",
                 "lymph node positive for tumor",

@@ -26,7 +26,12 @@ DOMINANT = (
     "Microscopically, {} are seen.",
     "Most of the material consists of {}.",
 )
-FURTHER = ("Also noted: {}.", "There is {}.", "Further findings are {}.", "Other fields contain {}.")
+FURTHER = (
+    "Also noted: {}.",
+    "There is {}.",
+    "Further findings are {}.",
+    "Other fields contain {}.",
+)
 BESIDE = (
     "The adjacent tissue shows {}.",
     "Elsewhere, {}.",

@@ -183,9 +183,17 @@ TISSUES: dict[str, dict[str, tuple[str, ...]]] = {
         "tumor": ("metastatic carcinoma in a lymph node", "nodal metastasis", "tumor deposit"),
     },
     "bach": {
-        "Benign": ("fibrocystic change", "benign proliferative breast tissue", "sclerosing adenosis"),
+        "Benign": (
+            "fibrocystic change",
+            "benign proliferative breast tissue",
+            "sclerosing adenosis",
+        ),
         "InSitu": ("ductal carcinoma in situ", "intraductal carcinoma", "DCIS"),
-        "Invasive": ("infiltrating ductal carcinoma", "invasive carcinoma", "invasive mammary tumor"),
+        "Invasive": (
+            "infiltrating ductal carcinoma",
+            "invasive carcinoma",
+            "invasive mammary tumor",
+        ),
         "Normal": ("unremarkable breast parenchyma", "normal ducts and lobules"),
     },
     "crc": {

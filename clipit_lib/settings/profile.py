@@ -59,7 +59,9 @@ def known(value: str, choices: Any, name: str, where: object) -> str:
         ClipItError: it is not; the message lists the choices.
     """
     if value not in choices:
-        raise ClipItError(f"unknown {name} {value!r}", where, f"Known: {', '.join(sorted(choices))}")
+        raise ClipItError(
+            f"unknown {name} {value!r}", where, f"Known: {', '.join(sorted(choices))}"
+        )
     return value
 
 

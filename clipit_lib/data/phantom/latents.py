@@ -90,9 +90,7 @@ def world_named(name: str) -> World:
     return WORLDS[name]
 
 
-def draw(
-    world: str, labels: np.ndarray, patients: np.ndarray, rng: np.random.Generator
-) -> Latents:
+def draw(world: str, labels: np.ndarray, patients: np.ndarray, rng: np.random.Generator) -> Latents:
     """Latents of patches with these labels ([n] int) and patients ([n] int).
 
     The first rows do not depend on how many follow, if patients come in ascending order.

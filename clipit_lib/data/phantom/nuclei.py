@@ -117,9 +117,7 @@ def solid(latents: Latents, chance: Chance, layers: Layers) -> Nuclei:
     return _kept(keep, x=x, y=y, **_atypical(latents, u, 0.85))
 
 
-def ring(
-    latents: Latents, chance: Chance, noise: Noise, layers: Layers, glands: Glands
-) -> Nuclei:
+def ring(latents: Latents, chance: Chance, noise: Noise, layers: Layers, glands: Glands) -> Nuclei:
     """Nuclei in the walls of glands: at the base when regular, at all heights when not."""
     u = chance.ring
     disorder = disordered(latents)[:, None, None]

@@ -30,9 +30,7 @@ def paint(nuclei: Nuclei, noise: Noise) -> tuple[np.ndarray, np.ndarray]:
     return density, cover
 
 
-def _stamp(
-    nuclei: Nuclei, half: int, noise: Noise, density: np.ndarray, cover: np.ndarray
-) -> None:
+def _stamp(nuclei: Nuclei, half: int, noise: Noise, density: np.ndarray, cover: np.ndarray) -> None:
     """Raise the flat layers to these nuclei, each within `half` pixels of its centre."""
     side = noise.grain.shape[-1]
     unit = np.float32(FIELD / side)
@@ -45,7 +43,9 @@ def _stamp(
     along = dx * _window(cos / nuclei.long) + dy * _window(sin / nuclei.long)
     beside = dy * _window(cos / nuclei.wide) - dx * _window(sin / nuclei.wide)
     squared = along**2 + beside**2
-    inside = ((rows >= 0) & (rows < side))[:, :, None] & ((columns >= 0) & (columns < side))[:, None]
+    inside = ((rows >= 0) & (rows < side))[:, :, None] & ((columns >= 0) & (columns < side))[
+        :, None
+    ]
     which, row, place = np.nonzero((squared < 1.6) & inside)
     flat = (nuclei.patch[which] * side + rows[which, row]) * side + columns[which, place]
     lobes = nuclei.rough[which].astype(np.float32) * noise.mottle.reshape(-1)[flat]

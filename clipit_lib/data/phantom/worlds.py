@@ -32,7 +32,7 @@ WORLDS: dict[str, World] = {
         "breast",
         ("no_tumor", "tumor"),
         ("normal lymph node tissue", "lymph node metastasis of breast carcinoma"),
-        overlap=0.58,
+        overlap=0.48,
     ),
     "bach": World(
         "bach",
@@ -61,7 +61,7 @@ WORLDS: dict[str, World] = {
             "cancer-associated stroma",
             "colorectal adenocarcinoma epithelium",
         ),
-        overlap=0.72,
+        overlap=0.68,
     ),
 }
 
