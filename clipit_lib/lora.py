@@ -82,7 +82,7 @@ def merge(model: nn.Module, state: State, lora: Lora) -> None:
                 "adapters",
                 "Load them into their own backbone",
             )
-        weight += (lora.alpha / lora.rank) * _product(up, down, weight).to(weight.dtype)
+        weight.add_((lora.alpha / lora.rank) * _product(up, down, weight).to(weight.dtype))
 
 
 def _weight_name(adapter: str, weights: dict[str, nn.Parameter]) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -53,7 +54,7 @@ class ReportTask:
         self.rows = len(self.used)
 
     def loss(
-        self, model: Callable[..., Tensor], rows: Tensor, generator: torch.Generator
+        self, model: Callable[..., Any], rows: Tensor, generator: torch.Generator
     ) -> dict[str, Tensor]:
         windows = self.windows.select(self.used[rows])
         # Batches share the objective: weights of an epoch's batches sum to the number of rows.

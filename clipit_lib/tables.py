@@ -88,7 +88,7 @@ def summary_table(runs: pd.DataFrame, gains: pd.DataFrame) -> pd.DataFrame:
         here = gains.query("dataset == @dataset and backbone == @backbone")
         for _, each in here.iterrows():
             interval = Interval(each["gain"], each["low"], each["high"])
-            row[f"{each['second']} − {each['first']}"] = str(interval)
+            row[f"{each['second']} over {each['first']}"] = str(interval)
         mirrored = paper.MIRRORS.get(str(dataset))
         row["paper's mean gain"] = (
             f"{paper.mean_gain(mirrored):+.1f}" if mirrored else "no such set"

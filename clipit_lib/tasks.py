@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,7 +15,6 @@ from torch import Tensor, nn
 from clipit_lib.compute import device
 from clipit_lib.data.transforms import Transform, augment
 from clipit_lib.losses import CLASSIFICATION, cosine_distance
-from clipit_lib.model import Output
 from clipit_lib.targets import Targets
 
 BLOCK = 64
@@ -62,7 +62,7 @@ class ImageTask:
         self.rows = len(train.rows)
 
     def loss(
-        self, model: Callable[..., Output], rows: Tensor, generator: torch.Generator
+        self, model: Callable[..., Any], rows: Tensor, generator: torch.Generator
     ) -> dict[str, Tensor]:
         images = self.train.batch(rows, generator if self.augmented else None)
         output = model(images)
@@ -98,7 +98,7 @@ class FeatureTask:
         self.rows = len(train[1])
 
     def loss(
-        self, model: Callable[..., Tensor], rows: Tensor, generator: torch.Generator
+        self, model: Callable[..., Any], rows: Tensor, generator: torch.Generator
     ) -> dict[str, Tensor]:
         features, labels = self.train[0][rows].to(device()), self.train[1][rows].to(device())
         return {"classification": F.cross_entropy(model(features), labels)}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from accelerate import Accelerator
@@ -23,15 +23,18 @@ class Task(Protocol):
     """What is trained on what.
 
     Attributes:
-        model: its parameters that require a gradient are learned and kept.
         rows: number of training rows.
     """
 
-    model: nn.Module
     rows: int
 
+    @property
+    def model(self) -> nn.Module:
+        """Its parameters that require a gradient are learned and kept."""
+        ...
+
     def loss(
-        self, model: Callable[..., object], rows: Tensor, generator: torch.Generator
+        self, model: Callable[..., Any], rows: Tensor, generator: torch.Generator
     ) -> dict[str, Tensor]:
         """Named parts of the loss of some training rows [b]; their sum is minimised."""
         ...

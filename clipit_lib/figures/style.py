@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
@@ -29,7 +30,7 @@ MARKERS = {
     "clip_it/random_reports": "v",
 }
 LABELS = {"unimodal": "unimodal (probe)", "lora_only": "LoRA only", "clip_it": "CLIP-IT"}
-STYLE = {
+STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,

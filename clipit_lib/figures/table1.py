@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import matplotlib.pyplot as plt
 import pandas as pd
 from matplotlib.axes import Axes
@@ -43,7 +45,7 @@ def _accuracies(axis: Axes, runs: pd.DataFrame) -> None:
         offset = 0.24 * (place - (len(settings) - 1) / 2)
         cells = runs[runs["setting"] == setting].groupby("backbone")["balanced_accuracy"]
         heights = [backbones.index(b) + offset for b in cells.groups]
-        look = {"color": COLOURS[setting], "marker": MARKERS[setting], "ls": ""}
+        look: dict[str, Any] = {"color": COLOURS[setting], "marker": MARKERS[setting], "ls": ""}
         axis.plot(cells.mean(), heights, **look, ms=6, label=label(setting))
         for height, (_, values) in zip(heights, cells, strict=True):
             axis.plot(values, [height] * len(values), **look, ms=3, alpha=0.55)

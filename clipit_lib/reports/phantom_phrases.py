@@ -22,15 +22,15 @@ class Phrases:
 HEADERS = (
     "SURGICAL PATHOLOGY REPORT. Case {}-{}. Date of procedure: [date].",
     "Final pathology report. Accession S{}-{}. Ordering physician: [name].",
-    "Path report, page 1 of {}. Specimen number {}. Sex: F. Age: [age].",
+    "Path report, page 1 of {}. Specimen number {}. Age: [age].",
     "SPECIMENS SUBMITTED: part {}. Received [date]. Lab no {}.",
     "Patient: [name]. MRN: [removed]. Report status: final. {} slides, {} blocks.",
     "Pathology consultation, copy no {}. Criteria: [yes] [no]. Initials: [initials]. Form {}.",
 )
 BLOCKS = (
-    "Block key: A1-A{} tumor, A{} adjacent tissue.",
+    "Block key: A1-A{} tumor, B{} adjacent tissue.",
     "Representative sections are submitted in cassettes {} through 1{}.",
-    "Sections: B1 margin, B2-B{} lesion, C{} nodes.",
+    "Sections: B1 margin, B2-B1{} lesion, C{} nodes.",
     "Inked black; sectioned at {} mm intervals; block {} held for study.",
 )
 CLOSINGS = (
@@ -75,11 +75,11 @@ BREAST = Phrases(
         "Margins of resection are free; the closest is deep at {} mm.",
         "Inked margins cannot be assessed.",
         "Estrogen receptor {}0 percent, progesterone receptor {}0 percent.",
-        "HER2 score is {}+.",
+        "HER2 is pending; block A{} is suitable.",
         "{} of 1{} axillary nodes examined.",
         "The skin and nipple are not involved.",
         "Microcalcifications are present.",
-        "Pathologic stage: pT{}, pNX.",
+        "Pathologic stage: pT2, pNX.",
         "Lymphovascular space invasion is not identified.",
     ),
     diagnoses={
@@ -98,11 +98,11 @@ BREAST = Phrases(
         "bach": {
             "Benign": ("fibrocystic change with adenosis", "benign proliferative change"),
             "InSitu": (
-                "ductal carcinoma in situ, nuclear grade {}",
+                "ductal carcinoma in situ, intermediate nuclear grade",
                 "intraductal carcinoma, solid and comedo pattern",
             ),
             "Invasive": (
-                "infiltrating ductal carcinoma, grade {}",
+                "infiltrating ductal carcinoma, moderately differentiated",
                 "invasive mammary carcinoma, Nottingham score {}",
             ),
             "Normal": ("no significant pathologic abnormality", "unremarkable breast parenchyma"),
@@ -137,11 +137,11 @@ COLON = Phrases(
         "Proximal and distal margins are negative; the radial margin is {} mm away.",
         "Mesenteric margin not involved.",
         "{} of 1{} regional nodes examined.",
-        "Pathologic stage: pT{}, pNX, pMX.",
+        "Pathologic stage: pT3, pNX, pMX.",
         "Mismatch repair proteins are retained.",
         "Perineural invasion is not identified.",
         "Tumor budding: {} per field.",
-        "KRAS codon 1{}: pending.",
+        "KRAS testing on block A{} is pending.",
         "The anastomotic rings are free of tumor.",
     ),
     diagnoses={
@@ -156,7 +156,7 @@ COLON = Phrases(
             "STR": ("prominent desmoplastic reaction", "fibrosis and desmoplastic tumor stroma"),
             "TUM": (
                 "invasive adenocarcinoma, moderately differentiated",
-                "colonic adenocarcinoma, grade {}",
+                "colonic adenocarcinoma, low grade",
             ),
         }
     },

@@ -21,21 +21,17 @@ OMITTED, UNDECIDED_SHARE = 0.3, 0.25
 DOMINANT = (
     "Microscopic examination shows {}.",
     "Sections show {}.",
-    "Histologically there is {}.",
+    "Histology: {}.",
     "The slides demonstrate {}.",
-    "Microscopically, {} are seen.",
+    "Microscopic description: {}.",
     "Most of the material consists of {}.",
 )
-FURTHER = (
-    "Also noted: {}.",
-    "There is {}.",
-    "Further findings are {}.",
-    "Other fields contain {}.",
-)
+FURTHER = ("Also noted: {}.", "Further findings are {}.", "Also present: {}.")
+OTHER = ("Other sections contain {}.", "Focally, {}.", "Additional blocks show {}.")
 BESIDE = (
     "The adjacent tissue shows {}.",
     "Elsewhere, {}.",
-    "At the periphery there is {}.",
+    "At the periphery: {}.",
     "A separate fragment has {}.",
 )
 
@@ -46,8 +42,8 @@ def write_report(organ: str, rng: np.random.Generator) -> str:
     A case is four fields: two of its dominant kind and two of other kinds.
     """
     phrases = PHRASES[organ]
-    kinds = [(w.name, label) for w in WORLDS.values() if w.organ == organ
-             for label in range(len(w.classes))]  # fmt: skip
+    worlds = [world for world in WORLDS.values() if world.organ == organ]
+    kinds = [(world.name, label) for world in worlds for label in range(len(world.classes))]
     world, label = kinds[int(rng.integers(len(kinds)))]
     fields = _case(world, label, rng)
     sections = [
@@ -80,7 +76,7 @@ def _microscopy(fields: list[Field], rng: np.random.Generator) -> list[str]:
     repeated = set(first)
     rest = [phrase for phrase in second if phrase not in repeated]
     if rest:
-        sentences.append(pick(rng, FURTHER).format(joined(rest[:3])))
+        sentences.append(pick(rng, OTHER).format(joined(rest[:3])))
     for field in fields[2:]:
         if rng.random() >= OMITTED:
             sentences.append(pick(rng, BESIDE).format(joined(findings(field, rng, OMITTED)[:2])))
@@ -105,7 +101,7 @@ def _filled(text: str, rng: np.random.Generator) -> str:
 
 
 def _within_length(sections: list[str], phrases: Phrases, rng: np.random.Generator) -> str:
-    """The sections as one text, padded with asides if short; the longest grammar is not too long."""
+    """The sections as one text: padded with asides if short, cut if long."""
     while len(" ".join(sections).split()) < SHORTEST:
         sections.insert(-1, _some(phrases.asides, 1, rng)[0])
     return " ".join(" ".join(sections).split()[:LONGEST])

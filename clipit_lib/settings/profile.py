@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from clipit_lib import paths
 from clipit_lib.errors import ClipItError
@@ -33,7 +33,7 @@ class Profile(Strict):
     probe: Probe = Probe()
     text_stage: TextStage = TextStage()
     training: Training = Training()
-    training_for: dict[str, Training] = {}
+    training_for: dict[str, Training] = Field(default_factory=dict)
     distillation_weight: float = 1.0
     pretraining: PhantomPretraining | None = None
     stand_in: StandInTraining | None = None

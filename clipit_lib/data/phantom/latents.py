@@ -110,9 +110,10 @@ def draw(world: str, labels: np.ndarray, patients: np.ndarray, rng: np.random.Ge
     room = 2 * np.sqrt(mean * (1 - mean))
     scatter = PATCH_SPREAD * noise[:, :-1] + PATIENT_SPREAD * persons[:, 6:]
     values = mean + room * scatter + RESIDUE * noise[:, :-1]
-    morphology = np.clip(values, 0, 1).astype(np.float32).T
+    morphology = np.clip(values, 0, 1).astype(np.float32)
+    columns = {name: morphology[:, k].copy() for k, name in enumerate(MORPHOLOGY)}
     return Latents(
-        *morphology,
+        **columns,
         **_stain(persons[:, :6], noise[:, -1]),
         label=labels.astype(np.int64),
         patient=patients.astype(np.int64),
