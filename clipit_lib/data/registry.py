@@ -30,12 +30,16 @@ def open_dataset(name: str, settings: DataSettings) -> PatchDataset:
 
 def _open_phantom(name: str, settings: PhantomData) -> PatchDataset:
     # Here, so that data of the user can be opened without the phantom.
+    from clipit_lib.data.phantom import VERSION
     from clipit_lib.data.phantom.latents import WORLDS
 
     world = WORLDS[settings.world]
     recipe = Recipe(
         name=name,
-        declaration=settings.model_dump(mode="json", exclude={"corpus", "validation_split"}),
+        declaration={
+            **settings.model_dump(mode="json", exclude={"corpus", "validation_split"}),
+            "phantom": VERSION,
+        },
         classes=world.classes,
         class_texts=world.class_texts,
         side=settings.side,

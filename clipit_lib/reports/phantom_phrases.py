@@ -103,7 +103,7 @@ BREAST = Phrases(
             ),
             "Invasive": (
                 "infiltrating ductal carcinoma, moderately differentiated",
-                "invasive mammary carcinoma, Nottingham score {}",
+                "invasive mammary carcinoma, Nottingham score 7",
             ),
             "Normal": ("no significant pathologic abnormality", "unremarkable breast parenchyma"),
         },

@@ -27,7 +27,7 @@ DOMINANT = (
     "Most of the material consists of {}.",
 )
 FURTHER = ("Also noted: {}.", "Further findings are {}.", "Also present: {}.")
-OTHER = ("Other sections contain {}.", "Focally, {}.", "Additional blocks show {}.")
+OTHER = ("Other sections contain {}.", "In other blocks: {}.", "Additional blocks show {}.")
 BESIDE = (
     "The adjacent tissue shows {}.",
     "Elsewhere, {}.",

