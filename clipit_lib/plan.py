@@ -12,6 +12,7 @@ import torch.nn.functional as F
 
 from clipit_lib import lora, runs, specs
 from clipit_lib.compute import autocast, device
+from clipit_lib.data.crc5 import SIZES
 from clipit_lib.encoders import registry, store, vision
 from clipit_lib.model import VisionClassifier
 from clipit_lib.settings import Crc5Data, PhantomData, Profile, load_profile
@@ -119,7 +120,8 @@ def _patches(profile: Profile, dataset: str) -> tuple[int, int]:
     if isinstance(settings, PhantomData):
         return settings.train, settings.validation + settings.test
     if isinstance(settings, Crc5Data):
-        return 1600, 1900
+        held = round(SIZES["train"] * settings.validation_split.fraction)
+        return SIZES["train"] - held, SIZES["test"] + held
     data = Workbench(profile).dataset(dataset)
     train = len(data.indices("train"))
     return train, len(data.samples) - train

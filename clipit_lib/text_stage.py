@@ -14,8 +14,8 @@ from torch import Tensor, nn
 
 from clipit_lib import lora, paths
 from clipit_lib.compute import device, seeded
-from clipit_lib.encoders.clip import ClipEncoder
 from clipit_lib.encoders.tokens import embed_texts
+from clipit_lib.encoders.towers import ClipEncoder
 from clipit_lib.files import canonical_json, digest, written_beside
 from clipit_lib.report_task import ReportTask, TextClassifier
 from clipit_lib.reports.corpus import ReportCorpus

@@ -12,8 +12,8 @@ from clipit_lib.compute import device
 from clipit_lib.data.contract import PatchDataset, Split
 from clipit_lib.data.registry import open_dataset
 from clipit_lib.encoders import clip, vision
-from clipit_lib.encoders.clip import ClipEncoder
 from clipit_lib.encoders.embeddings import image_embeddings, text_embeddings
+from clipit_lib.encoders.towers import ClipEncoder
 from clipit_lib.encoders.vision import VisionEncoder
 from clipit_lib.reports.corpus import ReportCorpus
 from clipit_lib.reports.registry import open_corpus

@@ -18,8 +18,8 @@ CELL = ("phantom-crc", "phantom_vit_s16")
 # What must not be loaded: text encoders, tokenizers, reports, and whatever would load them.
 FORBIDDEN = (
     "open_clip", "transformers", "tokenizers", "peft", "clipit_lib.reports",
-    "clipit_lib.encoders.clip", "clipit_lib.encoders.tokens", "clipit_lib.text_stage",
-    "clipit_lib.pairing", "clipit_lib.targets",
+    "clipit_lib.encoders.clip", "clipit_lib.encoders.tokens", "clipit_lib.encoders.towers",
+    "clipit_lib.text_stage", "clipit_lib.pairing", "clipit_lib.targets",
 )  # fmt: skip
 
 

@@ -2,6 +2,7 @@
 # One notebook of the workflow: its output goes to a log, one line about it to the terminal.
 # usage: job.sh NOTEBOOK OUTPUT LOG -p KEY VALUE ...
 set -euo pipefail
+trap '' PIPE # a closed terminal is no reason to fail
 
 notebook=$1 output=$2 log=$3
 shift 3
@@ -18,7 +19,7 @@ for gpu in ${CLIPIT_GPUS:-}; do
 done
 
 if python -m clipit_lib notebook "$name" --output "$output" "$@" > "$log" 2>&1; then
-    printf 'done    %s (%d s)\n' "$about" "$SECONDS"
+    printf 'done    %s (%d s)\n' "$about" "$SECONDS" || true
 else
     failure="$about: $(tail -n 1 "$log") (log: $log)"
     echo "FAILED  $failure" | tee -a "$(dirname "$log")/failures.txt"

@@ -19,8 +19,8 @@ from clipit_lib import paths
 from clipit_lib.compute import device
 from clipit_lib.data.contract import PatchDataset, Split
 from clipit_lib.data.transforms import Transform
-from clipit_lib.encoders.clip import ClipEncoder
 from clipit_lib.encoders.tokens import LongText, embed_windows
+from clipit_lib.encoders.towers import ClipEncoder
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import canonical_json, digest, write_text, written_beside
 from clipit_lib.reports.corpus import ReportCorpus

@@ -8,8 +8,8 @@ import open_clip
 from torch import Tensor, nn
 
 from clipit_lib.data.transforms import Transform
-from clipit_lib.encoders.clip import ClipEncoder
 from clipit_lib.encoders.tokens import Tokenizer
+from clipit_lib.encoders.towers import ClipEncoder
 
 CONFIGS = Path(__file__).with_name("configs")
 # As `attention.make_attention_explicit` names the projections.

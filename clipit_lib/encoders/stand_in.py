@@ -17,9 +17,9 @@ from transformers import AutoModel, AutoTokenizer
 
 from clipit_lib.compute import device
 from clipit_lib.encoders import packages, vision
-from clipit_lib.encoders.clip import ClipEncoder
 from clipit_lib.encoders.store import State
 from clipit_lib.encoders.tokens import Tokenizer
+from clipit_lib.encoders.towers import ClipEncoder
 from clipit_lib.losses import supervised_contrastive
 from clipit_lib.reports.descriptions import class_captions
 from clipit_lib.settings import StandInTraining
