@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from clipit_lib import lora, runs, specs
 from clipit_lib.compute import autocast, device
 from clipit_lib.data.crc5 import SIZES
-from clipit_lib.encoders import registry, store, vision
+from clipit_lib.encoders import store, vision
 from clipit_lib.model import VisionClassifier
 from clipit_lib.settings import Crc5Data, PhantomData, Profile, load_profile
 from clipit_lib.workbench import Workbench
@@ -53,7 +53,7 @@ def jobs(profile: Profile) -> list[Job]:
 
 
 def _done(bench: Workbench, dataset: str, backbone: str, setting: str, seed: int) -> bool:
-    if not all(_trained(bench.profile, name) for name in registry.trained_here(bench.profile)):
+    if not all(_trained(bench.profile, name) for name in bench.profile.trained_encoders):
         return False
     spec = specs.resolve(bench, dataset, backbone, setting, seed)
     return runs.find(bench.profile.name, spec.key) is not None
@@ -109,7 +109,7 @@ def estimate(profile: Profile, todo: list[Job]) -> float:
         else:
             total += training.epochs * (speed.step * train + speed.forward * other / 2)
     pretraining = profile.pretraining
-    for name in registry.trained_here(profile):
+    for name in profile.trained_encoders:
         if pretraining is not None and name in speeds and not _trained(profile, name):
             total += 2 * speeds[name].step * pretraining.images * pretraining.vision_epochs
     return total
@@ -132,7 +132,7 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m clipit_lib plan", description=main.__doc__)
     parser.add_argument("--profile", default="demo")
     profile = load_profile(parser.parse_args(arguments).profile)
-    encoders = registry.trained_here(profile)
+    encoders = profile.trained_encoders
     trained = sum(_trained(profile, name) for name in encoders)
     every = jobs(profile)
     todo = [job for job in every if not job.done]

@@ -38,6 +38,6 @@ def bench(output_folder: Path) -> Workbench:
     from clipit_lib.workbench import Workbench
 
     profile = load_profile("smoke")
-    for name in registry.trained_here(profile):
+    for name in profile.trained_encoders:
         registry.get_or_train(name, profile)
     return Workbench(profile)

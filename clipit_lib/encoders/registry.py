@@ -1,4 +1,4 @@
-"""Which encoders a profile trains on the spot, and how to have them trained."""
+"""How the encoders that a profile trains on the spot come to be trained."""
 
 from __future__ import annotations
 
@@ -8,14 +8,6 @@ from clipit_lib.encoders import store
 from clipit_lib.errors import ClipItError
 from clipit_lib.settings import Crc5Data, Profile
 
-PHANTOM_PREFIX = "phantom_"
-
-
-def trained_here(profile: Profile) -> tuple[str, ...]:
-    """Names of the encoders that must be trained before anything else, the retriever first."""
-    names = dict.fromkeys((profile.retriever, *profile.backbones))
-    return tuple(n for n in names if n.startswith(PHANTOM_PREFIX) or n == "stand_in")
-
 
 def get_or_train(name: str, profile: Profile) -> dict[str, Any]:
     """Train and keep an encoder unless that is done; return its card (history, weights hash).
@@ -23,11 +15,11 @@ def get_or_train(name: str, profile: Profile) -> dict[str, Any]:
     Raises:
         ClipItError: the profile trains no encoder of this name.
     """
-    if name not in trained_here(profile):
+    if name not in profile.trained_encoders:
         raise ClipItError(
             f"no encoder {name!r} is trained here",
             f"profile {profile.name}",
-            f"Trained here: {', '.join(trained_here(profile)) or 'none'}",
+            f"Trained here: {', '.join(profile.trained_encoders) or 'none'}",
         )
     if name == "stand_in":
         return _stand_in(profile)

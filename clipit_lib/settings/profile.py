@@ -39,6 +39,12 @@ class Profile(Strict):
     stand_in: StandInTraining | None = None
     bootstrap_draws: Positive = 2000
 
+    @property
+    def trained_encoders(self) -> tuple[str, ...]:
+        """Names of the encoders that are trained on the spot, the retriever first."""
+        names = dict.fromkeys((self.retriever, *self.backbones))
+        return tuple(n for n in names if n.startswith("phantom_") or n == "stand_in")
+
     def data_settings(self, dataset: str) -> DataSettings:
         """Settings of one data set.
 
