@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from clipit_lib import paper, paths
+from clipit_lib.encoders import vision
 from clipit_lib.errors import ClipItError
 from clipit_lib.evaluation import accuracy, balanced_accuracy, correct
 from clipit_lib.files import write_text, written_beside
@@ -89,12 +90,18 @@ def summary_table(runs: pd.DataFrame, gains: pd.DataFrame) -> pd.DataFrame:
         for _, each in here.iterrows():
             interval = Interval(each["gain"], each["low"], each["high"])
             row[f"{each['second']} over {each['first']}"] = str(interval)
-        mirrored = paper.MIRRORS.get(str(dataset))
-        row["paper's mean gain"] = (
-            f"{paper.mean_gain(mirrored):+.1f}" if mirrored else "no such set"
-        )
+        row["paper's gain"] = _printed_gain(str(dataset), str(backbone))
         rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _printed_gain(dataset: str, backbone: str) -> str:
+    """The paper's gain in the cell that a phantom's cell is named after."""
+    mirrored, namesake = paper.MIRRORS.get(dataset), vision.entry(backbone).namesake
+    if mirrored is None or namesake is None:
+        return "no such cell"
+    printed = paper.gain(mirrored, namesake)
+    return "no such cell" if printed is None else f"{printed:+.1f} ({namesake}, {mirrored})"
 
 
 def describe(values: np.ndarray) -> str:

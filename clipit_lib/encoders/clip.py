@@ -13,12 +13,15 @@ from clipit_lib.settings import Profile, known
 
 @dataclass(frozen=True)
 class ClipEntry:
-    """One row of the registry: how to load a retriever and how to name its weights."""
+    """One row of the registry: how to load a retriever and how to name its weights.
+
+    `caveat` is what a reader of any result that rests on it must know.
+    """
 
     load: Callable[[Profile], ClipEncoder]
     weights_hash: Callable[[Profile], str]
     licence: str
-    stand_in: bool
+    caveat: str
 
 
 def _load_phantom(profile: Profile) -> ClipEncoder:
@@ -50,9 +53,17 @@ def _stand_in_hash(profile: Profile) -> str:
     return digest(store.weights_hash("stand_in", profile.stand_in), *frozen)
 
 
+PHANTOM_CAVEAT = "The retriever was trained on captions of the phantom's own pretraining patches."
+STAND_IN_CAVEAT = (
+    "The retriever is a stand-in, not a histology CLIP. It was trained with the class texts of 500 "
+    "further patches a class, so its pairs carry label information that no other setting has seen: "
+    "a gain of CLIP-IT here may come from those labels rather than from the reports."
+)
 CLIPS: dict[str, ClipEntry] = {
-    "phantom_clip": ClipEntry(_load_phantom, _phantom_hash, "this project's", False),
-    "stand_in": ClipEntry(_load_stand_in, _stand_in_hash, "Apache-2.0 (both parts)", True),
+    "phantom_clip": ClipEntry(_load_phantom, _phantom_hash, "this project's", PHANTOM_CAVEAT),
+    "stand_in": ClipEntry(
+        _load_stand_in, _stand_in_hash, "Apache-2.0 (both parts)", STAND_IN_CAVEAT
+    ),
 }
 
 

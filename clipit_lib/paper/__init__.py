@@ -27,3 +27,9 @@ def mean_gain(dataset: str) -> float:
         .pivot(index="backbone", columns="setting", values="mean")
     )
     return float((cells["clip_it"] - cells["unimodal"]).mean())
+
+
+def gain(dataset: str, backbone: str) -> float | None:
+    """CLIP-IT minus unimodal of one cell of Table 1, in points; None if there is no such cell."""
+    cell = table1().query("dataset == @dataset and backbone == @backbone").set_index("setting")
+    return None if cell.empty else float(cell["mean"]["clip_it"] - cell["mean"]["unimodal"])
