@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -65,7 +66,7 @@ def _trained(profile: Profile, name: str) -> bool:
 
 
 def measure(backbone: str, profile: Profile) -> Speed:
-    """Time a LoRA step and a forward pass of a backbone with random weights on this machine."""
+    """Time a LoRA step and a forward pass of a backbone with random weights, on one thread."""
     side = profile.pretraining.side if profile.pretraining else None
     model, row = vision.build(backbone, side), vision.entry(backbone)
     lora.inject(model, row.lora_targets, profile.lora)
@@ -88,14 +89,18 @@ def measure(backbone: str, profile: Profile) -> Speed:
 
 
 def _seconds(work: Callable[[], None]) -> float:
+    """The fastest of three after a first: other work on the machine only ever slows a step."""
     work()
-    begin = time.perf_counter()
-    work()
-    return time.perf_counter() - begin
+    times = []
+    for _ in range(3):
+        begin = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - begin)
+    return min(times)
 
 
 def estimate(profile: Profile, todo: list[Job]) -> float:
-    """Seconds of computing, by measured steps times the patches that each run sees.
+    """Seconds of one core (or GPU), by measured steps times the patches that each run sees.
 
     The text stage is not in it: it is shared by all backbones and small beside the images.
     """
@@ -145,5 +150,9 @@ def main(arguments: list[str]) -> None:
     )
     print(f"  done       {len(every) - len(todo)}, to do {len(todo)}")
     if todo:
-        minutes = estimate(profile, todo) / 60
-        print(f"  estimate   {minutes:.0f} min on {torch.get_num_threads()} threads, text excluded")
+        cores = torch.cuda.device_count() or os.cpu_count() or 1
+        torch.set_num_threads(1)
+        minutes = estimate(profile, todo) / 60 / cores
+        print(
+            f"  estimate   {minutes:.0f} min on {cores} cores or GPUs; the text stage is not in it"
+        )
