@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import sys
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -33,6 +34,8 @@ def parameters(namespace: Mapping[str, Any]) -> SimpleNamespace:
     Raises:
         ClipItError: a parameter was injected that is not declared; a value has the wrong type.
     """
+    # Said by tqdm wherever JupyterLab has no widgets; its bars are then plain text, which will do.
+    warnings.filterwarnings("ignore", message="IProgress not found")
     cells = [cell for cell in namespace.get("In", []) if cell]
     declared: dict[str, str] = next(filter(None, map(_declared, reversed(cells))), {})
     for name in (name for cell in cells if cell.startswith(INJECTED) for name in _assigned(cell)):
@@ -140,8 +143,11 @@ def _run(source: Path, draft: Path, values: Mapping[str, Any]) -> None:
 
     path = os.pathsep.join(filter(None, [str(paths.repository()), os.environ.get("PYTHONPATH")]))
 
+    # A progress bar is a line of output each time: in a kept notebook, seldom is enough.
+    environment = {"PYTHONPATH": path, "TQDM_MININTERVAL": "30"}
+
     class ThisPython(AsyncKernelManager):
-        kernel_spec = KernelSpec(**get_kernel_dict(), env={"PYTHONPATH": path})
+        kernel_spec = KernelSpec(**get_kernel_dict(), env=environment)
 
     papermill.execute_notebook(
         source,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from pathlib import Path
 
 import open_clip
@@ -49,9 +50,13 @@ class ImageTower(nn.Module):
 def build_phantom_clip(side: int) -> open_clip.CLIP:
     """The phantom's CLIP with random weights for patches of `side` pixels."""
     open_clip.add_model_config(CONFIGS / "phantom_clip.json")
-    model: open_clip.CLIP = open_clip.create_model(
-        "phantom_clip", pretrained=None, force_image_size=side
-    )
+    logging.disable(logging.WARNING)  # it warns of random weights, which are what is wanted
+    try:
+        model: open_clip.CLIP = open_clip.create_model(
+            "phantom_clip", pretrained=None, force_image_size=side
+        )
+    finally:
+        logging.disable(logging.NOTSET)
     return model
 
 
