@@ -76,10 +76,7 @@ def test_many_groups_come_near_the_fraction_in_every_class(fraction: float, seed
     after = with_validation(before, ValidationSplit(by="group", fraction=fraction, seed=seed))
     train = after.query("split != 'test'")
     shares = train.groupby("label")["split"].apply(lambda split: (split == "validation").mean())
-    # Groups are taken whole and once, so a class can be off by more than all classes together:
-    # over 1,000 seeds and five fractions the largest were 0.138 for a class and 0.050 for all.
-    assert (abs(shares - fraction) < 0.18).all()
-    assert abs((train["split"] == "validation").mean() - fraction) < 0.08
+    assert (abs(shares - fraction) < 0.08).all()
 
 
 @given(fractions, seeds)

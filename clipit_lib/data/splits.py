@@ -13,6 +13,8 @@ from clipit_lib.errors import ClipItError
 from clipit_lib.settings import ValidationSplit
 
 CLUSTERS = 9
+# Units among which pairs are tried for an exchange: enough to meet any share, and memory is bounded.
+EXCHANGED = 300
 # Optical density of each byte value; one is added so that black stays finite.
 OPTICAL_DENSITY = -np.log((np.arange(256) + 1) / 256)
 
@@ -97,7 +99,7 @@ def _by_group(
     if len(np.unique(groups)) < 2:
         raise _error("all train patches are of one group", "Use stratified or stain")
     counts = pd.crosstab(groups, labels)
-    chosen = _hold_out(counts.to_numpy(), fraction, rng)
+    chosen = _improved(_hold_out(counts.to_numpy(), fraction, rng), counts.to_numpy(), fraction)
     return np.isin(groups, counts.index[chosen].to_numpy())
 
 
@@ -150,6 +152,32 @@ def _hold_out(counts: np.ndarray, fraction: float, rng: np.random.Generator) -> 
     if chosen.all():
         chosen[counts.sum(axis=1).argmax()] = False
     return chosen
+
+
+def _improved(chosen: np.ndarray, counts: np.ndarray, fraction: float) -> np.ndarray:
+    """Exchange or move single units while that brings the classes nearer to `fraction`.
+
+    With several classes a single pass can leave one class far off while the others are met.
+    The squared distance falls at every step, so this ends.
+    """
+    target = fraction * counts.sum(axis=0)
+    # Moving unit i across changes the held counts by +counts[i] or -counts[i]; the last is no move.
+    while True:
+        movable = np.where(chosen[:EXCHANGED, None], -counts[:EXCHANGED], counts[:EXCHANGED])
+        change = np.vstack([movable, np.zeros_like(counts[:1])])
+        off = counts[chosen].sum(axis=0) - target
+        distance = ((off + change[:, None] + change[None]) ** 2).sum(axis=2)
+        np.fill_diagonal(distance, np.inf)
+        first, second = np.unravel_index(distance.argmin(), distance.shape)
+        if distance[first, second] >= (off**2).sum() - 1e-9:
+            return chosen
+        moved = chosen.copy()
+        for unit in (first, second):
+            if unit < len(movable):
+                moved[unit] = ~moved[unit]
+        if moved.all() or not moved.any():
+            return chosen
+        chosen = moved
 
 
 def _error(what: str, fix: str) -> ClipItError:
