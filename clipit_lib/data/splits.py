@@ -13,7 +13,7 @@ from clipit_lib.errors import ClipItError
 from clipit_lib.settings import ValidationSplit
 
 CLUSTERS = 9
-# Units among which pairs are tried for an exchange: enough to meet any share, and memory is bounded.
+# Units among which pairs are tried for an exchange: enough for any share, and memory is bounded.
 EXCHANGED = 300
 # Optical density of each byte value; one is added so that black stays finite.
 OPTICAL_DENSITY = -np.log((np.arange(256) + 1) / 256)
