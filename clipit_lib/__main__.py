@@ -1,4 +1,4 @@
-"""`python -m clipit_lib COMMAND`: run a notebook, predict, plan."""
+"""`python -m clipit_lib COMMAND`: run a notebook, predict, plan, search, synthesize."""
 
 from __future__ import annotations
 
@@ -9,15 +9,19 @@ from clipit_lib import paths
 from clipit_lib.errors import ClipItError
 
 COMMANDS = {
+    "collect": "gather the predictions behind a profile's tables, and the gallery of figures",
     "notebook": "run one notebook with parameters",
     "plan": "print what a profile will run, and how long that takes",
+    "train": "run what is missing of one study",
     "predict": "class probabilities of images, by an image-only classifier",
+    "search": "find adapters and lambda for a profile on validation, at equal budgets",
+    "synthesize": "have a language model write reports, class by class",
 }
 
 
 def main(arguments: list[str]) -> int:
     """Run one command; a user's mistake is one line on standard error and exit code 2."""
-    usage = "\n".join(f"  {name:10}{text}" for name, text in COMMANDS.items())
+    usage = "\n".join(f"  {name:12}{text}" for name, text in COMMANDS.items())
     if not arguments or arguments[0] not in COMMANDS:
         print(f"usage: python -m clipit_lib COMMAND ...\n{usage}", file=sys.stderr)
         return 0 if arguments[:1] in (["-h"], ["--help"]) else 2

@@ -75,6 +75,11 @@ def cache() -> Path:
     return Path(os.environ.get("CLIPIT_CACHE") or output() / "cache").resolve()
 
 
+def language_model_key() -> str | None:
+    """The key of the language model's endpoint, from `$CLIPIT_LLM_KEY`: never shown or kept."""
+    return os.environ.get("CLIPIT_LLM_KEY", "").strip() or None
+
+
 def threads() -> int | None:
     """Threads this process may use, from `$OMP_NUM_THREADS`; None leaves it to the libraries."""
     value = os.environ.get("OMP_NUM_THREADS", "")

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 
-from clipit_lib import lora, runs, specs
+from clipit_lib import lora, runs, specs, studies
 from clipit_lib.compute import autocast, device
 from clipit_lib.data.crc5 import SIZES
-from clipit_lib.encoders import store, vision
+from clipit_lib.encoders import backbones, store
 from clipit_lib.model import VisionClassifier
 from clipit_lib.settings import Crc5Data, PhantomData, Profile, load_profile
 from clipit_lib.workbench import Workbench
@@ -42,15 +42,17 @@ class Speed:
 
 
 def jobs(profile: Profile) -> list[Job]:
-    """All runs of a profile; none counts as done while its encoders are untrained."""
+    """The runs of all studies, each once; none counts as done while its encoders are untrained."""
     bench = Workbench(profile)
-    return [
-        Job(dataset, backbone, setting, seed, _done(bench, dataset, backbone, setting, seed))
-        for dataset in profile.data
-        for backbone in profile.backbones
-        for setting in profile.settings
-        for seed in profile.seeds
-    ]
+    wanted = dict.fromkeys(
+        (dataset, backbone, setting, seed)
+        for name in studies.STUDIES
+        if studies.asked(profile, name)
+        for dataset, backbone, settings, seeds in studies.cells(profile, name)
+        for setting in settings
+        for seed in seeds
+    )
+    return [Job(*each, _done(bench, *each)) for each in wanted]
 
 
 def _done(bench: Workbench, dataset: str, backbone: str, setting: str, seed: int) -> bool:
@@ -68,11 +70,10 @@ def _trained(profile: Profile, name: str) -> bool:
 def measure(backbone: str, profile: Profile) -> Speed:
     """Time a LoRA step and a forward pass of a backbone with random weights, on one thread."""
     side = profile.pretraining.side if profile.pretraining else None
-    model, row = vision.build(backbone, side), vision.entry(backbone)
-    lora.inject(model, row.lora_targets, profile.lora)
-    width: int = model.num_features  # type: ignore[assignment]
-    classifier = VisionClassifier(model, width, 2).to(device())
-    size = vision.transform(backbone, side).size
+    untrained = backbones.untrained(backbone, side, profile.stand_in)
+    lora.inject(untrained.model, untrained.lora_targets, profile.lora)
+    classifier = VisionClassifier(untrained.model, untrained.width, 2).to(device())
+    size = untrained.transform.size
     images = torch.randn(BATCH, 3, size, size, device=device())
     labels = torch.zeros(BATCH, dtype=torch.long, device=device())
 
@@ -104,12 +105,13 @@ def estimate(profile: Profile, todo: list[Job]) -> float:
 
     The text stage is not in it: it is shared by all backbones and small beside the images.
     """
+    todo = [job for job in todo if job.setting.split("/")[0] != "text"]
     speeds = {name: measure(name, profile) for name in {job.backbone for job in todo}}
     total = 0.0
     for job in todo:
         train, other = _patches(profile, job.dataset)
         speed, training = speeds[job.backbone], profile.training_settings(job.dataset)
-        if job.setting == "unimodal":
+        if job.setting.split("/")[0] in ("unimodal", "vision", "zero_shot"):
             total += speed.forward * (train + other)
         else:
             total += training.epochs * (speed.step * train + speed.forward * other / 2)
@@ -144,10 +146,8 @@ def main(arguments: list[str]) -> None:
     print(f"profile {profile.name}: {profile.summary}")
     print(f"  encoders   {len(encoders)} to train here, {trained} done: {', '.join(encoders)}")
     print(f"  pairings   {len(profile.data)}: {', '.join(profile.data)}")
-    print(
-        f"  runs       {len(every)} = {len(profile.data)} data sets x {len(profile.backbones)} "
-        f"backbones x {len(profile.settings)} settings x {len(profile.seeds)} seeds"
-    )
+    asked = [name for name in studies.STUDIES if studies.asked(profile, name)]
+    print(f"  runs       {len(every)} different ones in {len(asked)} studies: {', '.join(asked)}")
     print(f"  done       {len(every) - len(todo)}, to do {len(todo)}")
     if todo:
         cores = torch.cuda.device_count() or os.cpu_count() or 1

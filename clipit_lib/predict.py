@@ -16,13 +16,12 @@ from jaxtyping import Float, UInt8
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
-from clipit_lib import lora
+from clipit_lib import lora, variants
 from clipit_lib.compute import device
 from clipit_lib.data.folder import decode_image
 from clipit_lib.data.transforms import Transform
-from clipit_lib.encoders import vision
+from clipit_lib.encoders import backbones, vision
 from clipit_lib.errors import ClipItError
-from clipit_lib.model import ClipIt, VisionClassifier
 from clipit_lib.settings import RunSpec
 
 BATCH = 64
@@ -59,7 +58,13 @@ def load_classifier(folder: Path) -> ImageClassifier:
         )
     spec = RunSpec.model_validate_json((folder / "spec.json").read_text(encoding="utf-8"))
     classes = tuple(json.loads((folder / "card.json").read_text(encoding="utf-8"))["classes"])
-    encoder = vision.load(spec.backbone, spec.pretraining, spec.normalisation)
+    if spec.contrastive is not None or spec.text_only:
+        raise ClipItError(
+            f"the run ({spec.setting}) needs text to answer",
+            folder,
+            "Name a run of unimodal, lora_only or clip_it",
+        )
+    encoder = backbones.load(spec.backbone, spec.pretraining, spec.stand_in, spec.normalisation)
     if encoder.weights_hash != spec.backbone_hash:
         raise ClipItError(
             f"the weights of {spec.backbone} are not those it was trained with "
@@ -88,14 +93,8 @@ def _read_state(path: Path) -> dict[str, Tensor]:
 def _build(
     spec: RunSpec, encoder: vision.VisionEncoder, classes: int, state: dict[str, Tensor]
 ) -> nn.Module:
-    if spec.pairing is None:
-        model: nn.Module = VisionClassifier(encoder.model, encoder.width, classes)
-    else:
-        assert spec.protocol is not None
-        text_width = state["distillation.weight"].shape[0]
-        model = ClipIt(
-            encoder.model, encoder.width, classes, text_width, spec.protocol.unit_distilled
-        )
+    width = variants.text_width_of(state)
+    model = variants.build(spec, encoder.model, encoder.width, classes, width)
     unexpected = model.load_state_dict(state, strict=False).unexpected_keys
     if unexpected:
         raise ClipItError(

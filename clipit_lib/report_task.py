@@ -37,6 +37,7 @@ class ReportTask:
     Args:
         counts: [m, c] training patches of class c that are paired with report r.
         validation_counts: the same for validation.
+        redraw: windows to learn from, by epoch, if they change; validation reads whole texts.
     """
 
     def __init__(
@@ -46,17 +47,23 @@ class ReportTask:
         counts: Float[Tensor, "m c"],
         validation_counts: Float[Tensor, "m c"],
         classification: str = "cross_entropy",
+        redraw: Callable[[int], TokenWindows] | None = None,
     ) -> None:
-        self.model, self.windows = model, windows
+        self.model, self.windows, self.redraw = model, windows, redraw
+        self.read = windows
         self.used = torch.nonzero(counts.sum(dim=1)).flatten()
         self.counts, self.validation_counts = counts[self.used], validation_counts
         self.double = classification == "double_softmax"
         self.rows = len(self.used)
 
+    def begin(self, epoch: int) -> None:
+        if self.redraw is not None:
+            self.read = self.redraw(epoch)
+
     def loss(
         self, model: Callable[..., Any], rows: Tensor, generator: torch.Generator
     ) -> dict[str, Tensor]:
-        windows = self.windows.select(self.used[rows])
+        windows = self.read.select(self.used[rows])
         # Batches share the objective: weights of an epoch's batches sum to the number of rows.
         weights = self.counts[rows] * (self.rows / len(rows) / self.counts.sum())
         logits = model(windows)

@@ -18,8 +18,9 @@ from safetensors.torch import save_file
 
 from clipit_lib import paths
 from clipit_lib.errors import ClipItError
-from clipit_lib.experiment import Outcome, perform
+from clipit_lib.experiment import perform
 from clipit_lib.files import written_beside
+from clipit_lib.outcome import Outcome
 from clipit_lib.settings import RunSpec
 from clipit_lib.workbench import Workbench
 

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import pandas as pd
 
 from clipit_lib import paper
-from clipit_lib.figures.style import label
+from clipit_lib.encoders import clip
+from clipit_lib.figures.names import label
 from clipit_lib.statistics import Interval
+from clipit_lib.workbench import Workbench
 
 
 def gain_sentences(gains: pd.DataFrame) -> str:
@@ -48,3 +52,24 @@ def paper_sentence(dataset: str) -> str:
         f"The paper's mean gain on {mirrored}, which {dataset} mirrors, is "
         f"{paper.mean_gain(mirrored):+.1f} points. Its accuracies are of tissue, ours of a phantom."
     )
+
+
+def caveats(bench: Workbench, datasets: Iterable[str], retrievers: Iterable[str] = ()) -> str:
+    """What a reader must know of the retrievers (by default the profile's) and the data sets."""
+    names = tuple(retrievers) or (bench.profile.retriever,)
+    said = [clip.entry(name).caveat for name in names]
+    said += sorted({bench.dataset(name).limits for name in datasets})
+    return "\n\n".join(dict.fromkeys(text for text in said if text))
+
+
+def map_words(gains: pd.DataFrame) -> str:
+    """One Markdown item an axis and control: where the gain is surely above or below zero."""
+    lines = []
+    for (axis, control), rows in gains.groupby(["axis", "control"], sort=False):
+        above = ", ".join(rows.loc[rows["low"] > 0, "point"]) or "nowhere"
+        below = ", ".join(rows.loc[rows["high"] < 0, "point"]) or "nowhere"
+        lines.append(
+            f"- {axis}, over {label(str(control))}: interval above zero at {above}; below zero at "
+            f"{below}."
+        )
+    return "\n".join(lines)

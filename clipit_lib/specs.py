@@ -2,22 +2,110 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
-from clipit_lib.encoders import clip, vision
-from clipit_lib.settings import PROTOCOLS, Pairing, RunSpec, known
+from clipit_lib.encoders import backbones, clip
+from clipit_lib.errors import ClipItError
+from clipit_lib.settings import (
+    PROTOCOLS,
+    Contrastive,
+    Lora,
+    Pairing,
+    Profile,
+    RunSpec,
+    known,
+)
 from clipit_lib.workbench import Workbench
 
+Fields = dict[str, Any]
+
 # A setting is named after what it changes; the values are fields of RunSpec.
-NO_TEXT: dict[str, Any] = {"pairing": Pairing(reports="none"), "distillation_weight": 0.0}
-CLIP_IT: dict[str, Any] = {"adaptation": "lora", "pairing": Pairing()}
-SETTINGS: dict[str, dict[str, Any]] = {
+NO_TEXT: Fields = {"pairing": Pairing(reports="none"), "distillation_weight": 0.0}
+CLIP_IT: Fields = {"adaptation": "lora", "pairing": Pairing()}
+TEXT: Fields = {"adaptation": "none", "fusion": "text_only", "distillation_weight": None}
+SETTINGS: dict[str, Fields] = {
     "unimodal": {"adaptation": "none"},
     "lora_only": {"adaptation": "lora"},
     "clip_it": CLIP_IT,
+    # Controls and ablations (Figure 5).
     "clip_it/architecture_only": CLIP_IT | NO_TEXT,
     "clip_it/random_reports": CLIP_IT | {"pairing": Pairing(reports="random")},
+    "clip_it/without_lora": CLIP_IT | {"adaptation": "none", "text_adaptation": "none"},
+    "clip_it/lora_vision_only": CLIP_IT | {"text_adaptation": "none"},
+    "clip_it/lora_text_only": CLIP_IT | {"adaptation": "none"},
+    "clip_it/full_fine_tuning": CLIP_IT | {"adaptation": "full"},
+    "clip_it/early_fusion": CLIP_IT | {"fusion": "early"},
+    "clip_it/direct_distillation": CLIP_IT | {"fusion": "direct"},
+    # The text classifier of equation 2 by itself (Figure 4, Table 6).
+    "text": TEXT | {"pairing": Pairing()},
+    "text/prompts": TEXT | {"pairing": Pairing(source="prompts")},
+    "text/terms": TEXT | {"pairing": Pairing(source="terms")},
+    # A CLIP as the classifier (Table 2).
+    "vision": {"adaptation": "none"},
+    "zero_shot": {"adaptation": "none", "contrastive": Contrastive()},
+    "zero_shot/embeddings": {
+        "adaptation": "none", "contrastive": Contrastive(averaging="embeddings"),
+    },
+    "contrastive": {"adaptation": "lora", "contrastive": Contrastive()},
+    "contrastive/embeddings": {
+        "adaptation": "lora", "contrastive": Contrastive(averaging="embeddings"),
+    },
+    "contrastive/same_class_negatives": {
+        "adaptation": "lora", "contrastive": Contrastive(same_class_negatives=True),
+    },
+}  # fmt: skip
+
+
+def _lora_of_rank(text: str, profile: Profile) -> Fields:
+    """Another rank at the profile's scale alpha / rank."""
+    rank, scale = int(text), profile.lora.alpha / profile.lora.rank
+    alpha = max(1, round(scale * rank))
+    return {"lora": Lora(rank=rank, alpha=alpha, dropout=profile.lora.dropout)}
+
+
+# What a further part `/NAME_VALUE` of a setting's name changes.
+CHANGES: dict[str, Callable[[str, Profile], Fields]] = {
+    "lambda": lambda text, profile: {"distillation_weight": float(text)},
+    "report_rank": lambda text, profile: {"pairing": Pairing(rank=int(text))},
+    "word_dropout": lambda text, profile: {"word_dropout": int(text) / 100},
+    "lora_rank": _lora_of_rank,
+    "retriever": lambda text, profile: {"retriever": text},
+    "corpus": lambda text, profile: {"corpus": text},
+    "labels": lambda text, profile: {"labels_per_class": int(text)},
+    "label_noise": lambda text, profile: {"label_noise": int(text) / 100},
 }
+
+
+def fields_of(setting: str, profile: Profile) -> Fields:
+    """Fields of RunSpec that a setting fixes, its changes included.
+
+    Raises:
+        ClipItError: an unknown setting or change, or a value that cannot be read.
+    """
+    where = f"profile {profile.name}"
+    parts = setting.split("/")
+    base = next(
+        ("/".join(parts[:n]) for n in range(len(parts), 0, -1) if "/".join(parts[:n]) in SETTINGS),
+        None,
+    )
+    if base is None:
+        known(setting, SETTINGS, "setting", where)
+    assert base is not None
+    fields = dict(SETTINGS[base])
+    for part in setting[len(base) :].split("/")[1:]:
+        name = next((name for name in CHANGES if part.startswith(f"{name}_")), None)
+        if name is None:
+            choices = [*SETTINGS, *(f"{base}/{each}_VALUE" for each in CHANGES)]
+            known(setting, choices, "setting", where)
+        assert name is not None
+        try:
+            fields |= CHANGES[name](part.removeprefix(f"{name}_"), profile)
+        except ValueError as error:
+            raise ClipItError(
+                f"setting {setting!r}: cannot read {part!r}", where, f"Write {name}_VALUE"
+            ) from error
+    return fields
 
 
 def resolve(
@@ -28,37 +116,58 @@ def resolve(
     Raises:
         ClipItError: an unknown data set, backbone or setting; an encoder not trained yet.
     """
-    known(setting, SETTINGS, "setting", f"profile {bench.profile.name}")
-    vision.entry(backbone)
+    profile, protocol = bench.profile.tuned(dataset, setting)
+    own = fields_of(setting, profile) | changes
+    backbones.check(backbone)
+    if own.get("contrastive") is not None:
+        clip.entry(backbone)
+    fields = _everyones(bench, dataset, backbone, setting, seed) | own
+    adapted, pairing = own.get("adaptation") != "none", own.get("pairing")
+    if adapted or pairing is not None:
+        defaults: Fields = {"protocol": protocol}
+        if fields.get("fusion") != "text_only":
+            defaults["training"] = profile.training_settings(dataset)
+        if adapted or (pairing is not None and own.get("text_adaptation") is None):
+            defaults["lora"] = profile.lora
+        fields = defaults | fields
+    if fields.get("contrastive") is not None:
+        templates = {"templates": profile.templates}
+        fields["contrastive"] = fields["contrastive"].model_copy(update=templates)
+    if pairing is not None:
+        fields = {"distillation_weight": profile.distillation_weight} | fields
+    else:
+        fields["distillation_weight"] = None
+    if pairing is not None and pairing.reports != "none":
+        fields |= _texts(bench, dataset, fields)
+    return RunSpec(**fields)
+
+
+def _everyones(bench: Workbench, dataset: str, backbone: str, setting: str, seed: int) -> Fields:
+    """What every run states."""
     profile = bench.profile
-    protocol = PROTOCOLS[profile.protocol]
-    fields: dict[str, Any] = {
+    stand_in = profile.stand_in if backbone == backbones.STAND_IN else None
+    return {
         "dataset": dataset,
         "data_hash": bench.dataset(dataset).content_hash,
         "backbone": backbone,
-        "backbone_hash": vision.weights_hash(backbone, profile.pretraining),
+        "backbone_hash": backbones.weights_hash(backbone, profile.pretraining, stand_in),
         "pretraining": profile.pretraining,
+        "stand_in": stand_in,
         "setting": setting,
         "seed": seed,
-        "normalisation": protocol.normalisation,
+        "normalisation": PROTOCOLS[profile.protocol].normalisation,
         "probe": profile.probe,
     }
-    if SETTINGS[setting]["adaptation"] != "none":
-        fields |= {
-            "lora": profile.lora,
-            "training": profile.training_settings(dataset),
-            "protocol": protocol,
-        }
-    fields |= {"distillation_weight": profile.distillation_weight} | SETTINGS[setting] | changes
-    pairing = fields.get("pairing")
-    if pairing is None:
-        fields["distillation_weight"] = None
-    elif pairing.reports != "none":
-        fields |= {
-            "retriever": profile.retriever,
-            "retriever_hash": clip.weights_hash(profile),
-            "corpus": profile.data_settings(dataset).corpus,
-            "corpus_hash": bench.corpus(dataset).content_hash,
-            "text_stage": profile.text_stage,
-        }
-    return RunSpec(**fields)
+
+
+def _texts(bench: Workbench, dataset: str, fields: Fields) -> Fields:
+    """Where a run's texts come from."""
+    retriever = fields.get("retriever") or bench.profile.retriever
+    corpus = fields.get("corpus") or bench.profile.data_settings(dataset).corpus
+    return {
+        "retriever": retriever,
+        "retriever_hash": clip.weights_hash(bench.profile, retriever),
+        "corpus": corpus,
+        "corpus_hash": bench.named_corpus(corpus).content_hash,
+        "text_stage": bench.profile.text_stage,
+    }

@@ -17,6 +17,8 @@ from clipit_lib.encoders.tokens import TokenWindows, embed_windows
 class Targets(Protocol):
     """Text features to be distilled into the images of some training rows: [b, e]."""
 
+    def begin(self, epoch: int) -> None: ...
+
     def __call__(self, rows: Tensor, generator: torch.Generator) -> Tensor: ...
 
 
@@ -27,8 +29,25 @@ class FixedTargets:
     features: Float[Tensor, "m e"]
     report: Int[Tensor, " n"]
 
+    def begin(self, epoch: int) -> None:
+        """Nothing changes."""
+
     def __call__(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         return self.features[self.report[rows]].to(device())
+
+
+class RedrawnTargets:
+    """Features [epochs, m, e] that differ from epoch to epoch: words are dropped anew each time."""
+
+    def __init__(self, features: Float[Tensor, "epochs m e"], report: Int[Tensor, " n"]) -> None:
+        self.features, self.report = features, report
+        self.now = features[0]
+
+    def begin(self, epoch: int) -> None:
+        self.now = self.features[epoch]
+
+    def __call__(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        return self.now[self.report[rows]].to(device())
 
 
 @dataclass(frozen=True)
@@ -38,6 +57,9 @@ class MovingTargets:
     tower: nn.Module
     windows: TokenWindows
     report: Int[Tensor, " n"]
+
+    def begin(self, epoch: int) -> None:
+        """Its tower moves by itself."""
 
     def __call__(self, rows: Tensor, generator: torch.Generator) -> Tensor:
         distinct, back = self.report[rows].unique(return_inverse=True)

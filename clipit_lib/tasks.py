@@ -61,6 +61,10 @@ class ImageTask:
         self.targets, self.weight = targets, distillation_weight
         self.rows = len(train.rows)
 
+    def begin(self, epoch: int) -> None:
+        if self.targets is not None:
+            self.targets.begin(epoch)
+
     def loss(
         self, model: Callable[..., Any], rows: Tensor, generator: torch.Generator
     ) -> dict[str, Tensor]:
@@ -96,6 +100,9 @@ class FeatureTask:
     ) -> None:
         self.model, self.train, self.validation = head, train, validation
         self.rows = len(train[1])
+
+    def begin(self, epoch: int) -> None:
+        """Nothing changes from epoch to epoch."""
 
     def loss(
         self, model: Callable[..., Any], rows: Tensor, generator: torch.Generator

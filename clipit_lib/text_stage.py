@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from filelock import FileLock
 from jaxtyping import Float, Int
@@ -14,20 +16,27 @@ from torch import Tensor, nn
 
 from clipit_lib import lora, paths
 from clipit_lib.compute import device, seeded
-from clipit_lib.encoders.tokens import embed_texts
+from clipit_lib.data.contract import Split
+from clipit_lib.encoders.tokens import TokenWindows, embed_texts, embed_windows
 from clipit_lib.encoders.towers import ClipEncoder
 from clipit_lib.files import canonical_json, digest, written_beside
+from clipit_lib.labels import Labels
+from clipit_lib.paired_texts import PairedTexts, paired_texts
 from clipit_lib.report_task import ReportTask, TextClassifier
-from clipit_lib.reports.corpus import ReportCorpus
+from clipit_lib.reports.word_dropout import drop_from_all
 from clipit_lib.settings import RunSpec
 from clipit_lib.training import fit
+from clipit_lib.workbench import Workbench
 
 # The fields of a run that this stage depends on: runs that share them share its result.
 FIELDS = (
     "version", "dataset", "data_hash", "seed", "labels_per_class", "label_noise", "lora",
     "retriever", "retriever_hash", "corpus", "corpus_hash", "pairing", "text_stage",
+    "text_adaptation", "word_dropout",
 )  # fmt: skip
 PREFIX = "head."
+LEARNED: tuple[Split, ...] = ("train", "validation")
+STAGE_TWO = 1000  # more than any number of epochs of stage one
 
 
 @dataclass(frozen=True)
@@ -45,24 +54,38 @@ class TextFeatures:
     adapters: dict[str, Tensor]
 
 
+def of_run(
+    spec: RunSpec, bench: Workbench, labels: Labels, splits: tuple[Split, ...] = LEARNED
+) -> tuple[PairedTexts, TextFeatures]:
+    """The texts of a run (of `splits`, train and validation among them) and its stage one."""
+    assert spec.retriever is not None
+    dataset = bench.dataset(spec.dataset)
+    paired = paired_texts(spec, bench, splits)
+    position = np.searchsorted(dataset.indices("train"), labels.train)
+    train = torch.from_numpy(paired.chosen["train"][position]), labels.train_labels
+    validation = torch.from_numpy(paired.chosen["validation"]), labels.validation_labels
+    clip, classes = bench.retriever(spec.retriever), len(dataset.classes)
+    return paired, get_or_train(spec, clip, paired.texts, train, validation, classes)
+
+
 def get_or_train(
     spec: RunSpec,
     clip: ClipEncoder,
-    corpus: ReportCorpus,
+    texts: tuple[str, ...],
     train: tuple[Int[Tensor, " n"], Int[Tensor, " n"]],
     validation: tuple[Int[Tensor, " v"], Int[Tensor, " v"]],
     classes: int,
 ) -> TextFeatures:
-    """Fine-tuned features of all reports, from the cache or trained now.
+    """Fine-tuned features of all texts, from the cache or trained now.
 
     Args:
-        train: (paired report, label) of each training patch; validation likewise.
+        train: (paired text, label) of each training patch; validation likewise.
     """
     path = _path(spec)
     path.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{path}.lock"):
         if not path.exists():
-            result = _train(spec, clip, corpus, train, validation, classes)
+            result = _train(spec, clip, texts, train, validation, classes)
             with written_beside(path) as temporary:
                 head = {PREFIX + name: value for name, value in result.head.items()}
                 save_file({"features": result.features, **head, **result.adapters}, temporary)
@@ -75,7 +98,7 @@ def get_or_train(
 
 
 def _path(spec: RunSpec) -> Path:
-    asked = spec.model_dump(mode="json", include=set(FIELDS))
+    asked = spec.model_dump(mode="json", include=set(FIELDS), exclude_none=True)
     assert spec.protocol is not None
     asked["stage"] = spec.protocol.text_stage
     asked["double_softmax"] = spec.protocol.double_softmax
@@ -86,47 +109,79 @@ def _path(spec: RunSpec) -> Path:
 def _train(
     spec: RunSpec,
     clip: ClipEncoder,
-    corpus: ReportCorpus,
+    texts: tuple[str, ...],
     train: tuple[Tensor, Tensor],
     validation: tuple[Tensor, Tensor],
     classes: int,
 ) -> TextFeatures:
     settings, protocol = spec.text_stage, spec.protocol
-    assert settings is not None and protocol is not None and spec.lora is not None
-    windows = clip.tokenizer.windows(corpus.texts, settings.long_text)
+    assert settings is not None and protocol is not None
+    windows = clip.tokenizer.windows(texts, settings.long_text)
     if protocol.text_stage == "ignored":
-        return _untouched(spec, clip, corpus)
+        return _untouched(spec, clip, texts)
     with seeded(spec.seed):
-        tower = copy.deepcopy(clip.text_tower)
-        lora.inject(tower, clip.text_targets, spec.lora, protocol.lora_targets)
+        tower = _adapted(clip, spec)
         model = TextClassifier(tower, clip.width, classes)
     task = ReportTask(
         model,
         windows,
-        pair_counts(*train, len(corpus), classes),
-        pair_counts(*validation, len(corpus), classes),
+        pair_counts(*train, len(texts), classes),
+        pair_counts(*validation, len(texts), classes),
         "double_softmax" if protocol.double_softmax else "cross_entropy",
+        None if spec.word_dropout is None else lambda epoch: _dropped(spec, clip, texts, epoch),
     )
     fit(task, settings, spec.seed)
     model.to(device())
-    features = embed_texts(model.tower, clip.tokenizer, corpus.texts, settings.long_text)
+    features = embed_texts(model.tower, clip.tokenizer, texts, settings.long_text)
     head = {name: value.detach().cpu().clone() for name, value in model.head.state_dict().items()}
     return TextFeatures(features.float().clone(), head, lora.adapters(model.tower))
 
 
-def _untouched(spec: RunSpec, clip: ClipEncoder, corpus: ReportCorpus) -> TextFeatures:
+def _adapted(clip: ClipEncoder, spec: RunSpec) -> nn.Module:
+    """A copy of the text encoder: with fresh adapters, or frozen as it is."""
+    tower = copy.deepcopy(clip.text_tower)
+    if spec.text_adaptation == "none":
+        return tower.requires_grad_(False)
+    assert spec.lora is not None and spec.protocol is not None
+    lora.inject(tower, clip.text_targets, spec.lora, spec.protocol.lora_targets)
+    return tower
+
+
+def _dropped(spec: RunSpec, clip: ClipEncoder, texts: Sequence[str], epoch: int) -> TokenWindows:
+    """Windows of texts that have lost words, anew in each epoch."""
+    assert spec.word_dropout is not None and spec.text_stage is not None
+    left = drop_from_all(tuple(texts), spec.word_dropout, spec.seed, epoch)
+    return clip.tokenizer.windows(left, spec.text_stage.long_text)
+
+
+@torch.inference_mode()
+def dropped_features(
+    clip: ClipEncoder,
+    spec: RunSpec,
+    stage: TextFeatures,
+    paired: PairedTexts,
+    distinct: Int[np.ndarray, " m"],
+    epoch: int,
+) -> Float[Tensor, "m e"]:
+    """Features of the texts `distinct` after words were dropped anew for this epoch."""
+    tower = tuned_tower(clip, spec, stage).to(device()).eval()
+    # Other draws than those that stage one learned from.
+    windows = _dropped(spec, clip, paired.texts, STAGE_TWO + epoch)
+    parts = torch.from_numpy(distinct).split(64)
+    return torch.cat([embed_windows(tower, windows.select(part)).cpu() for part in parts]).clone()
+
+
+def _untouched(spec: RunSpec, clip: ClipEncoder, texts: tuple[str, ...]) -> TextFeatures:
     """The released code's way: the retriever's own features, and no head to pass on."""
     assert spec.text_stage is not None
-    features = embed_texts(clip.text_tower, clip.tokenizer, corpus.texts, spec.text_stage.long_text)
+    features = embed_texts(clip.text_tower, clip.tokenizer, texts, spec.text_stage.long_text)
     return TextFeatures(features.float().clone(), {}, {})
 
 
 def tuned_tower(clip: ClipEncoder, spec: RunSpec, stage: TextFeatures) -> nn.Module:
     """A copy of the text encoder with its adapters put back, ready to learn on."""
-    assert spec.lora is not None and spec.protocol is not None
-    tower = copy.deepcopy(clip.text_tower)
     with seeded(spec.seed):
-        lora.inject(tower, clip.text_targets, spec.lora, spec.protocol.lora_targets)
+        tower = _adapted(clip, spec)
     tower.load_state_dict(stage.adapters, strict=False)
     return tower
 

@@ -33,6 +33,10 @@ class Task(Protocol):
         """Its parameters that require a gradient are learned and kept."""
         ...
 
+    def begin(self, epoch: int) -> None:
+        """Called before each epoch, counted from 0."""
+        ...
+
     def loss(
         self, model: Callable[..., Any], rows: Tensor, generator: torch.Generator
     ) -> dict[str, Tensor]:
@@ -71,6 +75,7 @@ def fit(
     history: History = []
     for epoch in tqdm(range(settings.epochs), desc="train", unit="epoch", leave=False):
         train_mode(modules)
+        task.begin(epoch)
         order = torch.randperm(task.rows, generator=generator)
         seen: list[dict[str, float]] = []
         for step, rows in enumerate(order.tensor_split(steps), start=1):

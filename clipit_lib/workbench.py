@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import cached_property
-
 import numpy as np
 import pandas as pd
 
@@ -11,7 +9,7 @@ from clipit_lib import pairing
 from clipit_lib.compute import device
 from clipit_lib.data.contract import PatchDataset, Split
 from clipit_lib.data.registry import open_dataset
-from clipit_lib.encoders import clip, vision
+from clipit_lib.encoders import backbones, clip
 from clipit_lib.encoders.embeddings import image_embeddings, text_embeddings
 from clipit_lib.encoders.towers import ClipEncoder
 from clipit_lib.encoders.vision import VisionEncoder
@@ -27,6 +25,7 @@ class Workbench:
         self.profile = profile
         self._datasets: dict[str, PatchDataset] = {}
         self._corpora: dict[str, ReportCorpus] = {}
+        self._clips: dict[str, ClipEncoder] = {}
 
     def dataset(self, name: str) -> PatchDataset:
         if name not in self._datasets:
@@ -35,33 +34,53 @@ class Workbench:
 
     def corpus(self, dataset: str) -> ReportCorpus:
         """The reports that a data set is paired with."""
-        name = self.profile.data_settings(dataset).corpus
+        return self.named_corpus(self.profile.data_settings(dataset).corpus)
+
+    def named_corpus(self, name: str) -> ReportCorpus:
+        """A corpus of the profile by its own name."""
         known(name, self.profile.corpora, "corpus", f"profile {self.profile.name}")
         if name not in self._corpora:
             self._corpora[name] = open_corpus(name, self.profile.corpora[name])
         return self._corpora[name]
 
-    @cached_property
+    @property
     def clip(self) -> ClipEncoder:
         """The profile's retriever."""
-        return clip.load(self.profile)
+        return self.retriever(self.profile.retriever)
+
+    def retriever(self, name: str) -> ClipEncoder:
+        """A retriever by name, frozen."""
+        if name not in self._clips:
+            self._clips[name] = clip.load(self.profile, name)
+        return self._clips[name]
 
     def backbone(self, name: str, normalisation: str = "own") -> VisionEncoder:
         """A backbone with its own weights, loaded anew: training changes it."""
-        return vision.load(name, self.profile.pretraining, normalisation)
+        return backbones.load(name, self.profile.pretraining, self.profile.stand_in, normalisation)
 
-    def retriever_embeddings(self, dataset: str, split: Split) -> np.ndarray:
-        """The retriever's image embeddings [m, d] of one split."""
+    def retriever_embeddings(
+        self, dataset: str, split: Split, retriever: str | None = None
+    ) -> np.ndarray:
+        """A retriever's image embeddings [m, d] of one split."""
+        clip = self.retriever(retriever or self.profile.retriever)
         return image_embeddings(
-            self.clip.image_tower, self.clip.weights_hash, self.clip.transform,
-            self.dataset(dataset), split,
-        )  # fmt: skip
+            clip.image_tower, clip.weights_hash, clip.transform, self.dataset(dataset), split
+        )
 
-    def pairs(self, dataset: str, split: Split, k: int) -> pairing.Pairs:
-        """The k best reports of each patch of a split."""
+    def pairs(
+        self,
+        dataset: str,
+        split: Split,
+        k: int,
+        retriever: str | None = None,
+        corpus: str | None = None,
+    ) -> pairing.Pairs:
+        """The k best reports of each patch of a split; the profile's retriever and reports."""
         long_text = self.profile.text_stage.long_text
-        texts = text_embeddings(self.clip, self.corpus(dataset), long_text)
-        images = self.retriever_embeddings(dataset, split)
+        reports = self.corpus(dataset) if corpus is None else self.named_corpus(corpus)
+        clip = self.retriever(retriever or self.profile.retriever)
+        texts = text_embeddings(clip, reports, long_text)
+        images = self.retriever_embeddings(dataset, split, clip.name)
         return pairing.top_k(images, texts, k, device=device())
 
     def pairing_table(self, dataset: str, split: Split, k: int) -> pd.DataFrame:

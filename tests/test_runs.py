@@ -18,11 +18,20 @@ from clipit_lib.workbench import Workbench
 CELL = ("phantom-crc", "phantom_vit_s16")
 
 
+FURTHER = (
+    "clip_it/word_dropout_30", "clip_it/report_rank_2", "clip_it/lora_rank_2", "clip_it/lambda_3",
+    "clip_it/retriever_phantom_clip_noisy", "clip_it/random_reports/labels_5",
+    "lora_only/label_noise_30",
+)  # fmt: skip
+
+
 def spec(bench: Workbench, setting: str, seed: int = 0, **changes: object) -> RunSpec:
-    return specs.resolve(bench, *CELL, setting, seed, **changes)
+    by_clip = setting.split("/")[0] in ("zero_shot", "contrastive", "text", "vision")
+    backbone = bench.profile.retriever if by_clip else CELL[1]
+    return specs.resolve(bench, CELL[0], backbone, setting, seed, **changes)
 
 
-@pytest.mark.parametrize("setting", sorted(specs.SETTINGS))
+@pytest.mark.parametrize("setting", [*sorted(specs.SETTINGS), *FURTHER])
 def test_every_setting_runs_and_is_read_back(bench: Workbench, setting: str) -> None:
     run = runs.get_or_run(spec(bench, setting), bench)
     predictions = run.predictions()

@@ -7,10 +7,18 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
+from clipit_lib.archive import recomputed
+from clipit_lib.figures import gallery
 from clipit_lib.paths import repository
 
+TABLES = (
+    "table1", "table2", "pareto", "complementarity", "tsne", "ablations", "text_statistics",
+    "table6", "table7", "inference_cost", "survival", "map", "pairing_phantom-crc",
+)  # fmt: skip
+FIGURES = (*TABLES, "ablation_curves", "pareto_paper")
 NOTEBOOKS = sorted(p.stem for p in (repository() / "notebooks").glob("*.ipynb"))
 
 
@@ -29,7 +37,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("workflow")
     planned = shell(output, "./run_all.sh", "--profile", "smoke", "--dry-run")
     assert planned.returncode == 0, planned.stderr
-    assert "to do 12" in planned.stdout and "estimate" in planned.stdout
+    assert "to do 78" in planned.stdout and "estimate" in planned.stdout
     assert not (output / "results" / "smoke" / "tables").exists()
     done = shell(output, "./run_all.sh", "--profile", "smoke", "--jobs", "2")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -41,13 +49,40 @@ def test_every_notebook_ran_and_every_product_is_there(finished: Path) -> None:
     results = finished / "results" / "smoke"
     executed = {path.name.split("__")[0] for path in (results / "notebooks").glob("*.ipynb")}
     assert {name.removesuffix(".ipynb") for name in executed} == set(NOTEBOOKS)
-    for name in ("table1", "pairing_phantom-crc", "pairing_phantom-pcam"):
+    for name in TABLES:
         for path in (results / "tables" / f"{name}.csv", results / "tables" / f"{name}.md"):
             assert path.stat().st_size > 0
+    for name in FIGURES:
         for suffix in ("png", "svg"):
             assert (finished / "figures" / "smoke" / f"{name}.{suffix}").stat().st_size > 1000
-    keys = json.loads((results / "tables" / "table1.runs.json").read_text())
-    assert len(keys) == 12 and {p.name for p in (results / "runs").glob("[0-9a-f]*")} == set(keys)
+        assert gallery.meaning(name) is not None
+
+
+def test_every_run_is_cited_by_a_table_and_kept(finished: Path) -> None:
+    results = finished / "results" / "smoke"
+    cited = {
+        key
+        for path in (results / "tables").glob("*.runs.json")
+        if path.name != "survival.runs.json"  # kept in a folder of their own
+        for key in json.loads(path.read_text())
+    }
+    assert {path.name for path in (results / "runs").glob("[0-9a-f]*")} == cited
+    kept = pd.read_parquet(results / "predictions.parquet")
+    assert set(kept["run"]) == cited and len(cited) == 78
+
+
+def test_every_table_follows_from_the_kept_predictions(finished: Path) -> None:
+    results = finished / "results" / "smoke"
+    found = recomputed(results / "predictions.parquet").set_index("run")
+    checked = 0
+    for path in sorted((results / "tables").glob("*.csv")):
+        table = pd.read_csv(path)
+        if "run" in table and "balanced_accuracy" in table:
+            names = ["accuracy", "balanced_accuracy"]
+            again = found.loc[table["run"], names].reset_index(drop=True)
+            pd.testing.assert_frame_equal(again, table[names], atol=1e-4, rtol=0)
+            checked += 1
+    assert checked >= 9
 
 
 def test_a_second_run_changes_nothing(finished: Path) -> None:

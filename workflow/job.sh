@@ -1,12 +1,11 @@
 #!/usr/bin/env bash
-# One notebook of the workflow: its output goes to a log, one line about it to the terminal.
-# usage: job.sh NOTEBOOK OUTPUT LOG -p KEY VALUE ...
+# One job of the workflow: its output goes to a log, one line about it to the terminal.
+# usage: job.sh notebook|train NAME OUTPUT LOG -p KEY VALUE ...
 set -euo pipefail
 trap '' PIPE # a closed terminal is no reason to fail
 
-notebook=$1 output=$2 log=$3
-shift 3
-name=$(basename "$notebook" .ipynb)
+kind=$1 name=$2 output=$3 log=$4
+shift 4
 about="$name$(printf ' %s' "$@" | sed 's/-p \([^ ]*\) /\1=/g')"
 
 # Of several GPUs take the first that no other job holds; the lock ends with this job.
@@ -18,7 +17,7 @@ for gpu in ${CLIPIT_GPUS:-}; do
     fi
 done
 
-if python -m clipit_lib notebook "$name" --output "$output" "$@" > "$log" 2>&1; then
+if python -m clipit_lib "$kind" "$name" --output "$output" "$@" > "$log" 2>&1; then
     printf 'done    %s (%d s)\n' "$about" "$SECONDS" || true
 else
     failure="$about: $(tail -n 1 "$log") (log: $log)"

@@ -15,26 +15,30 @@ from clipit_lib.settings import Profile, known
 class ClipEntry:
     """One row of the registry: how to load a retriever and how to name its weights.
 
-    `caveat` is what a reader of any result that rests on it must know.
+    `caveat` is what a reader of any result that rests on it must know; `namesake` the paper's
+    model that it stands for, if any.
     """
 
     load: Callable[[Profile], ClipEncoder]
     weights_hash: Callable[[Profile], str]
     licence: str
     caveat: str
+    namesake: str | None = None
 
 
-def _load_phantom(profile: Profile) -> ClipEncoder:
-    from clipit_lib.encoders import open_clip_models
+def _phantom(name: str, namesake: str, caveat: str) -> ClipEntry:
+    def weights(profile: Profile) -> str:
+        return store.weights_hash(name, profile.pretraining)
 
-    assert profile.pretraining is not None
-    model = open_clip_models.build_phantom_clip(profile.pretraining.side)
-    model.load_state_dict(store.load("phantom_clip", profile.pretraining))
-    return open_clip_models.wrap("phantom_clip", model.eval(), _phantom_hash(profile))
+    def load_it(profile: Profile) -> ClipEncoder:
+        from clipit_lib.encoders import open_clip_models
 
+        assert profile.pretraining is not None
+        model = open_clip_models.build_phantom_clip(profile.pretraining.side)
+        model.load_state_dict(store.load(name, profile.pretraining))
+        return open_clip_models.wrap(name, model.eval(), weights(profile))
 
-def _phantom_hash(profile: Profile) -> str:
-    return store.weights_hash("phantom_clip", profile.pretraining)
+    return ClipEntry(load_it, weights, "this project's", caveat, namesake)
 
 
 def _load_stand_in(profile: Profile) -> ClipEncoder:
@@ -54,13 +58,17 @@ def _stand_in_hash(profile: Profile) -> str:
 
 
 PHANTOM_CAVEAT = "The retriever was trained on captions of the phantom's own pretraining patches."
+NOISY_CAVEAT = "The retriever was trained on phantom patches of which half have another's caption."
+GENERIC_CAVEAT = "The retriever was trained on drawings of coloured shapes and never saw a patch."
 STAND_IN_CAVEAT = (
     "The retriever is a stand-in, not a histology CLIP. It was trained with the class texts of 500 "
     "further patches a class, so its pairs carry label information that no other setting has seen: "
     "a gain of CLIP-IT here may come from those labels rather than from the reports."
 )
 CLIPS: dict[str, ClipEntry] = {
-    "phantom_clip": ClipEntry(_load_phantom, _phantom_hash, "this project's", PHANTOM_CAVEAT),
+    "phantom_clip": _phantom("phantom_clip", "CONCH", PHANTOM_CAVEAT),
+    "phantom_clip_noisy": _phantom("phantom_clip_noisy", "QUILTNet", NOISY_CAVEAT),
+    "phantom_clip_generic": _phantom("phantom_clip_generic", "CLIP", GENERIC_CAVEAT),
     "stand_in": ClipEntry(
         _load_stand_in, _stand_in_hash, "Apache-2.0 (both parts)", STAND_IN_CAVEAT
     ),
@@ -77,18 +85,18 @@ def entry(name: str) -> ClipEntry:
     return CLIPS[name]
 
 
-def weights_hash(profile: Profile) -> str:
-    """16 hexadecimal digits that name the weights of the profile's retriever."""
-    return entry(profile.retriever).weights_hash(profile)
+def weights_hash(profile: Profile, name: str | None = None) -> str:
+    """16 hexadecimal digits that name the weights of a retriever (by default the profile's)."""
+    return entry(name or profile.retriever).weights_hash(profile)
 
 
-def load(profile: Profile) -> ClipEncoder:
-    """Load the profile's retriever, frozen and in evaluation mode.
+def load(profile: Profile, name: str | None = None) -> ClipEncoder:
+    """Load a retriever (by default the profile's), frozen and in evaluation mode.
 
     Raises:
         ClipItError: unknown, not trained yet, or its packages are missing.
     """
-    encoder = entry(profile.retriever).load(profile)
+    encoder = entry(name or profile.retriever).load(profile)
     for tower in (encoder.image_tower, encoder.text_tower):
         tower.requires_grad_(False)
     return encoder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from clipit_lib.compute import device
+from clipit_lib.data.phantom.shapes import draw_shapes
 from clipit_lib.data.transforms import Transform, augment
 from clipit_lib.encoders import open_clip_models, vision
 from clipit_lib.encoders.store import State
@@ -20,14 +22,45 @@ from clipit_lib.reports.phantom import pretraining_pairs
 from clipit_lib.settings import PhantomPretraining
 
 History = dict[str, Any]
+Pairs = tuple[np.ndarray, list[str]]
+NOISE = 0.5
 
 
-def train_clip(settings: PhantomPretraining) -> tuple[State, History]:
-    """CLIP's symmetric contrastive loss on (patch, caption) pairs that no data set contains.
+def patches_with_captions(settings: PhantomPretraining) -> Pairs:
+    """What a histology CLIP learns from, in miniature."""
+    pixels, captions, _ = pretraining_pairs(settings.images, settings.side, settings.seed)
+    return pixels, captions
+
+
+def patches_with_noisy_captions(settings: PhantomPretraining) -> Pairs:
+    """The same patches; a share NOISE of them has the caption of another patch."""
+    pixels, captions = patches_with_captions(settings)
+    rng = np.random.default_rng([settings.seed, 3])
+    moved = rng.permutation(len(captions))[: round(NOISE * len(captions))]
+    noisy = list(captions)
+    for row, other in zip(moved, np.roll(moved, 1), strict=True):
+        noisy[row] = captions[other]
+    return pixels, noisy
+
+
+def shapes_with_captions(settings: PhantomPretraining) -> Pairs:
+    """Drawings that have nothing to do with tissue."""
+    return draw_shapes(settings.images, settings.side, settings.seed)
+
+
+CLIP_PAIRS: dict[str, Callable[[PhantomPretraining], Pairs]] = {
+    "phantom_clip": patches_with_captions,
+    "phantom_clip_noisy": patches_with_noisy_captions,
+    "phantom_clip_generic": shapes_with_captions,
+}
+
+
+def train_clip(name: str, settings: PhantomPretraining) -> tuple[State, History]:
+    """CLIP's symmetric contrastive loss on (image, caption) pairs that no data set contains.
 
     Returns the state dict of an open_clip model and the mean loss of each epoch.
     """
-    pixels, captions, _ = pretraining_pairs(settings.images, settings.side, settings.seed)
+    pixels, captions = CLIP_PAIRS[name](settings)
     torch.manual_seed(settings.seed)
     model = open_clip_models.build_phantom_clip(settings.side).to(device())
     words = open_clip_models.tokenizer(model.context_length).windows(captions, "truncate").ids
@@ -39,7 +72,7 @@ def train_clip(settings: PhantomPretraining) -> tuple[State, History]:
         text = F.normalize(model.encode_text(words[rows].to(device())), dim=-1)
         return supervised_contrastive(image, text, model.logit_scale.exp().clamp(max=100.0))
 
-    losses = _descend(model, loss, settings, settings.clip_epochs, "phantom_clip")
+    losses = _descend(model, loss, settings, settings.clip_epochs, name)
     return model.state_dict(), {"loss": losses}
 
 

@@ -29,8 +29,8 @@ def get_or_train(name: str, profile: Profile) -> dict[str, Any]:
         from clipit_lib.encoders import phantom_training
 
         assert settings is not None
-        if name == "phantom_clip":
-            return phantom_training.train_clip(settings)
+        if name in phantom_training.CLIP_PAIRS:
+            return phantom_training.train_clip(name, settings)
         return phantom_training.train_vision(name, settings)
 
     return store.get_or_train(name, settings, train)

@@ -17,6 +17,8 @@ from transformers import AutoModel, AutoTokenizer
 
 from clipit_lib.compute import device
 from clipit_lib.encoders import packages, vision
+from clipit_lib.encoders.image_tower import BACKBONE, TARGETS, ImageTower, part
+from clipit_lib.encoders.image_tower import build as build_image_tower
 from clipit_lib.encoders.store import State
 from clipit_lib.encoders.tokens import Tokenizer
 from clipit_lib.encoders.towers import ClipEncoder
@@ -24,21 +26,7 @@ from clipit_lib.losses import supervised_contrastive
 from clipit_lib.reports.descriptions import class_captions
 from clipit_lib.settings import StandInTraining
 
-BACKBONE = "efficientnet_lite2"
 TEXT_TARGETS = r"bert\.encoder\.layer\.\d+\..*\.(query|key|value|dense)"
-
-
-class ImageTower(nn.Module):
-    """[b, 3, s, s] to [b, width]."""
-
-    def __init__(self, backbone: nn.Module, width: int) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.projection = nn.Linear(int(backbone.num_features), width)  # type: ignore[arg-type]
-
-    def forward(self, images: Tensor) -> Tensor:
-        projected: Tensor = self.projection(self.backbone(images))
-        return projected
 
 
 class TextTower(nn.Module):
@@ -73,15 +61,15 @@ class Towers(nn.Module):
         self.log_scale = nn.Parameter(torch.tensor(2.66))  # ln(1 / 0.07), as CLIP starts
 
     def load_projections(self, state: State) -> None:
-        self.image.projection.load_state_dict(_part(state, "image."))
-        self.text.projection.load_state_dict(_part(state, "text."))
+        self.image.load_projection(state)
+        self.text.projection.load_state_dict(part(state, "text."))
 
 
 def build(settings: StandInTraining) -> Towers:
     """Both frozen towers with untrained projections."""
     model_folder = packages.folder(packages.MINILM) / "model"
     bert = AutoModel.from_pretrained(model_folder, local_files_only=True)
-    image = ImageTower(vision.load(BACKBONE, None).model, settings.width)
+    image = build_image_tower(settings.width)
     text = TextTower(bert, bert.config.hidden_size, bert.config.pad_token_id, settings.width)
     return Towers(image, text)
 
@@ -105,7 +93,7 @@ def wrap(towers: Towers, weights_hash: str, settings: StandInTraining) -> ClipEn
     transform = vision.transform(BACKBONE, None)
     return ClipEncoder(
         "stand_in", towers.image, towers.text, tokenizer(settings), transform, settings.width,
-        vision.POINTWISE_TARGETS, TEXT_TARGETS, weights_hash, stand_in=True,
+        TARGETS, TEXT_TARGETS, weights_hash, stand_in=True,
     )  # fmt: skip
 
 
@@ -162,7 +150,3 @@ def _image_states(backbone: nn.Module, pixels: np.ndarray) -> Tensor:
 def _text_states(tower: TextTower, words: Tokenizer, captions: list[list[str]]) -> Tensor:
     states = [tower.states(words.windows(each, "truncate").ids.to(device())) for each in captions]
     return torch.stack(states)
-
-
-def _part(state: State, prefix: str) -> State:
-    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}

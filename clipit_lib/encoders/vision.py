@@ -16,6 +16,7 @@ from clipit_lib.settings import PhantomPretraining, known
 HALF = (0.5, 0.5, 0.5)
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 OPENAI_CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+STATISTICS = {"imagenet": IMAGENET, "clip": OPENAI_CLIP}
 
 # Full matches of module names; timm fuses query, key and value into `attn.qkv`.
 VIT_TARGETS = r"blocks\.\d+\.(attn\.qkv|attn\.proj|mlp\.fc1|mlp\.fc2)"
@@ -106,9 +107,7 @@ def build(name: str, side: int | None) -> nn.Module:
 def transform(name: str, side: int | None, normalisation: str = "own") -> Transform:
     """Input transform of a backbone; `normalisation` other than `own` is a protocol switch."""
     row = entry(name)
-    mean, std = {"own": (row.mean, row.std), "imagenet": IMAGENET, "clip": OPENAI_CLIP}[
-        normalisation
-    ]
+    mean, std = STATISTICS.get(normalisation, (row.mean, row.std))
     return Transform(row.size or side or 224, mean, std)
 
 

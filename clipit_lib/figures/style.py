@@ -12,6 +12,7 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from clipit_lib import paths
+from clipit_lib.figures.names import label as label
 from clipit_lib.files import write_text, written_beside
 
 # Okabe and Ito; markers differ too, so that nothing rests on colour alone.
@@ -29,7 +30,9 @@ MARKERS = {
     "clip_it/architecture_only": "^",
     "clip_it/random_reports": "v",
 }
-LABELS = {"unimodal": "unimodal (probe)", "lora_only": "LoRA only", "clip_it": "CLIP-IT"}
+# For what is no setting: colours and markers of up to seven things, in this order.
+CYCLE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#6E6E6E")
+MARKER_CYCLE = ("o", "s", "D", "^", "v", "P", "X")
 STYLE: dict[Any, Any] = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -51,18 +54,12 @@ def styled() -> Iterator[None]:
         yield
 
 
-def label(setting: str) -> str:
-    return LABELS.get(setting, setting)
-
-
 def save(figure: Figure, profile: str, name: str, runs: Sequence[str] = ()) -> Path:
     """Write NAME.png, NAME.svg and the run keys behind them; return the png's path."""
     folder = paths.figures(profile)
     for suffix, metadata in ((".svg", {"Date": None}), (".png", {"Software": None})):
         with written_beside(folder / f"{name}{suffix}") as temporary, plt.rc_context(STYLE):
-            figure.savefig(
-                temporary, format=suffix[1:], bbox_inches="tight", metadata=metadata
-            )
+            figure.savefig(temporary, format=suffix[1:], bbox_inches="tight", metadata=metadata)
     write_text(folder / f"{name}.runs.json", json.dumps(sorted(runs), indent=1) + "\n")
     plt.close(figure)
     return folder / f"{name}.png"

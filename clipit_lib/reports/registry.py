@@ -10,7 +10,7 @@ import pandas as pd
 from clipit_lib import paths
 from clipit_lib.errors import ClipItError
 from clipit_lib.reports.corpus import ReportCorpus, cleaned_corpus
-from clipit_lib.settings import CorpusSettings, FileCorpus, PhantomCorpus
+from clipit_lib.settings import CorpusSettings, FileCorpus, PhantomCorpus, SyntheticCorpus
 
 TEXT_COLUMNS = ("text", "report", "report_text")
 ID_COLUMNS = ("id", "case_id", "patient_filename")
@@ -29,7 +29,24 @@ def open_corpus(name: str, settings: CorpusSettings) -> ReportCorpus:
         from clipit_lib.reports.phantom import report_corpus
 
         return report_corpus(settings, name)
+    if isinstance(settings, SyntheticCorpus):
+        return _open_synthetic(name, settings)
     return _open_file(name, settings)
+
+
+def _open_synthetic(name: str, settings: SyntheticCorpus) -> ReportCorpus:
+    if settings.path is None:
+        from clipit_lib.reports.synthetic_grammar import grammar_corpus
+
+        return grammar_corpus(settings, name)
+    written = FileCorpus(
+        source="file",
+        path=settings.path,
+        column="text",
+        organ=settings.organ,
+        licence=settings.licence,
+    )
+    return _open_file(name, written)
 
 
 def _open_file(name: str, settings: FileCorpus) -> ReportCorpus:

@@ -9,10 +9,12 @@ from clipit_lib.settings.data import (
     FolderData,
     PhantomCorpus,
     PhantomData,
+    SyntheticCorpus,
     ValidationSplit,
 )
 from clipit_lib.settings.method import (
     PROTOCOLS,
+    Contrastive,
     Descent,
     Lora,
     Pairing,
@@ -22,32 +24,59 @@ from clipit_lib.settings.method import (
     Training,
 )
 from clipit_lib.settings.pretraining import PhantomPretraining, StandInTraining
-from clipit_lib.settings.profile import Profile, known, load_profile, read_profile
+from clipit_lib.settings.profile import Profile, known, load_profile, read_profile, searched_path
 from clipit_lib.settings.run import RunSpec
+from clipit_lib.settings.search import (
+    Candidate,
+    Chosen,
+    FoundWith,
+    Search,
+    Searched,
+    SearchedSetting,
+    SearchSpace,
+    read_searched,
+)
+from clipit_lib.settings.study import Study
+from clipit_lib.settings.survival import FileSlides, PhantomSlides, SurvivalSettings
 
 __all__ = [
     "PROTOCOLS",
+    "Candidate",
+    "Chosen",
+    "Contrastive",
     "CorpusSettings",
     "Crc5Data",
     "DataSettings",
     "Descent",
     "FileCorpus",
+    "FileSlides",
     "FolderData",
+    "FoundWith",
     "Lora",
     "Pairing",
     "PhantomCorpus",
     "PhantomData",
     "PhantomPretraining",
+    "PhantomSlides",
     "Probe",
     "Profile",
     "Protocol",
     "RunSpec",
+    "Search",
+    "SearchSpace",
+    "Searched",
+    "SearchedSetting",
     "StandInTraining",
     "Strict",
+    "Study",
+    "SurvivalSettings",
+    "SyntheticCorpus",
     "TextStage",
     "Training",
     "ValidationSplit",
     "known",
     "load_profile",
     "read_profile",
+    "read_searched",
+    "searched_path",
 ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from clipit_lib.settings.base import Fraction, Positive, Strict
 
@@ -78,4 +78,28 @@ class FileCorpus(Strict):
     cleaning: tuple[str, ...] = ("control", "hyphenation", "spacing")
 
 
-CorpusSettings = Annotated[PhantomCorpus | FileCorpus, Field(discriminator="source")]
+class SyntheticCorpus(Strict):
+    """Reports written class by class: by a grammar, or by a language model beforehand.
+
+    `classes_of` names the classes that the grammar writes `per_class` reports of, those of a
+    phantom world or of crc5. `path` opens a csv of the command `synthesize` instead.
+    """
+
+    source: Literal["synthetic"]
+    classes_of: Literal["pcam", "bach", "crc", "crc5"] | None = None
+    per_class: Positive = 500
+    seed: int = 0
+    path: str | None = None
+    organ: str = "unknown"
+    licence: str = "not stated"
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> SyntheticCorpus:
+        if (self.classes_of is None) == (self.path is None):
+            raise ValueError("give either classes_of or path")
+        return self
+
+
+CorpusSettings = Annotated[
+    PhantomCorpus | FileCorpus | SyntheticCorpus, Field(discriminator="source")
+]

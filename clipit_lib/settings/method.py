@@ -76,7 +76,25 @@ class TextStage(Descent):
 
 
 class Pairing(Strict):
-    """Which report an image gets: the one of this `rank` by cosine similarity (1 is equation 1)."""
+    """Which text an image gets: the report of this `rank` by cosine similarity (1 is equation 1).
+
+    `source` replaces reports by the retriever's nearest class prompt, or by the histology terms
+    nearest to the image (Table 6).
+    """
 
     rank: Positive = 1
     reports: Literal["matched", "random", "none"] = "matched"
+    source: Literal["prompts", "terms"] | None = None
+
+
+class Contrastive(Strict):
+    """Prompt-based classification by a CLIP (Table 2, appendix E).
+
+    `same_class_negatives` treats other patches of the same class as negatives although their
+    prompt is the same, as the released code does.
+    """
+
+    templates: Literal["conch", "quiltnet"] = "conch"
+    averaging: Literal["similarities", "embeddings"] = "similarities"
+    temperature: float = 0.07
+    same_class_negatives: bool = False

@@ -6,8 +6,16 @@ from typing import Literal
 
 from clipit_lib.files import canonical_json, digest
 from clipit_lib.settings.base import Fraction, Positive, Strict
-from clipit_lib.settings.method import Lora, Pairing, Probe, Protocol, TextStage, Training
-from clipit_lib.settings.pretraining import PhantomPretraining
+from clipit_lib.settings.method import (
+    Contrastive,
+    Lora,
+    Pairing,
+    Probe,
+    Protocol,
+    TextStage,
+    Training,
+)
+from clipit_lib.settings.pretraining import PhantomPretraining, StandInTraining
 
 
 class RunSpec(Strict):
@@ -39,6 +47,17 @@ class RunSpec(Strict):
     pairing: Pairing | None = None
     text_stage: TextStage | None = None
     distillation_weight: float | None = None
+    # Fields added since; None means: as in the paper, or not used.
+    stand_in: StandInTraining | None = None
+    fusion: Literal["early", "direct", "text_only"] | None = None
+    text_adaptation: Literal["none"] | None = None
+    word_dropout: Fraction | None = None
+    contrastive: Contrastive | None = None
+
+    @property
+    def text_only(self) -> bool:
+        """Whether the run is the text classifier of stage one, which sees no image."""
+        return self.fusion == "text_only"
 
     @property
     def key(self) -> str:

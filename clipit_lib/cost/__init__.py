@@ -1,0 +1,1 @@
+"""What a classifier costs once it is deployed: operations, parameters and time."""

@@ -1,0 +1,89 @@
+"""Tables, words and the gallery of a study, from simulated runs whose answer is known."""
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from clipit_lib import paths
+from clipit_lib.comparison import Comparison, compare, comparison_table, comparison_words
+from clipit_lib.figures import gallery
+from clipit_lib.paper import further
+from clipit_lib.paths import repository
+from clipit_lib.runs import StoredRun
+from clipit_lib.settings import RunSpec
+
+CHANCES = {"clip_it": 0.8, "clip_it/early_fusion": 0.95, "lora_only": 0.55}
+
+
+class Run(StoredRun):
+    """A stored run whose test answers are simulated: right with a known chance."""
+
+    def predictions(self, split: str = "test") -> pd.DataFrame:
+        right = CHANCES[self.spec.setting]
+        rng = np.random.default_rng([self.spec.seed, round(1000 * right)])
+        labels = np.arange(400) % 2
+        answer = np.where(rng.random(400) < right, labels, 1 - labels)
+        frame = pd.DataFrame({"sample": np.arange(400).astype(str), "group": "", "label": labels})
+        return frame.assign(logit_0=1.0 - answer, logit_1=answer * 1.0)
+
+
+def simulated(setting: str, seed: int) -> Run:
+    spec = RunSpec.model_construct(dataset="d", backbone="b", setting=setting, seed=seed)
+    return Run(Path(f"{setting.replace('/', '_')}{seed}"), spec)
+
+
+@pytest.fixture
+def found() -> Comparison:
+    stored = [simulated(name, seed) for name in CHANCES for seed in (0, 1, 2)]
+    return compare(stored, "clip_it", 300)
+
+
+def test_differences_are_those_of_the_means_and_their_signs_are_said(found: Comparison) -> None:
+    means = found.runs.groupby("setting")["balanced_accuracy"].mean()
+    gains = found.gains.set_index("second")["gain"]
+    for setting in ("clip_it/early_fusion", "lora_only"):
+        assert gains[setting] == pytest.approx(means[setting] - means["clip_it"])
+    words = comparison_words(found)
+    above, below = words.split("below zero:")
+    assert "interval above zero: early fusion +" in above and "LoRA only -" in below
+    assert len(found.keys) == 9
+
+
+def test_the_table_has_one_row_a_setting_and_none_for_the_reference(found: Comparison) -> None:
+    table = comparison_table(found).set_index("setting")["over CLIP-IT"]
+    assert table["CLIP-IT"] == "" and table["early fusion"].startswith("+")
+    assert len(table) == 3
+    assert len(comparison_table(found.only(["lora_only"]))) == 2
+
+
+def test_every_committed_figure_has_its_line_in_the_gallery() -> None:
+    pictures = sorted((repository() / "figures").glob("*/*.png"))
+    assert pictures
+    assert [p.name for p in pictures if gallery.meaning(p.stem) is None] == []
+    text = (repository() / "figures" / "README.md").read_text(encoding="utf-8")
+    assert [p.name for p in pictures if f"({p.parent.name}/{p.name})" not in text] == []
+
+
+def test_the_gallery_shows_what_is_there(tmp_path, monkeypatch) -> None:
+    monkeypatch.setenv("CLIPIT_OUTPUT", str(tmp_path))
+    for name in ("table7", "table1", "pairing_x"):
+        path = paths.figures("demo") / f"{name}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    lines = gallery.write().read_text().splitlines()
+    shown = [line for line in lines if line.startswith("![")]
+    assert [line.split("(")[-1] for line in shown] == [
+        "demo/table1.png)", "demo/table7.png)", "demo/pairing_x.png)",
+    ]  # fmt: skip
+
+
+def test_the_papers_further_numbers() -> None:
+    table = further.table2().pivot(index=["dataset", "backbone"], columns="setting", values="mean")
+    wins = (table["clip_it"] > table["contrastive"]).sum()
+    assert len(table) == 6 and wins == 4
+    seven = further.table7().pivot(index="backbone", columns="setting", values="accuracy")
+    assert (seven["tcga_conch"] - seven["tcga_clip"]).round(2).tolist() == [1.97, 0.56, 1.11, 1.28]
+    assert further.figure5().set_index("setting").loc["clip_it", "accuracy"] == 95.49
+    assert further.table6().query("dataset == 'BACH'")["accuracy"].tolist() == [55.5, 36.26, 43.06]

@@ -1,0 +1,195 @@
+"""Which runs a profile asks for, how settings are named, and how words say it."""
+
+import pytest
+
+from clipit_lib import paths, specs, studies
+from clipit_lib.effect_map import axes_of, map_table
+from clipit_lib.errors import ClipItError
+from clipit_lib.figures.names import label
+from clipit_lib.knobs import knobs
+from clipit_lib.runs import StoredRun
+from clipit_lib.settings import Profile, Study, load_profile
+from clipit_lib.train import main as train_main
+from clipit_lib.train import train
+from clipit_lib.workbench import Workbench
+
+CELL = ("phantom-pcam", "phantom_vit_s16")
+
+
+def counted(profile: Profile) -> dict[str, int]:
+    """Runs of each study by the profile alone: cells x settings x seeds."""
+    counts = {}
+    for name in studies.STUDIES:
+        if studies.asked(profile, name):
+            cells = studies.cells(profile, name)
+            counts[name] = sum(len(settings) * len(seeds) for *_, settings, seeds in cells)
+    return counts
+
+
+@pytest.mark.parametrize("name", sorted(p.stem for p in paths.profiles().glob("*.yaml")))
+def test_every_profile_says_how_many_trainings_it_needs(name: str) -> None:
+    profile = load_profile(name)
+    counts = counted(profile)
+    whole = {
+        (dataset, backbone, setting, seed)
+        for study in counts
+        for dataset, backbone, settings, seeds in studies.cells(profile, study)
+        for setting in settings
+        for seed in seeds
+    }
+    for *_, setting, _ in whole:
+        specs.fields_of(setting, profile)  # raises for a name that means nothing
+    print(f"{name}: {counts}, together {len(whole)} different runs")
+    assert counts["table1"] == (
+        len(profile.data) * len(profile.backbones) * len(profile.settings) * len(profile.seeds)
+    )
+    assert max(counts.values()) <= len(whole) < sum(counts.values())
+
+
+def test_studies_share_runs(bench: Workbench) -> None:
+    every = [spec.key for spec in studies.every_run(bench)]
+    each = [
+        spec.key
+        for name in studies.STUDIES
+        if studies.asked(bench.profile, name)
+        for spec in studies.runs_of(bench, name)
+    ]
+    assert len(every) == len(set(every)) == len(set(each)) < len(each)
+
+
+def test_a_study_not_asked_for_is_said(bench: Workbench) -> None:
+    lean = Workbench(bench.profile.model_copy(update={"studies": {}}))
+    with pytest.raises(ClipItError, match=r"no study 'map'.*Add `map: \{\}`"):
+        studies.runs_of(lean, "map")
+    assert studies.runs_of(lean, "table1")
+
+
+def test_a_study_may_choose_its_own_cells(bench: Workbench) -> None:
+    study = Study(datasets=("phantom-crc",), settings=("unimodal", "clip_it/lambda_3"), seeds=(7,))
+    own = Workbench(bench.profile.model_copy(update={"studies": {"ablations": study}}))
+    found = [(s.dataset, s.setting, s.seed) for s in studies.runs_of(own, "ablations")]
+    assert found == [("phantom-crc", "unimodal", 7), ("phantom-crc", "clip_it/lambda_3", 7)]
+
+
+def test_changes_reach_the_specification(bench: Workbench) -> None:
+    def spec(setting: str):
+        return specs.resolve(bench, *CELL, setting, 0)
+
+    assert spec("clip_it/lambda_0.3").distillation_weight == 0.3
+    assert spec("clip_it/report_rank_4").pairing.rank == 4
+    assert spec("clip_it/word_dropout_30").word_dropout == 0.3
+    rank = spec("clip_it/lora_rank_16").lora
+    own = bench.profile.lora
+    assert rank.rank == 16 and rank.alpha / 16 == own.alpha / own.rank
+    other = spec("clip_it/retriever_phantom_clip_noisy")
+    assert other.retriever == "phantom_clip_noisy"
+    assert other.retriever_hash != spec("clip_it").retriever_hash
+    written = spec("clip_it/corpus_synthetic-pcam")
+    assert written.corpus == "synthetic-pcam" and written.corpus_hash != spec("clip_it").corpus_hash
+    both = spec("clip_it/random_reports/labels_5")
+    assert both.labels_per_class == 5 and both.pairing.reports == "random"
+    assert spec("lora_only/label_noise_30").label_noise == 0.3
+
+
+def test_only_what_a_setting_uses_is_in_its_key(bench: Workbench) -> None:
+    without = specs.resolve(bench, *CELL, "clip_it/without_lora", 0)
+    assert without.lora is None and without.training is not None
+    assert specs.resolve(bench, *CELL, "clip_it/lora_text_only", 0).lora is not None
+    text = specs.resolve(bench, CELL[0], "phantom_clip", "text", 0)
+    assert text.training is None and text.distillation_weight is None
+    shot = specs.resolve(bench, CELL[0], "phantom_clip", "zero_shot", 0)
+    assert (shot.lora, shot.training, shot.retriever) == (None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("clip_itt", "unknown setting 'clip_itt'"),
+        ("clip_it/labmda_3", "unknown setting 'clip_it/labmda_3'"),
+        ("clip_it/lambda_much", "cannot read 'lambda_much'"),
+    ],
+)
+def test_a_setting_that_means_nothing_is_said(bench: Workbench, setting: str, said: str) -> None:
+    with pytest.raises(ClipItError, match=said):
+        specs.resolve(bench, *CELL, setting, 0)
+
+
+def test_a_contrastive_run_needs_a_clip(bench: Workbench) -> None:
+    with pytest.raises(ClipItError, match="unknown retriever 'phantom_vit_s16'"):
+        specs.resolve(bench, *CELL, "contrastive", 0)
+
+
+def test_settings_in_words() -> None:
+    assert label("clip_it/word_dropout_30") == "30% of the words dropped"
+    assert label("lora_only/labels_5") == "LoRA only, 5 labels a class"
+    assert label("clip_it/random_reports/label_noise_10").startswith("random reports, 10%")
+    assert label("something") == "something"
+
+
+def test_train_runs_one_seed_and_lists_its_runs(bench: Workbench, tmp_path, capsys) -> None:
+    output = tmp_path / "keys.txt"
+    train_main(["table6", "--output", str(output), "-p", "profile", "smoke", "-p", "seed", "1"])
+    keys = output.read_text().split()
+    wanted = [s.key for s in studies.runs_of(bench, "table6") if s.seed == 1]
+    assert (
+        keys == wanted and "3 of 3: phantom-pcam phantom_clip text/terms" in capsys.readouterr().out
+    )
+    with pytest.raises(ClipItError, match="no run has seed 9"):
+        train("smoke", "table6", 9)
+
+
+class Answered(StoredRun):
+    """A run whose every test answer is known."""
+
+    def predictions(self, split: str = "test"):
+        import numpy as np
+
+        from clipit_lib.evaluation import predictions_frame
+
+        rng = np.random.default_rng(self.spec.seed)
+        labels = np.arange(200) % 2
+        share = {"clip_it": 0.9, "lora_only": 0.8}.get(self.spec.setting.split("/")[0], 0.8)
+        if self.spec.setting == "clip_it/labels_5":
+            share = 0.6
+        right = rng.permutation(200) < round(200 * share)
+        answer = np.where(right, labels, 1 - labels)
+        ids = [str(k) for k in range(200)]
+        return predictions_frame(ids, [""] * 200, labels, np.eye(2)[answer], split)
+
+
+def test_the_map_shows_the_gain_at_each_point(bench: Workbench) -> None:
+    names = (
+        "lora_only", "clip_it/random_reports", "clip_it", "lora_only/labels_5",
+        "clip_it/random_reports/labels_5", "clip_it/labels_5", "clip_it/lambda_3",
+        "clip_it/random_reports/lambda_3", "clip_it/retriever_phantom_clip_noisy",
+    )  # fmt: skip
+    stored = [
+        Answered(paths.runs("x"), specs.resolve(bench, *CELL, name, seed))
+        for name in names
+        for seed in (0, 1)
+    ]
+    axes = axes_of(stored, bench.profile)
+    assert {axis.title: list(axis.points) for axis in axes} == {
+        "labels a class": ["5", "all"],
+        "retriever": ["phantom_clip", "phantom_clip_noisy"],
+        "λ": ["1", "3"],
+    }
+    table = map_table(stored, axes, 50).set_index(["axis", "point", "control"])
+    assert table.loc[("labels a class", "all", "lora_only"), "gain"] == pytest.approx(10, abs=1e-6)
+    few = table.loc[("labels a class", "5", "clip_it/random_reports")]
+    assert few["first"] == "clip_it/random_reports/labels_5"
+    strong = table.loc[("λ", "3", "lora_only")]
+    assert strong["first"] == "lora_only" and strong["second"] == "clip_it/lambda_3"
+    weak = table.loc[("retriever", "phantom_clip_noisy", "clip_it/random_reports")]
+    assert weak["first"] == "clip_it/random_reports"
+
+
+def test_knobs_are_in_order_and_hold_the_profiles_own_point(bench: Workbench) -> None:
+    import pandas as pd
+
+    names = ["clip_it", "clip_it/lambda_10", "clip_it/lambda_0.3", "clip_it/report_rank_2",
+             "clip_it/random_reports"]  # fmt: skip
+    curves = {c.title: c.points for c in knobs(pd.DataFrame({"setting": names}), bench.profile)}
+    assert list(curves["λ"]) == ["0.3", "1", "10"]
+    assert list(curves["rank of the paired report"]) == ["1", "2", "random"]
+    assert "LoRA rank" not in curves

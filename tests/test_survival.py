@@ -1,0 +1,284 @@
+"""The survival models, their training by folds, the run store and what is made of it."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from clipit_lib import paths
+from clipit_lib.errors import ClipItError
+from clipit_lib.settings import FileSlides
+from clipit_lib.survival import results, runs, text, words
+from clipit_lib.survival.bags import Bag, write_bag
+from clipit_lib.survival.cohort import Cohort
+from clipit_lib.survival.metrics import cox_loss
+from clipit_lib.survival.model import AttentionMil, ClipItSurvival, Unimodal
+from clipit_lib.survival.opening import open_cohort
+from clipit_lib.survival.runs import SETTINGS
+from clipit_lib.survival.training import FoldTask, PaddedSlides, TextTargets, split_rows
+from clipit_lib.workbench import Workbench
+
+
+def some(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def test_gated_attention_by_hand() -> None:
+    model = AttentionMil(4, 3, 0.0).eval()
+    bag = some(5, 4).double().numpy()
+    weights = {name: value.double().numpy() for name, value in model.state_dict().items()}
+    hidden = np.maximum(bag @ weights["hidden.0.weight"].T + weights["hidden.0.bias"], 0)
+    content = np.tanh(hidden @ weights["content.weight"].T + weights["content.bias"])
+    gate = 1 / (1 + np.exp(-(hidden @ weights["gate.weight"].T + weights["gate.bias"])))
+    score = np.exp((content * gate) @ weights["score.weight"][0])
+    expected = weights["cox.weight"][0] @ ((score / score.sum()) @ hidden)
+    risk, attention = model(torch.tensor(bag).float()[None], torch.ones(1, 5, dtype=torch.bool))
+    np.testing.assert_allclose(attention[0].detach(), score / score.sum(), rtol=1e-4)
+    assert risk.item() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("model", [Unimodal(4, 8, 0.25), ClipItSurvival(4, 6, 8, 0.25)])
+def test_risk_knows_neither_order_nor_padding(model: torch.nn.Module) -> None:
+    model.eval()
+    bag, mask = some(1, 5, 4), torch.ones(1, 5, dtype=torch.bool)
+    risk = model(bag, mask).log_risk
+    shuffled = model(bag[:, [3, 1, 4, 0, 2]], mask).log_risk
+    longer = torch.cat([bag, 100 * some(1, 3, 4)], dim=1)
+    padded = model(longer, torch.cat([mask, torch.zeros(1, 3, dtype=torch.bool)], dim=1))
+    torch.testing.assert_close(shuffled, risk)
+    torch.testing.assert_close(padded.log_risk, risk)
+    assert padded.attention[0, 5:].eq(0).all()
+
+
+def test_clip_it_starts_as_the_average_of_its_branches() -> None:
+    model = ClipItSurvival(4, 6, 8, 0.0).eval()
+    bag, mask = some(2, 5, 4), torch.ones(2, 5, dtype=torch.bool)
+    out = model(bag, mask)
+    distilled = torch.nn.functional.normalize(model.distillation(bag), dim=-1)
+    expected = (model.visual(bag, mask)[0] + model.text(distilled, mask)[0]) / 2
+    torch.testing.assert_close(out.log_risk, expected)
+    torch.testing.assert_close(out.distilled, model.distillation(bag))
+
+
+def synthetic(signal: float, slides: int = 120) -> Cohort:
+    """Slides of which a third of the patches shows the hazard in one feature."""
+    rng = np.random.default_rng(0)
+    hazard = rng.standard_normal(slides)
+    bags = []
+    for each in hazard:
+        features = rng.standard_normal((6, 5))
+        features[:2, 0] += signal * each
+        features[:2, 1] += 3.0
+        bags.append(Bag(features.astype(np.float32), rng.random((6, 4)).astype(np.float32)))
+    clinical = pd.DataFrame({
+        "slide": [str(n) for n in range(slides)], "time": rng.exponential(np.exp(-2 * hazard)),
+        "event": rng.random(slides) < 0.7, "fold": np.arange(slides) % 5 + 1,
+    })  # fmt: skip
+    return Cohort(clinical, tuple(bags), f"synthetic-{signal}")
+
+
+def test_loss_is_cox_plus_lambda_times_the_mean_distance_over_real_patches() -> None:
+    cohort = synthetic(1.0, 10)
+    first = Bag(cohort.bags[0].features[:3])
+    cohort = replace(cohort, bags=(first, *cohort.bags[1:]))
+    slides, rows = PaddedSlides.of(cohort), torch.arange(10)
+    texts, report = some(7, 4), torch.randint(7, (10, 6), generator=torch.Generator())
+    model = ClipItSurvival(5, 4, 8, 0.0).eval()
+    everything = np.arange(10)
+    task = FoldTask(model, slides, everything, everything, TextTargets(texts, report), 0.5)
+    parts = task.loss(model, rows, torch.Generator())
+    out = model(slides.patches, slides.mask)
+    distances = [
+        1 - torch.cosine_similarity(out.distilled[i, k], texts[report[i, k]], dim=0)
+        for i in range(10)
+        for k in range(3 if i == 0 else 6)
+    ]
+    assert len(distances) == 57
+    torch.testing.assert_close(parts["distillation"], 0.5 * torch.stack(distances).mean())
+    torch.testing.assert_close(parts["cox"], cox_loss(out.log_risk, slides.time, slides.event))
+    assert set(FoldTask(model, slides, everything, everything, None, 0.0).loss(
+        model, rows, torch.Generator()
+    )) == {"cox"}  # fmt: skip
+
+
+def test_folds_never_meet_and_settings_share_them() -> None:
+    cohort = synthetic(1.0)
+    held_out = []
+    for fold in cohort.folds:
+        train, validation, held = split_rows(cohort, fold, 0.2, seed=3)
+        assert sorted([*train, *validation, *held]) == list(range(len(cohort)))
+        assert set(cohort.clinical["fold"].iloc[held]) == {fold}
+        assert len(validation) == pytest.approx(0.2 * 96, abs=1.5)
+        assert cohort.clinical["event"].iloc[validation].any()
+        held_out += [*held]
+        again = split_rows(cohort, fold, 0.2, seed=3)
+        assert all((a == b).all() for a, b in zip(again, (train, validation, held), strict=True))
+    assert sorted(held_out) == list(range(len(cohort)))
+
+
+def spec(cohort: Cohort, setting: str = "unimodal", epochs: int = 6) -> runs.SurvivalSpec:
+    training = runs.SlideTraining(epochs=epochs, learning_rate=1e-2)
+    width = None if setting == "unimodal" else 4
+    return runs.SurvivalSpec(
+        setting=setting, seed=0, cohort_hash=cohort.content_hash, folds=5, hidden=16, dropout=0.1,
+        training=training, validation=0.2, text_width=width,
+    )  # fmt: skip
+
+
+def test_it_learns_a_planted_hazard_and_finds_none_where_there_is_none(bench: Workbench) -> None:
+    cohort = synthetic(signal=2.0)
+    predictions, history = runs.perform(spec(cohort, "clip_it/architecture_only"), bench, cohort)
+    assert results.fold_metrics(predictions)["c_index"].mean() > 0.7
+    assert set(history["fold"]) == {1, 2, 3, 4, 5} and "distillation" not in history
+    nothing = synthetic(signal=0.0)
+    predictions, _ = runs.perform(spec(nothing), bench, nothing)
+    assert results.fold_metrics(predictions)["c_index"].mean() == pytest.approx(0.5, abs=0.12)
+
+
+@pytest.fixture(scope="module")
+def cohort(bench: Workbench) -> Cohort:
+    return open_cohort(bench.profile)
+
+
+@pytest.fixture(scope="module")
+def stored(bench: Workbench, cohort: Cohort) -> list[runs.SurvivalRun]:
+    seeds = bench.profile.survival.seeds  # type: ignore[union-attr]
+    specs = [runs.resolve(bench, cohort, s, seed) for seed in seeds for s in SETTINGS]
+    return [runs.get_or_run(each, bench, cohort) for each in specs]
+
+
+def test_phantom_slides_are_kept_and_read_back(bench: Workbench, cohort: Cohort) -> None:
+    settings = bench.profile.survival
+    assert settings is not None and cohort.planted is not None
+    assert len(cohort) == settings.slides.slides and cohort.folds == [1, 2, 3, 4, 5]
+    assert {len(bag.features) for bag in cohort.bags} == {settings.slides.patches}
+    assert cohort.bags[0].retriever.shape[1] == bench.clip.width
+    again = open_cohort(bench.profile)
+    assert again.content_hash == cohort.content_hash and "phantom" in again.limits.lower()
+
+
+def test_slides_of_the_user_are_read_below_the_data_folder(
+    bench: Workbench, cohort: Cohort, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for slide, bag in zip(cohort.clinical["slide"], cohort.bags, strict=True):
+        write_bag(tmp_path / "mbc" / f"{slide}.safetensors", bag)
+    table = cohort.clinical.assign(event=cohort.clinical["event"].astype(int))
+    table.to_csv(tmp_path / "clinical.csv", index=False)
+    monkeypatch.setenv("CLIPIT_DATA", str(tmp_path))
+    slides = FileSlides(source="files", bags="mbc", clinical="clinical.csv", licence="ours")
+    survival = bench.profile.survival.model_copy(update={"slides": slides})  # type: ignore[union-attr]
+    opened = open_cohort(bench.profile.model_copy(update={"survival": survival}))
+    assert opened.content_hash == cohort.content_hash
+    assert opened.planted is None and "ours" in opened.limits
+
+
+def test_patches_are_paired_with_the_most_similar_report(bench: Workbench, cohort: Cohort) -> None:
+    reports, texts = text.pairs(bench, cohort)
+    targets = text.text_targets(bench, cohort)
+    unit = texts / np.linalg.norm(texts, axis=1, keepdims=True)
+    for slide in (0, len(cohort) - 1):
+        similarity = cohort.bags[slide].retriever @ unit.T
+        chosen = similarity[np.arange(len(similarity)), reports[slide]]
+        # Untrained encoders give nearly equal similarities: compare values, not indices.
+        np.testing.assert_allclose(chosen, similarity.max(axis=1), rtol=1e-5)
+        mask = torch.ones(1, len(similarity), dtype=torch.bool)
+        found = targets.of(torch.tensor([slide]), mask).cpu()
+        np.testing.assert_array_equal(found, texts[reports[slide]])
+
+
+def test_every_slide_is_predicted_once_and_image_only(
+    cohort: Cohort, stored: list[runs.SurvivalRun]
+) -> None:
+    for run in stored:
+        predictions = run.predictions()
+        assert predictions["slide"].tolist() == cohort.clinical["slide"].tolist()
+        assert predictions["log_risk"].notna().all() and predictions["event"].dtype == bool
+        assert ("distillation" in run.history()) == (run.spec.setting == "clip_it")
+        assert run.done()["key"] == run.key == run.spec.key
+
+
+def test_a_stored_run_is_read_and_an_interrupted_one_is_repeated(
+    bench: Workbench, cohort: Cohort, stored: list[runs.SurvivalRun],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    before = stored[2].predictions()
+    assert stored[2].folder.parent == paths.results("smoke") / "survival_runs"
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "perform", lambda *_: pytest.fail("it was run again"))
+        runs.get_or_run(stored[2].spec, bench, cohort)
+    (stored[2].folder / runs.DONE).unlink()
+    again = runs.get_or_run(stored[2].spec, bench, cohort)
+    pd.testing.assert_frame_equal(again.predictions(), before)  # the same to the last digit
+
+
+def test_a_key_follows_all_that_can_change_a_run_and_nothing_else(
+    bench: Workbench, cohort: Cohort
+) -> None:
+    def key(setting: str = "clip_it", seed: int = 0, **changes: object) -> str:
+        survival = bench.profile.survival.model_copy(update=changes)  # type: ignore[union-attr]
+        profile = bench.profile.model_copy(update={"survival": survival})
+        return runs.resolve(Workbench(profile), cohort, setting, seed).key
+
+    keys = [
+        key(), key(seed=1), key(hidden=17), key(distillation_weight=0.5), key("unimodal"),
+        key("clip_it/architecture_only"), key(corpus="phantom-colon"),
+    ]  # fmt: skip
+    assert len(set(keys)) == len(keys)
+    for setting in ("unimodal", "clip_it/architecture_only"):  # neither reads a report
+        assert key(setting, corpus="phantom-colon", distillation_weight=0.5) == key(setting)
+    other = replace(cohort, content_hash="other")
+    assert runs.resolve(bench, other, "unimodal", 0).key != key("unimodal")
+
+
+def test_clip_it_without_retriever_embeddings_says_so(bench: Workbench, cohort: Cohort) -> None:
+    bare = replace(cohort, bags=tuple(replace(bag, retriever=None) for bag in cohort.bags))
+    with pytest.raises(ClipItError, match="no retriever embeddings"):
+        text.pairs(bench, bare)
+    with pytest.raises(ClipItError, match="unknown setting 'lora_only'"):
+        runs.resolve(bench, cohort, "lora_only", 0)
+    silent = bench.profile.model_copy(update={"survival": None})
+    with pytest.raises(ClipItError, match="no survival section"):
+        open_cohort(silent)
+
+
+def test_tables_say_what_the_predictions_say(
+    cohort: Cohort, stored: list[runs.SurvivalRun]
+) -> None:
+    table = results.run_table(stored)
+    assert table.columns.tolist() == ["fold", "setting", "seed", "c_index", "iauc", "run"]
+    assert len(table) == 5 * len(stored)
+    limits = results.intervals(stored, table, draws=50)
+    means = table.groupby("setting")["c_index"].mean()
+    rows = limits[limits["metric"] == "c_index"].set_index(["setting", "over"])
+    assert rows.loc[("clip_it", ""), "value"] == pytest.approx(means["clip_it"])
+    gain = rows.loc[("clip_it", "unimodal")]
+    assert gain["value"] == pytest.approx(means["clip_it"] - means["unimodal"])
+    assert (limits["low"] <= limits["high"]).all()
+    planted = results.planted_metrics(cohort)
+    assert planted is not None and results.planted_metrics(synthetic(0.0, 10)) is None
+    said = words.sentences(limits, 0.04, planted)
+    assert f"{gain['value']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]" in said
+    assert f"{planted['c_index'].mean():.3f}" in said and "+0.052" in said
+    summary = words.summary_table(table, limits)
+    assert summary["paper's mean"].tolist() == ["0.609", "no such row", "0.661", "0.634",
+                                                "no such row", "0.699"]  # fmt: skip
+
+
+def test_halves_are_split_within_folds_by_rank(tmp_path: Path) -> None:
+    frame = pd.DataFrame({
+        "slide": list("abcdefgh"), "time": np.arange(8.0), "event": True,
+        "fold": [1, 1, 1, 1, 2, 2, 2, 2], "log_risk": [1, 2, 3, 4, 104, 103, 102, 101.0],
+    })  # fmt: skip
+    made = []
+    for seed, risk in enumerate((frame["log_risk"], 10 * frame["log_risk"] - 3)):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        frame.assign(log_risk=risk).to_csv(folder / runs.PREDICTIONS, index=False)
+        made.append(runs.SurvivalRun(folder, spec(synthetic(0.0, 10), "clip_it")))
+    split = results.halves(made, "clip_it")
+    assert split["high"].tolist() == [False, False, True, True, True, True, False, False]

@@ -1,0 +1,185 @@
+"""Bags and cohorts as they are read, and phantom slides with their planted hazard."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+
+from clipit_lib.errors import ClipItError
+from clipit_lib.settings import PhantomSlides
+from clipit_lib.survival.bags import Bag, read_bag, write_bag
+from clipit_lib.survival.cohort import read
+from clipit_lib.survival.metrics import concordance
+from clipit_lib.survival.phantom import SLIDES, draw_slides, pixels
+
+Change = Callable[[pd.DataFrame], pd.DataFrame]
+
+
+def bag(seed: int = 0, patches: int = 5, width: int = 4) -> Bag:
+    rng = np.random.default_rng(seed)
+    features = rng.standard_normal((patches, width)).astype(np.float32)
+    return Bag(features, rng.standard_normal((patches, 3)).astype(np.float32))
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Six slides in two folds, in both kinds of files."""
+    for number in range(6):
+        suffix = ".h5" if number % 2 else ".safetensors"
+        write_bag(tmp_path / "bags" / f"s{number}{suffix}", bag(number, patches=3 + number))
+    clinical = pd.DataFrame({
+        "slide": [f"s{n}" for n in range(6)], "time": [1, 2.5, 3, 4, 5, 6],
+        "event": [1, 0, 1, 1, 0, 1], "fold": [1, 1, 1, 2, 2, 2], "note": "not read",
+    })  # fmt: skip
+    clinical.to_csv(tmp_path / "clinical.csv", index=False)
+    return tmp_path
+
+
+def reread(folder: Path, folds: int = 2, most: int | None = None):  # type: ignore[no-untyped-def]
+    return read(folder / "bags", folder / "clinical.csv", folds, most)
+
+
+def test_a_cohort_is_read_as_it_was_written(folder: Path) -> None:
+    cohort = reread(folder)
+    assert cohort.folds == [1, 2] and cohort.width == 4
+    assert cohort.clinical["event"].tolist() == [True, False, True, True, False, True]
+    assert cohort.clinical["time"].tolist() == [1, 2.5, 3, 4, 5, 6]
+    for number, each in enumerate(cohort.bags):
+        np.testing.assert_array_equal(each.features, bag(number, 3 + number).features)
+        np.testing.assert_array_equal(each.retriever, bag(number, 3 + number).retriever)
+
+
+def test_of_a_large_slide_patches_are_kept_evenly_and_in_pairs(folder: Path) -> None:
+    kept = reread(folder, most=4).bags[5]  # of 8 patches
+    np.testing.assert_array_equal(kept.features, bag(5, 8).features[::2])
+    np.testing.assert_array_equal(kept.retriever, bag(5, 8).retriever[::2])
+
+
+def test_the_hash_follows_the_content_and_not_the_kind_of_file(folder: Path) -> None:
+    before = reread(folder).content_hash
+    (folder / "bags" / "s0.safetensors").unlink()
+    write_bag(folder / "bags" / "s0.h5", bag(0, 3))
+    assert reread(folder).content_hash == before
+    write_bag(folder / "bags" / "s0.h5", bag(99, 3))
+    assert reread(folder).content_hash != before
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (lambda t: t.drop(columns=["time", "fold"]), "no column time, fold"),
+        (lambda t: t.assign(time=[1, 2, -3, 4, 5, 6]), "time '-3' of slide 's2'"),
+        (lambda t: t.assign(time=[1, None, 3, 4, 5, 6]), "time '' of slide 's1'"),
+        (lambda t: t.assign(time=["1", "soon", "3", "4", "5", "6"]), "time 'soon' of slide 's1'"),
+        (lambda t: t.assign(event=[1, 0, 2, 1, 0, 1]), "event '2' of slide 's2'"),
+        (lambda t: t.assign(fold=[1, 1, 1, 2, 2, 3]), "fold '3' of slide 's5'.*Known: 1, 2"),
+        (lambda t: t.assign(fold=[1, 1, None, 2, 2, 2]), "fold '' of slide 's2'"),
+        (lambda t: t.assign(event=[1, 0, 1, 0, 0, 0]), "no event in fold 2"),
+        (lambda t: t.assign(slide=["s0", "s1", "s1", "s3", "s4", "s5"]), "slide 's1'.*once"),
+        (lambda t: t.assign(slide=["s0", "s1", "gone", "s3", "s4", "s5"]), "no gone.h5 or gone"),
+        (lambda t: t.iloc[:0], "no slides"),
+    ],
+)
+def test_a_wrong_csv_is_one_line(folder: Path, change: Change, said: str) -> None:
+    path = folder / "clinical.csv"
+    change(pd.read_csv(path)).to_csv(path, index=False)
+    with pytest.raises(ClipItError, match=said) as caught:
+        reread(folder)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "said"),
+    [
+        ({"features": np.zeros((3, 7))}, "widths .*7"),
+        ({"feats": np.zeros((3, 4))}, "no 'features'"),
+        ({"features": np.zeros(4), "retriever": np.zeros((4, 3))}, r"features has shape \[4\]"),
+        ({"features": np.zeros((0, 4))}, r"shape \[0, 4\]"),
+        ({"features": np.zeros((3, 4)), "retriever": np.zeros((2, 3))}, "retriever has 2 patches"),
+        ({"features": np.full((3, 4), np.nan)}, "NaN"),
+        ({"features": np.zeros((3, 4)), "coords": np.zeros((3, 2))}, "widths {'features': 4}"),
+    ],
+)
+def test_a_wrong_bag_is_one_line(folder: Path, arrays: dict[str, np.ndarray], said: str) -> None:
+    with h5py.File(folder / "bags" / "s3.h5", "w") as file:
+        for name, values in arrays.items():
+            file[name] = values
+    with pytest.raises(ClipItError, match=said) as caught:
+        reread(folder)
+    assert "\n" not in str(caught.value) and "s3.h5" in str(caught.value)
+
+
+def test_damaged_or_missing_files_are_one_line(folder: Path) -> None:
+    (folder / "bags" / "s3.h5").write_bytes(b"not a bag")
+    with pytest.raises(ClipItError, match="damaged"):
+        read_bag(folder / "bags" / "s3.h5")
+    with pytest.raises(ClipItError, match="no such folder"):
+        read(folder / "nowhere", folder / "clinical.csv", 2)
+    with pytest.raises(ClipItError, match="no such file"):
+        read(folder / "bags", folder / "nowhere.csv", 2)
+
+
+def phantom(**changes: object) -> PhantomSlides:
+    values = {"source": "phantom", "slides": 600, "patches": 2, "backbone": "phantom_vit_s16"}
+    return PhantomSlides(**(values | changes))  # type: ignore[arg-type]
+
+
+def test_the_planted_risk_orders_the_slides_and_a_shuffled_one_does_not() -> None:
+    slides = draw_slides(phantom(), 5)
+    time, event = slides.clinical["time"].to_numpy(), slides.clinical["event"].to_numpy(bool)
+    # For log hazards of standard deviation 1, P(the higher hazard comes first) is
+    # E[sigmoid(|difference|)], difference ~ N(0, 2); censoring hardly changes it.
+    difference = np.abs(np.random.default_rng(0).normal(0, np.sqrt(2), 100_000))
+    expected = (1 / (1 + np.exp(-difference))).mean()
+    assert concordance(slides.log_hazard, time, event) == pytest.approx(expected, abs=0.03)
+    shuffled = np.random.default_rng(1).permutation(slides.log_hazard)
+    assert concordance(shuffled, time, event) == pytest.approx(0.5, abs=0.04)
+
+
+def test_without_a_planted_effect_aggressiveness_says_nothing() -> None:
+    none = draw_slides(phantom(beta=0.0), 5)
+    time, event = none.clinical["time"].to_numpy(), none.clinical["event"].to_numpy(bool)
+    aggressiveness = draw_slides(phantom(beta=1.0), 5).log_hazard
+    assert (none.log_hazard == 0).all()
+    assert concordance(aggressiveness, time, event) == pytest.approx(0.5, abs=0.04)
+
+
+def test_censoring_and_folds_are_as_asked() -> None:
+    clinical = draw_slides(phantom(censored=0.35), 5).clinical
+    assert 1 - clinical["event"].mean() == pytest.approx(0.35, abs=0.05)
+    seen = clinical.groupby("fold")["event"].agg(["sum", "size"])
+    assert sorted(seen.index) == [1, 2, 3, 4, 5]
+    assert np.ptp(seen["sum"]) <= 1 and np.ptp(seen["size"]) <= 1
+    assert draw_slides(phantom(censored=0.0), 5).clinical["event"].all()
+
+
+def test_aggressive_slides_look_aggressive() -> None:
+    slides = draw_slides(phantom(patches=10), 5)
+    latents, risk = slides.latents, np.repeat(slides.log_hazard, 10)
+    for name, sign in (("invasion", 1), ("pleomorphism", 1), ("fat", -1)):
+        assert sign * np.corrcoef(getattr(latents, name), risk)[0, 1] > 0.2, name
+    assert abs(np.corrcoef(latents.haematoxylin, risk)[0, 1]) < 0.1  # stain says nothing
+
+
+def test_slides_come_from_a_seed_stream_of_their_own() -> None:
+    from clipit_lib.data.phantom.latents import WORLDS, draw_dataset
+    from clipit_lib.reports.phantom import PRETRAINING, REPORTS
+
+    assert SLIDES not in (PRETRAINING, REPORTS, *range(len(WORLDS)))
+    slides = draw_slides(phantom(slides=10, patches=4), 5)
+    data, _ = draw_dataset("bach", 40, 40, 40, seed=0)
+    assert not set(slides.latents.patient) & set(data.patient)
+    assert not set(slides.latents.cellularity) & set(data.cellularity)
+
+
+def test_a_slide_is_drawn_alike_alone_and_among_others() -> None:
+    settings = phantom(slides=3, side=32)
+    slides = draw_slides(settings, 2)
+    first, second = (pixels(slides, settings, 2) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+    assert first.shape == (2, 32, 32, 3) and (first != pixels(slides, settings, 1)).any()
