@@ -131,8 +131,10 @@ def resolve(
             defaults["lora"] = profile.lora
         fields = defaults | fields
     if fields.get("contrastive") is not None:
-        templates = {"templates": profile.templates}
-        fields["contrastive"] = fields["contrastive"].model_copy(update=templates)
+        changed: Fields = {"templates": profile.templates}
+        if profile.protocol == "released":
+            changed["same_class_negatives"] = True
+        fields["contrastive"] = fields["contrastive"].model_copy(update=changed)
     if pairing is not None:
         fields = {"distillation_weight": profile.distillation_weight} | fields
     else:

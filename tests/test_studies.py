@@ -119,6 +119,14 @@ def test_a_contrastive_run_needs_a_clip(bench: Workbench) -> None:
         specs.resolve(bench, *CELL, "contrastive", 0)
 
 
+def test_the_released_protocol_takes_patches_of_one_class_as_negatives(bench: Workbench) -> None:
+    released = Workbench(bench.profile.model_copy(update={"protocol": "released"}))
+    for protocol, negatives in ((bench, False), (released, True)):
+        spec = specs.resolve(protocol, CELL[0], "phantom_clip", "contrastive", 0)
+        assert spec.contrastive.same_class_negatives == negatives
+        assert spec.contrastive.averaging == "similarities"
+
+
 def test_settings_in_words() -> None:
     assert label("clip_it/word_dropout_30") == "30% of the words dropped"
     assert label("lora_only/labels_5") == "LoRA only, 5 labels a class"
