@@ -12,6 +12,11 @@ from clipit_lib.figures.names import label
 from clipit_lib.runs import StoredRun
 from clipit_lib.statistics import Interval
 
+MANY = (
+    "Each interval stands for itself: of twenty comparisons without any effect, one is expected to "
+    "leave out zero."
+)
+
 
 @dataclass(frozen=True)
 class Comparison:
@@ -66,7 +71,10 @@ def comparison_table(comparison: Comparison) -> pd.DataFrame:
 
 
 def comparison_words(comparison: Comparison) -> str:
-    """One sentence a cell: which settings lie above, below, and not clearly off the reference."""
+    """One item a cell: which settings lie above, below, and not clearly off the reference.
+
+    Ends with what many intervals beside each other mean.
+    """
     lines = []
     for (dataset, backbone), rows in comparison.gains.groupby(tables.CELL, sort=False):
         above, below = rows[rows["low"] > 0], rows[rows["high"] < 0]
@@ -80,7 +88,7 @@ def comparison_words(comparison: Comparison) -> str:
         ]  # fmt: skip
         reference = label(comparison.reference)
         lines.append(f"- {dataset}, {backbone}, against {reference}: {'; '.join(parts)}.")
-    return "\n".join(lines)
+    return "\n".join(lines) + "\n\n" + MANY
 
 
 def _listed(rows: pd.DataFrame) -> str:

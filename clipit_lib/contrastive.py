@@ -18,7 +18,7 @@ from clipit_lib.compute import device, seeded
 from clipit_lib.encoders.tokens import TokenWindows, embed_windows
 from clipit_lib.encoders.towers import ClipEncoder
 from clipit_lib.labels import choose_labels
-from clipit_lib.losses import supervised_contrastive
+from clipit_lib.losses import contrastive
 from clipit_lib.outcome import Outcome, raw_predictions
 from clipit_lib.reports.prompts import TEMPLATES, ensemble_scores, prompts
 from clipit_lib.settings import Contrastive, RunSpec
@@ -36,6 +36,8 @@ class PromptClassifier(nn.Module):
         super().__init__()
         self.image_tower = copy.deepcopy(clip.image_tower)
         self.text_tower = copy.deepcopy(clip.text_tower)
+        if settings.misaligned_names:  # as the released code's names of BACH: each is off by one
+            class_texts = (class_texts[-1], *class_texts[:-1])
         by_class = prompts(class_texts, TEMPLATES[settings.templates])
         self.classes, self.settings = len(class_texts), settings
         flat = [text for of_class in by_class for text in of_class]
@@ -81,15 +83,18 @@ class ContrastiveTask:
     def begin(self, epoch: int) -> None:
         """Nothing changes from epoch to epoch."""
 
+    def notes(self) -> dict[str, float]:
+        return {}
+
     def loss(
         self, model: Callable[..., Any], rows: Tensor, generator: torch.Generator
     ) -> dict[str, Tensor]:
         settings = self.model.settings
         images, texts = model(self.train.batch(rows, generator if self.augmented else None))
         labels = self.train.labels[rows].to(device())
-        groups = None if settings.same_class_negatives else labels
+        groups = labels if settings.same_class == "left_out" else None
         scale = 1 / settings.temperature
-        return {"contrastive": supervised_contrastive(images, texts[labels], scale, groups)}
+        return {"contrastive": contrastive(images, texts[labels], scale, groups)}
 
     @torch.inference_mode()
     def validate(self) -> float:

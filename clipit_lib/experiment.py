@@ -15,10 +15,18 @@ from clipit_lib.compute import seeded
 from clipit_lib.data.contract import PatchDataset, Split
 from clipit_lib.encoders.embeddings import image_embeddings
 from clipit_lib.encoders.vision import VisionEncoder
+from clipit_lib.image_targets import image_targets
 from clipit_lib.labels import Labels, choose_labels
 from clipit_lib.outcome import Outcome, State, raw_predictions
+from clipit_lib.paired_texts import redrawn_reports
 from clipit_lib.settings import RunSpec
-from clipit_lib.targets import FixedTargets, MovingTargets, RedrawnTargets, Targets
+from clipit_lib.targets import (
+    FixedTargets,
+    MovingTargets,
+    ReassignedTargets,
+    RedrawnTargets,
+    Targets,
+)
 from clipit_lib.tasks import ImageTask, Patches, predict_logits
 from clipit_lib.training import History, fit
 from clipit_lib.workbench import Workbench
@@ -58,10 +66,11 @@ def _probe(
         )
         for split in ("train", "validation")
     }
-    position = np.searchsorted(dataset.indices("train"), labels.train)
+    train = np.searchsorted(dataset.indices("train"), labels.train)
+    held = np.searchsorted(dataset.indices("validation"), labels.validation)
     return linear_probe(
-        as_tensors(features["train"][position], labels.train_labels),
-        as_tensors(features["validation"], labels.validation_labels),
+        as_tensors(features["train"][train], labels.train_labels),
+        as_tensors(features["validation"][held], labels.validation_labels),
         len(dataset.classes),
         spec.probe,
         spec.seed,
@@ -85,10 +94,15 @@ def _adapt(
         prepare_backbone(encoder.model, spec, encoder.lora_targets)
         width = TEXT_WIDTH_WITHOUT_TEXT if text is None else text.width
         model = variants.build(spec, encoder.model, encoder.width, classes, width)
-    model.vision_head.load_state_dict(head.state_dict())  # type: ignore[union-attr]
+    if protocol.vision_head != "random_adapted":
+        model.vision_head.load_state_dict(head.state_dict())  # type: ignore[union-attr]
+    if protocol.vision_head is not None:
+        assert spec.lora is not None
+        with seeded(spec.seed):
+            lora.adapt_head(model, spec.lora)
     targets, tower = None, None
     if text is not None:
-        if protocol.text_stage == "fine_tuned" and variants.takes_text_head(model):
+        if text.head and variants.takes_text_head(model):
             model.text_head.load_state_dict(text.head)  # type: ignore[union-attr]
         targets, tower = text.targets, text.tower
     task = ImageTask(
@@ -100,7 +114,10 @@ def _adapt(
         targets,
         spec.distillation_weight or 0.0,
     )
-    return model, fit(task, training, spec.seed, protocol.checkpoint, tower)
+    history = fit(task, training, spec.seed, protocol.checkpoint, tower)
+    if protocol.vision_head is not None:
+        lora.fold_head(model)
+    return model, history
 
 
 def prepare_backbone(backbone: nn.Module, spec: RunSpec, targets: str) -> None:
@@ -125,6 +142,9 @@ class Text:
 def _text(spec: RunSpec, bench: Workbench, dataset: PatchDataset, labels: Labels) -> Text | None:
     if spec.pairing is None or spec.pairing.reports == "none":
         return None
+    if spec.target is not None:
+        found = image_targets(spec, bench, labels)
+        return Text(found.features.shape[1], {}, found, None)
     protocol, settings, retriever = spec.protocol, spec.text_stage, spec.retriever
     assert protocol is not None and settings is not None and retriever is not None
     clip = bench.retriever(retriever)
@@ -144,6 +164,11 @@ def _text(spec: RunSpec, bench: Workbench, dataset: PatchDataset, labels: Labels
             for epoch in range(spec.training.epochs)
         ]
         return Text(width, stage.head, RedrawnTargets(torch.stack(drawn), rows), None)
+    if spec.pairing.reports == "redrawn":
+        assert spec.training is not None
+        drawn_reports = redrawn_reports(spec, bench, spec.training.epochs)[:, position]
+        reassigned = ReassignedTargets(stage.features, torch.from_numpy(drawn_reports))
+        return Text(width, stage.head, reassigned, None)
     fixed = FixedTargets(stage.features[torch.from_numpy(distinct)], rows)
     return Text(width, stage.head, fixed, None)
 

@@ -30,14 +30,23 @@ def choose_labels(spec: RunSpec, dataset: PatchDataset) -> Labels:
     rng = np.random.default_rng([spec.seed, 1])
     train, validation = dataset.indices("train"), dataset.indices("validation")
     if spec.labels_per_class is not None:
-        of_class = [train[dataset.labels[train] == c] for c in range(len(dataset.classes))]
-        kept = [rng.permutation(rows)[: spec.labels_per_class] for rows in of_class]
-        train = np.sort(np.concatenate(kept))
+        train = _some_of_each(dataset, train, spec.labels_per_class, rng)
+    few = None if spec.protocol is None else spec.protocol.validation_per_class
+    if few is not None:
+        validation = _some_of_each(dataset, validation, few, np.random.default_rng([spec.seed, 7]))
     noisy = [
         torch.from_numpy(_flip(dataset.labels[rows], len(dataset.classes), spec.label_noise, rng))
         for rows in (train, validation)
     ]
     return Labels(train, noisy[0], validation, noisy[1])
+
+
+def _some_of_each(
+    dataset: PatchDataset, rows: np.ndarray, count: int, rng: np.random.Generator
+) -> np.ndarray:
+    """At most `count` random rows of each class, ascending."""
+    of_class = [rows[dataset.labels[rows] == c] for c in range(len(dataset.classes))]
+    return np.sort(np.concatenate([rng.permutation(part)[:count] for part in of_class]))
 
 
 def _flip(labels: np.ndarray, classes: int, share: float, rng: np.random.Generator) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -43,6 +43,20 @@ def inject(model: nn.Module, targets: str, lora: Lora, which: Targets = "attenti
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*tie_word_embeddings.*")
         peft.inject_adapter_in_model(config, model)
+
+
+def adapt_head(model: nn.Module, lora: Lora) -> None:
+    """Freeze `model.vision_head` and let only adapters on it learn, as the released code does."""
+    holder = nn.ModuleDict({"vision_head": model.vision_head})  # type: ignore[dict-item]
+    inject(holder, "vision_head", lora)
+    model.vision_head = holder["vision_head"]
+
+
+def fold_head(model: nn.Module) -> None:
+    """Put the adapters of `model.vision_head` into its weight and leave a plain linear layer."""
+    layer: Any = model.vision_head
+    layer.merge()
+    model.vision_head = layer.get_base_layer()
 
 
 def _all_targets(model: nn.Module) -> list[str]:

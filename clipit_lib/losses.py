@@ -50,6 +50,26 @@ def supervised_contrastive(
     return (one_way + F.cross_entropy(logits.T, target)) / 2
 
 
+def contrastive(
+    images: Float[Tensor, "b d"],
+    texts: Float[Tensor, "b d"],
+    scale: Float[Tensor, ""] | float,
+    groups: Int[Tensor, " b"] | None = None,
+) -> Float[Tensor, ""]:
+    """Symmetric contrastive loss of CLIP; other pairs of the same group are left out, if given.
+
+    Patches of a class share one prompt. Taken as negatives, they ask for what cannot be: with n of
+    a class in a batch the loss does not fall below log n for them. Without groups they are taken.
+    """
+    logits = scale * images.float() @ texts.float().T
+    count = len(images)
+    if groups is not None:
+        other = ~torch.eye(count, dtype=torch.bool, device=logits.device)
+        logits = logits.masked_fill((groups[:, None] == groups[None, :]) & other, float("-inf"))
+    own = torch.arange(count, device=logits.device)
+    return (F.cross_entropy(logits, own) + F.cross_entropy(logits.T, own)) / 2
+
+
 def normalised_temperature(
     first: Float[Tensor, "b d"], second: Float[Tensor, "b d"], temperature: float = 0.2
 ) -> Float[Tensor, ""]:

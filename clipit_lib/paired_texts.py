@@ -33,6 +33,8 @@ def paired_texts(spec: RunSpec, bench: Workbench, splits: Sequence[Split]) -> Pa
         return _prompts(spec, bench, splits)
     if spec.pairing.source == "terms":
         return _terms(spec, bench)
+    if spec.pairing.source == "class_prompts":
+        return _class_prompts(spec, bench, splits)
     texts = bench.named_corpus(spec.corpus).texts
     return PairedTexts(texts, {split: paired_reports(spec, bench, split) for split in splits})
 
@@ -40,12 +42,38 @@ def paired_texts(spec: RunSpec, bench: Workbench, splits: Sequence[Split]) -> Pa
 def paired_reports(spec: RunSpec, bench: Workbench, split: Split) -> np.ndarray:
     """Index of the report that each patch of a split is paired with, [m] int64 (equation 1)."""
     assert spec.pairing is not None and spec.corpus is not None
-    if spec.pairing.reports == "random":
+    if spec.pairing.reports in ("random", "redrawn"):
         rng = np.random.default_rng([spec.seed, 2])
         count = len(bench.dataset(spec.dataset).indices(split))
         return rng.integers(len(bench.named_corpus(spec.corpus)), size=count)
     rank = spec.pairing.rank
-    return bench.pairs(spec.dataset, split, rank, spec.retriever, spec.corpus).reports[:, -1]
+    best = bench.pairs(spec.dataset, split, rank, spec.retriever, spec.corpus).reports[:, -1]
+    if spec.pairing.reports == "constant":
+        train = bench.pairs(spec.dataset, "train", rank, spec.retriever, spec.corpus)
+        return np.full_like(best, np.bincount(train.reports[:, -1]).argmax())
+    if spec.pairing.reports.startswith("shuffled"):
+        data = bench.dataset(spec.dataset)
+        labels = data.labels[data.indices(split)]
+        whole = np.zeros_like(labels) if spec.pairing.reports == "shuffled" else labels
+        return shuffled(best, whole, np.random.default_rng([spec.seed, 5]))
+    return best
+
+
+def redrawn_reports(spec: RunSpec, bench: Workbench, epochs: int) -> np.ndarray:
+    """A random report for each training patch, drawn anew in each epoch, [epochs, m] int64."""
+    assert spec.corpus is not None
+    rng = np.random.default_rng([spec.seed, 6])
+    count = len(bench.dataset(spec.dataset).indices("train"))
+    return rng.integers(len(bench.named_corpus(spec.corpus)), size=(epochs, count))
+
+
+def shuffled(values: np.ndarray, groups: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """`values` [n] in random order within each group [n]: each value keeps its frequency there."""
+    moved = values.copy()
+    for group in np.unique(groups):
+        rows = np.flatnonzero(groups == group)
+        moved[rows] = values[rng.permutation(rows)]
+    return moved
 
 
 def _prompts(spec: RunSpec, bench: Workbench, splits: Sequence[Split]) -> PairedTexts:
@@ -55,6 +83,15 @@ def _prompts(spec: RunSpec, bench: Workbench, splits: Sequence[Split]) -> Paired
     embeddings = _embedded(spec, bench, texts)
     chosen = {s: (_images(spec, bench, s) @ embeddings.T).argmax(axis=1) for s in splits}
     return PairedTexts(tuple(texts), chosen)
+
+
+def _class_prompts(spec: RunSpec, bench: Workbench, splits: Sequence[Split]) -> PairedTexts:
+    """The first prompt of each patch's own class: the label in words. Never for test patches."""
+    assert "test" not in splits
+    data = bench.dataset(spec.dataset)
+    by_class = prompts(data.class_texts, TEMPLATES[bench.profile.templates])
+    texts = tuple(of_class[0] for of_class in by_class)
+    return PairedTexts(texts, {split: data.labels[data.indices(split)] for split in splits})
 
 
 def _terms(spec: RunSpec, bench: Workbench) -> PairedTexts:

@@ -60,6 +60,9 @@ class ReportTask:
         if self.redraw is not None:
             self.read = self.redraw(epoch)
 
+    def notes(self) -> dict[str, float]:
+        return {}
+
     def loss(
         self, model: Callable[..., Any], rows: Tensor, generator: torch.Generator
     ) -> dict[str, Tensor]:

@@ -8,13 +8,14 @@ from typing import Any
 from clipit_lib.encoders import backbones, clip
 from clipit_lib.errors import ClipItError
 from clipit_lib.settings import (
-    PROTOCOLS,
+    SWITCHES,
     Contrastive,
     Lora,
     Pairing,
     Profile,
     RunSpec,
     known,
+    switched,
 )
 from clipit_lib.workbench import Workbench
 
@@ -31,6 +32,14 @@ SETTINGS: dict[str, Fields] = {
     # Controls and ablations (Figure 5).
     "clip_it/architecture_only": CLIP_IT | NO_TEXT,
     "clip_it/random_reports": CLIP_IT | {"pairing": Pairing(reports="random")},
+    "clip_it/redrawn_reports": CLIP_IT | {"pairing": Pairing(reports="redrawn")},
+    "clip_it/shuffled_pairs": CLIP_IT | {"pairing": Pairing(reports="shuffled")},
+    "clip_it/shuffled_within_class": CLIP_IT
+    | {"pairing": Pairing(reports="shuffled_within_class")},
+    "clip_it/constant_report": CLIP_IT | {"pairing": Pairing(reports="constant")},
+    "clip_it/class_prompts": CLIP_IT | {"pairing": Pairing(source="class_prompts")},
+    "clip_it/image_target": CLIP_IT | {"target": "image"},
+    "clip_it/image_centroids": CLIP_IT | {"target": "image_centroids"},
     "clip_it/without_lora": CLIP_IT | {"adaptation": "none", "text_adaptation": "none"},
     "clip_it/lora_vision_only": CLIP_IT | {"text_adaptation": "none"},
     "clip_it/lora_text_only": CLIP_IT | {"adaptation": "none"},
@@ -52,9 +61,19 @@ SETTINGS: dict[str, Fields] = {
         "adaptation": "lora", "contrastive": Contrastive(averaging="embeddings"),
     },
     "contrastive/same_class_negatives": {
-        "adaptation": "lora", "contrastive": Contrastive(same_class_negatives=True),
+        "adaptation": "lora", "contrastive": Contrastive(same_class="negatives"),
+    },
+    "contrastive/misaligned_names": {
+        "adaptation": "lora", "contrastive": Contrastive(misaligned_names=True),
     },
 }  # fmt: skip
+
+
+def _switch(text: str, profile: Profile) -> Fields:
+    """The paper's protocol with one switch of the released code."""
+    known(text, SWITCHES, "switch", f"profile {profile.name}")
+    protocol = switched(text)
+    return {"protocol": protocol, "normalisation": protocol.normalisation}
 
 
 def _lora_of_rank(text: str, profile: Profile) -> Fields:
@@ -73,6 +92,11 @@ CHANGES: dict[str, Callable[[str, Profile], Fields]] = {
     "retriever": lambda text, profile: {"retriever": text},
     "corpus": lambda text, profile: {"corpus": text},
     "labels": lambda text, profile: {"labels_per_class": int(text)},
+    "switch": _switch,
+    "long_text": lambda text, profile: {
+        "text_stage": profile.text_stage.model_copy(update={"long_text": text})
+    },
+    "protocol": lambda text, profile: {"protocol": text},
     "label_noise": lambda text, profile: {"label_noise": int(text) / 100},
 }
 
@@ -118,10 +142,14 @@ def resolve(
     """
     profile, protocol = bench.profile.tuned(dataset, setting)
     own = fields_of(setting, profile) | changes
+    if isinstance(own.get("protocol"), str):  # by name: what it means depends on the data set
+        named = bench.profile.model_copy(update={"protocol": own.pop("protocol")})
+        profile, protocol = named.tuned(dataset, setting)
     backbones.check(backbone)
     if own.get("contrastive") is not None:
         clip.entry(backbone)
-    fields = _everyones(bench, dataset, backbone, setting, seed) | own
+    everyones = _everyones(bench, dataset, backbone, setting, seed)
+    fields = everyones | {"normalisation": protocol.normalisation} | own
     adapted, pairing = own.get("adaptation") != "none", own.get("pairing")
     if adapted or pairing is not None:
         defaults: Fields = {"protocol": protocol}
@@ -133,14 +161,14 @@ def resolve(
     if fields.get("contrastive") is not None:
         changed: Fields = {"templates": profile.templates}
         if profile.protocol == "released":
-            changed["same_class_negatives"] = True
+            changed["same_class"] = "negatives"
         fields["contrastive"] = fields["contrastive"].model_copy(update=changed)
     if pairing is not None:
         fields = {"distillation_weight": profile.distillation_weight} | fields
     else:
         fields["distillation_weight"] = None
     if pairing is not None and pairing.reports != "none":
-        fields |= _texts(bench, dataset, fields)
+        fields = _texts(bench, dataset, fields) | fields
     return RunSpec(**fields)
 
 
@@ -157,7 +185,6 @@ def _everyones(bench: Workbench, dataset: str, backbone: str, setting: str, seed
         "stand_in": stand_in,
         "setting": setting,
         "seed": seed,
-        "normalisation": PROTOCOLS[profile.protocol].normalisation,
         "probe": profile.probe,
     }
 

@@ -7,7 +7,7 @@ from itertools import product
 
 from clipit_lib import specs
 from clipit_lib.errors import ClipItError
-from clipit_lib.settings import Profile, RunSpec, Study, known
+from clipit_lib.settings import SWITCHES, Profile, RunSpec, Study, known
 from clipit_lib.workbench import Workbench
 
 Cell = tuple[str, str, Sequence[str], Sequence[int]]
@@ -30,14 +30,32 @@ ABLATIONS = (
     "unimodal", "lora_only", "clip_it", *COMPONENTS, *WORD_DROPOUT, *REPORT_RANK, *RANDOM,
     *LAMBDA, *LORA_RANK,
 )  # fmt: skip
+CONTROLS = (
+    "unimodal", "lora_only", "clip_it/architecture_only", "clip_it/image_target",
+    "clip_it/image_centroids", "clip_it/constant_report", "clip_it/random_reports",
+    "clip_it/redrawn_reports", "clip_it/shuffled_pairs", "clip_it/shuffled_within_class",
+    "clip_it/class_prompts", "clip_it",
+)  # fmt: skip
+AUDIT = (
+    "unimodal", "lora_only", "clip_it",
+    *(f"clip_it/switch_{name}" for name in SWITCHES if name != "random_vision_head"),
+    "clip_it/long_text_chunk", "lora_only/protocol_released", "clip_it/protocol_released",
+)  # fmt: skip
+# Switches that concern a CLIP as the classifier.
+CLIP_AUDIT = (
+    "contrastive", "contrastive/same_class_negatives", "contrastive/misaligned_names", "clip_it",
+    "clip_it/switch_random_vision_head",
+)  # fmt: skip
 # What the map compares at each of its points, and the points on each of its axes.
 COMPARED = ("lora_only", "clip_it/random_reports", "clip_it")
 LABELS = ("labels_5", "labels_20", "labels_80")
 NOISE = ("label_noise_10", "label_noise_30", "label_noise_50")
 STUDIES = (
     "table1", "table2", "complementarity", "tsne", "ablations", "text_statistics", "table6",
-    "table7", "map",
+    "table7", "map", "controls", "protocol_audit", "clip_audit",
 )  # fmt: skip
+
+ONE_BACKBONE = ("tsne", "ablations", "map", "controls", "protocol_audit")
 
 
 def asked(profile: Profile, name: str) -> bool:
@@ -95,6 +113,15 @@ def settings(profile: Profile, name: str, dataset: str) -> Sequence[str]:
         corpus = profile.synthetic.get(dataset)
         written = [] if corpus is None else [f"clip_it/corpus_{corpus}"]
         return ["unimodal", "lora_only", *weaker, "clip_it", *written]
+    if name == "controls":
+        own = profile.data_settings(dataset).corpus
+        organ = profile.corpora[own].organ
+        others = [
+            f"clip_it/corpus_{corpus}"
+            for corpus, settings in profile.corpora.items()
+            if settings.source != "synthetic" and settings.organ != organ
+        ]
+        return [*CONTROLS[:-1], *others, CONTROLS[-1]]
     if name == "map":
         points = [f"{each}/{point}" for point in (*LABELS, *NOISE) for each in COMPARED]
         # Retriever and lambda change nothing for a run without them.
@@ -109,12 +136,14 @@ def settings(profile: Profile, name: str, dataset: str) -> Sequence[str]:
         "ablations": ABLATIONS,
         "text_statistics": ("clip_it",),
         "table6": ("text", "text/prompts", "text/terms"),
+        "protocol_audit": AUDIT,
+        "clip_audit": CLIP_AUDIT,
     }
     return fixed[name]
 
 
 def _datasets(profile: Profile, name: str) -> Sequence[str]:
-    if name in ("tsne", "ablations", "map"):
+    if name in ("tsne", "ablations", "map", "clip_audit"):
         return list(profile.data)[:1]
     if name == "table7" and profile.synthetic:
         return list(profile.synthetic)
@@ -124,6 +153,6 @@ def _datasets(profile: Profile, name: str) -> Sequence[str]:
 def _backbones(profile: Profile, name: str) -> Sequence[str]:
     if name == "table2":
         return profile.retrievers
-    if name in ("complementarity", "table6"):
+    if name in ("complementarity", "table6", "clip_audit"):
         return (profile.retriever,)
-    return profile.backbones[:1] if name in ("tsne", "ablations", "map") else profile.backbones
+    return profile.backbones[:1] if name in ONE_BACKBONE else profile.backbones

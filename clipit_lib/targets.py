@@ -50,6 +50,20 @@ class RedrawnTargets:
         return self.now[self.report[rows]].to(device())
 
 
+class ReassignedTargets:
+    """Features [m, e] of all reports; which one a patch gets, [epochs, n], changes each epoch."""
+
+    def __init__(self, features: Float[Tensor, "m e"], report: Int[Tensor, "epochs n"]) -> None:
+        self.features, self.report = features, report
+        self.now = report[0]
+
+    def begin(self, epoch: int) -> None:
+        self.now = self.report[epoch]
+
+    def __call__(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        return self.features[self.now[rows]].to(device())
+
+
 @dataclass(frozen=True)
 class MovingTargets:
     """Features from a text tower that keeps learning; a batch encodes its distinct reports once."""

@@ -59,6 +59,7 @@ class ImageTask:
         self.model, self.train, self.validation = model, train, validation
         self.augmented, self.classification = augmented, CLASSIFICATION[classification]
         self.targets, self.weight = targets, distillation_weight
+        self.spreads: list[float] = []
         self.rows = len(train.rows)
 
     def begin(self, epoch: int) -> None:
@@ -73,13 +74,27 @@ class ImageTask:
         labels = self.train.labels[rows].to(device())
         parts = {"classification": self.classification(output.logits, labels)}
         if self.targets is not None and output.distilled is not None:
-            distance = cosine_distance(output.distilled, self.targets(rows, generator))
-            parts["distillation"] = self.weight * distance
+            target = self.targets(rows, generator)
+            self.spreads.append(spread(target))
+            parts["distillation"] = self.weight * cosine_distance(output.distilled, target)
         return parts
+
+    def notes(self) -> dict[str, float]:
+        """How far the targets of a batch lie apart: a moving target may collapse to one point."""
+        if not self.spreads:
+            return {}
+        seen, self.spreads = self.spreads, []
+        return {"target_spread": sum(seen) / len(seen)}
 
     def validate(self) -> float:
         logits = predict_logits(self.model, self.validation)
         return float(F.cross_entropy(logits, self.validation.labels))
+
+
+def spread(features: Float[Tensor, "b e"]) -> float:
+    """Total variance of features at unit length: 0 if all are one, at most 1."""
+    unit = F.normalize(features.detach().float(), dim=-1)
+    return float(1 - unit.mean(dim=0).square().sum())
 
 
 @torch.inference_mode()
@@ -103,6 +118,9 @@ class FeatureTask:
 
     def begin(self, epoch: int) -> None:
         """Nothing changes from epoch to epoch."""
+
+    def notes(self) -> dict[str, float]:
+        return {}
 
     def loss(
         self, model: Callable[..., Any], rows: Tensor, generator: torch.Generator

@@ -23,6 +23,7 @@ from clipit_lib.files import canonical_json, digest, written_beside
 from clipit_lib.labels import Labels
 from clipit_lib.paired_texts import PairedTexts, paired_texts
 from clipit_lib.report_task import ReportTask, TextClassifier
+from clipit_lib.reports.released import CLASS_TEXT, lose_letters
 from clipit_lib.reports.word_dropout import drop_from_all
 from clipit_lib.settings import RunSpec
 from clipit_lib.training import fit
@@ -60,12 +61,31 @@ def of_run(
     """The texts of a run (of `splits`, train and validation among them) and its stage one."""
     assert spec.retriever is not None
     dataset = bench.dataset(spec.dataset)
-    paired = paired_texts(spec, bench, splits)
+    paired = as_released(spec, bench, paired_texts(spec, bench, splits))
     position = np.searchsorted(dataset.indices("train"), labels.train)
     train = torch.from_numpy(paired.chosen["train"][position]), labels.train_labels
-    validation = torch.from_numpy(paired.chosen["validation"]), labels.validation_labels
+    position = np.searchsorted(dataset.indices("validation"), labels.validation)
+    held = torch.from_numpy(paired.chosen["validation"][position])
+    validation = held, labels.validation_labels
     clip, classes = bench.retriever(spec.retriever), len(dataset.classes)
     return paired, get_or_train(spec, clip, paired.texts, train, validation, classes)
+
+
+def as_released(spec: RunSpec, bench: Workbench, paired: PairedTexts) -> PairedTexts:
+    """What the protocol's switches do to the paired texts; nothing under the paper's."""
+    assert spec.protocol is not None
+    if (share := spec.protocol.class_text_share) is not None:
+        data = bench.dataset(spec.dataset)
+        close = bench.pairs(spec.dataset, "train", 1, spec.retriever, spec.corpus).similarities
+        chosen = paired.chosen["train"].copy()
+        low = close[:, 0] < np.quantile(close[:, 0], share)
+        # In training only: the label in words in place of the least similar reports.
+        chosen[low] = len(paired.texts) + data.labels[data.indices("train")][low]
+        texts = (*paired.texts, *(CLASS_TEXT.format(text) for text in data.class_texts))
+        paired = PairedTexts(texts, paired.chosen | {"train": chosen})
+    if spec.protocol.letters_lost:
+        paired = PairedTexts(tuple(map(lose_letters, paired.texts)), paired.chosen)
+    return paired
 
 
 def get_or_train(
@@ -103,6 +123,9 @@ def _path(spec: RunSpec) -> Path:
     asked["stage"] = spec.protocol.text_stage
     asked["double_softmax"] = spec.protocol.double_softmax
     asked["lora_targets"] = spec.protocol.lora_targets
+    for name in ("letters_lost", "class_text_share", "validation_per_class"):
+        if (value := getattr(spec.protocol, name)) is not None:
+            asked[name] = value
     return paths.cache() / "text_stage" / f"{digest(canonical_json(asked))}.safetensors"
 
 

@@ -43,6 +43,10 @@ class Task(Protocol):
         """Named parts of the loss of some training rows [b]; their sum is minimised."""
         ...
 
+    def notes(self) -> dict[str, float]:
+        """What else to write down at a look at validation; it is not minimised."""
+        ...
+
     def validate(self) -> float:
         """Cross-entropy on validation, in nats; no text is read where the model reads none."""
         ...
@@ -88,7 +92,7 @@ def fit(
             optimiser.step()
             seen.append({name: value.item() for name, value in parts.items()})
             if step in looks:
-                row = {"epoch": epoch + step / steps, **_means(seen)}
+                row = {"epoch": epoch + step / steps, **_means(seen), **task.notes()}
                 history.append(row | {"validation": _look(task, modules, settings, best)})
                 seen = []
     if keep == "best":

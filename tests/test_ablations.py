@@ -9,12 +9,11 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import nn
 
-from clipit_lib import contrastive, runs, specs, text_stage, variants
+from clipit_lib import contrastive, losses, runs, specs, text_stage, variants
 from clipit_lib.data.phantom.shapes import COLOURS, draw_shapes
 from clipit_lib.encoders import phantom_training
 from clipit_lib.encoders.tokens import embed_texts
 from clipit_lib.labels import choose_labels
-from clipit_lib.losses import supervised_contrastive
 from clipit_lib.paired_texts import paired_texts
 from clipit_lib.reports.prompts import TEMPLATES
 from clipit_lib.reports.word_dropout import drop_from_all, drop_words
@@ -139,10 +138,10 @@ def test_classes_of_prompts_follow_the_data_set(bench: Workbench) -> None:
         )
 
 
-@pytest.mark.parametrize("negatives", [False, True])
-def test_contrastive_loss_is_the_plain_sum_over_pairs(bench: Workbench, negatives: bool) -> None:
+@pytest.mark.parametrize("same_class", ["left_out", "negatives"])
+def test_contrastive_loss_is_the_plain_sum_over_pairs(bench: Workbench, same_class: str) -> None:
     data = bench.dataset(CELL[0])
-    settings = Contrastive(same_class_negatives=negatives)
+    settings = Contrastive(same_class=same_class)
     model = contrastive.PromptClassifier(bench.clip, data.class_texts, settings).eval()
     rows = data.indices("train")
     labels = torch.from_numpy(data.labels[rows])
@@ -157,24 +156,29 @@ def test_contrastive_loss_is_the_plain_sum_over_pairs(bench: Workbench, negative
     total = 0.0
     for table in (scores, scores.T):
         for i in range(8):
-            same = [j for j in range(8) if (i == j if negatives else y[i] == y[j])]
-            log_probability = table[i] - torch.logsumexp(table[i], 0)
-            total -= float(sum(log_probability[j] for j in same)) / len(same) / 8
+            rivals = [j for j in range(8) if j == i or same_class == "negatives" or y[j] != y[i]]
+            total -= float(table[i, i] - torch.logsumexp(table[i, rivals], 0)) / 8
     assert ours == pytest.approx(total / 2, rel=1e-4)
 
 
 def test_same_class_negatives_put_a_floor_under_the_loss() -> None:
-    """With identical prompts the diagonal alone cannot be told from its class mates."""
-    text = torch.eye(2)[torch.tensor([0, 0, 0, 1])]
+    """With identical prompts a patch cannot be told from its class mates."""
     groups = torch.tensor([0, 0, 0, 1])
-    free = float(supervised_contrastive(text, text, 100.0, None))
-    assert free == pytest.approx(0.75 * np.log(3), abs=1e-4)
-    shared = float(supervised_contrastive(text, text, 100.0, groups))
-    # The target spreads over three equal patches: its own entropy is what is left.
-    assert shared == pytest.approx(0.75 * np.log(3), abs=1e-4)
-    moved = text.clone().requires_grad_()
-    supervised_contrastive(moved, text, 100.0, groups).backward()
-    assert moved.grad.abs().max() < 1e-4
+    perfect = torch.eye(2)[groups]
+    taken = float(losses.contrastive(perfect, perfect, 100.0))
+    assert taken == pytest.approx(0.75 * np.log(3), abs=1e-4)
+    assert float(losses.contrastive(perfect, perfect, 100.0, groups)) == pytest.approx(0, abs=1e-4)
+
+
+def test_sharing_the_positive_mass_would_change_nothing() -> None:
+    """Why same-class pairs are left out and not made positives: the sum would be the same."""
+    rng = torch.Generator().manual_seed(0)
+    groups = torch.tensor([0, 1, 0, 1, 1])
+    images = F.normalize(torch.randn(5, 3, generator=rng), dim=-1)
+    texts = F.normalize(torch.randn(2, 3, generator=rng), dim=-1)[groups]
+    shared = losses.supervised_contrastive(images, texts, 5.0, groups)
+    torch.testing.assert_close(shared, losses.contrastive(images, texts, 5.0))
+    assert losses.contrastive(images, texts, 5.0, groups) < shared
 
 
 def test_shapes_have_captions_that_say_what_is_drawn() -> None:

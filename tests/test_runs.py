@@ -12,7 +12,7 @@ import torch
 
 from clipit_lib import experiment, paths, runs, specs, tables
 from clipit_lib.errors import ClipItError
-from clipit_lib.settings import PROTOCOLS, RunSpec
+from clipit_lib.settings import PROTOCOLS, SWITCHES, RunSpec
 from clipit_lib.workbench import Workbench
 
 CELL = ("phantom-crc", "phantom_vit_s16")
@@ -21,7 +21,9 @@ CELL = ("phantom-crc", "phantom_vit_s16")
 FURTHER = (
     "clip_it/word_dropout_30", "clip_it/report_rank_2", "clip_it/lora_rank_2", "clip_it/lambda_3",
     "clip_it/retriever_phantom_clip_noisy", "clip_it/random_reports/labels_5",
-    "lora_only/label_noise_30",
+    "lora_only/label_noise_30", "clip_it/corpus_phantom-breast", "clip_it/long_text_chunk",
+    "clip_it/protocol_released", "lora_only/protocol_released",
+    *(f"clip_it/switch_{name}" for name in SWITCHES),
 )  # fmt: skip
 
 

@@ -121,9 +121,9 @@ def test_a_contrastive_run_needs_a_clip(bench: Workbench) -> None:
 
 def test_the_released_protocol_takes_patches_of_one_class_as_negatives(bench: Workbench) -> None:
     released = Workbench(bench.profile.model_copy(update={"protocol": "released"}))
-    for protocol, negatives in ((bench, False), (released, True)):
+    for protocol, said in ((bench, "left_out"), (released, "negatives")):
         spec = specs.resolve(protocol, CELL[0], "phantom_clip", "contrastive", 0)
-        assert spec.contrastive.same_class_negatives == negatives
+        assert spec.contrastive.same_class == said
         assert spec.contrastive.averaging == "similarities"
 
 

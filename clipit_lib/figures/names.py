@@ -8,6 +8,13 @@ WORDS = {
     "clip_it": "CLIP-IT",
     "clip_it/architecture_only": "architecture only, no text",
     "clip_it/random_reports": "random reports",
+    "clip_it/redrawn_reports": "random reports, redrawn",
+    "clip_it/shuffled_pairs": "pairs shuffled",
+    "clip_it/shuffled_within_class": "pairs shuffled within class",
+    "clip_it/constant_report": "one report for all",
+    "clip_it/class_prompts": "class prompt as the text",
+    "clip_it/image_target": "retriever's image as target",
+    "clip_it/image_centroids": "few image centroids as target",
     "clip_it/without_lora": "without LoRA",
     "clip_it/lora_vision_only": "LoRA on vision only",
     "clip_it/lora_text_only": "LoRA on text only",
@@ -23,6 +30,7 @@ WORDS = {
     "contrastive": "contrastive",
     "contrastive/embeddings": "contrastive, embeddings averaged",
     "contrastive/same_class_negatives": "contrastive, same class negative",
+    "contrastive/misaligned_names": "contrastive, names off by one",
 }
 PARTS = {
     "lambda": "λ = {}",
@@ -31,6 +39,9 @@ PARTS = {
     "lora_rank": "LoRA rank {}",
     "retriever": "pairs by {}",
     "corpus": "{} reports",
+    "switch": "{}",
+    "protocol": "{} protocol",
+    "long_text": "reports read in whole ({})",
     "labels": "{} labels a class",
     "label_noise": "{}% of the labels wrong",
 }

@@ -13,7 +13,6 @@ from clipit_lib.settings.data import (
     ValidationSplit,
 )
 from clipit_lib.settings.method import (
-    PROTOCOLS,
     Contrastive,
     Descent,
     Lora,
@@ -25,6 +24,7 @@ from clipit_lib.settings.method import (
 )
 from clipit_lib.settings.pretraining import PhantomPretraining, StandInTraining
 from clipit_lib.settings.profile import Profile, known, load_profile, read_profile, searched_path
+from clipit_lib.settings.protocols import PROTOCOLS, SWITCHES, protocol_named, switched
 from clipit_lib.settings.run import RunSpec
 from clipit_lib.settings.search import (
     Candidate,
@@ -41,6 +41,7 @@ from clipit_lib.settings.survival import FileSlides, PhantomSlides, SurvivalSett
 
 __all__ = [
     "PROTOCOLS",
+    "SWITCHES",
     "Candidate",
     "Chosen",
     "Contrastive",
@@ -76,7 +77,9 @@ __all__ = [
     "ValidationSplit",
     "known",
     "load_profile",
+    "protocol_named",
     "read_profile",
     "read_searched",
     "searched_path",
+    "switched",
 ]

@@ -18,21 +18,11 @@ class Protocol(Strict):
     checkpoint: Literal["best", "last"] = "best"
     fusion_start: Literal["average", "random"] = "average"
     unit_distilled: bool = True
-
-
-PROTOCOLS: dict[str, Protocol] = {
-    "paper": Protocol(),
-    "released": Protocol(
-        double_softmax=True,
-        moving_target=True,
-        text_stage="ignored",
-        lora_targets="all",
-        normalisation="imagenet",
-        checkpoint="last",
-        fusion_start="random",
-        unit_distilled=False,
-    ),
-}
+    # Switches added since; None means: as the paper says.
+    vision_head: Literal["adapted", "random_adapted"] | None = None
+    letters_lost: Literal[True] | None = None
+    class_text_share: Fraction | None = None
+    validation_per_class: Positive | None = None
 
 
 class Lora(Strict):
@@ -78,23 +68,29 @@ class TextStage(Descent):
 class Pairing(Strict):
     """Which text an image gets: the report of this `rank` by cosine similarity (1 is equation 1).
 
-    `source` replaces reports by the retriever's nearest class prompt, or by the histology terms
-    nearest to the image (Table 6).
+    Controls: `random` draws a report for each patch once, `redrawn` anew in each epoch; `shuffled`
+    moves the paired reports among all patches, `shuffled_within_class` among those of a class;
+    `constant` gives every patch the most used one. `source` replaces reports by the retriever's
+    nearest class prompt, by the histology terms nearest to the image (Table 6), or by a prompt of
+    the patch's own class.
     """
 
     rank: Positive = 1
-    reports: Literal["matched", "random", "none"] = "matched"
-    source: Literal["prompts", "terms"] | None = None
+    reports: Literal[
+        "matched", "random", "none", "redrawn", "shuffled", "shuffled_within_class", "constant"
+    ] = "matched"
+    source: Literal["prompts", "terms", "class_prompts"] | None = None
 
 
 class Contrastive(Strict):
     """Prompt-based classification by a CLIP (Table 2, appendix E).
 
-    `same_class_negatives` treats other patches of the same class as negatives although their
-    prompt is the same, as the released code does.
+    Other patches of the same class have the same prompt: `same_class` leaves them out of the loss,
+    or takes them as negatives, as the released code does.
     """
 
     templates: Literal["conch", "quiltnet"] = "conch"
     averaging: Literal["similarities", "embeddings"] = "similarities"
     temperature: float = 0.07
-    same_class_negatives: bool = False
+    same_class: Literal["left_out", "negatives"] = "left_out"
+    misaligned_names: Literal[True] | None = None

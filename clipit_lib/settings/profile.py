@@ -11,8 +11,9 @@ from clipit_lib import paths
 from clipit_lib.errors import ClipItError
 from clipit_lib.settings.base import Positive, Strict
 from clipit_lib.settings.data import CorpusSettings, DataSettings
-from clipit_lib.settings.method import PROTOCOLS, Lora, Probe, Protocol, TextStage, Training
+from clipit_lib.settings.method import Lora, Probe, Protocol, TextStage, Training
 from clipit_lib.settings.pretraining import PhantomPretraining, StandInTraining
+from clipit_lib.settings.protocols import protocol_named
 from clipit_lib.settings.reading import read_strict
 from clipit_lib.settings.search import Searched, read_searched
 from clipit_lib.settings.study import Study
@@ -75,7 +76,8 @@ class Profile(Strict):
 
         A variant (`clip_it/...`) takes what its setting takes, so that they stay comparable.
         """
-        protocol = PROTOCOLS[self.protocol]
+        world = getattr(self.data_settings(dataset), "world", None)
+        protocol = protocol_named(self.protocol, world.upper() if world else None)
         found = self.searched.get(dataset, {}).items()
         chosen = next((one for name, one in found if name == setting.split("/")[0]), None)
         if chosen is None:

@@ -53,6 +53,7 @@ class RunSpec(Strict):
     text_adaptation: Literal["none"] | None = None
     word_dropout: Fraction | None = None
     contrastive: Contrastive | None = None
+    target: Literal["image", "image_centroids"] | None = None
 
     @property
     def text_only(self) -> bool:
