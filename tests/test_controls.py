@@ -1,0 +1,120 @@
+"""Each control changes what it says and keeps the rest; the steps of a gain sum to the whole."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clipit_lib import experiment, runs, specs, studies
+from clipit_lib.decomposition import STEPS, WHOLE, decomposition, decomposition_words
+from clipit_lib.image_targets import image_targets
+from clipit_lib.labels import choose_labels
+from clipit_lib.paired_texts import paired_reports, paired_texts, redrawn_reports, shuffled
+from clipit_lib.pairing import effective_number
+from clipit_lib.settings import RunSpec
+from clipit_lib.targets import ReassignedTargets
+from clipit_lib.workbench import Workbench
+
+CELL = ("phantom-pcam", "phantom_vit_s16")
+
+
+def spec(bench: Workbench, setting: str, seed: int = 0) -> RunSpec:
+    return specs.resolve(bench, *CELL, setting, seed)
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 2)), min_size=1, max_size=40))
+def test_shuffling_keeps_how_often_each_group_has_each_value(pairs: list[tuple[int, int]]) -> None:
+    values, groups = np.array(pairs).T
+    moved = shuffled(values, groups, np.random.default_rng(0))
+    for group in np.unique(groups):
+        assert sorted(moved[groups == group]) == sorted(values[groups == group])
+
+
+def test_shuffled_pairs_keep_the_reports_and_lose_the_patches(bench: Workbench) -> None:
+    data = bench.dataset(CELL[0])
+    labels = data.labels[data.indices("train")]
+    own = paired_reports(spec(bench, "clip_it"), bench, "train")
+    free = paired_reports(spec(bench, "clip_it/shuffled_pairs"), bench, "train")
+    within = paired_reports(spec(bench, "clip_it/shuffled_within_class"), bench, "train")
+    assert sorted(own) == sorted(free) == sorted(within)
+    assert (own != free).any() and (own != within).any()
+    for label in np.unique(labels):
+        assert sorted(within[labels == label]) == sorted(own[labels == label])
+    other = paired_reports(spec(bench, "clip_it/shuffled_pairs", 1), bench, "train")
+    assert (free != other).any()
+
+
+def test_one_report_for_all_is_the_most_used_one(bench: Workbench) -> None:
+    constant = spec(bench, "clip_it/constant_report")
+    own = paired_reports(spec(bench, "clip_it"), bench, "train")
+    values, counts = np.unique(own, return_counts=True)
+    for split in ("train", "validation"):
+        assert set(paired_reports(constant, bench, split)) == {values[counts.argmax()]}
+
+
+def test_redrawn_reports_change_each_epoch_and_cover_the_corpus(bench: Workbench) -> None:
+    drawn = redrawn_reports(spec(bench, "clip_it/redrawn_reports"), bench, 30)
+    assert drawn.shape == (30, len(bench.dataset(CELL[0]).indices("train")))
+    assert (drawn[0] != drawn[1]).any()
+    assert set(drawn.ravel()) == set(range(len(bench.corpus(CELL[0]))))
+    targets = ReassignedTargets(torch.eye(3), torch.tensor([[0, 1], [2, 0]]))
+    rows, generator = torch.tensor([1, 0]), torch.Generator()
+    assert targets(rows, generator).argmax(dim=1).tolist() == [1, 0]
+    targets.begin(1)
+    assert targets(rows, generator).argmax(dim=1).tolist() == [0, 2]
+
+
+def test_class_prompts_say_the_label_and_never_of_a_test_patch(bench: Workbench) -> None:
+    data = bench.dataset(CELL[0])
+    asked = spec(bench, "clip_it/class_prompts")
+    paired = paired_texts(asked, bench, ["train", "validation"])
+    for split in ("train", "validation"):
+        said = [paired.texts[k] for k in paired.chosen[split]]
+        names = [data.class_texts[label] for label in data.labels[data.indices(split)]]
+        assert all(name in text for name, text in zip(names, said, strict=True))
+    with pytest.raises(AssertionError):
+        paired_texts(asked, bench, ["train", "test"])
+
+
+def test_image_targets_are_the_retrievers_embeddings_or_few_of_their_centroids(
+    bench: Workbench,
+) -> None:
+    asked = spec(bench, "clip_it/image_target")
+    labels = choose_labels(asked, bench.dataset(CELL[0]))
+    own = image_targets(asked, bench, labels)
+    embeddings = bench.retriever_embeddings(CELL[0], "train")
+    unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
+    rows = torch.arange(len(unit))
+    np.testing.assert_allclose(own(rows, torch.Generator()).cpu(), unit, atol=1e-6)
+    few = image_targets(spec(bench, "clip_it/image_centroids"), bench, labels)
+    reports = paired_reports(spec(bench, "clip_it"), bench, "train")
+    assert len(few.features) == round(effective_number(reports))
+    nearest = torch.cdist(torch.from_numpy(unit), few.features).argmin(dim=1)
+    # Centroids at unit length: the nearest may differ from k-means' own on the border.
+    assert (nearest == few.report).float().mean() > 0.8
+
+
+def test_controls_without_text_read_no_report(bench: Workbench, monkeypatch) -> None:
+    for setting in ("clip_it/image_target", "clip_it/architecture_only"):
+        asked = spec(bench, setting, seed=41)
+        with monkeypatch.context() as patch:
+            patch.setattr(experiment.text_stage, "of_run", lambda *_: pytest.fail("read a report"))
+            experiment.perform(asked, bench)
+
+
+def test_a_study_of_controls_names_reports_of_another_organ(bench: Workbench) -> None:
+    names = studies.settings(bench.profile, "controls", CELL[0])
+    assert "clip_it/corpus_phantom-colon" in names and names[-1] == "clip_it"
+    assert "clip_it/corpus_phantom-breast" in studies.settings(
+        bench.profile, "controls", "phantom-crc"
+    )
+
+
+def test_the_steps_of_a_gain_sum_to_the_whole(bench: Workbench) -> None:
+    names = dict.fromkeys(name for _, *pair in STEPS for name in pair)
+    stored = [runs.get_or_run(spec(bench, name, s), bench) for name in names for s in (0, 1)]
+    found = decomposition(stored, 100)
+    steps = found[found["step"] != WHOLE[0]]["gain"].sum()
+    assert steps == pytest.approx(found[found["step"] == WHOLE[0]]["gain"].item())
+    assert decomposition_words(found).count("[") == len(STEPS) + 1

@@ -1,0 +1,172 @@
+"""Each switch of the protocol does what is said of the released code, and nothing else."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from clipit_lib import lora, losses, runs, specs, text_stage
+from clipit_lib.audit import spread_table, spread_words
+from clipit_lib.contrastive import PromptClassifier
+from clipit_lib.labels import choose_labels
+from clipit_lib.paired_texts import paired_texts
+from clipit_lib.reports.released import lose_letters
+from clipit_lib.settings import (
+    PROTOCOLS,
+    SWITCHES,
+    Contrastive,
+    Lora,
+    Protocol,
+    RunSpec,
+    protocol_named,
+    switched,
+)
+from clipit_lib.tasks import spread
+from clipit_lib.workbench import Workbench
+
+CELL = ("phantom-pcam", "phantom_vit_s16")
+
+
+def spec(bench: Workbench, setting: str, seed: int = 0) -> RunSpec:
+    return specs.resolve(bench, *CELL, setting, seed)
+
+
+@pytest.mark.parametrize("name", sorted(SWITCHES))
+def test_a_switch_changes_its_fields_alone(bench: Workbench, name: str) -> None:
+    changed = {
+        field
+        for field, value in switched(name).model_dump().items()
+        if value != PROTOCOLS["paper"].model_dump()[field]
+    }
+    assert changed == set(SWITCHES[name])
+    one = spec(bench, f"clip_it/switch_{name}")
+    assert one.protocol == switched(name)
+    assert one.normalisation == one.protocol.normalisation
+    assert one.key != spec(bench, "clip_it").key
+
+
+def test_the_released_protocol_has_what_meets_on_a_data_set(bench: Workbench) -> None:
+    assert protocol_named("paper", "CRC") == Protocol()
+    everywhere = protocol_named("released")
+    for dataset, field in (
+        ("PCAM", "letters_lost"), ("BACH", "validation_per_class"), ("CRC", "class_text_share"),
+    ):  # fmt: skip
+        here = protocol_named("released", dataset)
+        assert getattr(everywhere, field) is None and getattr(here, field) is not None
+        assert everywhere == here.model_copy(update={field: None})
+    assert spec(bench, "clip_it/protocol_released").protocol == protocol_named("released", "PCAM")
+
+
+def test_double_softmax_cannot_fall_below_its_floor() -> None:
+    """The lowest cross-entropy of softmax(z) taken as logits: 0.313 for two classes, by hand."""
+    for classes, floor in ((2, 0.313), (4, 0.744), (9, 1.372)):
+        logits = 1e4 * torch.eye(classes)
+        value = float(losses.double_softmax(logits, torch.arange(classes)))
+        assert value == pytest.approx(floor, abs=1e-3)
+        assert value == pytest.approx(np.log(1 + (classes - 1) * np.exp(-1)), abs=1e-4)
+
+
+def test_lost_letters() -> None:
+    assert lose_letters("Invasive carcinoma | 11 mm") == "nvasve carcnoma   mm"
+
+
+def test_class_texts_replace_the_least_similar_training_reports(bench: Workbench) -> None:
+    asked = spec(bench, "clip_it/switch_class_text")
+    plain = paired_texts(asked, bench, ["train", "validation"])
+    changed = text_stage.as_released(asked, bench, plain)
+    data = bench.dataset(CELL[0])
+    close = bench.pairs(CELL[0], "train", 1).similarities[:, 0]
+    replaced = changed.chosen["train"] >= len(plain.texts)
+    assert 0.4 < replaced.mean() <= 0.5
+    assert close[replaced].max() <= close[~replaced].min()
+    for row in np.flatnonzero(replaced):
+        name = data.class_texts[data.labels[data.indices("train")][row]]
+        assert changed.texts[changed.chosen["train"][row]] == f"an H&E image of {name}"
+    assert (changed.chosen["train"] == plain.chosen["train"])[~replaced].all()
+    assert (changed.chosen["validation"] == plain.chosen["validation"]).all()
+    assert text_stage.as_released(spec(bench, "clip_it"), bench, plain) == plain
+
+
+def test_tiny_validation_keeps_four_of_each_class(bench: Workbench) -> None:
+    data = bench.dataset(CELL[0])
+    few = choose_labels(spec(bench, "clip_it/switch_tiny_validation"), data)
+    assert np.bincount(data.labels[few.validation]).tolist() == [4, 4]
+    whole = choose_labels(spec(bench, "clip_it"), data)
+    assert set(few.validation) < set(whole.validation)
+    assert (few.train == whole.train).all()
+
+
+class Headed(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.vision_head = nn.Linear(6, 3)
+        self.other = nn.Linear(6, 6)
+
+
+def test_an_adapted_head_moves_through_its_adapter_alone_and_folds_away() -> None:
+    torch.manual_seed(0)
+    model = Headed()
+    before = {name: value.clone() for name, value in model.vision_head.state_dict().items()}
+    lora.adapt_head(model, Lora(rank=2, alpha=2))
+    learned = [name for name, p in model.named_parameters() if p.requires_grad]
+    assert learned[:2] == ["other.weight", "other.bias"] or "other.weight" in learned
+    assert all("lora_" in name for name in learned if name.startswith("vision_head"))
+    x = torch.randn(8, 6)
+    optimiser = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.5)
+    for _ in range(3):
+        optimiser.zero_grad()
+        F.cross_entropy(model.vision_head(x), torch.arange(8) % 3).backward()
+        optimiser.step()
+    answer = model.vision_head(x)
+    lora.fold_head(model)
+    assert type(model.vision_head) is nn.Linear
+    torch.testing.assert_close(model.vision_head(x), answer)
+    assert torch.equal(model.vision_head.bias, before["bias"])
+    update = model.vision_head.weight - before["weight"]
+    assert torch.linalg.matrix_rank(update) <= 2 and update.abs().max() > 0
+
+
+def test_a_random_head_does_not_start_from_the_probe(bench: Workbench) -> None:
+    from clipit_lib.predict import load_classifier
+
+    heads = {}
+    for setting in ("clip_it/switch_random_vision_head", "clip_it/switch_lora_everywhere"):
+        run = runs.get_or_run(spec(bench, setting), bench)
+        heads[setting] = load_classifier(run.folder).model.vision_head
+    probe = load_classifier(
+        runs.get_or_run(spec(bench, "unimodal"), bench).folder
+    ).model.vision_head
+    near, far = heads["clip_it/switch_lora_everywhere"], heads["clip_it/switch_random_vision_head"]
+    assert torch.equal(near.bias, probe.bias)  # a bias has no adapter: it never moves
+    assert not torch.equal(far.bias, probe.bias)
+
+
+def test_names_off_by_one_give_every_class_another_ones_prompts(bench: Workbench) -> None:
+    texts = ("benign", "in situ", "invasive", "normal")
+    right = PromptClassifier(bench.clip, texts, Contrastive())
+    wrong = PromptClassifier(bench.clip, texts, Contrastive(misaligned_names=True))
+    listed = PromptClassifier(
+        bench.clip, ("normal", "benign", "in situ", "invasive"), Contrastive()
+    )
+    assert torch.equal(wrong.windows.ids, listed.windows.ids)
+    assert not torch.equal(wrong.windows.ids, right.windows.ids)
+
+
+def test_spread_is_total_variance_at_unit_length() -> None:
+    rng = np.random.default_rng(0)
+    features = rng.normal(size=(50, 6))
+    unit = features / np.linalg.norm(features, axis=1, keepdims=True)
+    assert spread(torch.tensor(features)) == pytest.approx(unit.var(axis=0).sum(), abs=1e-6)
+    assert spread(torch.ones(4, 3)) == pytest.approx(0, abs=1e-6)
+
+
+def test_the_audit_reads_the_spread_of_fixed_and_moving_targets(bench: Workbench) -> None:
+    stored = [
+        runs.get_or_run(spec(bench, setting), bench)
+        for setting in ("clip_it", "clip_it/switch_moving_target", "lora_only")
+    ]
+    table = spread_table(stored)
+    assert set(table["setting"]) == {"clip_it", "clip_it/switch_moving_target"}
+    assert table["target_spread"].between(0, 1).all()
+    assert "moving target" in spread_words(table) and "fixed target" in spread_words(table)
