@@ -11,6 +11,7 @@ from clipit_lib.audit import spread_table, spread_words
 from clipit_lib.contrastive import PromptClassifier
 from clipit_lib.labels import choose_labels
 from clipit_lib.paired_texts import paired_texts
+from clipit_lib.predict import load_classifier
 from clipit_lib.reports.released import lose_letters
 from clipit_lib.settings import (
     PROTOCOLS,
@@ -110,7 +111,7 @@ def test_an_adapted_head_moves_through_its_adapter_alone_and_folds_away() -> Non
     before = {name: value.clone() for name, value in model.vision_head.state_dict().items()}
     lora.adapt_head(model, Lora(rank=2, alpha=2))
     learned = [name for name, p in model.named_parameters() if p.requires_grad]
-    assert learned[:2] == ["other.weight", "other.bias"] or "other.weight" in learned
+    assert {"other.weight", "other.bias"} < set(learned)  # nothing else was frozen
     assert all("lora_" in name for name in learned if name.startswith("vision_head"))
     x = torch.randn(8, 6)
     optimiser = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=0.5)
@@ -128,16 +129,9 @@ def test_an_adapted_head_moves_through_its_adapter_alone_and_folds_away() -> Non
 
 
 def test_a_random_head_does_not_start_from_the_probe(bench: Workbench) -> None:
-    from clipit_lib.predict import load_classifier
-
-    heads = {}
-    for setting in ("clip_it/switch_random_vision_head", "clip_it/switch_lora_everywhere"):
-        run = runs.get_or_run(spec(bench, setting), bench)
-        heads[setting] = load_classifier(run.folder).model.vision_head
-    probe = load_classifier(
-        runs.get_or_run(spec(bench, "unimodal"), bench).folder
-    ).model.vision_head
-    near, far = heads["clip_it/switch_lora_everywhere"], heads["clip_it/switch_random_vision_head"]
+    settings = "unimodal", "clip_it/switch_lora_everywhere", "clip_it/switch_random_vision_head"
+    stored = [runs.get_or_run(spec(bench, setting), bench) for setting in settings]
+    probe, near, far = (load_classifier(run.folder).model.vision_head for run in stored)
     assert torch.equal(near.bias, probe.bias)  # a bias has no adapter: it never moves
     assert not torch.equal(far.bias, probe.bias)
 
