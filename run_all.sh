@@ -90,6 +90,7 @@ if ((status)); then
 fi
 cat << TEXT
 Finished profile $profile in $SECONDS s.
+  all on one page     $results/report.html
   tables              $results/tables
   figures             $figures
   executed notebooks  $results/notebooks

@@ -3,8 +3,8 @@
 Rooms, from the ground up; a room imports only from those before it:
 errors, files, paths, settings, paper, data, reports, encoders, pairing, losses, lora, model,
 training, text_stage, baselines, evaluation, statistics, runs, studies, survival, tables, predict,
-pareto, cost, complementarity, embedding_space, inspection, text_statistics, figures, search, plan,
-collect.
+pareto, cost, complementarity, embedding_space, inspection, text_statistics, figures, claims,
+search, plan, collect, report, trace.
 """
 
 __version__ = "0.1.0"

@@ -18,8 +18,9 @@ def spread_table(stored: Sequence[StoredRun]) -> pd.DataFrame:
     for run in stored:
         history = run.history()
         if run.spec.setting in (FIXED, MOVING) and "target_spread" in history:
-            own = {"dataset": run.spec.dataset, "setting": run.spec.setting, "seed": run.spec.seed}
-            frames.append(history.assign(**own)[COLUMNS])
+            history["dataset"], history["setting"] = run.spec.dataset, run.spec.setting
+            history["seed"] = run.spec.seed
+            frames.append(history[COLUMNS])
     return pd.concat(frames[1:] or frames, ignore_index=True)
 
 

@@ -140,6 +140,7 @@ def _run(source: Path, draft: Path, values: Mapping[str, Any]) -> None:
     from ipykernel.kernelspec import get_kernel_dict
     from jupyter_client.kernelspec import KernelSpec
     from jupyter_client.manager import AsyncKernelManager
+    from traitlets import CaselessStrEnum
 
     path = os.pathsep.join(filter(None, [str(paths.repository()), os.environ.get("PYTHONPATH")]))
 
@@ -148,6 +149,9 @@ def _run(source: Path, draft: Path, values: Mapping[str, Any]) -> None:
 
     class ThisPython(AsyncKernelManager):
         kernel_spec = KernelSpec(**get_kernel_dict(), env=environment)
+        # TCP ports are chosen before a kernel binds them: kernels that start together may choose
+        # the same. Sockets in files have names of their own.
+        transport = CaselessStrEnum(["tcp", "ipc"], default_value="ipc")
 
     papermill.execute_notebook(
         source,

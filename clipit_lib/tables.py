@@ -14,7 +14,7 @@ from clipit_lib.errors import ClipItError
 from clipit_lib.evaluation import accuracy, balanced_accuracy, correct
 from clipit_lib.files import write_text, written_beside
 from clipit_lib.runs import StoredRun
-from clipit_lib.statistics import Interval, paired_bootstrap
+from clipit_lib.statistics import Cell, Interval, paired_bootstrap, pooled_bootstrap
 
 CELL = ["dataset", "backbone"]
 
@@ -44,6 +44,20 @@ def gain(
     Raises:
         ClipItError: the two settings were not run with the same seeds.
     """
+    _, cell = paired_cell(runs, dataset, backbone, first, second)
+    return paired_bootstrap(
+        cell.first, cell.second, cell.labels, cell.groups, draws, np.random.default_rng(0)
+    )
+
+
+def paired_cell(
+    runs: Sequence[StoredRun], dataset: str, backbone: str, first: str, second: str
+) -> tuple[list[int], Cell]:
+    """The seeds of two settings in one cell, and what each gets right on test.
+
+    Raises:
+        ClipItError: the two settings were not run with the same seeds.
+    """
     ours = [r for r in runs if (r.spec.dataset, r.spec.backbone) == (dataset, backbone)]
     frames = {
         name: {r.spec.seed: r.predictions() for r in ours if r.spec.setting == name}
@@ -59,10 +73,34 @@ def gain(
     hits = {n: np.stack([correct(frames[n][s]) for s in seeds]) for n in (first, second)}
     samples = frames[first][seeds[0]]
     groups = samples["group"].where(samples["group"] != "", samples["sample"])
-    return paired_bootstrap(
-        hits[first], hits[second], samples["label"].to_numpy(), groups.to_numpy(), draws,
-        np.random.default_rng(0),
-    )  # fmt: skip
+    labels = samples["label"].to_numpy()
+    return seeds, Cell(dataset, hits[first], hits[second], labels, groups.to_numpy())
+
+
+def pooled_gain(runs: Sequence[StoredRun], first: str, second: str, draws: int) -> Interval | None:
+    """Mean over cells of the gain of `second` over `first` with its 95% interval.
+
+    The cells are those that have both settings with the same seeds; None if there is none.
+
+    Raises:
+        ClipItError: cells that differ in their seeds.
+    """
+    seeds: dict[tuple[str, str], dict[str, set[int]]] = {}
+    for run in runs:
+        cell = seeds.setdefault((run.spec.dataset, run.spec.backbone), {})
+        cell.setdefault(run.spec.setting, set()).add(run.spec.seed)
+    whole = [c for c, by in seeds.items() if by.get(first) and by[first] == by.get(second)]
+    if not whole:
+        return None
+    if len({frozenset(seeds[cell][first]) for cell in whole}) > 1:
+        said = "; ".join(f"{', '.join(cell)}: {sorted(seeds[cell][first])}" for cell in whole)
+        raise ClipItError(
+            f"cells differ in their seeds ({said})",
+            f"{second} over {first}",
+            "Run all cells with the same seeds",
+        )
+    cells = [paired_cell(runs, *cell, first, second)[1] for cell in whole]
+    return pooled_bootstrap(cells, draws, np.random.default_rng(0))
 
 
 def gain_table(

@@ -1,23 +1,64 @@
 """Every committed table follows from the predictions committed beside it."""
 
+import json
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
-from clipit_lib.archive import recomputed
+from clipit_lib import archive
 from clipit_lib.paths import repository
 
-ARCHIVES = sorted((repository() / "results").glob("*/predictions.parquet"))
+ARCHIVES = sorted((repository() / "results").glob(f"*/{archive.PREDICTIONS}"))
+NAMES = ["accuracy", "balanced_accuracy"]
 
 
-@pytest.mark.parametrize("archive", ARCHIVES, ids=lambda path: path.parent.name)
-def test_table1_is_recomputed(archive: Path) -> None:
-    stored = pd.read_csv(archive.parent / "tables" / "table1.csv").set_index("run")
-    found = recomputed(archive).set_index("run").loc[stored.index]
-    names = ["accuracy", "balanced_accuracy"]
-    pd.testing.assert_frame_equal(found[names], stored[names], atol=1e-4, rtol=0)
+def committed(pattern: str) -> list[Path]:
+    return [path for each in ARCHIVES for path in sorted(each.parent.glob(pattern))]
 
 
-def test_there_are_committed_results() -> None:
+TABLES = [
+    path for path in committed("tables/*.csv") if "balanced_accuracy" in path.read_text()[:200]
+]
+
+
+@pytest.mark.parametrize("path", TABLES, ids=lambda path: f"{path.parents[1].name}-{path.stem}")
+def test_a_table_is_recomputed_from_the_predictions_it_cites(path: Path) -> None:
+    stored = pd.read_csv(path)
+    kept = path.parents[1] / archive.PREDICTIONS
+    found = archive.recomputed(kept, set(stored["run"])).set_index("run")
+    again = found.loc[stored["run"], NAMES].reset_index(drop=True)
+    pd.testing.assert_frame_equal(again, stored[NAMES], atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    "path", committed("tables/survival.csv"), ids=lambda path: path.parents[1].name
+)
+def test_survival_is_recomputed_from_the_risks_of_each_slide(path: Path) -> None:
+    stored = pd.read_csv(path).set_index(["run", "fold"]).sort_index()
+    found = archive.recomputed_survival(path.parents[1] / archive.RISKS)
+    found = found.astype({"run": str}).set_index(["run", "fold"]).sort_index()
+    for name in ("c_index", "iauc"):
+        pd.testing.assert_series_equal(
+            found.loc[stored.index, name], stored[name], atol=1e-4, rtol=0, check_dtype=False
+        )
+
+
+@pytest.mark.parametrize("kept", ARCHIVES, ids=lambda path: path.parent.name)
+def test_every_cited_run_is_kept(kept: Path) -> None:
+    cited = {
+        key
+        for path in kept.parent.glob("tables/*.runs.json")
+        for key in json.loads(path.read_text(encoding="utf-8"))
+    }
+    runs = set(pd.read_parquet(kept, columns=["run"])["run"])
+    risks = kept.with_name(archive.RISKS)
+    if risks.exists():
+        runs |= set(pd.read_parquet(risks, columns=["run"])["run"])
+    assert cited <= runs
+
+
+def test_the_archives_are_small_and_there() -> None:
     assert {"demo", "pilot"} <= {path.parent.name for path in ARCHIVES}
+    whole = committed(archive.PREDICTIONS) + committed(archive.RISKS)
+    assert sum(path.stat().st_size for path in whole) < 20e6

@@ -159,6 +159,13 @@ def test_a_notebook_that_does_not_complete_leaves_only_its_failed_copy(
     ]
 
 
+def test_kernels_that_start_together_share_no_port(write: Write, tmp_path: Path) -> None:
+    kernel = "import json, ipykernel; from ipykernel.connect import get_connection_info"
+    write("00_ok", kernel, "print(json.loads(get_connection_info())['transport'])")
+    notebook.execute("00_ok", tmp_path / "out.ipynb", {})
+    assert printed(tmp_path / "out.ipynb").strip() == "ipc"
+
+
 def test_a_success_removes_the_failed_copy_of_before(write: Write, tmp_path: Path) -> None:
     write("00_ok", SHOW)
     failed = tmp_path / "out.failed.ipynb"

@@ -16,9 +16,10 @@ from clipit_lib.paths import repository
 
 TABLES = (
     "table1", "table2", "pareto", "complementarity", "tsne", "ablations", "text_statistics",
-    "table6", "table7", "inference_cost", "survival", "map", "pairing_phantom-crc",
+    "table6", "table7", "inference_cost", "survival", "map", "pairing_phantom-crc", "controls",
+    "protocol_audit", "clip_audit",
 )  # fmt: skip
-FIGURES = (*TABLES, "ablation_curves", "pareto_paper")
+FIGURES = (*TABLES, "ablation_curves", "pareto_paper", "controls_all", "target_spread", "claims")
 NOTEBOOKS = sorted(p.stem for p in (repository() / "notebooks").glob("*.ipynb"))
 
 
@@ -37,7 +38,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("workflow")
     planned = shell(output, "./run_all.sh", "--profile", "smoke", "--dry-run")
     assert planned.returncode == 0, planned.stderr
-    assert "to do 78" in planned.stdout and "estimate" in planned.stdout
+    assert "to do 106" in planned.stdout and "estimate" in planned.stdout
     assert not (output / "results" / "smoke" / "tables").exists()
     done = shell(output, "./run_all.sh", "--profile", "smoke", "--jobs", "2")
     assert done.returncode == 0, done.stdout + done.stderr
@@ -68,7 +69,7 @@ def test_every_run_is_cited_by_a_table_and_kept(finished: Path) -> None:
     }
     assert {path.name for path in (results / "runs").glob("[0-9a-f]*")} == cited
     kept = pd.read_parquet(results / "predictions.parquet")
-    assert set(kept["run"]) == cited and len(cited) == 78
+    assert set(kept["run"]) == cited and len(cited) == 106
 
 
 def test_every_table_follows_from_the_kept_predictions(finished: Path) -> None:

@@ -34,19 +34,17 @@ def _steps(axis: Axes, cell: pd.DataFrame) -> None:
     names = [step for step, *_ in (*STEPS, WHOLE)]
     begin = 0.0
     for line, name in enumerate(names):
-        row = cell.loc[name]
+        gain, low, high = cell.loc[[name], ["gain", "low", "high"]].to_numpy(float)[0].tolist()
         whole = name == WHOLE[0]
         start = 0.0 if whole else begin
         colour = "0.55" if whole else CYCLE[line]
-        axis.barh(line, row["gain"], left=start, height=0.62, color=colour, alpha=0.9)
-        error = [[row["gain"] - row["low"]], [row["high"] - row["gain"]]]
-        at = [start + row["gain"]]
+        axis.barh(line, gain, left=start, height=0.62, color=colour, alpha=0.9)
+        at, error = [start + gain], [[gain - low], [high - gain]]
         axis.errorbar(at, [line], xerr=error, fmt="none", ecolor="black", capsize=2, lw=1)
-        said = str(Interval(row["gain"], row["low"], row["high"]))
-        place = axis.get_yaxis_transform()
+        place, said = axis.get_yaxis_transform(), str(Interval(gain, low, high))
         axis.text(1.02, line, said, transform=place, va="center", fontsize=8)
         if not whole:
-            begin += row["gain"]
+            begin += gain
     axis.axvline(0, color="black", lw=0.8)
     axis.set(yticks=range(len(names)), ylim=(len(names) - 0.4, -0.6))
     axis.set_yticklabels(names, fontsize=8)

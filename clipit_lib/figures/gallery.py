@@ -29,6 +29,14 @@ MEANING = {
     "table7": "Table 7: who retrieves, and real against synthetic reports.",
     "inference_cost": "What inference costs over the unimodal model, in operations and time.",
     "survival": "Table 8: survival from bags of patch features, with and without text.",
+    "claims": "Each claim of the paper that is a difference in points: its number, ours, and the "
+    "verdict by a rule that was fixed before.",
+    "controls": "What the gain of CLIP-IT over the probe is made of: LoRA, the branch, any report, the "
+    "matched report.",
+    "controls_all": "Every control beside CLIP-IT: one that does as well says what is not needed.",
+    "protocol_audit": "What the released code does differently, one switch at a time and together.",
+    "target_spread": "Whether a moving distillation target collapses to one vector.",
+    "clip_audit": "The same for a CLIP as the classifier.",
     "map": "Where text helps: gain of CLIP-IT over its controls against labels, label noise, "
     "retriever and λ.",
 }

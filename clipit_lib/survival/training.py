@@ -98,6 +98,9 @@ class FoldTask:
     def begin(self, epoch: int) -> None:
         """Nothing changes from epoch to epoch."""
 
+    def notes(self) -> dict[str, float]:
+        return {}
+
     def loss(
         self, model: Callable[..., Any], rows: Tensor, generator: torch.Generator
     ) -> dict[str, Tensor]:

@@ -1,0 +1,1 @@
+"""What the paper claims, judged by rules that were fixed before the runs."""

@@ -1,0 +1,66 @@
+"""All claims of the paper judged by what a profile has stored, as results/PROFILE/claims.csv."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from clipit_lib import paths
+from clipit_lib.claims.judging import finding_of
+from clipit_lib.claims.model import Claim, load_claims
+from clipit_lib.claims.shelf import Shelf
+from clipit_lib.claims.verdicts import Finding
+from clipit_lib.files import write_text
+from clipit_lib.workbench import Workbench
+
+COLUMNS = [
+    "id", "claim", "where", "paper", "rule", "ours", "low", "high", "verdict", "reason", "runs",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A claim and what was found of it."""
+
+    claim: Claim
+    finding: Finding
+
+
+def evaluate(bench: Workbench, claims: Sequence[Claim] | None = None) -> list[Judged]:
+    """Judge claims (by default all of the paper's) by stored runs and tables; train nothing.
+
+    Raises:
+        ClipItError: the data or the encoders of the profile are not there, so that it cannot be
+            said which runs belong to it.
+    """
+    shelf = Shelf(bench)
+    chosen = load_claims().claims if claims is None else claims
+    return [Judged(claim, finding_of(claim, shelf)) for claim in chosen]
+
+
+def ledger_table(judged: Sequence[Judged]) -> pd.DataFrame:
+    """One row a claim, with `COLUMNS`; `runs` counts the runs behind the verdict."""
+    rows = [
+        [one.claim.id, one.claim.claim, one.claim.where, one.claim.paper, one.claim.rule,
+         one.finding.ours, one.finding.low, one.finding.high, str(one.finding.verdict),
+         one.finding.reason, len(one.finding.runs)]
+        for one in judged
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys(("ours", "low", "high"), float))
+
+
+def run_keys(judged: Sequence[Judged]) -> list[str]:
+    """Keys of all runs behind the verdicts, each once."""
+    return sorted({key for one in judged for key in one.finding.runs})
+
+
+def save(profile: str, judged: Sequence[Judged], text: str) -> None:
+    """Write claims.csv, claims.md and the keys of the runs behind them, claims.runs.json."""
+    folder = paths.results(profile)
+    table = ledger_table(judged)
+    write_text(folder / "claims.csv", table.to_csv(index=False, float_format="%.4f"))
+    write_text(folder / "claims.md", text.rstrip() + "\n")
+    write_text(folder / "claims.runs.json", json.dumps(run_keys(judged), indent=1) + "\n")
