@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import sys
+import tempfile
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
@@ -140,30 +141,33 @@ def _run(source: Path, draft: Path, values: Mapping[str, Any]) -> None:
     from ipykernel.kernelspec import get_kernel_dict
     from jupyter_client.kernelspec import KernelSpec
     from jupyter_client.manager import AsyncKernelManager
-    from traitlets import CaselessStrEnum
+    from traitlets import CaselessStrEnum, Unicode
 
     path = os.pathsep.join(filter(None, [str(paths.repository()), os.environ.get("PYTHONPATH")]))
 
     # A progress bar is a line of output each time: in a kept notebook, seldom is enough.
     environment = {"PYTHONPATH": path, "TQDM_MININTERVAL": "30"}
 
-    class ThisPython(AsyncKernelManager):
-        kernel_spec = KernelSpec(**get_kernel_dict(), env=environment)
-        # TCP ports are chosen before a kernel binds them: kernels that start together may choose
-        # the same. Sockets in files have names of their own.
-        transport = CaselessStrEnum(["tcp", "ipc"], default_value="ipc")
+    with tempfile.TemporaryDirectory(prefix="kernel-") as sockets:
 
-    papermill.execute_notebook(
-        source,
-        draft,
-        dict(values),
-        kernel_name="python3",
-        language="python",
-        cwd=paths.notebooks(),
-        progress_bar=False,
-        log_output=True,
-        kernel_manager_class=ThisPython,
-    )
+        class ThisPython(AsyncKernelManager):
+            kernel_spec = KernelSpec(**get_kernel_dict(), env=environment)
+            # TCP ports are chosen before a kernel binds them: kernels that start together may
+            # choose the same. Sockets in a folder of their own cannot meet.
+            transport = CaselessStrEnum(["tcp", "ipc"], default_value="ipc")
+            ip = Unicode(str(Path(sockets) / "socket"))
+
+        papermill.execute_notebook(
+            source,
+            draft,
+            dict(values),
+            kernel_name="python3",
+            language="python",
+            cwd=paths.notebooks(),
+            progress_bar=False,
+            log_output=True,
+            kernel_manager_class=ThisPython,
+        )
 
 
 def _first_unfinished(executed: Any) -> tuple[str, str]:

@@ -101,7 +101,7 @@ def _archived(found: Product) -> dict[str, dict[str, object]]:
     scores: dict[str, dict[str, object]] = {}
     if predictions.exists():
         table = archive.recomputed(predictions, found.keys).set_index("run")
-        scores |= {str(key): {**row} for key, row in table.iterrows()}
+        scores |= {str(key): dict(row) for key, row in table.iterrows()}
     if risks.exists():
         folds = archive.recomputed_survival(risks, found.keys)
         means = folds.groupby("run", observed=True)["c_index"].mean()

@@ -159,11 +159,17 @@ def test_a_notebook_that_does_not_complete_leaves_only_its_failed_copy(
     ]
 
 
-def test_kernels_that_start_together_share_no_port(write: Write, tmp_path: Path) -> None:
-    kernel = "import json, ipykernel; from ipykernel.connect import get_connection_info"
-    write("00_ok", kernel, "print(json.loads(get_connection_info())['transport'])")
-    notebook.execute("00_ok", tmp_path / "out.ipynb", {})
-    assert printed(tmp_path / "out.ipynb").strip() == "ipc"
+def test_kernels_that_start_together_cannot_meet(write: Write, tmp_path: Path) -> None:
+    write("00_ok", "import json", "from ipykernel.connect import get_connection_info",
+          "print(json.dumps(json.loads(get_connection_info())))")  # fmt: skip
+    seen = []
+    for name in ("one", "two"):
+        notebook.execute("00_ok", tmp_path / f"{name}.ipynb", {})
+        seen.append(json.loads(printed(tmp_path / f"{name}.ipynb")))
+    assert {each["transport"] for each in seen} == {"ipc"}
+    folders = {Path(each["ip"]).parent for each in seen}
+    assert len(folders) == 2 and not any(folder.exists() for folder in folders)
+    assert all(folder.is_absolute() for folder in folders)
 
 
 def test_a_success_removes_the_failed_copy_of_before(write: Write, tmp_path: Path) -> None:

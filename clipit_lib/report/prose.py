@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from xml.etree import ElementTree
+
 from latex2mathml.converter import convert
 from markupsafe import Markup, escape
 from mistune.util import safe_entity
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 
 from clipit_lib.report.outline import Outline
+
+MATHML = "{http://www.w3.org/1998/Math/MathML}m"
 
 
 def prose(source: str, outline: Outline, level: int) -> Markup:
@@ -17,10 +21,24 @@ def prose(source: str, outline: Outline, level: int) -> Markup:
 
 def formula(tex: str, display: str = "inline") -> Markup:
     """TeX as MathML, which browsers draw by themselves; as code if it cannot be read."""
+    known = tex.strip().replace(r"\arg", r"\operatorname{arg}")
     try:
-        return Markup(convert(tex.strip(), display=display))
-    except Exception:  # the library has no common exception for what it does not know
-        return Markup("<code>{}</code>").format(tex)
+        mathml = convert(known, display=display)
+    except Exception:  # the library has no common exception for what it cannot read
+        mathml = ""
+    safe = Markup(mathml) if _is_mathml(mathml) else None
+    return safe or Markup("<code>{}</code>").format(tex.strip())
+
+
+def _is_mathml(text: str) -> bool:
+    """Whether the converter has understood all: it passes unknown commands and HTML through."""
+    try:
+        elements = list(ElementTree.fromstring(text).iter())
+    except ElementTree.ParseError:
+        return False
+    return all(element.tag.startswith(MATHML) for element in elements) and not any(
+        "\\" in (element.text or "") or "href" in element.attrib for element in elements
+    )
 
 
 class _Renderer(IPythonRenderer):
