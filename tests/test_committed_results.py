@@ -46,11 +46,10 @@ def test_survival_is_recomputed_from_the_risks_of_each_slide(path: Path) -> None
 
 @pytest.mark.parametrize("kept", ARCHIVES, ids=lambda path: path.parent.name)
 def test_every_cited_run_is_kept(kept: Path) -> None:
-    cited = {
-        key
-        for path in kept.parent.glob("tables/*.runs.json")
-        for key in json.loads(path.read_text(encoding="utf-8"))
-    }
+    figures = repository() / "figures" / kept.parent.name
+    sidecars = [*kept.parent.glob("*.runs.json"), *kept.parent.glob("tables/*.runs.json")]
+    sidecars += figures.glob("*.runs.json")
+    cited = {key for path in sidecars for key in json.loads(path.read_text(encoding="utf-8"))}
     runs = set(pd.read_parquet(kept, columns=["run"])["run"])
     risks = kept.with_name(archive.RISKS)
     if risks.exists():

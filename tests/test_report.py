@@ -1,171 +1,376 @@
-"""The page: whole, offline, readable by everyone, and silent about what may not be shown."""
-
-from __future__ import annotations
+"""The report page: read by an HTML parser, and by a browser where there is one."""
 
 import base64
 import io
 import itertools
+import json
+import re
 import shutil
 import subprocess
-from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import nbformat
 import numpy as np
 import pandas as pd
 import pytest
-from bs4 import BeautifulSoup
+from bs4 import BeautifulSoup, Tag
+from hypothesis import given
+from hypothesis import strategies as st
+from markupsafe import Markup
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
-from clipit_lib import paths
-from clipit_lib.errors import ClipItError
+from clipit_lib import archive
+from clipit_lib.__main__ import main
 from clipit_lib.figures import gallery
-from clipit_lib.report.page import page, write
+from clipit_lib.report.data_tables import data_tables
+from clipit_lib.report.outline import Outline
+from clipit_lib.report.page import HERE, page
+from clipit_lib.report.prose import formula, prose
 from clipit_lib.settings import load_profile
 
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "google-chrome"))), None)
-EVIL = "<script>alert('class')</script>"
+EVIL = "<script>alert('name')</script>"
+SENTENCE = "Specimen received in formalin, labelled with a name."
+BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
+QUIET = (
+    "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-sync",
+    "--disable-background-networking", "--disable-component-update", "--disable-extensions",
+    "--virtual-time-budget=4000", "--allow-file-access-from-files", "--enable-logging=stderr",
+)  # fmt: skip
 
 
 def png(seed: int) -> bytes:
-    noise = np.random.default_rng(seed).integers(0, 255, (40, 60, 3)).astype(np.uint8)
+    """A picture of its own for each seed, without a smooth part."""
+    pixels = np.random.default_rng(seed).integers(0, 256, (40, 60, 3), dtype=np.uint8)
     stream = io.BytesIO()
-    Image.fromarray(noise).save(stream, format="PNG")
+    Image.fromarray(pixels).save(stream, "PNG")
     return stream.getvalue()
 
 
-def shown(picture: bytes) -> Any:
-    data = {"image/png": base64.b64encode(picture).decode()}
-    return new_code_cell("show()", outputs=[new_output("display_data", data)])
+def value(**data: str) -> nbformat.NotebookNode:
+    types = {"png": "image/png", "html": "text/html", "md": "text/markdown", "text": "text/plain"}
+    return new_output("execute_result", {types[name]: text for name, text in data.items()})
 
 
-def said(**data: str) -> Any:
-    kinds = {kind.replace("_", "/"): text for kind, text in data.items()}
-    return new_code_cell("say()", outputs=[new_output("display_data", kinds)])
+def picture(seed: int) -> nbformat.NotebookNode:
+    return value(png=base64.b64encode(png(seed)).decode(), text="<Figure size 640x480>")
 
 
-@pytest.fixture
-def results(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Executed notebooks of a pilot and a smoke profile, made here."""
-    monkeypatch.setenv("CLIPIT_OUTPUT", str(tmp_path))
-    for profile in ("smoke", "pilot"):
-        figures = paths.figures(profile)
-        figures.mkdir(parents=True)
-        (figures / "table1.png").write_bytes(png(1))
-        (figures / "table1.runs.json").write_text('["a", "b"]')
-        raw = f"<table><tr><th>class</th></tr><tr><td>raw {EVIL}</td></tr></table>"
-        table = pd.DataFrame({"class": [EVIL]}).to_html()  # escapes, as notebooks do
-        notebooks = {
-            "01_pairing__crc5": [
-                new_markdown_cell("# 01 · Pairing\n\nSome patches."), shown(png(7)),
+def write_notebook(
+    output: Path, profile: str, name: str, cells: list[nbformat.NotebookNode]
+) -> None:
+    folder = output / "results" / profile / "notebooks"
+    folder.mkdir(parents=True, exist_ok=True)
+    nbformat.write(new_notebook(cells=cells), folder / f"{name}.ipynb")
+
+
+def profile_with_results(output: Path, profile: str) -> None:
+    """Three notebooks, a failed one, a kept figure and a list of runs."""
+    figures = output / "figures" / profile
+    figures.mkdir(parents=True)
+    (figures / "table1.png").write_bytes(png(1))
+    (figures / "table1.runs.json").write_text(json.dumps(["a" * 16, "b" * 16]))
+    classes = pd.DataFrame({"class": [EVIL, "ADI"], "accuracy": [51.5, 7.0]})
+    table1 = [
+        new_markdown_cell(f"# 03 · Table & one\n\nThe class $\\lambda$ of {EVIL}.\n\n#### Deep"),
+        new_code_cell("import clipit_lib"),
+        new_code_cell(
+            f"x = '{EVIL}'",
+            outputs=[
+                new_output("stream", name="stderr", text="/home/somebody/site-packages warns"),
+                new_output("stream", name="stdout", text=f"10%\r100%\n{SENTENCE}"),
+                value(html=classes.to_html(), text="a frame"),
             ],
-            "03_table1": [
-                new_markdown_cell(
-                    "# 03 · Table 1\n\n**Question.** Is $\\lambda$ large? See "
-                    "[the paper](https://arxiv.org/abs/2504.16181)."
-                ),
-                new_code_cell("secret_of_the_code = 1"),
-                said(text_html=table, text_plain="class"),
-                said(text_html=raw, text_plain="class"),
-                said(text_plain=EVIL),
-                new_markdown_cell("## Result\n\n### Detail"),
-                shown(png(1)), shown(png(1)), shown(png(8)),
-            ],
-        }  # fmt: skip
-        folder = paths.executed_notebooks(profile)
-        folder.mkdir(parents=True)
-        for name, cells in notebooks.items():
-            nbformat.write(new_notebook(cells=cells), folder / f"{name}.ipynb")
-        (folder / "04_table2.failed.ipynb").write_text("{}")
-    claims = "| id | verdict |\n|---|---|\n| x | y |\n"
-    (paths.results("smoke") / "claims.md").write_text(claims)
-    return tmp_path
-
-
-def parsed(profile: str) -> BeautifulSoup:
-    return BeautifulSoup(page(load_profile(profile)), "html.parser")
-
-
-def test_the_page_is_one_file_that_needs_no_network(results: Path) -> None:
-    soup = parsed("smoke")
-    for tag in soup.find_all(["img", "script", "link", "iframe", "source"]):
-        source = tag.get("src") or tag.get("href") or "data:"
-        assert source.startswith("data:"), tag
-    links = [a["href"] for a in soup.find_all("a", href=True)]
-    assert "https://arxiv.org/abs/2504.16181" in links  # a link to follow, nothing to load
-    assert page(load_profile("smoke")) == page(load_profile("smoke"))
-
-
-def test_headings_images_and_tables_can_be_read_aloud(results: Path) -> None:
-    soup = parsed("smoke")
-    assert soup.html["lang"] == "en" and soup.title.text.strip()
-    levels = [int(tag.name[1]) for tag in soup.find_all(["h1", "h2", "h3", "h4", "h5", "h6"])]
-    assert levels.count(1) == 1 and levels[0] == 1
-    assert all(after - before <= 1 for before, after in itertools.pairwise(levels))
-    assert all(image.get("alt") for image in soup.find_all("img"))
-    assert any(image["alt"] == gallery.MEANING["table1"] for image in soup.find_all("img"))
-    assert all(head.get("scope") for head in soup.find_all("th"))
-    ids = Counter(tag["id"] for tag in soup.find_all(id=True))
-    assert max(ids.values()) == 1
-    anchors = [a["href"][1:] for a in soup.find_all("a", href=True) if a["href"].startswith("#")]
-    assert anchors and set(anchors) <= set(ids)
-
-
-def test_order_code_and_figures(results: Path) -> None:
-    text = page(load_profile("smoke"))
-    soup = BeautifulSoup(text, "html.parser")
-    heads = [tag.text for tag in soup.find_all("h2")]
-    places = [
-        next(k for k, head in enumerate(heads) if word in head)
-        for word in ("Claims", "03 · Table 1", "Appendix", "made")
+        ),
+        new_markdown_cell("## The picture\n\n![far](https://example.org/far.png)"),
+        new_code_cell("Image(picture)", outputs=[picture(1)]),
+        new_code_cell("again", outputs=[picture(1)]),
+        # Not as pandas writes it: a cell that holds an element.
+        new_code_cell("r", outputs=[value(html=f"<table><tr><td>raw {EVIL}</td></tr></table>")]),
+        new_code_cell("p", outputs=[value(text=f"['{EVIL}']")]),
+        new_code_cell("f", outputs=[value(md=f"| a |\n|---|\n| {EVIL} |\n\n[x](javascript:y)")]),
     ]
-    assert places == sorted(places) and not any("04" in head for head in heads)
-    code = next(tag for tag in soup.find_all("code") if "secret_of_the_code" in tag.text)
-    folded = code.find_parent("details")
-    assert folded is not None and not folded.has_attr("open")
-    # The same figure twice is embedded once; a further one and the patches beside it.
-    assert len(soup.find_all("img")) == 3
+    pairing = [
+        new_markdown_cell("# 01 · Pairing\n\n## The patches"),
+        # The figure is the value of the cell, and drawn again when the cell ends.
+        new_code_cell("sheet", outputs=[picture(2), picture(2)]),
+        new_code_cell("corpus[0]", outputs=[new_output("stream", name="stdout", text=SENTENCE)]),
+    ]
+    cost = [new_markdown_cell("# 12 · Cost"), new_code_cell("t", outputs=[picture(3)])]
+    for name, cells in (
+        ("03_table1", table1), ("12_cost", cost), ("01_pairing__one", pairing),
+        ("05_pareto.failed", [new_markdown_cell("# 05 · Half a notebook")]),
+    ):  # fmt: skip
+        write_notebook(output, profile, name, cells)
+    runs = [("a" * 16, "d", "b", "clip_it", 0, 60.0, 2048), ("b" * 16, "d", "b", "x", 1, 3600, 512)]
+    listed = pd.DataFrame(runs, columns=list(archive.LISTED))
+    listed.to_csv(output / "results" / profile / archive.RUNS, index=False)
 
 
-def test_what_came_from_data_is_no_markup(results: Path) -> None:
-    soup = parsed("smoke")
-    assert not any("alert(" in script.text for script in soup.find_all("script"))
-    assert soup.text.count("alert('class')") >= 2  # as words, in the table and in the text
+@pytest.fixture(scope="module")
+def output(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    folder = tmp_path_factory.mktemp("report")
+    for profile in ("smoke", "pilot"):
+        profile_with_results(folder, profile)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CLIPIT_OUTPUT", str(folder))
+        yield folder
 
 
-def test_the_phantom_and_the_stand_in_are_named_at_once(results: Path) -> None:
-    for profile, words in (("smoke", "never tissue"), ("pilot", "stand in for it")):
-        soup = parsed(profile)
-        begin = soup.text[: soup.text.index("Contents")]
-        assert words in begin
+@pytest.fixture(scope="module")
+def report(output: Path) -> Path:
+    assert main(["report", "--profile", "smoke"]) == 0
+    return output / "results" / "smoke" / "report.html"
 
 
-def test_patches_and_reports_that_are_not_ours_are_left_out(results: Path) -> None:
-    soup = parsed("pilot")
-    images = soup.find_all("img")
-    assert [image["alt"] for image in images] == [gallery.MEANING["table1"]]
-    assert soup.text.count("left out here") >= 2
+@pytest.fixture(scope="module")
+def soup(report: Path) -> BeautifulSoup:
+    return read(report.read_text(encoding="utf-8"))
 
 
-def test_without_an_executed_notebook_it_says_what_to_run(results: Path) -> None:
-    with pytest.raises(ClipItError, match=r"no executed notebook here.*run_all.sh --profile demo"):
-        page(load_profile("demo"))
-    assert not (paths.results("demo") / "report.html").exists()
+def read(text: str) -> BeautifulSoup:
+    return BeautifulSoup(text, "html.parser")
 
 
-@pytest.mark.skipif(BROWSER is None, reason="no chromium or google-chrome is installed")
-def test_a_browser_shows_it_without_error_or_request(results: Path, tmp_path: Path) -> None:
-    path = write(load_profile("smoke"))
-    log = tmp_path / "net.json"
-    command = [
-        str(BROWSER), "--headless", "--no-sandbox", "--disable-gpu", "--enable-logging=stderr",
-        f"--user-data-dir={tmp_path / 'browser'}", f"--log-net-log={log}", "--dump-dom",
-        path.as_uri(),
+def pixels(image: Tag) -> np.ndarray:
+    data = base64.b64decode(str(image["src"]).partition("base64,")[2])
+    return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
+
+
+def test_the_page_is_accessible(soup: BeautifulSoup) -> None:
+    assert soup.html is not None and soup.html["lang"] == "en"
+    assert soup.title is not None and "smoke" in soup.title.text
+    levels = [int(heading.name[1]) for heading in soup.find_all(re.compile("^h[1-6]$"))]
+    assert levels[0] == 1 and levels.count(1) == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+    assert soup.find_all("img") and all(str(i.get("alt", "")).strip() for i in soup.find_all("img"))
+    assert soup.find_all("th") and all(cell.get("scope") for cell in soup.find_all("th"))
+    assert all(cell.text.strip() for cell in soup.find_all("th"))
+
+
+def test_anchors_are_unique_and_resolve(soup: BeautifulSoup) -> None:
+    ids = [str(element["id"]) for element in soup.find_all(id=True)]
+    assert len(ids) == len(set(ids))
+    targets = [str(link["href"])[1:] for link in soup.find_all("a", href=re.compile("^#"))]
+    targets += [str(e["aria-labelledby"]) for e in soup.find_all(attrs={"aria-labelledby": True})]
+    assert len(targets) > 5 and set(targets) <= set(ids)
+
+
+def test_nothing_is_loaded_from_elsewhere(soup: BeautifulSoup) -> None:
+    for element in soup.find_all(src=True):
+        assert str(element["src"]).startswith("data:")
+    assert not soup.find_all(["link", "iframe", "object", "embed", "base"])
+    assert all(str(a["href"]).startswith(("#", "https://arxiv.org")) for a in soup.find_all("a"))
+    assert "url(" not in soup.style.text and "@import" not in soup.style.text
+    policy = soup.find("meta", attrs={"http-equiv": "Content-Security-Policy"})
+    assert policy["content"].startswith("default-src 'none'; img-src data:;")
+
+
+def test_text_from_data_stays_text(soup: BeautifulSoup) -> None:
+    (script,) = soup.find_all("script")
+    assert script.text == (HERE / "script.js").read_text(encoding="utf-8")
+    # In prose, in code, in a table of pandas and in a Markdown table.
+    assert sum(EVIL in str(e.find(string=True)) for e in soup.find_all(["td", "code", "p"])) >= 3
+    assert soup.text.count(EVIL) == 5
+    assert not soup.find_all(href=re.compile("javascript"))
+
+
+def test_warnings_and_paths_of_the_machine_are_left_out(soup: BeautifulSoup) -> None:
+    assert "site-packages" not in soup.text and "Figure size" not in soup.text
+    printed, *_ = soup.find_all("pre", class_="printed")
+    assert printed.text == f"100%\n{SENTENCE}"
+
+
+def test_order_and_what_is_said_at_once(soup: BeautifulSoup) -> None:
+    titles = [heading.text for heading in soup.find_all("h2")]
+    assert titles == [
+        "Claims of the paper", "03 · Table & one", "12 · Cost",
+        "Appendix: encoders, pairing, training", "How it was made",
     ]  # fmt: skip
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
-    assert "03 · Table 1" in ran.stdout
-    assert "CONSOLE" not in ran.stderr  # how the browser logs errors of a page
-    asked = log.read_text(encoding="utf-8", errors="replace")
-    assert "arxiv.org" not in asked  # a link is not followed
+    assert "have not been judged" in soup.find("section").text
+    assert "never tissue" in soup.header.text and "Phantom" in soup.header.find("strong").text
+    appendix = next(e for e in soup.find_all("details") if "01 · Pairing (one)" in e.summary.text)
+    assert not appendix.has_attr("open") and appendix.find("img")
+
+
+def test_code_is_folded_with_the_cell_that_shows_something(soup: BeautifulSoup) -> None:
+    folded = soup.find_all("details", class_="code")
+    assert folded and not any(e.has_attr("open") for e in folded)
+    assert folded[0].find("code").text == f"import clipit_lib\n\nx = '{EVIL}'"
+
+
+def test_a_figure_is_there_once_and_says_what_it_means(soup: BeautifulSoup) -> None:
+    images = soup.find_all("img")
+    assert len(images) == 3  # of six in the notebooks
+    assert images[0]["alt"] == gallery.MEANING["table1"]
+    assert images[1]["alt"] == "Figure in: 12 · Cost"
+    assert images[2]["alt"] == "Figure in: The patches"
+    original = np.asarray(Image.open(io.BytesIO(png(1))))
+    assert (pixels(images[0]) == original).all()
+    figure = images[0].find_parent("figure")
+    assert figure.figcaption.text == "figures/smoke/table1.svg, from 2 runs"
+    link = soup.find("a", string="The figure shown above")
+    assert link["href"] == f"#{figure['id']}"
+
+
+def test_how_it_was_made(soup: BeautifulSoup) -> None:
+    terms = [e.text for e in soup.find_all("dt")]
+    facts = dict(zip(terms, (e.text for e in soup.find_all("dd")), strict=True))
+    assert facts["Runs"].startswith("2 runs") and facts["Time"].startswith("1 h 1 min")
+    assert facts["Peak memory"].startswith("2.0 GiB") and facts["Seeds"] == "0, 1"
+    yaml = soup.find("summary", string="smoke.yaml").find_parent("details")
+    assert "name: smoke" in yaml.text
+
+
+def test_equal_inputs_give_equal_bytes(report: Path) -> None:
+    assert page(load_profile("smoke")) == report.read_text(encoding="utf-8")
+
+
+def test_claims_come_first(output: Path) -> None:
+    claims = output / "results" / "smoke" / "claims.md"
+    claims.write_text("# Claims\n\n| id | verdict |\n|---|---|\n| gain | direction only |\n")
+    try:
+        first = read(page(load_profile("smoke"))).find("section")
+    finally:
+        claims.unlink()
+    assert [cell.text for cell in first.find_all("td")] == ["gain", "direction only"]
+    assert [heading.text for heading in first.find_all(re.compile("^h"))] == ["Claims of the paper"]
+
+
+def test_data_that_may_not_be_shared_are_left_out(output: Path) -> None:
+    text = page(load_profile("pilot"))
+    soup = read(text)
+    (image,) = soup.find_all("img")  # the kept figure, and neither of the others
+    assert image["alt"] == gallery.MEANING["table1"]
+    assert SENTENCE not in soup.text
+    left_out = [e.text for e in soup.find_all(class_="withheld")]
+    assert sum("patches or reports" in words for words in left_out) == 2
+    assert sum("Printed text" in words for words in left_out) == 3
+    assert EVIL in soup.find("td").text  # tables hold numbers and names, and stay
+    assert "Stand-in retriever" in soup.header.text and "Phantom" not in soup.header.text
+
+
+def test_a_profile_that_was_not_run_is_an_error_of_one_line(
+    output: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["report", "--profile", "demo"]) == 2
+    assert "no executed notebook here. Run ./run_all.sh --profile demo" in capsys.readouterr().err
+
+
+def test_formulas_are_mathml_or_code() -> None:
+    half = read(formula(r"\frac{1}{2}", "block"))
+    assert half.math["display"] == "block"
+    assert [e.text for e in half.mfrac.find_all("mn")] == ["1", "2"]
+    assert "arg" in read(formula(r"\arg\max_j x")).math.text
+    for tex in (r"\frac{1}{", r"\nonsense{a}", rf"\text{{{EVIL}}}", r"\href{javascript:x}{y}"):
+        assert str(formula(tex)) == f"<code>{Markup.escape(tex)}</code>"
+    told = read(prose("A $a<b$ and $$c^2$$", Outline(), 3))
+    assert [e["display"] for e in told.find_all("math")] == ["inline", "block"]
+
+
+@given(st.lists(st.tuples(st.integers(1, 6), st.sampled_from(["a", "a 2", "B!", "…", "made"]))))
+def test_outlines_skip_no_level_and_repeat_no_anchor(headings: list[tuple[int, str]]) -> None:
+    outline = Outline(["made"])
+    html = read("".join(outline.heading(Markup(text), level) for level, text in headings))
+    found = html.find_all(re.compile("^h"))
+    levels = [1, *(int(each.name[1]) for each in found)]
+    assert all(1 < b <= a + 1 for a, b in itertools.pairwise(levels))
+    anchors = [each["id"] for each in found]
+    assert len(anchors) == len(headings) and len(set(anchors)) == len(anchors)
+    assert "made" not in anchors
+
+
+def test_tables_keep_their_cells_and_know_their_headers() -> None:
+    frame = pd.DataFrame(
+        {("p", "x"): [1.5, -2.0], ("p", "y"): ["a<b", ""]},
+        index=pd.MultiIndex.from_tuples([("k", 0), ("k", 1)], names=["one", "two"]),
+    )
+    table = read(data_tables(frame.to_html())).table
+    group = table.find("th", string="p")
+    assert (group["scope"], group["colspan"]) == ("colgroup", "2")
+    assert (table.find("th", string="k")["scope"], table.find("th", string="k")["rowspan"]) == (
+        "rowgroup", "2"
+    )  # fmt: skip
+    assert [cell.text for cell in table.tbody.find_all("td")] == ["1.5", "a<b", "-2.0", ""]
+    counted = read(data_tables(pd.DataFrame({"a": [5, 6]}).to_html())).table
+    assert [row.text.split() for row in counted.find_all("tr")] == [["a"], ["5"], ["6"]]
+    assert data_tables("<p>no table</p>") == ""
+
+
+def test_colours_have_enough_contrast() -> None:
+    text = (HERE / "style.css").read_text(encoding="utf-8")
+    colours = dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", text)) | {"paper": "#ffffff"}
+    for front, back in itertools.product(("ink", "soft", "link"), ("paper", "shade")):
+        assert contrast(colours[front], colours[back]) >= 4.5, (front, back)
+
+
+def contrast(first: str, second: str) -> float:
+    """WCAG 2.2, contrast ratio."""
+    light, dark = sorted((luminance(first), luminance(second)), reverse=True)
+    return (light + 0.05) / (dark + 0.05)
+
+
+def luminance(colour: str) -> float:
+    shares = np.array([int(colour[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    linear = np.where(shares <= 0.04045, shares / 12.92, ((shares + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+browser = pytest.mark.skipif(BROWSER is None, reason="neither chromium nor google-chrome is here")
+
+
+def browse(path: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    folder = f"--user-data-dir={path.parent / 'browser'}"
+    command = [str(BROWSER), *QUIET, folder, *options, path.as_uri()]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+
+
+def requests(path: Path) -> tuple[str, set[str]]:
+    """What the browser's console says, and the addresses that the page asks for."""
+    log = path.with_suffix(".net.json")
+    seen = browse(path, "--dump-dom", f"--log-net-log={log}")
+    # One event a line. What the browser asks for its own ends has no origin.
+    events = log.read_text(encoding="utf-8").splitlines()
+    started = [e for e in events if '"initiator":' in e and '"initiator":"not an origin"' not in e]
+    asked = re.findall(r'"url":"(https?://[^"]+)"', "\n".join(started))
+    console = "\n".join(line for line in seen.stderr.splitlines() if "CONSOLE" in line)
+    return console, set(asked)
+
+
+@browser
+def test_a_browser_has_nothing_to_complain_of_and_asks_no_network(report: Path) -> None:
+    console, asked = requests(report)
+    assert console == ""
+    assert not asked
+    # The same would be seen of a page that does ask, and its policy would not let it.
+    other = report.with_name("other.html")
+    text = report.read_text(encoding="utf-8")
+    other.write_text(text.replace("<main", "<img src='http://127.0.0.1:9/x.png'><main"))
+    assert "Content Security Policy" in requests(other)[0]
+    other.write_text("<img src='http://127.0.0.1:9/x.png'>")
+    assert "http://127.0.0.1:9/x.png" in requests(other)[1]
+
+
+@browser
+def test_it_fits_a_phone_and_unfolds_on_paper(report: Path) -> None:
+    frame = report.with_name("frame.html")
+    frame.write_text(
+        f"""<iframe src='{report.name}' width='360' height='700'></iframe><script>
+        const frame = document.querySelector("iframe");
+        frame.onload = () => {{
+            const page = frame.contentDocument, root = page.documentElement;
+            const folded = () => page.querySelectorAll("details:not([open])").length;
+            const said = {{width: root.clientWidth, content: root.scrollWidth, folded: folded()}};
+            page.getElementById("all-code").click();
+            said.code = page.querySelectorAll("details.code:not([open])").length;
+            frame.contentWindow.dispatchEvent(new Event("beforeprint"));
+            said.printed = folded();
+            said.button = page.getElementById("all-code").hidden;
+            document.body.dataset.said = JSON.stringify(said);
+        }};</script>"""
+    )
+    said = json.loads(str(read(browse(frame, "--dump-dom").stdout).body["data-said"]))
+    assert said["content"] <= said["width"] <= 360
+    assert said["folded"] > 3 and said["code"] == 0 and said["printed"] == 0
+    assert said["button"] is False

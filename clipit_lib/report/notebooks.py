@@ -15,7 +15,7 @@ from clipit_lib.report.outline import Outline
 from clipit_lib.report.pictures import Pictures
 from clipit_lib.report.prose import prose
 
-TITLE = re.compile(r"# +(.+?)\n")
+TITLE = re.compile(r"\A# +(.+?)\n")
 FIRST_PER_PROFILE = 3  # notebooks below this number run once an encoder, data set or cell
 
 

@@ -15,7 +15,7 @@ from clipit_lib import paths, tables
 from clipit_lib.errors import ClipItError
 from clipit_lib.figures import gallery
 from clipit_lib.files import write_text
-from clipit_lib.report.notebooks import Section, executed, section
+from clipit_lib.report.notebooks import TITLE, Section, executed, section
 from clipit_lib.report.outline import Outline
 from clipit_lib.report.pictures import Pictures
 from clipit_lib.report.prose import prose
@@ -111,7 +111,7 @@ def _claims(profile: str, outline: Outline) -> Section:
     heading = outline.heading(Markup("Claims of the paper"), 2, "claims")
     words, table = (paths.results(profile) / f"claims.{suffix}" for suffix in ("md", "csv"))
     if words.exists():
-        text = words.read_text(encoding="utf-8")
+        text = TITLE.sub("", words.read_text(encoding="utf-8"), count=1)  # the page has its own
     elif table.exists():
         text = tables.markdown(pd.read_csv(table, dtype=str).fillna(""))
     else:
