@@ -115,11 +115,22 @@ def test_a_world_as_the_paper_has_it(whole: Workbench, simulate) -> None:
     assert {name: found[name].verdict for name in expected} == expected
     reasons = {name: f.reason for name, f in found.items() if f.verdict is UNTESTABLE}
     assert reasons["gain_bach"] == "no such data set in the profile"
-    missing = "clip_it/retriever_phantom_clip_generic not in the profile's table7"
+    missing = "clip_it/retriever_CLIP not in the profile's table7"
     assert reasons["domain_over_generic"] == missing
     assert reasons["pareto"] == "no table pareto"
     assert found["gain_pcam"].reason == "1 cell, 2 seeds" and len(found["gain_pcam"].runs) == 4
     assert found["gain_overall"].reason == "2 cells, 2 seeds"
+
+
+def test_a_retriever_of_the_paper_is_found_by_its_namesake(whole: Workbench, simulate) -> None:
+    truth = {"unimodal": 70, "clip_it": 80, "clip_it/retriever_phantom_clip_noisy": 76}
+    simulate(whole, lambda spec: truth.get(spec.setting, 50))
+    over_quilt = CLAIMS["domain_over_generic"].model_copy(
+        update={"first": "clip_it/retriever_QUILTNet"}
+    )
+    (judged,) = evaluate(whole, [over_quilt])
+    assert judged.finding.verdict is REPRODUCED
+    assert judged.finding.ours == pytest.approx(4)
 
 
 def test_a_world_where_the_paper_is_wrong(whole: Workbench, simulate) -> None:

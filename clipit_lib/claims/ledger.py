@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
 
 from clipit_lib import paths
 from clipit_lib.claims.judging import finding_of
-from clipit_lib.claims.model import Claim, load_claims
+from clipit_lib.claims.model import Claim, Pair, load_claims
 from clipit_lib.claims.shelf import Shelf
 from clipit_lib.claims.verdicts import Finding
+from clipit_lib.encoders import clip
 from clipit_lib.files import write_text
 from clipit_lib.workbench import Workbench
 
@@ -38,7 +39,20 @@ def evaluate(bench: Workbench, claims: Sequence[Claim] | None = None) -> list[Ju
     """
     shelf = Shelf(bench)
     chosen = load_claims().claims if claims is None else claims
-    return [Judged(claim, finding_of(claim, shelf)) for claim in chosen]
+    own = {clip.entry(name).namesake: name for name in bench.profile.retrievers}
+    return [Judged(claim, finding_of(_with_own_retrievers(claim, own), shelf)) for claim in chosen]
+
+
+def _with_own_retrievers(claim: Claim, own: Mapping[str | None, str]) -> Claim:
+    """The claim on a profile's retrievers, in place of those of the paper that they stand for."""
+    if not isinstance(claim, Pair):
+        return claim
+
+    def named(setting: str) -> str:
+        base, found, retriever = setting.partition("/retriever_")
+        return f"{base}{found}{own.get(retriever, retriever)}"
+
+    return claim.model_copy(update={"first": named(claim.first), "second": named(claim.second)})
 
 
 def ledger_table(judged: Sequence[Judged]) -> pd.DataFrame:
