@@ -44,11 +44,15 @@ class Comparison:
 
 
 def compare(stored: Sequence[StoredRun], reference: str, draws: int) -> Comparison:
-    """Compare every setting with `reference`, cell by cell (95% paired bootstrap)."""
-    runs = tables.run_table(stored)
-    others = [name for name in dict.fromkeys(runs["setting"]) if name != reference]
-    gains = tables.gain_table(stored, [(reference, other) for other in others], draws)
-    return Comparison(reference, runs, gains)
+    """Compare every setting of a cell with `reference`, cell by cell (95% paired bootstrap)."""
+    cells: dict[tuple[str, str], list[StoredRun]] = {}
+    for run in stored:
+        cells.setdefault((run.spec.dataset, run.spec.backbone), []).append(run)
+    gains = []
+    for cell in cells.values():
+        others = dict.fromkeys(run.spec.setting for run in cell if run.spec.setting != reference)
+        gains.append(tables.gain_table(cell, [(reference, other) for other in others], draws))
+    return Comparison(reference, tables.run_table(stored), pd.concat(gains, ignore_index=True))
 
 
 def comparison_table(comparison: Comparison) -> pd.DataFrame:

@@ -9,6 +9,7 @@ import pytest
 from clipit_lib import paths
 from clipit_lib.comparison import Comparison, compare, comparison_table, comparison_words
 from clipit_lib.figures import gallery
+from clipit_lib.figures.comparison import comparison_figure
 from clipit_lib.paper import further
 from clipit_lib.paths import repository
 from clipit_lib.runs import StoredRun
@@ -29,9 +30,9 @@ class Run(StoredRun):
         return frame.assign(logit_0=1.0 - answer, logit_1=answer * 1.0)
 
 
-def simulated(setting: str, seed: int) -> Run:
-    spec = RunSpec.model_construct(dataset="d", backbone="b", setting=setting, seed=seed)
-    return Run(Path(f"{setting.replace('/', '_')}{seed}"), spec)
+def simulated(setting: str, seed: int, dataset: str = "d") -> Run:
+    spec = RunSpec.model_construct(dataset=dataset, backbone="b", setting=setting, seed=seed)
+    return Run(Path(f"{dataset}_{setting.replace('/', '_')}{seed}"), spec)
 
 
 @pytest.fixture
@@ -49,6 +50,17 @@ def test_differences_are_those_of_the_means_and_their_signs_are_said(found: Comp
     above, below = words.split("below zero:")
     assert "interval above zero: early fusion +" in above and "LoRA only -" in below
     assert len(found.keys) == 9
+
+
+def test_cells_may_have_settings_of_their_own() -> None:
+    names = {"d": ("clip_it", "lora_only"), "e": ("clip_it", "clip_it/early_fusion")}
+    stored = [simulated(n, seed, d) for d, each in names.items() for n in each for seed in (0, 1)]
+    found = compare(stored, "clip_it", 300)
+    cells = found.gains[["dataset", "second"]].to_numpy().tolist()
+    assert cells == [["d", "lora_only"], ["e", "clip_it/early_fusion"]]
+    assert len(comparison_table(found)) == 4
+    labels = {t.get_text() for a in comparison_figure(found).axes for t in a.get_yticklabels()}
+    assert {"LoRA only", "early fusion"} <= labels
 
 
 def test_the_table_has_one_row_a_setting_and_none_for_the_reference(found: Comparison) -> None:
