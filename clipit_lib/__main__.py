@@ -1,15 +1,20 @@
-"""`python -m clipit_lib COMMAND`: run a notebook, predict, plan, search, synthesize."""
+"""`python -m clipit_lib COMMAND`: check, run a notebook, predict, plan, search, synthesize."""
 
 from __future__ import annotations
 
 import importlib
+import os
 import sys
 
 from clipit_lib import paths
 from clipit_lib.errors import ClipItError
 
 COMMANDS = {
+    "check": "what in a profile's data, reports or retriever will hurt, before anything is trained",
     "collect": "gather the predictions behind a profile's tables, and the gallery of figures",
+    "doctor": "whether machine, data and models are as a profile needs them, and what to do if not",
+    "fetch": "bring a data set or reports into $CLIPIT_DATA, checked, once its terms are accepted",
+    "export": "an image-only classifier as a folder: merged weights, ONNX, model card",
     "notebook": "run one notebook with parameters",
     "plan": "print what a profile will run, and how long that takes",
     "train": "run what is missing of one study",
@@ -34,6 +39,9 @@ def main(arguments: list[str]) -> int:
     except ClipItError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
+    except BrokenPipeError:  # who reads, `head` for example, has seen enough
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     return 0
 
 

@@ -11,10 +11,10 @@ import pyarrow.parquet as pq
 
 from clipit_lib import paths
 from clipit_lib.evaluation import LOGIT, accuracy, balanced_accuracy
-from clipit_lib.files import write_text, written_beside
+from clipit_lib.files import whole, write_text, written_beside
 from clipit_lib.runs import StoredRun
 from clipit_lib.survival.results import fold_metrics
-from clipit_lib.survival.runs import DONE, SPEC, SurvivalRun, SurvivalSpec
+from clipit_lib.survival.runs import AGAIN, DONE, SPEC, SurvivalRun, SurvivalSpec
 
 PREDICTIONS, RISKS, RUNS = "predictions.parquet", "survival_predictions.parquet", "runs.csv"
 LISTED = ("key", "dataset", "backbone", "setting", "seed", "seconds", "peak_memory_mib")
@@ -84,8 +84,9 @@ def survival_run(results: Path, key: str) -> SurvivalRun | None:
     folder = results / "survival_runs" / key
     if not (folder / DONE).exists():
         return None
-    text = (folder / SPEC).read_text(encoding="utf-8")
-    return SurvivalRun(folder, SurvivalSpec.model_validate_json(text))
+    with whole(folder / SPEC, AGAIN):
+        text = (folder / SPEC).read_text(encoding="utf-8")
+        return SurvivalRun(folder, SurvivalSpec.model_validate_json(text))
 
 
 def recomputed(path: Path, keys: Collection[str] | None = None) -> pd.DataFrame:
@@ -108,7 +109,8 @@ def recomputed_survival(path: Path, keys: Collection[str] | None = None) -> pd.D
 
 def _by_run(path: Path, keys: Collection[str] | None) -> Iterator[tuple[str, pd.DataFrame]]:
     """Each run of an archive with its rows."""
-    frame = pd.read_parquet(path)
+    with whole(path, "Run ./run_all.sh, or python -m clipit_lib collect, again"):
+        frame = pd.read_parquet(path)
     for key, run in frame.groupby("run", observed=True):
         if keys is None or key in keys:
             yield str(key), run.reset_index(drop=True)

@@ -6,9 +6,8 @@ import argparse
 import json
 from pathlib import Path
 
-from pydantic import ValidationError
-
 from clipit_lib import archive, paths, runs
+from clipit_lib.errors import ClipItError
 from clipit_lib.figures import gallery
 from clipit_lib.runs import StoredRun
 from clipit_lib.settings import load_profile
@@ -31,7 +30,7 @@ def stored(profile: str, key: str) -> StoredRun | None:
     """A finished run, None if it is not there or an older version of this library has made it."""
     try:
         return runs.find(profile, key)
-    except ValidationError:  # a table that is no longer asked for may cite what cannot be read
+    except ClipItError:  # a table that is no longer asked for may cite what cannot be read
         return None
 
 

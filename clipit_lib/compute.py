@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Literal
 
 import torch
+from torch import Tensor
 
 Precision = Literal["no", "bf16"]
 
@@ -22,6 +23,23 @@ def autocast(precision: Precision) -> AbstractContextManager[None]:
         return nullcontext()
     context: AbstractContextManager[None] = torch.autocast(device().type, torch.bfloat16)
     return context
+
+
+def stacked(blocks: Iterable[Tensor], count: int) -> Tensor:
+    """Blocks [b, ...] one below the other, [count, ...].
+
+    Copied as they come: kept until the end, each would lie between the large tensors of two forward
+    passes, and memory torn apart like this grows with every block.
+    """
+    rows: Tensor | None = None
+    begin = 0
+    for block in blocks:
+        if rows is None:
+            rows = block.new_empty(count, *block.shape[1:])
+        rows[begin : begin + len(block)] = block
+        begin += len(block)
+    assert rows is not None and begin == count
+    return rows
 
 
 @contextmanager

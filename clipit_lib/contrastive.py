@@ -13,8 +13,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from clipit_lib import lora
+from clipit_lib import lora, parallel
 from clipit_lib.compute import device, seeded
+from clipit_lib.encoders.checkpointing import checkpoint_gradients
 from clipit_lib.encoders.tokens import TokenWindows, embed_windows
 from clipit_lib.encoders.towers import ClipEncoder
 from clipit_lib.labels import choose_labels
@@ -22,7 +23,7 @@ from clipit_lib.losses import contrastive
 from clipit_lib.outcome import Outcome, raw_predictions
 from clipit_lib.reports.prompts import TEMPLATES, ensemble_scores, prompts
 from clipit_lib.settings import Contrastive, RunSpec
-from clipit_lib.tasks import BLOCK, Patches
+from clipit_lib.tasks import BLOCK, Patches, in_blocks
 from clipit_lib.training import fit
 from clipit_lib.workbench import Workbench
 
@@ -90,7 +91,8 @@ class ContrastiveTask:
         self, model: Callable[..., Any], rows: Tensor, generator: torch.Generator
     ) -> dict[str, Tensor]:
         settings = self.model.settings
-        images, texts = model(self.train.batch(rows, generator if self.augmented else None))
+        images, texts = model(self.train.share(rows, generator if self.augmented else None))
+        images = parallel.gathered(images, len(rows))
         labels = self.train.labels[rows].to(device())
         groups = labels if settings.same_class == "left_out" else None
         scale = 1 / settings.temperature
@@ -105,8 +107,7 @@ class ContrastiveTask:
 @torch.inference_mode()
 def embed(model: PromptClassifier, patches: Patches) -> Float[np.ndarray, "m d"]:
     """Unit-length image embeddings, in blocks."""
-    blocks = torch.arange(len(patches.rows)).split(BLOCK)
-    return torch.cat([model.images(patches.batch(rows)).cpu() for rows in blocks]).numpy()
+    return in_blocks(model.images, patches).numpy()
 
 
 def perform(spec: RunSpec, bench: Workbench) -> Outcome:
@@ -122,6 +123,8 @@ def perform(spec: RunSpec, bench: Workbench) -> Outcome:
         with seeded(spec.seed):
             lora.inject(model.image_tower, clip.image_targets, spec.lora, which)
             lora.inject(model.text_tower, clip.text_targets, spec.lora, which)
+        if spec.training.gradient_checkpointing:
+            checkpoint_gradients(model.image_tower)
         labels = choose_labels(spec, dataset)
         train = Patches(dataset.pixels, labels.train, labels.train_labels, clip.transform)
         held = Patches(dataset.pixels, labels.validation, labels.validation_labels, clip.transform)

@@ -13,6 +13,7 @@ from clipit_lib import contrastive, lora, text_run, text_stage, variants
 from clipit_lib.baselines import as_tensors, linear_probe
 from clipit_lib.compute import seeded
 from clipit_lib.data.contract import PatchDataset, Split
+from clipit_lib.encoders.checkpointing import checkpoint_gradients
 from clipit_lib.encoders.embeddings import image_embeddings
 from clipit_lib.encoders.vision import VisionEncoder
 from clipit_lib.image_targets import image_targets
@@ -94,6 +95,8 @@ def _adapt(
         prepare_backbone(encoder.model, spec, encoder.lora_targets)
         width = TEXT_WIDTH_WITHOUT_TEXT if text is None else text.width
         model = variants.build(spec, encoder.model, encoder.width, classes, width)
+    if training.gradient_checkpointing:
+        checkpoint_gradients(encoder.model)
     if protocol.vision_head != "random_adapted":
         model.vision_head.load_state_dict(head.state_dict())  # type: ignore[union-attr]
     if protocol.vision_head is not None:

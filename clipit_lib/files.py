@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import glob
 import hashlib
 import json
 import os
@@ -12,7 +14,12 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
+from safetensors import SafetensorError
+
 from clipit_lib.errors import ClipItError
+
+NO_ENTRY = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR)
 
 
 @contextmanager
@@ -32,23 +39,76 @@ def written_beside(target: Path) -> Iterator[Path]:
         if temporary.is_dir() and target.is_dir():
             shutil.rmtree(target)
         os.replace(temporary, target)
-    except (PermissionError, FileExistsError, NotADirectoryError) as error:
-        raise ClipItError(
-            f"cannot write here ({error.strerror})",
-            target.parent,
-            "Give write permission or set CLIPIT_OUTPUT to a folder of yours",
-        ) from error
-    except OSError as error:
-        raise ClipItError(
-            f"writing failed ({error.strerror})",
-            target,
-            "Free space or set CLIPIT_OUTPUT to another disk; what was finished before is kept",
-        ) from error
+    except (OSError, SafetensorError) as error:
+        raise _not_written(target, error) from error
     finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        with suppress(OSError):  # what went wrong has been said already
-            temporary.unlink()
+        _remove(temporary)
+
+
+@contextmanager
+def locked(target: Path, lock: Path | None = None) -> Iterator[None]:
+    """Be the only process that makes `target`, by a lock file that a killed process gives back.
+
+    What killed processes have left of their attempts is removed.
+
+    Args:
+        lock: the lock file, if not the one beside `target`.
+
+    Raises:
+        ClipItError: the folder of `target` cannot be written.
+    """
+    holder = FileLock(lock or f"{target}.lock")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        holder.acquire()
+    except OSError as error:
+        raise _not_written(target, error) from error
+    try:
+        for rest in target.parent.glob(f".{glob.escape(target.name)}.*.part"):
+            _remove(rest)
+        yield
+    finally:
+        holder.release()
+
+
+@contextmanager
+def whole(path: Path, fix: str) -> Iterator[None]:
+    """Whatever fails while `path` is read in the block is said to be the fault of `path`.
+
+    Raises:
+        ClipItError: `path` is missing or damaged.
+    """
+    try:
+        yield
+    except (ClipItError, MemoryError):
+        raise
+    except Exception as error:
+        reason = " ".join(str(error).split())[:100]
+        raise ClipItError(f"missing or damaged ({reason})", path, fix) from error
+
+
+def _not_written(target: Path, error: OSError | SafetensorError) -> ClipItError:
+    reason = (isinstance(error, OSError) and error.strerror) or " ".join(str(error).split())
+    if isinstance(error, OSError) and error.errno in NO_ENTRY:
+        return ClipItError(
+            f"cannot write here ({reason})",
+            target.parent,
+            "Give write permission, or set CLIPIT_OUTPUT (for caches CLIPIT_CACHE) to your folder",
+        )
+    return ClipItError(
+        f"writing failed ({reason})",
+        target,
+        "Free space, or set CLIPIT_OUTPUT (for caches CLIPIT_CACHE) to another disk; what was "
+        "finished before is kept",
+    )
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or a folder, if it is there; what went wrong has been said already."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    with suppress(OSError):
+        path.unlink()
 
 
 def write_text(target: Path, text: str) -> None:

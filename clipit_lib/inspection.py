@@ -12,7 +12,7 @@ from jaxtyping import Float, Int
 from torch import nn
 
 from clipit_lib import text_stage
-from clipit_lib.compute import device
+from clipit_lib.compute import device, stacked
 from clipit_lib.data.contract import Split
 from clipit_lib.embedding_space import chance_purity, knn_purity, silhouette, unit_length
 from clipit_lib.errors import ClipItError
@@ -70,8 +70,8 @@ def _image_features(
     labels = torch.from_numpy(dataset.labels[rows])
     patches = Patches(dataset.pixels, rows, labels, classifier.transform)
     blocks = torch.arange(len(rows)).split(BLOCK)
-    features = [classifier.model.backbone(patches.batch(each)) for each in blocks]  # type: ignore[operator]
-    return classifier.model, torch.cat(features).float().cpu().numpy()
+    features = (classifier.model.backbone(patches.batch(each)).float().cpu() for each in blocks)  # type: ignore[operator]
+    return classifier.model, stacked(features, len(rows)).numpy()
 
 
 def paired_features(run: StoredRun, bench: Workbench, split: Split) -> Float[np.ndarray, "m e"]:

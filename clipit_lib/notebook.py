@@ -9,7 +9,6 @@ import logging
 import os
 import sys
 import tempfile
-import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -21,7 +20,7 @@ from pydantic import TypeAdapter, ValidationError
 from clipit_lib import paths
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import written_beside
-from clipit_lib.settings import known
+from clipit_lib.settings import is_file_name, known
 
 INJECTED = "# Parameters"  # how papermill begins the cell it injects
 
@@ -35,8 +34,6 @@ def parameters(namespace: Mapping[str, Any]) -> SimpleNamespace:
     Raises:
         ClipItError: a parameter was injected that is not declared; a value has the wrong type.
     """
-    # Said by tqdm wherever JupyterLab has no widgets; its bars are then plain text, which will do.
-    warnings.filterwarnings("ignore", message="IProgress not found")
     cells = [cell for cell in namespace.get("In", []) if cell]
     declared: dict[str, str] = next(filter(None, map(_declared, reversed(cells))), {})
     for name in (name for cell in cells if cell.startswith(INJECTED) for name in _assigned(cell)):
@@ -89,6 +86,8 @@ def main(args: list[str]) -> None:
     options = parser.parse_args(args)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
     values = {key: yaml.safe_load(value) for key, value in options.p}
+    if is_file_name(str(values.get("profile"))):  # the kernel starts in another folder
+        values["profile"] = str(Path(values["profile"]).expanduser().resolve())
     execute(options.name, options.output, values)
 
 

@@ -18,21 +18,30 @@ def output() -> Path:
     return Path(os.environ.get("CLIPIT_OUTPUT") or repository()).resolve()
 
 
-def data() -> Path:
-    """The folder of the user's images and reports: `$CLIPIT_DATA`.
+def data_to_be() -> Path:
+    """`$CLIPIT_DATA`, which need not exist yet.
 
     Raises:
-        ClipItError: the variable is unset or names no folder.
+        ClipItError: the variable is unset.
     """
     value = os.environ.get("CLIPIT_DATA")
     if not value:
         raise ClipItError(
             "the variable is not set",
             "CLIPIT_DATA",
-            "Set it to the folder that holds crc5/ and reports/, for example "
-            "CLIPIT_DATA=/data ./run_all.sh --profile pilot",
+            "Set it to the folder of the data, for example by `export CLIPIT_DATA=/data`; "
+            "`python -m clipit_lib fetch --list` says what can be brought there",
         )
-    folder = Path(value).expanduser().resolve()
+    return Path(value).expanduser().resolve()
+
+
+def data() -> Path:
+    """The folder of the user's images and reports: `$CLIPIT_DATA`.
+
+    Raises:
+        ClipItError: the variable is unset or names no folder.
+    """
+    folder = data_to_be()
     if not folder.is_dir():
         raise ClipItError(f"no folder {folder}", "CLIPIT_DATA", "Point it at an existing folder")
     return folder

@@ -6,22 +6,29 @@ This room imports no text encoder, no tokenizer and no report, and reads none (a
 from __future__ import annotations
 
 import argparse
+import csv
 import json
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
+from pydantic import ValidationError
 from safetensors.torch import load_file
 from torch import Tensor, nn
+from tqdm import tqdm
 
 from clipit_lib import lora, variants
-from clipit_lib.compute import device
+from clipit_lib.compute import device, stacked
 from clipit_lib.data.folder import decode_image
 from clipit_lib.data.transforms import Transform
-from clipit_lib.encoders import backbones, vision
+from clipit_lib.deployment import description, listing, tiling
+from clipit_lib.encoders import backbones, vision, weights
 from clipit_lib.errors import ClipItError
+from clipit_lib.files import whole
 from clipit_lib.settings import RunSpec
 
 BATCH = 64
@@ -38,33 +45,77 @@ class ImageClassifier:
     @torch.inference_mode()
     def probabilities(self, pixels: UInt8[np.ndarray, "n s s 3"]) -> Float[Tensor, "n c"]:
         """Class probabilities of decoded patches."""
-        blocks = [
+        blocks = (
             self.model(self.transform(torch.tensor(pixels[i : i + BATCH])).to(device()))
             for i in range(0, len(pixels), BATCH)
-        ]
-        return torch.cat([block.logits.float().softmax(dim=-1).cpu() for block in blocks])
+        )
+        answers = (block.logits.float().softmax(dim=-1).cpu() for block in blocks)
+        return stacked(answers, len(pixels))
+
+    def answers(
+        self, images: Sequence[Path], skip_unreadable: bool = False
+    ) -> Iterator[tuple[Path, Float[np.ndarray, " c"] | None]]:
+        """Each image with its class probabilities, a batch in memory at a time.
+
+        Args:
+            skip_unreadable: go on with None where an image cannot be read.
+
+        Raises:
+            ClipItError: an image cannot be read.
+        """
+        for begin in range(0, len(images), BATCH):
+            block = images[begin : begin + BATCH]
+            decoded = [self._decoded(path, skip_unreadable) for path in block]
+            readable = [pixels for pixels in decoded if pixels is not None]
+            found = iter(self.probabilities(np.stack(readable)).numpy() if readable else ())
+            for path, pixels in zip(block, decoded, strict=True):
+                yield path, None if pixels is None else next(found)
+
+    def _decoded(self, path: Path, skip_unreadable: bool) -> UInt8[np.ndarray, "s s 3"] | None:
+        try:
+            return decode_image(path, self.transform.size)
+        except ClipItError:
+            if skip_unreadable:
+                return None
+            raise
 
 
 def load_classifier(folder: Path) -> ImageClassifier:
-    """Rebuild the image-only classifier of a finished run.
+    """The image-only classifier of a finished run, or an exported one.
 
     Raises:
-        ClipItError: no finished run, a damaged checkpoint, or other backbone weights than the
+        ClipItError: neither is there, a damaged checkpoint, or other backbone weights than the
             run was trained with.
     """
+    if (folder / description.DESCRIPTION).exists():
+        said, model = description.load(folder)
+        return ImageClassifier(model.to(device()), said.transform, said.classes)
     if not (folder / "done.json").exists():
         raise ClipItError(
-            "no finished run here", folder, "Name a folder below results/<profile>/runs/"
+            "no finished run here",
+            folder,
+            "Name a folder below results/<profile>/runs/, or an exported classifier",
         )
-    spec = RunSpec.model_validate_json((folder / "spec.json").read_text(encoding="utf-8"))
-    classes = tuple(json.loads((folder / "card.json").read_text(encoding="utf-8"))["classes"])
-    if spec.contrastive is not None or spec.text_only:
+    return _of_run(folder)
+
+
+def _of_run(folder: Path) -> ImageClassifier:
+    spec = _read_spec(folder / "spec.json")
+    with whole(folder / "card.json", "Delete this run and train it again"):
+        classes = tuple(json.loads((folder / "card.json").read_text(encoding="utf-8"))["classes"])
+    if spec.contrastive is not None:
+        raise ClipItError(
+            f"the run ({spec.setting}) needs text to answer",
+            folder,
+            "Export it: `python -m clipit_lib export` encodes its prompts for good",
+        )
+    if spec.text_only:
         raise ClipItError(
             f"the run ({spec.setting}) needs text to answer",
             folder,
             "Name a run of unimodal, lora_only or clip_it",
         )
-    encoder = backbones.load(spec.backbone, spec.pretraining, spec.stand_in, spec.normalisation)
+    encoder = backbones.load(spec.backbone, weights.sources_of(spec), spec.normalisation)
     if encoder.weights_hash != spec.backbone_hash:
         raise ClipItError(
             f"the weights of {spec.backbone} are not those it was trained with "
@@ -79,6 +130,15 @@ def load_classifier(folder: Path) -> ImageClassifier:
     rest = {name: value for name, value in state.items() if "lora_" not in name}
     model = _build(spec, encoder, len(classes), rest)
     return ImageClassifier(model.to(device()).eval(), encoder.transform, classes)
+
+
+def _read_spec(path: Path) -> RunSpec:
+    try:
+        return RunSpec.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValidationError) as error:
+        raise ClipItError(
+            "not the specification of a patch classifier", path, "Name the run of another folder"
+        ) from error
 
 
 def _read_state(path: Path) -> dict[str, Tensor]:
@@ -103,15 +163,38 @@ def _build(
     return model
 
 
-def main(arguments: list[str]) -> None:
-    """`predict RUN_DIR image [image ...]`: print class probabilities as csv."""
+def _arguments(arguments: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m clipit_lib predict", description=main.__doc__)
-    parser.add_argument("run", type=Path, metavar="RUN_DIR")
-    parser.add_argument("images", type=Path, nargs="+", metavar="image")
-    given = parser.parse_args(arguments)
-    classifier = load_classifier(given.run)
-    pixels = np.stack([decode_image(path, classifier.transform.size) for path in given.images])
-    print(",".join(["image", "prediction", *classifier.classes]))
-    for path, row in zip(given.images, classifier.probabilities(pixels).numpy(), strict=True):
-        best = classifier.classes[int(row.argmax())]
-        print(",".join([str(path), best, *(f"{value:.4f}" for value in row)]))
+    parser.add_argument("model", type=Path, help="a run's folder, or an exported classifier")
+    parser.add_argument("images", type=Path, nargs="+", help="files, or folders at any depth")
+    parser.add_argument("--output", type=Path, help="write the csv here (default: print it)")
+    parser.add_argument(
+        "--skip-unreadable",
+        action="store_true",
+        help="leave the probabilities of unreadable images empty, instead of stopping at the first",
+    )
+    tiling.add_arguments(parser)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str]) -> None:
+    """`predict MODEL IMAGE [IMAGE ...]`: class probabilities of images or their tiles, as csv."""
+    given = _arguments(arguments)
+    tiling.check_arguments(given)
+    classifier = load_classifier(given.model)
+    if given.tiles is not None:
+        tiling.main(given, classifier.probabilities, classifier.transform.size, classifier.classes)
+        return
+    images = listing.images(given.images)
+    answers = classifier.answers(images, given.skip_unreadable)
+    unread = []
+    with listing.csv_stream(given.output) as stream:
+        table = csv.writer(stream, lineterminator="\n")
+        table.writerow(["image", "prediction", *classifier.classes])
+        for path, row in tqdm(answers, total=len(images), unit="image", disable=None):
+            table.writerow([str(path), *listing.cells(row, classifier.classes)])
+            if row is None:
+                unread.append(str(path))
+    if unread:
+        said = f"{len(unread)} of {len(images)} images could not be read: {', '.join(unread)}"
+        print(said, file=sys.stderr)

@@ -13,19 +13,19 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from filelock import FileLock
 from safetensors.torch import save_file
 
-from clipit_lib import paths
+from clipit_lib import parallel, paths
 from clipit_lib.errors import ClipItError
 from clipit_lib.experiment import perform
-from clipit_lib.files import written_beside
+from clipit_lib.files import whole, written_beside
 from clipit_lib.outcome import Outcome
 from clipit_lib.settings import RunSpec
 from clipit_lib.workbench import Workbench
 
 SPEC, CARD, MODEL = "spec.json", "card.json", "model.safetensors"
 PREDICTIONS, HISTORY, DONE = "predictions.parquet", "history.csv", "done.json"
+AGAIN = "Delete the folder of this run and run again"
 VERSIONS = ("torch", "timm", "peft", "open_clip_torch", "transformers", "numpy")
 
 
@@ -42,16 +42,19 @@ class StoredRun:
 
     def predictions(self, split: str = "test") -> pd.DataFrame:
         """Raw predictions of one split: sample, group, label, one logit column a class."""
-        frame = pd.read_parquet(self.folder / PREDICTIONS)
+        with whole(self.folder / PREDICTIONS, AGAIN):
+            frame = pd.read_parquet(self.folder / PREDICTIONS)
         return frame[frame["split"] == split].reset_index(drop=True)
 
     def history(self) -> pd.DataFrame:
         """One row a look at validation."""
-        return pd.read_csv(self.folder / HISTORY)
+        with whole(self.folder / HISTORY, AGAIN):
+            return pd.read_csv(self.folder / HISTORY)
 
     def done(self) -> dict[str, Any]:
-        """Seconds, peak memory and versions of the run."""
-        value: dict[str, Any] = json.loads((self.folder / DONE).read_text(encoding="utf-8"))
+        """Seconds, peak memory, number of processes and versions of the run."""
+        with whole(self.folder / DONE, AGAIN):
+            value: dict[str, Any] = json.loads((self.folder / DONE).read_text(encoding="utf-8"))
         return value
 
 
@@ -65,13 +68,14 @@ def read(folder: Path) -> StoredRun:
     """Open a run folder.
 
     Raises:
-        ClipItError: it is no finished run.
+        ClipItError: it is no finished run, or its specification is damaged.
     """
     if not (folder / DONE).exists():
         raise ClipItError(
             "no finished run here", folder, "Name a folder below results/<profile>/runs/"
         )
-    spec = RunSpec.model_validate_json((folder / SPEC).read_text(encoding="utf-8"))
+    with whole(folder / SPEC, AGAIN):
+        spec = RunSpec.model_validate_json((folder / SPEC).read_text(encoding="utf-8"))
     return StoredRun(folder, spec)
 
 
@@ -84,29 +88,24 @@ def stored(profile: str) -> Iterator[StoredRun]:
 def get_or_run(spec: RunSpec, bench: Workbench) -> StoredRun:
     """The stored run of this specification; it is run first if it is not there.
 
-    Two processes that ask for the same run do it once. A kill leaves a whole run or none.
+    Two jobs that ask for the same run do it once. A kill leaves a whole run or none. The processes
+    of one launch all call this; they train together, and the main one writes.
     """
     profile = bench.profile.name
     folder = paths.runs(profile) / spec.key
-    if not (folder / DONE).exists():
-        _lock_folder(folder.parent)
-        with FileLock(folder.with_name(f".{spec.key}.lock")):
-            if not (folder / DONE).exists():
-                begin = time.monotonic()
-                outcome = perform(spec, bench)
-                _write(folder, spec, bench, outcome, time.monotonic() - begin)
+
+    def trained() -> tuple[Outcome, float]:
+        begin = time.monotonic()
+        return perform(spec, bench), time.monotonic() - begin
+
+    parallel.make_once(
+        folder / DONE,
+        trained,
+        lambda made: _write(folder, spec, bench, *made),
+        folder,
+        folder.with_name(f".{spec.key}.lock"),
+    )
     return read(folder)
-
-
-def _lock_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ClipItError(
-            f"cannot write here ({error.strerror})",
-            folder,
-            "Give write permission or set CLIPIT_OUTPUT to a folder of yours",
-        ) from error
 
 
 def _write(folder: Path, spec: RunSpec, bench: Workbench, outcome: Outcome, seconds: float) -> None:
@@ -117,6 +116,7 @@ def _write(folder: Path, spec: RunSpec, bench: Workbench, outcome: Outcome, seco
         "key": spec.key,
         "seconds": round(seconds, 2),
         "peak_memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+        "processes": parallel.processes().num_processes,
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in VERSIONS},
     }

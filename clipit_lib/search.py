@@ -63,7 +63,7 @@ def main(arguments: list[str]) -> None:
             break
     trials = search(task, options.processes)
     keep(task, trials)
-    print(chosen_text(load_profile(profile.name)))
+    print(chosen_text(load_profile(options.profile)))
 
 
 def _positive(text: str) -> int:

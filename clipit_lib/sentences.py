@@ -48,9 +48,12 @@ def paper_sentence(dataset: str) -> str:
     mirrored = paper.MIRRORS.get(dataset)
     if mirrored is None:
         return f"The paper has no results on {dataset}: there is no number to put beside ours."
+    gain = f"is {paper.mean_gain(mirrored):+.1f} points."
+    if dataset == mirrored.lower():
+        return f"The paper's mean gain on {mirrored} {gain}"
     return (
-        f"The paper's mean gain on {mirrored}, which {dataset} mirrors, is "
-        f"{paper.mean_gain(mirrored):+.1f} points. Its accuracies are of tissue, ours of a phantom."
+        f"The paper's mean gain on {mirrored}, which {dataset} mirrors, {gain} Its accuracies are "
+        "of tissue, ours of a phantom."
     )
 
 

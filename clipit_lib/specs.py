@@ -180,7 +180,7 @@ def _everyones(bench: Workbench, dataset: str, backbone: str, setting: str, seed
         "dataset": dataset,
         "data_hash": bench.dataset(dataset).content_hash,
         "backbone": backbone,
-        "backbone_hash": backbones.weights_hash(backbone, profile.pretraining, stand_in),
+        "backbone_hash": backbones.weights_hash(backbone, bench.sources),
         "pretraining": profile.pretraining,
         "stand_in": stand_in,
         "setting": setting,
@@ -195,7 +195,7 @@ def _texts(bench: Workbench, dataset: str, fields: Fields) -> Fields:
     corpus = fields.get("corpus") or bench.profile.data_settings(dataset).corpus
     return {
         "retriever": retriever,
-        "retriever_hash": clip.weights_hash(bench.profile, retriever),
+        "retriever_hash": clip.weights_hash(retriever, bench.sources),
         "corpus": corpus,
         "corpus_hash": bench.named_corpus(corpus).content_hash,
         "text_stage": bench.profile.text_stage,

@@ -36,6 +36,11 @@ CONTROLS = (
     "clip_it/redrawn_reports", "clip_it/shuffled_pairs", "clip_it/shuffled_within_class",
     "clip_it/class_prompts", "clip_it",
 )  # fmt: skip
+# What tells apart what CLIP-IT gains on data of the user (notebook 16).
+OWN = (
+    "unimodal", "lora_only", "clip_it/architecture_only", "clip_it/random_reports",
+    "clip_it/shuffled_pairs", "clip_it",
+)  # fmt: skip
 AUDIT = (
     "unimodal", "lora_only", "clip_it",
     *(f"clip_it/switch_{name}" for name in SWITCHES if name != "random_vision_head"),
@@ -52,7 +57,7 @@ LABELS = ("labels_5", "labels_20", "labels_80")
 NOISE = ("label_noise_10", "label_noise_30", "label_noise_50")
 STUDIES = (
     "table1", "table2", "complementarity", "tsne", "ablations", "text_statistics", "table6",
-    "table7", "map", "controls", "protocol_audit", "clip_audit",
+    "table7", "map", "controls", "protocol_audit", "clip_audit", "own",
 )  # fmt: skip
 
 ONE_BACKBONE = ("tsne", "ablations", "map", "controls", "protocol_audit")
@@ -138,6 +143,7 @@ def settings(profile: Profile, name: str, dataset: str) -> Sequence[str]:
         "table6": ("text", "text/prompts", "text/terms"),
         "protocol_audit": AUDIT,
         "clip_audit": CLIP_AUDIT,
+        "own": OWN,
     }
     return fixed[name]
 

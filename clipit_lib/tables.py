@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from clipit_lib import paper, paths
-from clipit_lib.encoders import vision
+from clipit_lib.encoders import backbones
 from clipit_lib.errors import ClipItError
 from clipit_lib.evaluation import accuracy, balanced_accuracy, correct
 from clipit_lib.files import write_text, written_beside
@@ -135,7 +135,7 @@ def summary_table(runs: pd.DataFrame, gains: pd.DataFrame) -> pd.DataFrame:
 
 def _printed_gain(dataset: str, backbone: str) -> str:
     """The paper's gain in the cell that a phantom's cell is named after."""
-    mirrored, namesake = paper.MIRRORS.get(dataset), vision.entry(backbone).namesake
+    mirrored, namesake = paper.MIRRORS.get(dataset), backbones.namesake(backbone)
     if mirrored is None or namesake is None:
         return "no such cell"
     printed = paper.gain(mirrored, namesake)

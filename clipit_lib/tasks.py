@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
-from clipit_lib.compute import device
+from clipit_lib import parallel
+from clipit_lib.compute import device, stacked
 from clipit_lib.data.transforms import Transform, augment
 from clipit_lib.losses import CLASSIFICATION, cosine_distance
 from clipit_lib.targets import Targets
@@ -35,12 +36,22 @@ class Patches:
     labels: Int[Tensor, " m"]
     transform: Transform
 
-    def batch(self, chosen: Tensor, generator: torch.Generator | None = None) -> Tensor:
-        """Normalised images [b, 3, size, size]; augmented if a generator is given."""
-        patches = torch.from_numpy(self.pixels[self.rows[chosen.numpy()]])
-        if generator is not None:
-            patches = augment(patches, generator)
-        return self.transform(patches).to(device())
+    def batch(self, chosen: Tensor) -> Float[Tensor, "b 3 h w"]:
+        """Normalised images."""
+        return self.transform(self._read(chosen)).to(device())
+
+    def share(
+        self, chosen: Tensor, generator: torch.Generator | None = None
+    ) -> Float[Tensor, "s 3 h w"]:
+        """The images of a batch that this process computes; augmented if a generator is given."""
+        mine = parallel.share(len(chosen))
+        if generator is None:
+            return self.batch(chosen[mine])
+        # Drawn for the whole batch, so that the draws do not depend on the number of processes.
+        return self.transform(augment(self._read(chosen), generator)[mine]).to(device())
+
+    def _read(self, chosen: Tensor) -> UInt8[Tensor, "b s s 3"]:
+        return torch.from_numpy(self.pixels[self.rows[chosen.numpy()]])
 
 
 class ImageTask:
@@ -69,14 +80,15 @@ class ImageTask:
     def loss(
         self, model: Callable[..., Any], rows: Tensor, generator: torch.Generator
     ) -> dict[str, Tensor]:
-        images = self.train.batch(rows, generator if self.augmented else None)
-        output = model(images)
+        output = model(self.train.share(rows, generator if self.augmented else None))
+        logits = parallel.gathered(output.logits, len(rows))
         labels = self.train.labels[rows].to(device())
-        parts = {"classification": self.classification(output.logits, labels)}
+        parts = {"classification": self.classification(logits, labels)}
         if self.targets is not None and output.distilled is not None:
             target = self.targets(rows, generator)
             self.spreads.append(spread(target))
-            parts["distillation"] = self.weight * cosine_distance(output.distilled, target)
+            distilled = parallel.gathered(output.distilled, len(rows))
+            parts["distillation"] = self.weight * cosine_distance(distilled, target)
         return parts
 
     def notes(self) -> dict[str, float]:
@@ -99,12 +111,15 @@ def spread(features: Float[Tensor, "b e"]) -> float:
 
 @torch.inference_mode()
 def predict_logits(model: nn.Module, patches: Patches) -> Float[Tensor, "m c"]:
-    """Logits of an image-only model, on the CPU."""
-    blocks = [
-        model(patches.batch(chosen)).logits.float().cpu()
-        for chosen in torch.arange(len(patches.rows)).split(BLOCK)
-    ]
-    return torch.cat(blocks)
+    """Logits of an image-only model, on the CPU; called by all processes of a launch."""
+    return in_blocks(lambda images: model(images).logits.float(), patches)
+
+
+def in_blocks(compute: Callable[[Tensor], Tensor], patches: Patches) -> Float[Tensor, "m d"]:
+    """What is computed of each image, on the CPU; of each block a process computes its share."""
+    blocks = torch.arange(len(patches.rows)).split(BLOCK * parallel.processes().num_processes)
+    parts = (parallel.gathered(compute(patches.share(rows)), len(rows)).cpu() for rows in blocks)
+    return stacked(parts, len(patches.rows))
 
 
 class FeatureTask:

@@ -9,17 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from filelock import FileLock
 from jaxtyping import Float, Int
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from clipit_lib import lora, paths
+from clipit_lib import lora, parallel, paths
 from clipit_lib.compute import device, seeded
 from clipit_lib.data.contract import Split
 from clipit_lib.encoders.tokens import TokenWindows, embed_texts, embed_windows
 from clipit_lib.encoders.towers import ClipEncoder
-from clipit_lib.files import canonical_json, digest, written_beside
+from clipit_lib.files import canonical_json, digest, whole, written_beside
 from clipit_lib.labels import Labels
 from clipit_lib.paired_texts import PairedTexts, paired_texts
 from clipit_lib.report_task import ReportTask, TextClassifier
@@ -102,15 +101,18 @@ def get_or_train(
         train: (paired text, label) of each training patch; validation likewise.
     """
     path = _path(spec)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock"):
-        if not path.exists():
-            result = _train(spec, clip, texts, train, validation, classes)
-            with written_beside(path) as temporary:
-                head = {PREFIX + name: value for name, value in result.head.items()}
-                save_file({"features": result.features, **head, **result.adapters}, temporary)
-    state = load_file(path)
-    features = state.pop("features")
+    parallel.make_once(
+        path,
+        lambda: _train(spec, clip, texts, train, validation, classes),
+        lambda result: _write(path, result),
+    )
+    return _read(path)
+
+
+def _read(path: Path) -> TextFeatures:
+    with whole(path, "Delete this file and run again"):
+        state = load_file(path)
+        features = state.pop("features")
     head = {k.removeprefix(PREFIX): v for k, v in state.items() if k.startswith(PREFIX)}
     return TextFeatures(
         features, head, {k: v for k, v in state.items() if not k.startswith(PREFIX)}
@@ -127,6 +129,12 @@ def _path(spec: RunSpec) -> Path:
         if (value := getattr(spec.protocol, name)) is not None:
             asked[name] = value
     return paths.cache() / "text_stage" / f"{digest(canonical_json(asked))}.safetensors"
+
+
+def _write(path: Path, result: TextFeatures) -> None:
+    head = {PREFIX + name: value for name, value in result.head.items()}
+    with written_beside(path) as temporary:
+        save_file({"features": result.features, **head, **result.adapters}, temporary)
 
 
 def _train(

@@ -13,6 +13,7 @@ import pandas as pd
 from clipit_lib import archive, runs
 from clipit_lib.errors import ClipItError
 from clipit_lib.evaluation import accuracy, balanced_accuracy
+from clipit_lib.files import whole
 from clipit_lib.survival.results import fold_metrics
 
 WHAT = ["dataset", "backbone", "setting", "seed"]
@@ -89,8 +90,10 @@ def _stored(results: Path, key: str) -> dict[str, object]:
     folder = results / "runs" / key
     if not (folder / runs.DONE).exists():
         return {}
-    spec: dict[str, object] = json.loads((folder / runs.SPEC).read_text(encoding="utf-8"))
-    tested = pd.read_parquet(folder / runs.PREDICTIONS).query("split == 'test'")
+    with whole(folder / runs.SPEC, runs.AGAIN):
+        spec: dict[str, object] = json.loads((folder / runs.SPEC).read_text(encoding="utf-8"))
+    with whole(folder / runs.PREDICTIONS, runs.AGAIN):
+        tested = pd.read_parquet(folder / runs.PREDICTIONS).query("split == 'test'")
     scores = {"balanced_accuracy": balanced_accuracy(tested), "accuracy": accuracy(tested)}
     return {name: spec[name] for name in WHAT} | scores
 

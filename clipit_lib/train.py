@@ -5,43 +5,66 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from clipit_lib import runs, studies
+from clipit_lib import parallel, runs, studies
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import write_text
 from clipit_lib.settings import load_profile
 from clipit_lib.workbench import Workbench
 
+KNOWN = ("profile", "seed", "dataset", "backbone")
 
-def train(profile: str, study: str, seed: int | None = None) -> list[str]:
-    """Run what is missing of a study (of one seed, if given); return the keys of its runs.
+
+def train(
+    profile: str,
+    study: str,
+    seed: int | None = None,
+    dataset: str | None = None,
+    backbone: str | None = None,
+) -> list[str]:
+    """Run what is missing of a study (of one seed, data set, backbone, if given); return the keys.
 
     Raises:
-        ClipItError: the profile has no such study, or the study no such seed.
+        ClipItError: the profile has no such study, or the study no such part.
     """
+    asked_for = {"seed": seed, "dataset": dataset, "backbone": backbone}
+    only = {name: value for name, value in asked_for.items() if value is not None}
+    main = parallel.processes().is_main_process  # before any tensor goes to a GPU
     bench = Workbench(load_profile(profile))
-    asked = [s for s in studies.runs_of(bench, study) if seed is None or s.seed == seed]
+    asked = [
+        spec
+        for spec in studies.runs_of(bench, study)
+        if all(getattr(spec, name) == value for name, value in only.items())
+    ]
     if not asked:
-        raise ClipItError(f"no run has seed {seed}", f"study {study}", f"See profile {profile}")
+        part = " and ".join(f"{name} {value}" for name, value in only.items())
+        raise ClipItError(f"no run has {part}", f"study {study}", f"See profile {profile}")
     for number, spec in enumerate(asked, start=1):
         run = runs.get_or_run(spec, bench)
         cell = f"{spec.dataset} {spec.backbone} {spec.setting} seed {spec.seed}"
-        print(f"{number} of {len(asked)}: {cell}: {run.done()['seconds']} s", flush=True)
+        if main:
+            print(f"{number} of {len(asked)}: {cell}: {run.done()['seconds']} s", flush=True)
     return [spec.key for spec in asked]
 
 
 def main(arguments: list[str]) -> None:
-    """`train STUDY [-p profile NAME] [-p seed N] [--output FILE]`: train what is missing."""
+    """`train STUDY [-p KEY VALUE ...] [--output FILE]`: train what is missing of a study.
+
+    KEY is profile (demo, if not given), or seed, dataset or backbone for a part of the study. By
+    `accelerate launch --num_processes N -m clipit_lib train ...` N processes train each run.
+    """
     parser = argparse.ArgumentParser(prog="python -m clipit_lib train", description=main.__doc__)
     parser.add_argument("study", choices=studies.STUDIES)
     parser.add_argument("--output", type=Path, help="where to list the runs' keys")
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"))
     options = parser.parse_args(arguments)
     given = dict(options.p)
-    if unknown := set(given) - {"profile", "seed"}:
-        parser.error(f"unknown parameter {', '.join(sorted(unknown))}; known: profile, seed")
-    seed = given.get("seed")
+    if unknown := set(given) - set(KNOWN):
+        parser.error(f"unknown parameter {', '.join(sorted(unknown))}; known: {', '.join(KNOWN)}")
+    seed = given.pop("seed", None)
     if seed is not None and not seed.isdigit():
         parser.error(f"seed is {seed!r}; give a whole number")
-    keys = train(given.get("profile", "demo"), options.study, None if seed is None else int(seed))
-    if options.output is not None:
+    profile = given.pop("profile", "demo")
+    keys = train(profile, options.study, None if seed is None else int(seed), **given)
+    if options.output is not None and parallel.processes().is_main_process:
         write_text(options.output, "\n".join(keys) + "\n")
+    parallel.processes().destroy_process_group()

@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from accelerate import Accelerator
 from torch import Tensor, nn
-from tqdm import tqdm
 
-from clipit_lib.compute import autocast
+from clipit_lib import parallel
+from clipit_lib.compute import autocast, device
 from clipit_lib.model import train_mode
+from clipit_lib.progress import progress
 from clipit_lib.settings import Descent
 
 State = dict[str, Tensor]
@@ -40,7 +40,10 @@ class Task(Protocol):
     def loss(
         self, model: Callable[..., Any], rows: Tensor, generator: torch.Generator
     ) -> dict[str, Tensor]:
-        """Named parts of the loss of some training rows [b]; their sum is minimised."""
+        """Named parts of the loss of a batch of training rows [b]; their sum is minimised.
+
+        Of several processes each is given the whole batch, see `parallel`.
+        """
         ...
 
     def notes(self) -> dict[str, float]:
@@ -57,6 +60,8 @@ def fit(
 ) -> History:
     """Minimise a task's loss with Adam and leave the kept weights in `task.model`.
 
+    Called by all processes of a launch, whose weights stay the same.
+
     Args:
         keep: `best` restores the weights with the lowest validation cross-entropy, `last` none.
         extra: a further module to learn that is not deployed (a moving target's text tower).
@@ -64,31 +69,32 @@ def fit(
     Returns:
         One row a look at validation: epoch, the mean of each loss part since the last, validation.
     """
-    accelerator = Accelerator(cpu=not torch.cuda.is_available())
     modules = nn.ModuleList([task.model] if extra is None else [task.model, extra])
-    modules.to(accelerator.device)
+    modules.to(device())
     learned = [p for p in modules.parameters() if p.requires_grad]
+    parallel.start_alike(learned)
     optimiser = torch.optim.Adam(
         learned, settings.learning_rate, weight_decay=settings.weight_decay
     )
-    model, optimiser = accelerator.prepare(task.model, optimiser)
     generator = torch.Generator().manual_seed(seed)
     steps = max(1, round(task.rows / settings.batch_size))
     looks = _looks(steps, settings.checks_per_epoch)
     best = Best(task.model)
     history: History = []
-    for epoch in tqdm(range(settings.epochs), desc="train", unit="epoch", leave=False):
+    epochs = range(settings.epochs)
+    main = parallel.processes().is_main_process
+    for epoch in progress(epochs, "train", "epoch") if main else epochs:
         train_mode(modules)
         task.begin(epoch)
         order = torch.randperm(task.rows, generator=generator)
         seen: list[dict[str, float]] = []
         for step, rows in enumerate(order.tensor_split(steps), start=1):
-            mine = rows[accelerator.process_index :: accelerator.num_processes]
             with autocast(settings.precision):
-                parts = task.loss(model, mine, generator)
+                parts = task.loss(task.model, rows, generator)
             optimiser.zero_grad()
-            accelerator.backward(torch.stack(list(parts.values())).sum())
-            accelerator.clip_grad_norm_(learned, settings.gradient_clip)
+            torch.stack(list(parts.values())).sum().backward()
+            parallel.average_gradients(learned)
+            nn.utils.clip_grad_norm_(learned, settings.gradient_clip)
             optimiser.step()
             seen.append({name: value.item() for name, value in parts.items()})
             if step in looks:
@@ -123,7 +129,7 @@ class Best:
 def _look(task: Task, modules: nn.Module, settings: Descent, best: Best) -> float:
     modules.eval()
     with autocast(settings.precision):
-        value = task.validate()
+        value = parallel.from_main(task.validate())
     train_mode(modules)
     best.offer(value)
     return value

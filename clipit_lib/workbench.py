@@ -11,6 +11,7 @@ from clipit_lib.data.contract import PatchDataset, Split
 from clipit_lib.data.registry import open_dataset
 from clipit_lib.encoders import backbones, clip
 from clipit_lib.encoders.embeddings import image_embeddings, text_embeddings
+from clipit_lib.encoders.sources import Sources
 from clipit_lib.encoders.towers import ClipEncoder
 from clipit_lib.encoders.vision import VisionEncoder
 from clipit_lib.reports.corpus import ReportCorpus
@@ -19,10 +20,15 @@ from clipit_lib.settings import Profile, known
 
 
 class Workbench:
-    """Opened parts of one profile."""
+    """Opened parts of one profile.
 
-    def __init__(self, profile: Profile) -> None:
+    Args:
+        download: whether weights of published models may be fetched when they are needed.
+    """
+
+    def __init__(self, profile: Profile, download: bool = True) -> None:
         self.profile = profile
+        self.sources = Sources.of(profile, download)
         self._datasets: dict[str, PatchDataset] = {}
         self._corpora: dict[str, ReportCorpus] = {}
         self._clips: dict[str, ClipEncoder] = {}
@@ -51,12 +57,12 @@ class Workbench:
     def retriever(self, name: str) -> ClipEncoder:
         """A retriever by name, frozen."""
         if name not in self._clips:
-            self._clips[name] = clip.load(self.profile, name)
+            self._clips[name] = clip.load(name, self.sources)
         return self._clips[name]
 
     def backbone(self, name: str, normalisation: str = "own") -> VisionEncoder:
         """A backbone with its own weights, loaded anew: training changes it."""
-        return backbones.load(name, self.profile.pretraining, self.profile.stand_in, normalisation)
+        return backbones.load(name, self.sources, normalisation)
 
     def retriever_embeddings(
         self, dataset: str, split: Split, retriever: str | None = None

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -59,7 +60,9 @@ def test_cells_may_have_settings_of_their_own() -> None:
     cells = found.gains[["dataset", "second"]].to_numpy().tolist()
     assert cells == [["d", "lora_only"], ["e", "clip_it/early_fusion"]]
     assert len(comparison_table(found)) == 4
-    labels = {t.get_text() for a in comparison_figure(found).axes for t in a.get_yticklabels()}
+    figure = comparison_figure(found)
+    labels = {text.get_text() for axis in figure.axes for text in axis.get_yticklabels()}
+    plt.close(figure)
     assert {"LoRA only", "early fusion"} <= labels
 
 

@@ -1,5 +1,6 @@
 """The deployed classifier: the same answers, and no text anywhere near it."""
 
+import csv
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +10,9 @@ import pytest
 import torch
 from PIL import Image
 
-from clipit_lib import experiment, runs, specs
+from clipit_lib import experiment, predict, runs, specs
 from clipit_lib.__main__ import main
+from clipit_lib.export import export
 from clipit_lib.predict import load_classifier
 from clipit_lib.workbench import Workbench
 
@@ -46,19 +48,26 @@ def test_merged_classifier_gives_the_stored_predictions(
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-3)
 
 
-def test_command_line_prediction_loads_no_text(bench: Workbench, image: Path) -> None:
+def test_command_line_prediction_loads_no_text(
+    bench: Workbench, image: Path, tmp_path: Path
+) -> None:
+    """Of a run, of an exported classifier and of tiles, all in one process."""
     run = runs.get_or_run(specs.resolve(bench, *CELL, "clip_it", 0), bench)
+    exported = export(run, tmp_path / "exported", onnx=False)
     program = (
-        "import sys; from clipit_lib.__main__ import main; code = main(sys.argv[1:]); "
+        "import sys; from clipit_lib.__main__ import main; image = sys.argv[-1]; "
+        "codes = [main(['predict', model, image, image]) for model in sys.argv[1:3]]; "
+        "codes += [main(['predict', sys.argv[1], image, '--tiles', '16'])]; "
         f"bad = [n for n in sys.modules if n.startswith({FORBIDDEN!r})]; "
-        "print('LOADED', sorted(bad)[:5], code)"
+        "print('LOADED', sorted(bad)[:5], codes)"
     )
-    command = [sys.executable, "-c", program, "predict", str(run.folder), str(image), str(image)]
+    command = [sys.executable, "-c", program, str(run.folder), str(exported), str(image)]
     lines = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
-    assert lines[-1] == "LOADED [] 0"
+    assert lines[-1] == "LOADED [] [0, 0, 0]"
     assert lines[0].startswith("image,prediction,ADI,BACK")
     values = [float(value) for value in lines[1].split(",")[2:]]
-    assert len(lines) == 4 and len(values) == 9 and sum(values) == pytest.approx(1, abs=1e-3)
+    assert len(values) == 9 and sum(values) == pytest.approx(1, abs=1e-3)
+    assert lines[3:6] == lines[:3] and len(lines) == 6 + 5 + 1
 
 
 def test_the_test_split_is_read_without_text(bench: Workbench, monkeypatch) -> None:
@@ -101,6 +110,76 @@ def test_bad_images_are_one_line_and_a_code(bench, run, tmp_path, capsys, make, 
 def _written(path: Path, content: bytes) -> Path:
     path.write_bytes(content)
     return path
+
+
+@pytest.fixture
+def folder(bench: Workbench, tmp_path: Path) -> Path:
+    """Seven images at two depths, some with awkward names, and what is none."""
+    root = tmp_path / "images"
+    (root / "b" / ".cache").mkdir(parents=True)
+    pixels = bench.dataset(CELL[0]).pixels
+    names = ["a.png", "z, last.PNG", "b/1.jpg", "b/2.tif", "b/3.bmp", "b/4.png", "b/5.webp"]
+    for row, name in enumerate(names):
+        Image.fromarray(np.array(pixels[row])).save(root / name)
+    (root / "notes.txt").write_text("no image")
+    Image.fromarray(np.array(pixels[0])).save(root / "b" / ".cache" / "hidden.png")
+    return root
+
+
+def answers(path: Path) -> dict[str, list[str]]:
+    """The rows of a csv below its head, by their first cell."""
+    with path.open(encoding="utf-8", newline="") as stream:
+        return {row[0]: row[1:] for row in list(csv.reader(stream))[1:]}
+
+
+def test_folders_are_read_at_any_depth_a_batch_at_a_time(
+    bench: Workbench, run: runs.StoredRun, folder: Path, tmp_path: Path, monkeypatch, capsys
+) -> None:
+    output, sizes = tmp_path / "out" / "answers.csv", []
+    whole = predict.ImageClassifier.probabilities
+
+    def counted(self: predict.ImageClassifier, pixels: np.ndarray) -> torch.Tensor:
+        sizes.append(len(pixels))
+        return whole(self, pixels)
+
+    monkeypatch.setattr(predict, "BATCH", 3)
+    monkeypatch.setattr(predict.ImageClassifier, "probabilities", counted)
+    assert main(["predict", str(run.folder), str(folder), "--output", str(output)]) == 0
+    assert sizes == [3, 3, 1] and capsys.readouterr() == ("", "")
+    found = answers(output)
+    names = sorted(str(p) for p in folder.rglob("*.*") if p.suffix not in ("", ".txt"))
+    assert list(found) == [name for name in names if ".cache" not in name] and len(found) == 7
+    # One image by itself has the answer that it has in a batch.
+    monkeypatch.undo()
+    classifier = load_classifier(run.folder)
+    for name, cells in found.items():
+        pixels = np.asarray(Image.open(name).convert("RGB"))
+        alone = classifier.probabilities(pixels[None])[0].numpy()
+        np.testing.assert_allclose([float(cell) for cell in cells[1:]], alone, atol=1e-4)
+        assert cells[0] == classifier.classes[int(alone.argmax())]
+
+
+def test_unreadable_images_stop_or_are_listed(
+    run: runs.StoredRun, folder: Path, tmp_path: Path, capsys
+) -> None:
+    broken, output = folder / "b" / "3.bmp", tmp_path / "answers.csv"
+    broken.write_bytes(broken.read_bytes()[:80])
+    command = ["predict", str(run.folder), str(folder), "--output", str(output)]
+    assert main(command) == 2
+    error = capsys.readouterr().err.strip()
+    assert str(broken) in error and "\n" not in error
+    assert not list(tmp_path.glob("*.csv*"))  # no half of an answer, and no rest of one
+    assert main([*command, "--skip-unreadable"]) == 0
+    said = capsys.readouterr().err
+    assert f"1 of 7 images could not be read: {broken}" in said
+    found = answers(output)
+    assert len(found) == 7 and found[str(broken)] == [""] * 10
+    assert all(cells[0] for name, cells in found.items() if name != str(broken))
+
+
+def test_a_folder_without_images_is_said(run: runs.StoredRun, tmp_path: Path, capsys) -> None:
+    assert main(["predict", str(run.folder), str(tmp_path)]) == 2
+    assert "no images in this folder" in capsys.readouterr().err
 
 
 def test_what_is_no_run_is_said(tmp_path: Path, capsys) -> None:

@@ -28,6 +28,20 @@ use_pilot_weights() {
         || fail "the weights could not be installed. Check the network and run again"
 }
 
+# use_cluster NAME: sets `cluster` to the folder of a Snakemake profile, and checks what it needs.
+use_cluster() {
+    local lacks
+    cluster=workflow/profiles/$1
+    [[ -d $cluster ]] || cluster=$1
+    [[ -f $cluster/config.yaml ]] || fail "--cluster is '$1'. Give slurm or a folder that holds a" \
+        "Snakemake profile, config.yaml"
+    cluster=$(cd "$cluster" && pwd)
+    grep -q '^executor: *slurm' "$cluster/config.yaml" || return 0
+    lacks=$(python workflow/missing.py cluster) \
+        || fail "--cluster needs $lacks. Install it: $(command -v python) -m pip install '$lacks'"
+    command -v sbatch > /dev/null || fail "--cluster needs sbatch: run this where jobs are submitted"
+}
+
 # The lock is copied into .venv last: a half-made or outdated one has no equal copy.
 venv_is_whole() {
     cmp -s requirements.lock .venv/requirements.lock && .venv/bin/python -c '' 2> /dev/null

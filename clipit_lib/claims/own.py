@@ -13,10 +13,11 @@ from clipit_lib.claims.shelf import Shelf, Untestable
 from clipit_lib.claims.verdicts import Finding, of
 from clipit_lib.complementarity import Hits, aligned_hits, matched
 from clipit_lib.cost.inference import MERGED, UNIMODAL
+from clipit_lib.files import whole
 from clipit_lib.runs import StoredRun
 from clipit_lib.statistics import Cell, Interval, pooled_bootstrap
 from clipit_lib.survival import results
-from clipit_lib.survival.runs import DONE, SPEC, SurvivalRun, SurvivalSpec
+from clipit_lib.survival.runs import AGAIN, DONE, SPEC, SurvivalRun, SurvivalSpec
 
 MOST_MACS = 0.001  # 10^9 multiply-adds, which the paper calls GFLOPs
 
@@ -117,7 +118,8 @@ def _survival_run(shelf: Shelf, key: str) -> SurvivalRun:
     folder = paths.results(shelf.profile) / "survival_runs" / key
     if not (folder / DONE).exists():
         raise Untestable("runs missing")
-    spec = SurvivalSpec.model_validate_json((folder / SPEC).read_text(encoding="utf-8"))
+    with whole(folder / SPEC, AGAIN):
+        spec = SurvivalSpec.model_validate_json((folder / SPEC).read_text(encoding="utf-8"))
     return SurvivalRun(folder, spec)
 
 

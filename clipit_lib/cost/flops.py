@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import torch
 from torch import nn
@@ -30,4 +31,22 @@ def flops_per_image(model: nn.Module, size: int, batch: int = 1) -> float:
     `meta` device is counted without weights and without computing anything.
     """
     images = torch.zeros(batch, 3, size, size, device=next(model.parameters()).device)
-    return count_flops(lambda: model(images)) / batch
+    with _frozen(model):
+        return count_flops(lambda: model(images)) / batch
+
+
+@contextmanager
+def _frozen(model: nn.Module) -> Iterator[None]:
+    """No parameter requires a gradient within the block.
+
+    PyTorch's counter follows gradients of what a layer is given, and fails where that is a
+    parameter (the query of an attention pooler).
+    """
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    for parameter in trained:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in trained:
+            parameter.requires_grad_(True)

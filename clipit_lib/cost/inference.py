@@ -17,9 +17,10 @@ from clipit_lib.cost.latency import interleaved, summary
 from clipit_lib.cost.parameters import count_parameters
 from clipit_lib.cost.prompted import EncodedPrompts, cached, prompt_ids
 from clipit_lib.encoders.towers import ClipEncoder
+from clipit_lib.files import whole
 from clipit_lib.model import Output
 from clipit_lib.predict import load_classifier
-from clipit_lib.runs import MODEL, StoredRun
+from clipit_lib.runs import AGAIN, MODEL, StoredRun
 from clipit_lib.variants import build, text_width_of
 from clipit_lib.workbench import Workbench
 
@@ -54,7 +55,9 @@ def variants(
 
 def unmerged(run: StoredRun, bench: Workbench) -> nn.Module:
     """CLIP-IT as it was trained: adapters beside the layers that they adapt."""
-    spec, state = run.spec, load_file(run.folder / MODEL)
+    spec = run.spec
+    with whole(run.folder / MODEL, AGAIN):
+        state = load_file(run.folder / MODEL)
     assert spec.lora is not None and spec.protocol is not None
     encoder = bench.backbone(spec.backbone, spec.normalisation)
     lora.inject(encoder.model, encoder.lora_targets, spec.lora, spec.protocol.lora_targets)

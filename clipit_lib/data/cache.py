@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
-from filelock import FileLock
-from tqdm import tqdm
 
 from clipit_lib import paths
 from clipit_lib.data.contract import PatchDataset
 from clipit_lib.data.splits import stain_features, with_validation
 from clipit_lib.errors import ClipItError
-from clipit_lib.files import canonical_json, digest, write_text, written_beside
+from clipit_lib.files import canonical_json, digest, locked, write_text, written_beside
+from clipit_lib.progress import progress
 from clipit_lib.settings import ValidationSplit
 
 VERSION = 1
@@ -90,28 +88,10 @@ def open_or_build(recipe: Recipe) -> PatchDataset:
     """
     folder = recipe.folder
     if not folder.exists():
-        with _locked(folder):
+        with locked(folder):
             if not folder.exists():
                 _build(folder, recipe)
     return _open(folder, recipe)
-
-
-@contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    lock = FileLock(f"{folder}.lock")
-    try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        lock.acquire()
-    except OSError as error:
-        raise ClipItError(
-            f"cannot write here ({error.strerror})",
-            folder.parent,
-            "Give write permission or set CLIPIT_CACHE to a folder of yours",
-        ) from error
-    try:
-        yield
-    finally:
-        lock.release()
 
 
 def _build(folder: Path, recipe: Recipe) -> None:
@@ -145,7 +125,7 @@ def _write_pixels(
     with path.open("wb") as stream:
         header = {"descr": "|u1", "fortran_order": False, "shape": shape}
         np.lib.format.write_array_header_1_0(stream, header)
-        for begin in tqdm(range(0, shape[0], BLOCK), desc=f"decode {name}", leave=False):
+        for begin in progress(range(0, shape[0], BLOCK), f"decode {name}"):
             end = min(begin + BLOCK, shape[0])
             block = np.ascontiguousarray(decode(begin, end))
             if block.dtype != np.uint8 or block.shape != (end - begin, *shape[1:]):

@@ -57,6 +57,18 @@ def retriever_patches(settings: Crc5Data) -> tuple[np.ndarray, np.ndarray]:
     return patches.pixels, patches.labels
 
 
+def check() -> None:
+    """Look whether every listed image is there, without reading any.
+
+    Raises:
+        ClipItError: as `open_crc5`.
+    """
+    root = paths.data() / "crc5"
+    for path in _listed(root / "manifest.csv")["path"]:
+        if not (root / path).is_file():
+            raise ClipItError("no such image", root / path, "Run `python -m clipit_lib fetch crc5`")
+
+
 def _recipe(
     name: str, side: int, splits: tuple[str, ...], validation_split: ValidationSplit | None
 ) -> Recipe:

@@ -5,11 +5,21 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from clipit_lib.data import bach, crc, pcam
 from clipit_lib.data.cache import Recipe, Undecoded, open_or_build
 from clipit_lib.data.contract import PatchDataset
 from clipit_lib.data.crc5 import open_crc5
 from clipit_lib.data.folder import open_folder
-from clipit_lib.settings import Crc5Data, DataSettings, PhantomData
+from clipit_lib.errors import ClipItError
+from clipit_lib.settings import (
+    BachData,
+    Crc5Data,
+    CrcData,
+    DataSettings,
+    PcamData,
+    PhantomData,
+    PublishedData,
+)
 
 PHANTOM_LIMITS = "A phantom: drawn by a program, not tissue; it says nothing about patients."
 
@@ -25,7 +35,25 @@ def open_dataset(name: str, settings: DataSettings) -> PatchDataset:
         return _open_phantom(name, settings)
     if isinstance(settings, Crc5Data):
         return open_crc5(name, settings)
+    if isinstance(settings, PcamData):
+        return pcam.open_pcam(name, settings)
+    if isinstance(settings, BachData):
+        return bach.open_bach(name, settings)
+    if isinstance(settings, CrcData):
+        return crc.open_crc(name, settings)
     return open_folder(name, settings)
+
+
+def problems(settings: PublishedData) -> list[ClipItError]:
+    """What is wrong with the files of a published data set, [] if nothing; nothing is decoded.
+
+    Looked at are presence, counts, names, sizes, labels and a few images of each part.
+    """
+    if isinstance(settings, PcamData):
+        return pcam.problems(settings)
+    if isinstance(settings, BachData):
+        return bach.problems(settings)
+    return crc.problems(settings)
 
 
 def _open_phantom(name: str, settings: PhantomData) -> PatchDataset:

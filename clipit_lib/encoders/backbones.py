@@ -8,15 +8,17 @@ import torch
 
 from clipit_lib.data.transforms import Transform
 from clipit_lib.encoders import packages, store, vision
+from clipit_lib.encoders import weights as published_weights
+from clipit_lib.encoders.image_halves import HALVES, UNTRAINED, image_half
+from clipit_lib.encoders.sources import Sources
 from clipit_lib.encoders.vision import VisionEncoder
 from clipit_lib.files import digest
-from clipit_lib.settings import PhantomPretraining, StandInTraining, known
+from clipit_lib.settings import StandInTraining, known
 
 # Which CLIPs have an image tower that can be loaded without their text tower.
 STAND_IN = "stand_in"
 PHANTOM_CLIPS = ("phantom_clip", "phantom_clip_noisy", "phantom_clip_generic")
-UNTRAINED = "untrained"  # in place of a digest of weights
-IMAGE_TOWERS = (*PHANTOM_CLIPS, STAND_IN)
+IMAGE_TOWERS = (*PHANTOM_CLIPS, STAND_IN, *HALVES)
 
 
 def check(name: str) -> None:
@@ -29,9 +31,7 @@ def namesake(name: str) -> str | None:
     return vision.VISION[name].namesake if name in vision.VISION else None
 
 
-def weights_hash(
-    name: str, pretraining: PhantomPretraining | None, stand_in: StandInTraining | None
-) -> str:
+def weights_hash(name: str, sources: Sources) -> str:
     """Digest of the weights, without loading them.
 
     Raises:
@@ -40,18 +40,15 @@ def weights_hash(
     check(name)
     if name == STAND_IN:
         frozen = packages.weights_hash(vision.entry(_stand_in_backbone()).weights)
-        return digest(store.weights_hash(name, stand_in), frozen)
+        return digest(store.weights_hash(name, sources.stand_in), frozen)
     if name in PHANTOM_CLIPS:
-        return store.weights_hash(name, pretraining)
-    return vision.weights_hash(name, pretraining)
+        return store.weights_hash(name, sources.pretraining)
+    if name in HALVES:
+        return published_weights.weights_hash(name, sources)
+    return vision.weights_hash(name, sources)
 
 
-def load(
-    name: str,
-    pretraining: PhantomPretraining | None,
-    stand_in: StandInTraining | None,
-    normalisation: str = "own",
-) -> VisionEncoder:
+def load(name: str, sources: Sources, normalisation: str = "own") -> VisionEncoder:
     """Load a backbone with its weights.
 
     Raises:
@@ -59,13 +56,15 @@ def load(
     """
     check(name)
     if name not in IMAGE_TOWERS:
-        return vision.load(name, pretraining, normalisation)
-    weights = weights_hash(name, pretraining, stand_in)
+        return vision.load(name, sources, normalisation)
+    weights = weights_hash(name, sources)
     if name == STAND_IN:
-        encoder = _stand_in(stand_in, store.load(name, stand_in))
+        encoder = _stand_in(sources.stand_in, store.load(name, sources.stand_in))
+    elif name in PHANTOM_CLIPS:
+        assert sources.side is not None
+        encoder = _phantom_clip(name, sources.side, store.load(name, sources.pretraining))
     else:
-        assert pretraining is not None
-        encoder = _phantom_clip(name, pretraining.side, store.load(name, pretraining))
+        encoder = image_half(name, published_weights.locate(name, sources))
     encoder = replace(encoder, weights_hash=weights)
     if normalisation != "own":
         mean, std = vision.STATISTICS[normalisation]
@@ -84,6 +83,8 @@ def untrained(name: str, side: int | None, stand_in: StandInTraining | None) -> 
         return _stand_in(stand_in, None)
     if name in PHANTOM_CLIPS:
         return _phantom_clip(name, side or 64, None)
+    if name in HALVES:
+        return image_half(name, None)
     model = vision.build(name, side)
     width: int = model.num_features  # type: ignore[assignment]
     targets = vision.entry(name).lora_targets

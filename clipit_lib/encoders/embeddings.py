@@ -9,11 +9,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from filelock import FileLock
 from safetensors import safe_open
-from safetensors.numpy import save_file
 from torch import nn
-from tqdm import tqdm
 
 from clipit_lib import paths
 from clipit_lib.compute import device
@@ -22,7 +19,8 @@ from clipit_lib.data.transforms import Transform
 from clipit_lib.encoders.tokens import LongText, embed_windows
 from clipit_lib.encoders.towers import ClipEncoder
 from clipit_lib.errors import ClipItError
-from clipit_lib.files import canonical_json, digest, write_text, written_beside
+from clipit_lib.files import canonical_json, digest, locked, whole, write_text, written_beside
+from clipit_lib.progress import progress
 from clipit_lib.reports.corpus import ReportCorpus
 
 VERSION = 1
@@ -34,6 +32,8 @@ def image_embeddings(
     model: nn.Module, weights: str, transform: Transform, dataset: PatchDataset, split: Split
 ) -> np.ndarray:
     """Embeddings [m, d] float32 of one split, in the order of `dataset.indices(split)`.
+
+    They are written block by block, and read whole: PCAM's 262,144 of width 1024 are 1 GiB.
 
     Raises:
         ClipItError: a kept file was made by another model or transform, or is damaged.
@@ -81,24 +81,22 @@ def text_embeddings(clip: ClipEncoder, corpus: ReportCorpus, long_text: LongText
 
 def _kept(made_by: dict[str, Any], count: int, blocks: Blocks) -> np.ndarray:
     path = paths.cache() / "embeddings" / f"{digest(canonical_json(made_by))}.safetensors"
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{path}.lock"):
-        if not path.exists():
-            write_text(path.with_suffix(".json"), json.dumps(made_by, indent=1))
-            _stream(path, count, blocks)
+    if not path.exists():
+        with locked(path):
+            if not path.exists():
+                write_text(path.with_suffix(".json"), json.dumps(made_by, indent=1))
+                _stream(path, count, blocks)
     return _read(path, made_by, count)
 
 
 def _read(path: Path, made_by: dict[str, Any], count: int) -> np.ndarray:
     fix = "Delete this file and run again"
     sidecar = path.with_suffix(".json")
-    if not sidecar.exists() or json.loads(sidecar.read_text(encoding="utf-8")) != made_by:
-        raise ClipItError("the embeddings were made by another model or transform", path, fix)
-    try:
+    with whole(path, fix):
+        if json.loads(sidecar.read_text(encoding="utf-8")) != made_by:
+            raise ClipItError("the embeddings were made by another model or transform", path, fix)
         with safe_open(path, framework="numpy") as file:
             values: np.ndarray = file.get_tensor("embeddings")
-    except Exception as error:
-        raise ClipItError("the embeddings are damaged", path, fix) from error
     if len(values) != count:
         raise ClipItError(f"{len(values)} embeddings, expected {count}", path, fix)
     return values
@@ -106,19 +104,21 @@ def _read(path: Path, made_by: dict[str, Any], count: int) -> np.ndarray:
 
 @torch.inference_mode()
 def _stream(path: Path, count: int, blocks: Blocks) -> None:
-    """Write blocks through a memory map, so that memory does not grow with `count`."""
-    stream = path.with_suffix(".npy.part")
-    try:
-        values: np.memmap | None = None
-        begin = 0
-        for block in tqdm(blocks, total=-(-count // BLOCK), desc="embed", leave=False):
-            if values is None:
-                shape = (count, block.shape[1])
-                values = np.lib.format.open_memmap(stream, "w+", np.float32, shape)
-            values[begin : begin + len(block)] = block
-            begin += len(block)
-        assert values is not None
-        with written_beside(path) as temporary:
-            save_file({"embeddings": values}, temporary)
-    finally:
-        stream.unlink(missing_ok=True)
+    """Write blocks as they come, in the layout of safetensors, so that memory does not grow.
+
+    Written, not mapped: on a full disk a write fails with a message, a map kills the process.
+    """
+    with written_beside(path) as temporary, temporary.open("wb") as stream:
+        for block in progress(blocks, "embed", "block", -(-count // BLOCK)):
+            if stream.tell() == 0:
+                stream.write(_header(count, block.shape[1]))
+            stream.write(np.ascontiguousarray(block, np.float32).data)
+
+
+def _header(count: int, width: int) -> bytes:
+    """What a safetensors file begins with: the length of a JSON text, and the text."""
+    ends = [0, count * width * np.dtype(np.float32).itemsize]
+    about = {"embeddings": {"dtype": "F32", "shape": [count, width], "data_offsets": ends}}
+    text = json.dumps(about, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # so that the numbers are aligned
+    return len(text).to_bytes(8, "little") + text

@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from clipit_lib.encoders import vision
+from clipit_lib.encoders.sources import Sources
 from clipit_lib.encoders.store import State
 
 BACKBONE = "efficientnet_lite2"
@@ -30,7 +31,7 @@ class ImageTower(nn.Module):
 
 def build(width: int) -> ImageTower:
     """The frozen network with an untrained projection."""
-    return ImageTower(vision.load(BACKBONE, None).model, width)
+    return ImageTower(vision.load(BACKBONE, Sources()).model, width)
 
 
 def part(state: State, prefix: str) -> State:

@@ -6,9 +6,11 @@ import logging
 from pathlib import Path
 
 import open_clip
+import torch
 from torch import Tensor, nn
 
 from clipit_lib.data.transforms import Transform
+from clipit_lib.encoders import checkpoint
 from clipit_lib.encoders.tokens import Tokenizer
 from clipit_lib.encoders.towers import ClipEncoder
 
@@ -20,6 +22,11 @@ TEXT_TARGETS = (
 IMAGE_TARGETS = (
     r"visual\.transformer\.resblocks\.\d+\.(attn\.in_proj|attn\.out_proj|mlp\.c_fc|mlp\.c_proj)"
 )
+
+# Published CLIPs: open_clip's name of the architecture, and whether its activation is QuickGELU.
+PUBLISHED = {"quiltnet": ("ViT-B-32", False), "clip": ("ViT-B-16", True)}
+PUBLISHED_SIZE = 224
+OTHER_HALF = r"(?!visual\.).*"  # of a checkpoint, to the image tower
 
 
 class TextTower(nn.Module):
@@ -58,6 +65,35 @@ def build_phantom_clip(side: int) -> open_clip.CLIP:
     finally:
         logging.disable(logging.NOTSET)
     return model
+
+
+def build_published(name: str) -> open_clip.CLIP:
+    """A published CLIP with random weights and the image statistics of OpenAI's."""
+    architecture, quick = PUBLISHED[name]
+    config = open_clip.get_model_config(architecture)
+    model = open_clip.CLIP(**config, quick_gelu=quick)
+    statistics = {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD}
+    open_clip.set_model_preprocess_cfg(model, statistics)
+    return model.eval()
+
+
+def load_published(name: str, path: Path) -> open_clip.CLIP:
+    """A published CLIP with the weights of a file.
+
+    Raises:
+        ClipItError: the file is damaged or of another model.
+    """
+    model = build_published(name)
+    checkpoint.fill(model, checkpoint.read(path), path)
+    return model
+
+
+def published_image_tower(name: str, path: Path) -> ImageTower:
+    """The image half alone: the text half is never built in memory."""
+    with torch.device("meta"):
+        tower = ImageTower(build_published(name).visual)
+    checkpoint.fill(tower, checkpoint.read(path), path, OTHER_HALF)
+    return tower
 
 
 def tokenizer(context_length: int) -> Tokenizer:

@@ -9,7 +9,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from clipit_lib.compute import device
 from clipit_lib.data.phantom.shapes import draw_shapes
@@ -18,6 +17,7 @@ from clipit_lib.encoders import open_clip_models, vision
 from clipit_lib.encoders.store import State
 from clipit_lib.encoders.views import random_view
 from clipit_lib.losses import normalised_temperature, supervised_contrastive
+from clipit_lib.progress import progress
 from clipit_lib.reports.phantom import pretraining_pairs
 from clipit_lib.settings import PhantomPretraining
 
@@ -113,7 +113,7 @@ def _descend(
     generator = torch.Generator().manual_seed(settings.seed)
     model.train()
     history = []
-    for _ in tqdm(range(epochs), desc=f"train {name}", unit="epoch"):
+    for _ in progress(range(epochs), f"train {name}", "epoch"):
         order = shuffle.permutation(settings.images)[: steps * settings.batch_size]
         values = []
         for rows in np.array_split(order, steps):

@@ -12,7 +12,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 from transformers import AutoModel, AutoTokenizer
 
 from clipit_lib.compute import device
@@ -23,6 +22,7 @@ from clipit_lib.encoders.store import State
 from clipit_lib.encoders.tokens import Tokenizer
 from clipit_lib.encoders.towers import ClipEncoder
 from clipit_lib.losses import supervised_contrastive
+from clipit_lib.progress import progress
 from clipit_lib.reports.descriptions import class_captions
 from clipit_lib.settings import StandInTraining
 
@@ -115,7 +115,7 @@ def train(
     parameters = [*trained.parameters(), towers.log_scale]
     optimiser = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=0.05)
     history = []
-    for _ in tqdm(range(settings.epochs), desc="train stand_in", unit="epoch"):
+    for _ in progress(range(settings.epochs), "train stand_in", "epoch"):
         values = []
         for rows in np.array_split(
             rng.permutation(len(labels)), max(1, len(labels) // settings.batch_size)
@@ -141,7 +141,7 @@ def _image_states(backbone: nn.Module, pixels: np.ndarray) -> Tensor:
     transform = vision.transform(BACKBONE, None)
     blocks = [
         backbone(transform(torch.tensor(pixels[i : i + 64])).to(device()))
-        for i in tqdm(range(0, len(pixels), 64), desc="embed retriever split", unit="batch")
+        for i in progress(range(0, len(pixels), 64), "embed retriever split", "batch")
     ]
     return torch.cat(blocks)
 

@@ -8,17 +8,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from filelock import FileLock
 from pydantic import BaseModel
 from safetensors.torch import load_file, save_file
 
 from clipit_lib import paths
 from clipit_lib.errors import ClipItError
-from clipit_lib.files import canonical_json, digest, file_digest, written_beside
+from clipit_lib.files import canonical_json, digest, file_digest, locked, whole, written_beside
 
 State = dict[str, torch.Tensor]
 VERSION = 1
 MODEL, CARD = "model.safetensors", "encoder.json"
+AGAIN = "Delete the folder that it is in and run again"
 
 
 def folder(name: str, declaration: BaseModel | None) -> Path:
@@ -42,36 +42,42 @@ def get_or_train(
         train: returns the state dict and a history worth showing.
     """
     place = folder(name, declaration)
-    place.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{place}.lock"):
-        if not (place / CARD).exists():
-            state, history = train()
-            with written_beside(place) as temporary:
-                temporary.mkdir()
-                save_file({k: v.contiguous() for k, v in state.items()}, temporary / MODEL)
-                assert declaration is not None
-                card = {
-                    "name": name,
-                    "declaration": declaration.model_dump(mode="json"),
-                    "weights_hash": file_digest(temporary / MODEL)[:16],
-                    "history": history,
-                }
-                (temporary / CARD).write_text(json.dumps(card, indent=1), encoding="utf-8")
+    if not (place / CARD).exists():
+        with locked(place):
+            if not (place / CARD).exists():
+                _keep(place, name, declaration, *train())
     return read_card(name, declaration)
+
+
+def _keep(
+    place: Path, name: str, declaration: BaseModel | None, state: State, history: dict[str, Any]
+) -> None:
+    assert declaration is not None
+    with written_beside(place) as temporary:
+        temporary.mkdir()
+        save_file({k: v.contiguous() for k, v in state.items()}, temporary / MODEL)
+        card = {
+            "name": name,
+            "declaration": declaration.model_dump(mode="json"),
+            "weights_hash": file_digest(temporary / MODEL)[:16],
+            "history": history,
+        }
+        (temporary / CARD).write_text(json.dumps(card, indent=1), encoding="utf-8")
 
 
 def read_card(name: str, declaration: BaseModel | None) -> dict[str, Any]:
     """What is known of a trained encoder.
 
     Raises:
-        ClipItError: it has not been trained.
+        ClipItError: it has not been trained, or its card is damaged.
     """
     path = folder(name, declaration) / CARD
     if not path.exists():
         raise ClipItError(
             f"the encoder {name} has not been trained yet", path, "Run notebook 00_encoders first"
         )
-    card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    with whole(path, AGAIN):
+        card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return card
 
 
@@ -87,8 +93,7 @@ def load(name: str, declaration: BaseModel | None) -> State:
         ClipItError: never trained, or the file does not match its card.
     """
     card, path = read_card(name, declaration), folder(name, declaration) / MODEL
-    if file_digest(path)[:16] != card["weights_hash"]:
-        raise ClipItError(
-            "the file does not match its card", path, "Delete this folder and run again"
-        )
-    return load_file(path)
+    with whole(path, AGAIN):
+        if file_digest(path)[:16] != card["weights_hash"]:
+            raise ClipItError("the file does not match its card", path, AGAIN)
+        return load_file(path)

@@ -7,11 +7,15 @@ from typing import Any
 
 import timm
 import torch
+from timm.models.vision_transformer import checkpoint_filter_fn
 from torch import nn
 
 from clipit_lib.data.transforms import Transform
-from clipit_lib.encoders import packages, store
-from clipit_lib.settings import PhantomPretraining, known
+from clipit_lib.encoders import checkpoint, packages, store
+from clipit_lib.encoders import weights as published_weights
+from clipit_lib.encoders.published import PUBLISHED
+from clipit_lib.encoders.sources import Sources
+from clipit_lib.settings import known
 
 HALF = (0.5, 0.5, 0.5)
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -31,7 +35,8 @@ class VisionEntry:
         architecture: timm model name.
         options: keyword arguments of `timm.create_model`.
         size: side of the input in pixels; None means the side of the phantom's patches.
-        weights: `phantom` (trained here) or the name of the package that ships them.
+        weights: `phantom` (trained here), `published` (see `published.py`) or the name of the
+            package that ships them.
         namesake: the paper's model this one stands for, if any.
     """
 
@@ -73,6 +78,21 @@ def _efficientnet_lite(number: int, size: int) -> VisionEntry:
     )  # fmt: skip
 
 
+def _published(
+    name: str,
+    architecture: str,
+    namesake: str,
+    statistics: tuple[tuple[float, float, float], tuple[float, float, float]],
+    **options: Any,
+) -> tuple[str, VisionEntry]:
+    options["dynamic_img_size"] = True
+    return name, VisionEntry(
+        architecture, 224, "published", VIT_TARGETS, PUBLISHED[name].licence, *statistics, options,
+        namesake,
+    )  # fmt: skip
+
+
+KAIKO = (HALF, HALF)
 VISION: dict[str, VisionEntry] = {
     "phantom_vit_b16": _phantom_vit(96, 16, "ViT-B16"),
     "phantom_vit_b8": _phantom_vit(96, 8, "ViT-B8"),
@@ -81,7 +101,17 @@ VISION: dict[str, VisionEntry] = {
     "efficientnet_lite0": _efficientnet_lite(0, 128),
     "efficientnet_lite1": _efficientnet_lite(1, 128),
     "efficientnet_lite2": _efficientnet_lite(2, 128),
-}
+    **dict([
+        _published("uni", "vit_large_patch16_224", "UNI", IMAGENET, init_values=1e-5),
+        _published(
+            "kaiko_vitl14", "vit_large_patch14_reg4_dinov2", "DINO_ViT-L14", KAIKO, img_size=224
+        ),
+        _published("kaiko_vitb16", "vit_base_patch16_224", "ViT-B16", KAIKO),
+        _published("kaiko_vitb8", "vit_base_patch8_224", "ViT-B8", KAIKO),
+        _published("kaiko_vits16", "vit_small_patch16_224", "ViT-S16", KAIKO),
+        _published("kaiko_vits8", "vit_small_patch8_224", "ViT-S8", KAIKO),
+    ]),
+}  # fmt: skip
 
 
 def entry(name: str) -> VisionEntry:
@@ -111,34 +141,48 @@ def transform(name: str, side: int | None, normalisation: str = "own") -> Transf
     return Transform(row.size or side or 224, mean, std)
 
 
-def weights_hash(name: str, pretraining: PhantomPretraining | None) -> str:
+def weights_hash(name: str, sources: Sources) -> str:
     """Digest of the weights, without loading them.
 
     Raises:
         ClipItError: the weights are not there.
     """
-    if entry(name).weights == "phantom":
-        return store.weights_hash(name, pretraining)
-    return packages.weights_hash(entry(name).weights)
+    weights = entry(name).weights
+    if weights == "phantom":
+        return store.weights_hash(name, sources.pretraining)
+    if weights == "published":
+        return published_weights.weights_hash(name, sources)
+    return packages.weights_hash(weights)
 
 
-def load(
-    name: str, pretraining: PhantomPretraining | None, normalisation: str = "own"
-) -> VisionEncoder:
+def load(name: str, sources: Sources, normalisation: str = "own") -> VisionEncoder:
     """Load a backbone with its weights.
 
     Raises:
-        ClipItError: unknown name, or its weights are missing.
+        ClipItError: unknown name; its weights are missing, damaged or of another model.
     """
-    row, side = entry(name), pretraining.side if pretraining else None
-    model = build(name, side)
+    row = entry(name)
     if row.weights == "phantom":
-        model.load_state_dict(store.load(name, pretraining))
+        model = build(name, sources.side)
+        model.load_state_dict(store.load(name, sources.pretraining))
+    elif row.weights == "published":
+        model = _load_published(name, sources)
     else:
+        model = build(name, None)
         packages.load_efficientnet_lite(model, row.weights)
         model.to(memory_format=torch.channels_last)
     width: int = model.num_features  # type: ignore[assignment]
     return VisionEncoder(
-        name, model.eval(), transform(name, side, normalisation), width, row.lora_targets,
-        weights_hash(name, pretraining),
+        name, model.eval(), transform(name, sources.side, normalisation), width,
+        row.lora_targets, weights_hash(name, sources),
     )  # fmt: skip
+
+
+def _load_published(name: str, sources: Sources) -> nn.Module:
+    path = published_weights.locate(name, sources)
+    with torch.device("meta"):
+        model: Any = build(name, None)
+    # Renames what DINOv2 calls otherwise; brings the position embedding to our size.
+    checkpoint.fill(model, checkpoint_filter_fn(checkpoint.read(path), model), path)
+    filled: nn.Module = model
+    return filled

@@ -102,4 +102,4 @@ def _gains(axis: Axes, gains: pd.DataFrame, panel: Curve) -> None:
         )  # fmt: skip
     axis.axhline(0, color="black", lw=0.8)
     axis.set(xlabel=panel.title, xticks=range(len(places)))
-    axis.set_xticklabels(list(places))
+    axis.set_xticklabels([str(point).replace("_", "\n") for point in places])  # names are long

@@ -29,6 +29,7 @@ def contact_sheet(dataset: PatchDataset, columns: int = 8, seed: int = 0) -> Fig
             axis.set(xticks=[], yticks=[])
             axis.spines[:].set_visible(False)
         figure.subplots_adjust(wspace=0.04, hspace=0.04)
+    plt.close(figure)  # a notebook shows it once, as the value of its cell
     return figure
 
 
@@ -46,4 +47,5 @@ def pair_sheet(
             opening = textwrap.shorten(text, 300, placeholder=" …").replace("$", r"\$")
             axis.text(1.12, 0.98, note, va="top", fontweight="bold", fontsize=8)
             axis.text(1.12, 0.8, textwrap.fill(opening, 88), va="top", fontsize=7)
+    plt.close(figure)  # a notebook shows it once, as the value of its cell
     return figure

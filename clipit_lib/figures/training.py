@@ -28,6 +28,7 @@ def history_figure(runs: Sequence[StoredRun]) -> Figure:
         right.set(xlabel="epoch", ylabel="λ (1 − cos) on training batches", ylim=(0, None))
         left.legend()
         figure.tight_layout()
+    plt.close(figure)  # a notebook shows it once, as the value of its cell
     return figure
 
 
@@ -41,4 +42,5 @@ def loss_figure(losses: dict[str, list[float]]) -> Figure:
         axis.set(xlabel="epoch", ylabel="training loss (nats)")
         axis.margins(x=0.25)
         figure.tight_layout()
+    plt.close(figure)  # a notebook shows it once, as the value of its cell
     return figure

@@ -22,6 +22,7 @@ class ReportCorpus:
         organ: the tissue the reports are about.
         content_hash: digest of ids and texts.
         licence: terms of the reports.
+        notes: what was left out when the corpus was read, for a reader.
     """
 
     name: str
@@ -30,6 +31,7 @@ class ReportCorpus:
     organ: str
     content_hash: str
     licence: str = "not stated"
+    notes: str = ""
 
     def __len__(self) -> int:
         return len(self.texts)

@@ -10,7 +10,14 @@ import pandas as pd
 from clipit_lib import paths
 from clipit_lib.errors import ClipItError
 from clipit_lib.reports.corpus import ReportCorpus, cleaned_corpus
-from clipit_lib.settings import CorpusSettings, FileCorpus, PhantomCorpus, SyntheticCorpus
+from clipit_lib.reports.tcga import open_tcga
+from clipit_lib.settings import (
+    CorpusSettings,
+    FileCorpus,
+    PhantomCorpus,
+    SyntheticCorpus,
+    TcgaCorpus,
+)
 
 TEXT_COLUMNS = ("text", "report", "report_text")
 ID_COLUMNS = ("id", "case_id", "patient_filename")
@@ -31,6 +38,8 @@ def open_corpus(name: str, settings: CorpusSettings) -> ReportCorpus:
         return report_corpus(settings, name)
     if isinstance(settings, SyntheticCorpus):
         return _open_synthetic(name, settings)
+    if isinstance(settings, TcgaCorpus):
+        return open_tcga(name, settings)
     return _open_file(name, settings)
 
 

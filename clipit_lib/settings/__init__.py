@@ -2,14 +2,19 @@
 
 from clipit_lib.settings.base import Strict
 from clipit_lib.settings.data import (
+    BachData,
     CorpusSettings,
     Crc5Data,
+    CrcData,
     DataSettings,
     FileCorpus,
     FolderData,
+    PcamData,
     PhantomCorpus,
     PhantomData,
+    PublishedData,
     SyntheticCorpus,
+    TcgaCorpus,
     ValidationSplit,
 )
 from clipit_lib.settings.method import (
@@ -23,7 +28,14 @@ from clipit_lib.settings.method import (
     Training,
 )
 from clipit_lib.settings.pretraining import PhantomPretraining, StandInTraining
-from clipit_lib.settings.profile import Profile, known, load_profile, read_profile, searched_path
+from clipit_lib.settings.profile import (
+    Profile,
+    is_file_name,
+    known,
+    load_profile,
+    read_profile,
+    searched_path,
+)
 from clipit_lib.settings.protocols import PROTOCOLS, SWITCHES, protocol_named, switched
 from clipit_lib.settings.run import RunSpec
 from clipit_lib.settings.search import (
@@ -42,11 +54,13 @@ from clipit_lib.settings.survival import FileSlides, PhantomSlides, SurvivalSett
 __all__ = [
     "PROTOCOLS",
     "SWITCHES",
+    "BachData",
     "Candidate",
     "Chosen",
     "Contrastive",
     "CorpusSettings",
     "Crc5Data",
+    "CrcData",
     "DataSettings",
     "Descent",
     "FileCorpus",
@@ -55,6 +69,7 @@ __all__ = [
     "FoundWith",
     "Lora",
     "Pairing",
+    "PcamData",
     "PhantomCorpus",
     "PhantomData",
     "PhantomPretraining",
@@ -62,6 +77,7 @@ __all__ = [
     "Probe",
     "Profile",
     "Protocol",
+    "PublishedData",
     "RunSpec",
     "Search",
     "SearchSpace",
@@ -72,9 +88,11 @@ __all__ = [
     "Study",
     "SurvivalSettings",
     "SyntheticCorpus",
+    "TcgaCorpus",
     "TextStage",
     "Training",
     "ValidationSplit",
+    "is_file_name",
     "known",
     "load_profile",
     "protocol_named",

@@ -20,7 +20,16 @@ class ValidationSplit(Strict):
     seed: int = 0
 
 
-class PhantomData(Strict):
+class PatchData(Strict):
+    """What all data sets have in common."""
+
+    @property
+    def paper_name(self) -> str | None:
+        """The data set of the paper that this is or mirrors: PCAM, BACH, CRC, or None."""
+        return None
+
+
+class PhantomData(PatchData):
     """A procedural data set; `train`, `validation` and `test` count patches."""
 
     source: Literal["phantom"]
@@ -33,8 +42,12 @@ class PhantomData(Strict):
     corpus: str
     validation_split: ValidationSplit = ValidationSplit()
 
+    @property
+    def paper_name(self) -> str:
+        return self.world.upper()
 
-class FolderData(Strict):
+
+class FolderData(PatchData):
     """Images of the user: a folder of class folders, or a manifest (path, label, split, group)."""
 
     source: Literal["folder"]
@@ -48,7 +61,7 @@ class FolderData(Strict):
     validation_split: ValidationSplit = ValidationSplit(by="stratified")
 
 
-class Crc5Data(Strict):
+class Crc5Data(PatchData):
     """The five-class colorectal patches under `$CLIPIT_DATA/crc5`."""
 
     source: Literal["crc5"]
@@ -57,7 +70,52 @@ class Crc5Data(Strict):
     validation_split: ValidationSplit = ValidationSplit(by="stain", fraction=0.2)
 
 
-DataSettings = Annotated[PhantomData | FolderData | Crc5Data, Field(discriminator="source")]
+class PcamData(PatchData):
+    """PatchCamelyon in `folder` under `$CLIPIT_DATA`, as torchvision leaves it in `pcam/`."""
+
+    source: Literal["pcam"]
+    folder: str = "pcam"
+    side: Positive = 96
+    corpus: str
+    validation_split: ValidationSplit = ValidationSplit()
+
+    @property
+    def paper_name(self) -> str:
+        return "PCAM"
+
+
+class BachData(PatchData):
+    """The photographs of BACH in `folder` under `$CLIPIT_DATA`."""
+
+    source: Literal["bach"]
+    folder: str = "bach"
+    side: Positive = 224
+    corpus: str
+    validation_split: ValidationSplit = ValidationSplit(by="stratified", fraction=0.1)
+
+    @property
+    def paper_name(self) -> str:
+        return "BACH"
+
+
+class CrcData(PatchData):
+    """NCT-CRC-HE-100K and CRC-VAL-HE-7K in `folder` under `$CLIPIT_DATA`."""
+
+    source: Literal["crc"]
+    folder: str = "crc"
+    side: Positive = 224
+    corpus: str
+    validation_split: ValidationSplit = ValidationSplit(by="stratified", fraction=0.1)
+
+    @property
+    def paper_name(self) -> str:
+        return "CRC"
+
+
+PublishedData = PcamData | BachData | CrcData
+DataSettings = Annotated[
+    PhantomData | FolderData | Crc5Data | PublishedData, Field(discriminator="source")
+]
 
 
 class PhantomCorpus(Strict):
@@ -100,6 +158,29 @@ class SyntheticCorpus(Strict):
         return self
 
 
+class TcgaCorpus(Strict):
+    """TCGA reports of one organ, out of a table of all.
+
+    With `cancer_type_table` (patient_id, cancer_type) the reports of `cancer_types` are taken;
+    where tissue_or_organ_of_origin is known instead, in the table or beside the reports, those
+    of an origin that contains `organ`. `licence` None: as is known of the kind of table.
+    """
+
+    source: Literal["tcga"]
+    path: str
+    cancer_types: tuple[str, ...] = ()
+    cancer_type_table: str | None = None
+    organ: str
+    licence: str | None = None
+    cleaning: tuple[str, ...] = ("control", "hyphenation", "spacing")
+
+    @model_validator(mode="after")
+    def _types_are_known(self) -> TcgaCorpus:
+        if self.cancer_types and self.cancer_type_table is None:
+            raise ValueError("cancer_types needs cancer_type_table")
+        return self
+
+
 CorpusSettings = Annotated[
-    PhantomCorpus | FileCorpus | SyntheticCorpus, Field(discriminator="source")
+    PhantomCorpus | FileCorpus | SyntheticCorpus | TcgaCorpus, Field(discriminator="source")
 ]

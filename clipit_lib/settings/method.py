@@ -34,7 +34,11 @@ class Lora(Strict):
 
 
 class Descent(Strict):
-    """One stage of gradient descent with Adam; `checks_per_epoch` counts looks at validation."""
+    """One stage of gradient descent with Adam; `checks_per_epoch` counts looks at validation.
+
+    `precision` is that of forward passes while training, looks at validation included. Weights and
+    their updates, cached embeddings and stored predictions are float32 whatever it is.
+    """
 
     epochs: Positive = 1
     batch_size: Positive = 64
@@ -46,9 +50,14 @@ class Descent(Strict):
 
 
 class Training(Descent):
-    """Stage two (CLIP-IT and its LoRA-only control alike)."""
+    """Stage two (CLIP-IT and its LoRA-only control alike).
+
+    `gradient_checkpointing` computes the image encoder's blocks twice and keeps one block's
+    activations at a time: less memory, the same gradients.
+    """
 
     augment: bool = False
+    gradient_checkpointing: Literal[True] | None = None
 
 
 class Probe(Descent):

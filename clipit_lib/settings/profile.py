@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,14 +12,24 @@ from pydantic import Field
 from clipit_lib import paths
 from clipit_lib.errors import ClipItError
 from clipit_lib.settings.base import Positive, Strict
-from clipit_lib.settings.data import CorpusSettings, DataSettings
+from clipit_lib.settings.data import (
+    CorpusSettings,
+    DataSettings,
+    FileCorpus,
+    FolderData,
+    SyntheticCorpus,
+)
 from clipit_lib.settings.method import Lora, Probe, Protocol, TextStage, Training
 from clipit_lib.settings.pretraining import PhantomPretraining, StandInTraining
 from clipit_lib.settings.protocols import protocol_named
 from clipit_lib.settings.reading import read_strict
 from clipit_lib.settings.search import Searched, read_searched
 from clipit_lib.settings.study import Study
-from clipit_lib.settings.survival import SurvivalSettings
+from clipit_lib.settings.survival import FileSlides, SurvivalSettings
+
+# What holds files of the user, and its keys that name one (a manifest lies in its folder).
+OF_THE_USER = (FolderData, FileCorpus, SyntheticCorpus, FileSlides)
+PATHS = ("folder", "path", "cancer_type_table", "bags", "clinical")
 
 
 class Profile(Strict):
@@ -47,6 +59,7 @@ class Profile(Strict):
     synthetic: dict[str, str] = Field(default_factory=dict)
     studies: dict[str, Study] = Field(default_factory=dict)
     searched: Searched = Field(default_factory=dict)
+    weights: dict[str, str] = Field(default_factory=dict)  # published model: path of a copy of it
 
     @property
     def retrievers(self) -> tuple[str, ...]:
@@ -76,8 +89,7 @@ class Profile(Strict):
 
         A variant (`clip_it/...`) takes what its setting takes, so that they stay comparable.
         """
-        world = getattr(self.data_settings(dataset), "world", None)
-        protocol = protocol_named(self.protocol, world.upper() if world else None)
+        protocol = protocol_named(self.protocol, self.data_settings(dataset).paper_name)
         found = self.searched.get(dataset, {}).items()
         chosen = next((one for name, one in found if name == setting.split("/")[0]), None)
         if chosen is None:
@@ -101,19 +113,85 @@ def known(value: str, choices: Any, name: str, where: object) -> str:
 
 
 def load_profile(name: str) -> Profile:
-    """Read `profiles/NAME.yaml` and, where there is one, `profiles/searched/NAME.yaml`.
+    """Read a profile by its name, or a file of the user by its path, which ends in `.yaml`.
+
+    By name: `profiles/NAME.yaml`. What a search has found for it, `profiles/searched/NAME.yaml`,
+    is read with it. How a file of the user differs is said at `own_profile`.
 
     Raises:
-        ClipItError: no such profile; an unknown key; a value of the wrong type.
+        ClipItError: no such profile or file; an unknown key; a value of the wrong type.
     """
     names = [path.stem for path in paths.profiles().glob("*.yaml")]
-    known(name, names, "profile", paths.profiles())
-    profile = read_profile(paths.profiles() / f"{name}.yaml")
-    if searched := read_searched(searched_path(name)):
+    path = Path(name).expanduser().resolve()
+    if is_file_name(name) and path.parent != paths.profiles():
+        profile = own_profile(path, names)
+    else:
+        name = path.stem if is_file_name(name) else name
+        known(name, names, "profile", paths.profiles())
+        profile = read_profile(paths.profiles() / f"{name}.yaml")
+    if searched := read_searched(searched_path(profile.name)):
         for dataset in searched:
-            known(dataset, profile.data, "dataset", searched_path(name))
+            known(dataset, profile.data, "dataset", searched_path(profile.name))
         profile = profile.model_copy(update={"searched": searched})
     return profile
+
+
+def is_file_name(name: str) -> bool:
+    """Whether a profile is given as a file of the user, not by its name."""
+    return name.endswith((".yaml", ".yml"))
+
+
+def own_profile(path: Path, shipped: Collection[str]) -> Profile:
+    """Read a file of the user: paths in it are relative to its folder, and it asks for `own`.
+
+    Args:
+        shipped: names that the file must not take, because results are kept by name.
+
+    Raises:
+        ClipItError: no such file; its `name` is taken or cannot name a folder; see `read_profile`.
+    """
+    if not path.is_file():
+        raise ClipItError(
+            "no such file", path, f"Name a YAML file, or one of {', '.join(sorted(shipped))}"
+        )
+    profile = read_profile(path)
+    if profile.name in shipped:
+        raise ClipItError(
+            f"the name {profile.name!r} is that of a profile which comes with this library",
+            path,
+            "Choose another `name`: results are kept by it",
+        )
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", profile.name):
+        raise ClipItError(
+            f"the name {profile.name!r} cannot name a folder",
+            path,
+            "Use letters, digits, hyphens and underscores in `name`",
+        )
+    return profile.model_copy(update=_placed(profile, path.parent))
+
+
+def _placed(profile: Profile, folder: Path) -> dict[str, Any]:
+    """The parts that hold paths, made absolute, and the studies with `own`."""
+
+    def moved(part: Any) -> Any:
+        if not isinstance(part, OF_THE_USER):
+            return part  # published data lie under $CLIPIT_DATA
+        held = [key for key in PATHS if getattr(part, key, None)]
+        values = {key: str(folder / Path(getattr(part, key)).expanduser()) for key in held}
+        return part.model_copy(update=values)
+
+    values: dict[str, Any] = {
+        "data": {name: moved(each) for name, each in profile.data.items()},
+        "corpora": {name: moved(each) for name, each in profile.corpora.items()},
+        "studies": {"own": Study()} | profile.studies,
+        "weights": {
+            name: str(folder / Path(each).expanduser()) for name, each in profile.weights.items()
+        },
+    }
+    if profile.survival is not None:
+        slides = moved(profile.survival.slides)
+        values["survival"] = profile.survival.model_copy(update={"slides": slides})
+    return values
 
 
 def searched_path(name: str) -> Path:

@@ -9,17 +9,17 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import torch
-from filelock import FileLock
 from torch import nn
-from tqdm import tqdm
 
 from clipit_lib import paths
 from clipit_lib.compute import device
 from clipit_lib.data.registry import PHANTOM_LIMITS
 from clipit_lib.data.transforms import Transform
 from clipit_lib.encoders import clip, vision
+from clipit_lib.encoders.sources import Sources
 from clipit_lib.errors import ClipItError
-from clipit_lib.files import canonical_json, digest, write_text, written_beside
+from clipit_lib.files import canonical_json, digest, locked, whole, write_text, written_beside
+from clipit_lib.progress import progress
 from clipit_lib.settings import FileSlides, PhantomSlides, Profile, SurvivalSettings
 from clipit_lib.survival.bags import Bag, write_bag
 from clipit_lib.survival.cohort import Cohort, read
@@ -64,22 +64,24 @@ def _open_phantom(profile: Profile, slides: PhantomSlides, folds: int) -> Cohort
     from clipit_lib.data.phantom import VERSION as PHANTOM_VERSION
     from clipit_lib.survival.phantom import VERSION
 
+    sources = Sources.of(profile)
     made_by = {
         "version": [VERSION, PHANTOM_VERSION],
         "slides": slides.model_dump(mode="json"),
         "folds": folds,
-        "backbone": vision.weights_hash(slides.backbone, profile.pretraining),
-        "retriever": clip.weights_hash(profile),
+        "backbone": vision.weights_hash(slides.backbone, sources),
+        "retriever": clip.weights_hash(profile.retriever, sources),
     }
     folder = paths.cache() / "slides" / f"phantom-{digest(canonical_json(made_by))}"
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
-        if not (folder / MADE).exists():
-            with written_beside(folder) as temporary:
-                _make(temporary, profile, slides, folds)
-                write_text(temporary / MADE, json.dumps(made_by, indent=1))
-    cohort = read(folder / BAGS, folder / CLINICAL, folds)
-    planted = pd.read_csv(folder / PLANTED).set_index("slide")["log_hazard"]
+    if not (folder / MADE).exists():
+        with locked(folder):
+            if not (folder / MADE).exists():
+                with written_beside(folder) as temporary:
+                    _make(temporary, profile, slides, folds)
+                    write_text(temporary / MADE, json.dumps(made_by, indent=1))
+    with whole(folder, "Delete this folder and run again"):
+        cohort = read(folder / BAGS, folder / CLINICAL, folds)
+        planted = pd.read_csv(folder / PLANTED).set_index("slide")["log_hazard"]
     return replace(
         cohort, limits=PHANTOM_LIMITS, planted=planted[cohort.clinical["slide"]].to_numpy()
     )
@@ -89,10 +91,10 @@ def _make(folder: Path, profile: Profile, slides: PhantomSlides, folds: int) -> 
     """Draw and embed phantom slides and write them in the layout of real ones."""
     from clipit_lib.survival.phantom import draw_slides, pixels
 
-    backbone = vision.load(slides.backbone, profile.pretraining)
-    retriever = clip.load(profile)
+    backbone = vision.load(slides.backbone, Sources.of(profile))
+    retriever = clip.load(profile.retriever, Sources.of(profile))
     drawn = draw_slides(slides, folds)
-    for number, slide in enumerate(tqdm(drawn.clinical["slide"], desc="slides", leave=False)):
+    for number, slide in enumerate(progress(drawn.clinical["slide"], "slides")):
         patches = pixels(drawn, slides, number)
         bag = Bag(
             _embedded(backbone.model, backbone.transform, patches),

@@ -13,14 +13,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from filelock import FileLock
 from torch import nn
 
 from clipit_lib import paths
 from clipit_lib.compute import device, seeded
 from clipit_lib.encoders import clip
-from clipit_lib.errors import ClipItError
-from clipit_lib.files import canonical_json, digest, written_beside
+from clipit_lib.files import canonical_json, digest, locked, whole, written_beside
 from clipit_lib.settings import Strict, SurvivalSettings, known
 from clipit_lib.settings.survival import SlideTraining
 from clipit_lib.survival.cohort import Cohort
@@ -38,6 +36,7 @@ from clipit_lib.workbench import Workbench
 
 SETTINGS = ("unimodal", "clip_it/architecture_only", "clip_it")
 SPEC, PREDICTIONS, HISTORY, DONE = "spec.json", "predictions.csv", "history.csv", "done.json"
+AGAIN = "Delete the folder of this run and run again"
 VERSIONS = ("torch", "torchsurv", "numpy")
 
 
@@ -82,15 +81,18 @@ class SurvivalRun:
 
     def predictions(self) -> pd.DataFrame:
         """One row a slide: slide, time, event, fold, log_risk (by the model that never saw it)."""
-        return pd.read_csv(self.folder / PREDICTIONS, dtype={"slide": str})
+        with whole(self.folder / PREDICTIONS, AGAIN):
+            return pd.read_csv(self.folder / PREDICTIONS, dtype={"slide": str})
 
     def history(self) -> pd.DataFrame:
         """One row a fold and epoch: fold, epoch, cox, distillation, validation."""
-        return pd.read_csv(self.folder / HISTORY)
+        with whole(self.folder / HISTORY, AGAIN):
+            return pd.read_csv(self.folder / HISTORY)
 
     def done(self) -> dict[str, Any]:
         """Seconds and versions of the run."""
-        value: dict[str, Any] = json.loads((self.folder / DONE).read_text(encoding="utf-8"))
+        with whole(self.folder / DONE, AGAIN):
+            value: dict[str, Any] = json.loads((self.folder / DONE).read_text(encoding="utf-8"))
         return value
 
 
@@ -119,7 +121,7 @@ def resolve(bench: Workbench, cohort: Cohort, setting: str, seed: int) -> Surviv
             "distillation_weight": settings.distillation_weight,
             "corpus_hash": corpus_of(bench.profile).content_hash,
             "retriever": bench.profile.retriever,
-            "retriever_hash": clip.weights_hash(bench.profile),
+            "retriever_hash": clip.weights_hash(bench.profile.retriever, bench.sources),
             "long_text": bench.profile.text_stage.long_text,
         }
     return SurvivalSpec(**fields)
@@ -132,8 +134,7 @@ def get_or_run(spec: SurvivalSpec, bench: Workbench, cohort: Cohort) -> Survival
     """
     folder = paths.results(bench.profile.name) / "survival_runs" / spec.key
     if not (folder / DONE).exists():
-        _make_writable(folder.parent)
-        with FileLock(folder.with_name(f".{spec.key}.lock")):
+        with locked(folder, folder.with_name(f".{spec.key}.lock")):
             if not (folder / DONE).exists():
                 begin = time.monotonic()
                 predictions, history = perform(spec, bench, cohort)
@@ -165,16 +166,6 @@ def build(spec: SurvivalSpec, width: int) -> nn.Module:
     if spec.text_width is None:
         return Unimodal(width, spec.hidden, spec.dropout)
     return ClipItSurvival(width, spec.text_width, spec.hidden, spec.dropout)
-
-
-def _make_writable(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ClipItError(
-            f"cannot write here ({error.strerror})", folder,
-            "Give write permission or set CLIPIT_OUTPUT to a folder of yours",
-        ) from error  # fmt: skip
 
 
 def _write(

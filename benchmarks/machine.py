@@ -1,0 +1,27 @@
+"""The machine that a time was taken on, in words that name no host."""
+
+from __future__ import annotations
+
+import os
+
+from clipit_lib.cost.latency import this_machine
+
+
+def machine() -> str:
+    """Processor, cores, memory, PyTorch."""
+    own = this_machine()
+    memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
+    return f"{own.processor}, {cores()} cores, {memory:.0f} GiB, PyTorch {own.torch}"
+
+
+def cores() -> int:
+    """Cores this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def busy() -> str | None:
+    """A warning if other work runs at the same time, else None."""
+    load = os.getloadavg()[0]
+    if load < 0.5:
+        return None
+    return f"{load:.1f} processes want a core already: these ratios are taken on a busy machine"

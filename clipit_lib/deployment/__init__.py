@@ -1,0 +1,1 @@
+"""A trained classifier as a folder of its own: merged weights, a description, ONNX, a card."""

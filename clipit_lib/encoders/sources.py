@@ -1,0 +1,43 @@
+"""Where the weights of a profile's encoders come from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from clipit_lib.encoders import published
+from clipit_lib.settings import PhantomPretraining, Profile, StandInTraining, known
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What decides which weights a name stands for.
+
+    Attributes:
+        pretraining, stand_in: how the encoders that are trained here are trained.
+        copies: local path of a published model's weights, by its name; the hub has the others.
+        download: whether what is not here yet may be fetched from the hub.
+    """
+
+    pretraining: PhantomPretraining | None = None
+    stand_in: StandInTraining | None = None
+    copies: Mapping[str, str] = field(default_factory=dict)
+    download: bool = True
+
+    @classmethod
+    def of(cls, profile: Profile, download: bool = True) -> Sources:
+        """The sources of a profile.
+
+        Raises:
+            ClipItError: `weights` of the profile names no published model.
+        """
+        for name in profile.weights:
+            known(
+                name, published.PUBLISHED, "published model", f"profile {profile.name}, `weights`"
+            )
+        return cls(profile.pretraining, profile.stand_in, profile.weights, download)
+
+    @property
+    def side(self) -> int | None:
+        """Side of the phantom's patches in pixels, if its encoders are trained here."""
+        return self.pretraining.side if self.pretraining else None

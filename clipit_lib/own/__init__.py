@@ -1,0 +1,1 @@
+"""Data of the user: what will hurt, what the text contributed, which run to deploy."""

@@ -1,0 +1,270 @@
+"""PCAM by a miniature of its files: order, labels, slides, streaming, and every fault."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pandas as pd
+import pytest
+from PIL import Image
+from torchvision.datasets import PCAM
+
+from clipit_lib.data import cache, pcam_files, published
+from clipit_lib.data.phantom.worlds import WORLDS
+from clipit_lib.data.published import PUBLISHED, verify
+from clipit_lib.data.registry import open_dataset, problems
+from clipit_lib.errors import ClipItError
+from clipit_lib.fetch.sources import SOURCES
+from clipit_lib.settings import PcamData, ValidationSplit, load_profile, protocol_named
+
+SETTINGS = PcamData(source="pcam", corpus="any")
+COUNTS = {"train": 12, "valid": 6, "test": 6}
+NAME = "camelyonpatch_level_2_split_{}_{}"
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """12 + 6 + 6 patches in the real layout; labels are 0 1 1 0 1 1 ... in each split."""
+    folder, rng = tmp_path / "pcam", np.random.default_rng(0)
+    folder.mkdir()
+    for part, count in COUNTS.items():
+        patches = rng.integers(0, 256, (count, 96, 96, 3), dtype=np.uint8)
+        labels = np.array([row % 3 > 0 for row in range(count)], np.uint8)
+        write(folder, part, "x", patches)
+        write(folder, part, "y", labels.reshape(-1, 1, 1, 1))
+    monkeypatch.setenv("CLIPIT_DATA", str(tmp_path))
+    monkeypatch.setenv("CLIPIT_CACHE", str(tmp_path / "cache"))
+    images = {"train": 12, "validation": 6, "test": 6}
+    monkeypatch.setitem(PUBLISHED, "pcam", replace(PUBLISHED["pcam"], images=images))
+    return folder
+
+
+def write(folder: Path, part: str, kind: str, array: np.ndarray, key: str = "") -> Path:
+    path = folder / f"{NAME.format(part, kind)}.h5"
+    with h5py.File(path, "w") as stream:
+        chunks = (min(4, len(array)), *array.shape[1:]) if kind == "x" else None
+        packing = {"chunks": chunks, "compression": "gzip"} if chunks else {}
+        stream.create_dataset(key or kind, data=array, **packing)
+    return path
+
+
+def read(folder: Path, kind: str) -> np.ndarray:
+    parts = []
+    for part in COUNTS:
+        with h5py.File(folder / f"{NAME.format(part, kind)}.h5") as stream:
+            parts.append(stream[kind][:])
+    return np.concatenate(parts)
+
+
+def test_order_labels_and_pixels(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cache, "BLOCK", 5)  # blocks then cross from one split into the next
+    asked, real = [], pcam_files.read_patches
+
+    def counted(folder: Path, part: str, begin: int, end: int) -> np.ndarray:
+        asked.append((part, begin, end))
+        return real(folder, part, begin, end)
+
+    monkeypatch.setattr(pcam_files, "read_patches", counted)
+    dataset = open_dataset("pcam", SETTINGS)
+    assert asked == [
+        ("train", 0, 5), ("train", 5, 10), ("train", 10, 12), ("valid", 0, 3), ("valid", 3, 6),
+        ("test", 0, 2), ("test", 2, 6),
+    ]  # fmt: skip
+    np.testing.assert_array_equal(dataset.pixels, read(folder, "x"))
+    assert dataset.samples["split"].tolist() == ["train"] * 12 + ["validation"] * 6 + ["test"] * 6
+    assert dataset.labels.tolist() == [0, 1, 1] * 8
+    assert dataset.samples["id"].tolist()[11:14] == ["train-000011", "valid-000000", "valid-000001"]
+    assert not dataset.groups_known
+    assert "too narrow" in dataset.limits and dataset.licence.startswith("CC0")
+
+
+def test_torchvision_reads_the_same(folder: Path) -> None:
+    dataset = open_dataset("pcam", SETTINGS)
+    theirs = PCAM(folder.parent, split="val")
+    for row, sample in zip(dataset.indices("validation"), range(6), strict=True):
+        image, label = theirs[sample]
+        np.testing.assert_array_equal(np.asarray(image), dataset.pixels[row])
+        assert label == dataset.labels[row]
+
+
+def test_the_cache_is_opened_without_reading_the_files(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = open_dataset("pcam", SETTINGS)
+
+    def refuse(*_: object, **__: object) -> None:
+        raise AssertionError("a file was opened")
+
+    monkeypatch.setattr(h5py, "File", refuse)
+    again = open_dataset("pcam", SETTINGS)
+    assert isinstance(again.pixels, np.memmap)
+    assert again.content_hash == first.content_hash
+
+
+def test_a_published_validation_split_is_kept(folder: Path) -> None:
+    split = ValidationSplit(by="stratified", fraction=0.5)
+    dataset = open_dataset("pcam", SETTINGS.model_copy(update={"validation_split": split}))
+    assert len(dataset.indices("validation")) == 6
+
+
+def test_another_side_is_resized(folder: Path) -> None:
+    white = np.full((12, 96, 96, 3), 255, np.uint8)
+    white[:, :48] = 0
+    write(folder, "train", "x", white)
+    dataset = open_dataset("pcam", SETTINGS.model_copy(update={"side": 32}))
+    assert dataset.pixels.shape == (24, 32, 32, 3)
+    assert (dataset.pixels[0, :14] == 0).all() and (dataset.pixels[0, 18:] == 255).all()
+    expected = Image.fromarray(read(folder, "x")[20]).resize((32, 32), Image.Resampling.BICUBIC)
+    np.testing.assert_array_equal(dataset.pixels[20], np.asarray(expected))
+
+
+def meta(folder: Path, part: str, slides: list[str], column: str = "wsi") -> None:
+    pd.DataFrame({"coord_x": 1, column: slides}).to_csv(folder / f"{NAME.format(part, 'meta')}.csv")
+
+
+def test_slides_are_groups_where_they_are_known(folder: Path) -> None:
+    before = open_dataset("pcam", SETTINGS)
+    for part, count in COUNTS.items():
+        meta(folder, part, [f"{part}_{row // 2}" for row in range(count)])
+    dataset = open_dataset("pcam", SETTINGS)
+    assert dataset.groups_known and "too narrow" not in dataset.limits
+    assert dataset.samples["group"].tolist()[10:14] == ["train_5", "train_5", "valid_0", "valid_0"]
+    assert dataset.content_hash != before.content_hash
+    meta(folder, "test", ["train_0"] * 6)
+    with pytest.raises(ClipItError, match="train_0 is in several splits"):
+        open_dataset("pcam", SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("rows", "column", "message"),
+    [
+        (11, "wsi", r"train_meta.csv: 11 rows for 12 patches. Restore it, or move it away"),
+        (12, "slide", r"no column wsi \(found: Unnamed: 0, coord_x, slide\)"),
+    ],
+)
+def test_meta_files_that_do_not_fit(folder: Path, rows: int, column: str, message: str) -> None:
+    meta(folder, "train", ["one"] * rows, column)
+    with pytest.raises(ClipItError, match=message) as caught:
+        open_dataset("pcam", SETTINGS)
+    assert [str(each) for each in problems(SETTINGS)] == [str(caught.value)]
+
+
+PATCHES, LABELS = np.zeros((6, 96, 96, 3), np.uint8), np.zeros((6, 1, 1, 1), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("kind", "array", "key", "message"),
+    [
+        ("x", PATCHES[:, :95], "", r"x is uint8 \[6, 95, 96, 3\], expected uint8 \[n, 96, 96, 3\]"),
+        ("x", PATCHES.astype(float), "", r"x is float64 \[6, 96, 96, 3\], expected uint8"),
+        ("x", PATCHES[:5], "", "valid_y.h5: 5 patches but 6 labels"),
+        ("x", PATCHES, "images", r"no x \(found: images\)"),
+        ("y", LABELS[:, 0, 0, 0], "", r"y is uint8 \[6\], expected uint8 \[n, 1, 1, 1\]"),
+        ("y", LABELS + np.uint8(7), "", "valid_y.h5: label 7, expected 0 or 1"),
+    ],
+)
+def test_arrays_of_another_kind(
+    folder: Path, kind: str, array: np.ndarray, key: str, message: str
+) -> None:
+    write(folder, "valid", kind, array, key)
+    with pytest.raises(ClipItError, match=message) as caught:
+        open_dataset("pcam", SETTINGS)
+    assert "fetch pcam" in str(caught.value)
+    assert str(caught.value) in [str(each) for each in problems(SETTINGS)]
+
+
+def test_missing_and_packed_files(folder: Path) -> None:
+    path = folder / f"{NAME.format('test', 'y')}.h5"
+    packed = path.with_name(f"{path.name}.gz")
+    path.rename(packed)
+    with pytest.raises(ClipItError, match=r"test_y.h5.gz: still packed. Unpack it: gunzip"):
+        open_dataset("pcam", SETTINGS)
+    packed.unlink()
+    with pytest.raises(ClipItError, match=r"test_y.h5: no such file. Run `python -m clipit_lib"):
+        open_dataset("pcam", SETTINGS)
+    assert [each.where for each in problems(SETTINGS)] == [str(path)]
+
+
+def test_a_file_that_is_cut_short(folder: Path) -> None:
+    path = folder / f"{NAME.format('train', 'x')}.h5"
+    path.write_bytes(path.read_bytes()[:-1000])
+    with pytest.raises(ClipItError, match=r"damaged or cut short \(.*truncated file"):
+        open_dataset("pcam", SETTINGS)
+    assert len(problems(SETTINGS)) == 1
+
+
+def test_damage_inside_a_file_leaves_no_cache(folder: Path, tmp_path: Path) -> None:
+    path = folder / f"{NAME.format('train', 'x')}.h5"
+    data = bytearray(path.read_bytes())
+    middle = len(data) // 2
+    data[middle : middle + 2000] = bytes(2000)
+    path.write_bytes(data)
+    with pytest.raises(ClipItError, match="damaged or cut short") as caught:
+        open_dataset("pcam", SETTINGS)
+    assert str(path) in str(caught.value)
+    assert not [each for each in (tmp_path / "cache" / "patches").iterdir() if each.is_dir()]
+
+
+def test_other_counts_than_published_are_refused(folder: Path) -> None:
+    write(folder, "test", "x", PATCHES[:4])
+    write(folder, "test", "y", LABELS[:4])
+    with pytest.raises(ClipItError, match=r"PCAM \(4 test images, expected 6\)"):
+        open_dataset("pcam", SETTINGS)
+    assert "4 test images" in str(problems(SETTINGS)[-1])
+
+
+def test_whole_files_pass(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert problems(SETTINGS) == []
+    monkeypatch.delenv("CLIPIT_DATA")
+    assert "CLIPIT_DATA" in str(problems(SETTINGS)[0])
+    absolute = SETTINGS.model_copy(update={"folder": str(folder)})
+    assert problems(absolute) == []
+    assert len(open_dataset("pcam", absolute).samples) == 24
+
+
+def test_checksums(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.h5").write_bytes(b"abc")
+    (tmp_path / "b.h5").write_bytes(b"abd")
+    abc = "900150983cd24fb0d6963f7d28e17f72"  # RFC 1321
+    md5 = {"a.h5": abc, "b.h5": abc, "absent.h5": abc}
+    monkeypatch.setitem(published.PUBLISHED, "pcam", replace(PUBLISHED["pcam"], md5=md5))
+    assert verify("pcam", tmp_path) == {"a.h5": True, "b.h5": False}
+
+
+def test_facts_agree_with_torchvision_and_with_what_is_fetched() -> None:
+    md5 = PUBLISHED["pcam"].md5
+    theirs = [each for split in PCAM._FILES.values() for each in split.values()]
+    assert {f"{name}.gz": value for name, _, value in theirs}.items() <= md5.items()
+    for source in ("pcam", "crc"):
+        for piece in SOURCES[source]().pieces:
+            assert piece.checksum == f"md5:{PUBLISHED[source].md5[piece.name]}"
+            if piece.contents:
+                file = piece.target.split("/")[1]
+                assert piece.contents == f"md5:{md5[file]}"
+    for name in ("pcam", "bach", "crc"):
+        pieces = SOURCES[name]().pieces
+        assert sum(each.size for each in pieces) == PUBLISHED[name].download
+
+
+def test_what_is_published_is_what_the_phantom_mirrors() -> None:
+    for name, entry in PUBLISHED.items():
+        assert entry.classes == WORLDS[name].classes
+        assert entry.class_texts == WORLDS[name].class_texts
+    assert {name: sum(each.images.values()) for name, each in PUBLISHED.items()} == {
+        "pcam": 327_680, "bach": 400, "crc": 107_180,
+    }  # fmt: skip
+    assert PUBLISHED["bach"].cache_bytes(224) == 60_211_200  # 400 x 150,528
+
+
+def test_the_released_protocol_knows_the_data_sets_of_the_paper() -> None:
+    profile = load_profile("paper").model_copy(update={"protocol": "released"})
+    for dataset in ("pcam", "bach", "crc"):
+        _, protocol = profile.tuned(dataset, "clip_it")
+        assert protocol == protocol_named("released", dataset.upper())
+    switches = [profile.tuned(each, "clip_it")[1] for each in ("pcam", "bach", "crc")]
+    assert [each.letters_lost for each in switches] == [True, None, None]
+    assert [each.validation_per_class for each in switches] == [None, 4, None]
+    assert [each.class_text_share for each in switches] == [None, None, 0.5]

@@ -1,0 +1,50 @@
+"""The pages on how to extend this library do what they say: their code runs, block by block."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from clipit_lib import paths, specs
+from clipit_lib.encoders import clip, published, vision
+from clipit_lib.workbench import Workbench
+
+DOCS = paths.repository() / "docs"
+BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+PAGES = sorted(page.stem for page in DOCS.glob("add_a_*.md"))
+
+
+@pytest.fixture
+def registries() -> Iterator[None]:
+    """What a page adds is taken out again."""
+    changed = (specs.SETTINGS, clip.CLIPS, published.PUBLISHED, vision.VISION)
+    before = [dict(each) for each in changed]
+    yield
+    for each, old in zip(changed, before, strict=True):
+        each.clear()
+        each.update(old)
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_the_code_of_a_page_runs(page: str, registries: None, bench: Workbench) -> None:
+    text = (DOCS / f"{page}.md").read_text(encoding="utf-8")
+    blocks = BLOCK.findall(text)
+    assert blocks and any("assert" in block for block in blocks)
+    names: dict[str, object] = {"__name__": page}
+    for block in blocks:
+        exec(compile(block, f"{page}.md", "exec"), names)
+
+
+def test_there_is_a_page_for_each_part() -> None:
+    assert PAGES == ["add_a_backbone", "add_a_clip_model", "add_a_control", "add_a_data_set"]
+
+
+def test_files_that_the_pages_name_exist() -> None:
+    library = paths.repository() / "clipit_lib"
+    for page in DOCS.glob("*.md"):
+        text = page.read_text(encoding="utf-8")
+        for name in re.findall(r"`(?:clipit_lib/)?([a-z0-9_/]+\.py)`", text):
+            if not name.startswith("tests/") and "stripes" not in name:
+                assert (library / name).exists(), f"{page.name} names {name}"

@@ -1,0 +1,278 @@
+"""An exported classifier: the run's answers, by torch and by ONNX, from one folder alone."""
+
+from __future__ import annotations
+
+import re
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+from clipit_lib import runs, specs
+from clipit_lib.__main__ import main
+from clipit_lib.deployment import card, description, graph
+from clipit_lib.encoders import vision
+from clipit_lib.errors import ClipItError
+from clipit_lib.evaluation import predictions_frame
+from clipit_lib.export import export
+from clipit_lib.model import ClipIt
+from clipit_lib.predict import load_classifier
+from clipit_lib.workbench import Workbench
+
+CELL = ("phantom-crc", "phantom_vit_s16")
+FILES = ["README.md", "model.json", "model.onnx", "model.safetensors"]
+
+
+def stored(bench: Workbench, setting: str) -> runs.StoredRun:
+    by_clip = setting.split("/")[0] in ("zero_shot", "contrastive", "text", "vision")
+    backbone = bench.profile.retriever if by_clip else CELL[1]
+    return runs.get_or_run(specs.resolve(bench, CELL[0], backbone, setting, 0), bench)
+
+
+def patches(bench: Workbench) -> np.ndarray:
+    data = bench.dataset(CELL[0])
+    return np.array(data.pixels[data.indices("test")])
+
+
+def probabilities_of(run: runs.StoredRun) -> torch.Tensor:
+    """As the run stored them when it was trained."""
+    return torch.tensor(run.predictions().filter(like="logit_").to_numpy()).softmax(dim=-1)
+
+
+def by_onnx(folder: Path, pixels: np.ndarray) -> np.ndarray:
+    """What a stranger would write: floats from 0 to 1, channels first, and nothing else."""
+    session = onnxruntime.InferenceSession(folder / "model.onnx")
+    images = pixels.transpose(0, 3, 1, 2).astype(np.float32) / 255
+    return session.run(["probabilities"], {"images": images})[0]
+
+
+WITH_GRAPH = ("unimodal", "lora_only", "clip_it", "contrastive")
+
+
+@pytest.fixture(scope="module")
+def exported(bench: Workbench, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Folders written by the command, by setting."""
+    place, folders = tmp_path_factory.mktemp("exported"), {}
+    for setting in WITH_GRAPH:
+        folders[setting] = place / setting
+        command = ["export", str(stored(bench, setting).folder), "--output", str(place / setting)]
+        assert main(command) == 0
+    return folders
+
+
+@pytest.mark.parametrize("setting", WITH_GRAPH)
+def test_the_folder_alone_answers_as_the_run(
+    bench: Workbench,
+    exported: dict[str, Path],
+    setting: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    run, folder = stored(bench, setting), exported[setting]
+    assert sorted(path.name for path in folder.iterdir()) == FILES
+    state = load_file(folder / "model.safetensors")
+    assert not [name for name in state if "lora_" in name or "text_tower" in name]
+    monkeypatch.setenv("CLIPIT_CACHE", str(tmp_path / "empty"))  # no encoder can be found there
+    expected, pixels = probabilities_of(run), patches(bench)
+    found = load_classifier(folder).probabilities(pixels)
+    torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-3)
+    for batch in (1, 5):
+        np.testing.assert_allclose(by_onnx(folder, pixels[:batch]), found[:batch], atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    ["clip_it/early_fusion", "clip_it/direct_distillation", "clip_it/full_fine_tuning", "vision",
+     "zero_shot", "zero_shot/embeddings", "lora_only/protocol_released"],
+)  # fmt: skip
+def test_every_image_only_model_is_exported(bench: Workbench, setting: str, tmp_path: Path) -> None:
+    run = stored(bench, setting)
+    found = load_classifier(export(run, tmp_path / "exported", onnx=False))
+    torch.testing.assert_close(
+        found.probabilities(patches(bench)), probabilities_of(run), atol=1e-4, rtol=1e-3
+    )
+    assert not (tmp_path / "exported" / "model.onnx").exists()
+
+
+def test_a_convolutional_network_is_the_same_in_onnx(tmp_path: Path) -> None:
+    """EfficientNet-Lite with random weights and batch statistics, under all of CLIP-IT's heads."""
+    transform = vision.transform("efficientnet_lite0", None)
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        backbone = vision.build("efficientnet_lite0", None)
+        for module in backbone.modules():
+            if isinstance(module, torch.nn.BatchNorm2d):
+                module.running_mean.normal_(0, 0.1)
+                module.running_var.uniform_(0.5, 1.5)
+        model = ClipIt(backbone, 1280, 5, 16, fusion_start="random").eval()
+    said = description.Description(
+        run="x", dataset="x", setting="clip_it", seed=0, classes=tuple("abcde"),
+        class_texts=tuple("abcde"), text_width=16, unit_distilled=True, versions={},
+        input=description.ImageInput(
+            size=64, mean=transform.mean, std=transform.std, interpolation="bicubic"
+        ),
+        network=description.Network(
+            name="x", library="timm", architecture="x", options={}, projection=None, width=1280,
+            origin="x", licence="x",
+        ),
+        head="clip_it",
+    )  # fmt: skip
+    graph.write(model, said, tmp_path)
+    pixels = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), dtype=np.uint8)
+    normalised = (torch.tensor(pixels).permute(0, 3, 1, 2) / 255 - 0.5) / 0.5
+    with torch.inference_mode():
+        expected = model(normalised).logits.softmax(dim=-1).numpy()
+    assert expected.std(axis=0).min() > 1e-4  # the answers differ, so that agreement says something
+    for batch in (1, 5):
+        found = by_onnx(tmp_path, pixels[:batch])
+        np.testing.assert_allclose(found, expected[:batch], atol=1e-4)
+
+
+def test_the_code_on_the_card_runs_as_it_stands(
+    bench: Workbench, exported: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = shutil.copytree(exported["clip_it"], tmp_path / "copied")
+    Image.fromarray(patches(bench)[0]).save(folder / "patch.png")
+    monkeypatch.chdir(folder)
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    programs = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    assert len(programs) == 2
+    expected = probabilities_of(stored(bench, "clip_it"))[:1]
+    for program in programs:
+        assert program.count("\n") <= 5
+        names: dict[str, object] = {}
+        exec(program, names)
+        np.testing.assert_allclose(names["probabilities"], expected, atol=1e-4)
+
+
+def test_the_card_says_what_it_is_and_what_it_is_not(bench: Workbench, tmp_path: Path) -> None:
+    run = stored(bench, "clip_it")
+    text = (export(run, tmp_path / "x", onnx=False) / "README.md").read_text(encoding="utf-8")
+    score = card.scores_on_test(run.predictions())["balanced accuracy"]
+    for wanted in (
+        "Not a medical device", "A phantom: drawn by a program, not tissue",
+        "has never seen tissue", f"| balanced accuracy | {score.estimate:.1f} |",
+        "made by this project and under its licence", "with seed 0", run.key, "| ADI |",
+        "patients or slides",
+    ):  # fmt: skip
+        assert wanted in text
+    assert "onnxruntime" not in text  # no graph, no word of it
+
+
+def frame(labels: list[int], answers: list[int], groups: list[str]) -> pd.DataFrame:
+    logits = np.eye(3, dtype=np.float32)[answers]
+    ids = [str(i) for i in range(len(labels))]
+    return predictions_frame(ids, groups, np.array(labels), logits, "test")
+
+
+def test_scores_of_a_hand_worked_case() -> None:
+    """Three of four right in class 0, one of two in class 1: 4/6 and (3/4 + 1/2) / 2."""
+    predictions = frame([0, 0, 0, 0, 1, 1], [0, 0, 0, 1, 1, 2], [""] * 6)
+    scores = card.scores_on_test(predictions)
+    assert scores["accuracy"].estimate == pytest.approx(400 / 6)
+    assert scores["balanced accuracy"].estimate == pytest.approx(62.5)
+    facts = card.DatasetFacts(("a", "b", "c"), ("A", "B", "C"), "", "")
+    table = card.class_table(predictions, facts).set_index("class")
+    assert table["recall (%)"].tolist() == ["75.0", "50.0", "0.0"]
+    assert table["precision (%)"].tolist() == ["100.0", "50.0", "0.0"]
+    assert table["test patches"].tolist() == [4, 2, 0]
+    never = card.class_table(frame([0, 1], [0, 0], ["", ""]), facts).set_index("class")
+    assert never.loc["b", "precision (%)"] == "never said"
+
+
+def test_the_interval_is_that_of_a_binomial_share_and_grows_with_groups() -> None:
+    rng = np.random.default_rng(5)
+    right = rng.random(500) < 0.8
+    answers = np.where(right, 0, 1).tolist()
+    single = card.scores_on_test(frame([0] * 500, answers, [""] * 500))["accuracy"]
+    share = right.mean()
+    half = 100 * 1.96 * np.sqrt(share * (1 - share) / 500)
+    assert single.high - single.estimate == pytest.approx(half, rel=0.15)
+    # Fifty patients with ten equal answers each: as wide as fifty patches.
+    right = np.repeat(rng.random(50) < 0.8, 10)
+    groups = [f"patient-{i // 10}" for i in range(500)]
+    grouped = card.scores_on_test(frame([0] * 500, np.where(right, 0, 1).tolist(), groups))
+    share = right.mean()
+    half = 100 * 1.96 * np.sqrt(share * (1 - share) / 50)
+    found = (grouped["accuracy"].high - grouped["accuracy"].low) / 2
+    assert found == pytest.approx(half, rel=0.2)
+
+
+def test_a_text_classifier_cannot_be_exported(bench: Workbench, capsys, tmp_path: Path) -> None:
+    run = stored(bench, "text")
+    assert main(["export", str(run.folder), "--output", str(tmp_path / "x")]) == 2
+    assert "there is no image-only model in it" in capsys.readouterr().err
+
+
+def test_a_folder_of_something_else_is_left_alone(bench: Workbench, capsys, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("precious")
+    run = stored(bench, "unimodal")
+    assert main(["export", str(run.folder), "--output", str(tmp_path), "--no-onnx"]) == 2
+    assert "exists and is no exported classifier" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["mine.txt"]
+
+
+def test_a_failure_leaves_the_earlier_export(
+    bench: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, folder = stored(bench, "unimodal"), tmp_path / "exported"
+    export(run, folder, onnx=False)
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def broken(*_: object) -> str:
+        raise RuntimeError("killed while writing")
+
+    monkeypatch.setattr(card, "written", broken)
+    with pytest.raises(RuntimeError, match="killed"):
+        export(run, folder, onnx=False)
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert [path.name for path in tmp_path.iterdir()] == ["exported"]
+    monkeypatch.undo()
+    export(run, folder, onnx=False)  # an export may take the place of an export
+
+
+def test_without_the_packages_of_onnx_the_way_out_is_said(
+    bench: Workbench, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "onnxscript", None)
+    run, folder = stored(bench, "unimodal"), tmp_path / "exported"
+    assert main(["export", str(run.folder), "--output", str(folder)]) == 2
+    error = capsys.readouterr().err
+    assert "onnxscript" in error and "--no-onnx" in error and not folder.exists()
+    assert main(["export", str(run.folder), "--output", str(folder), "--no-onnx"]) == 0
+
+
+def test_a_graph_of_another_model_is_refused(exported: dict[str, Path]) -> None:
+    classifier = load_classifier(exported["unimodal"])
+    whole = graph.Normalised(classifier.model.cpu(), classifier.transform).eval()
+    size = classifier.transform.size
+    assert graph.checked(exported["unimodal"] / "model.onnx", whole, size) < 1e-4
+    with pytest.raises(ClipItError, match="ONNX differs from torch"):
+        graph.checked(exported["lora_only"] / "model.onnx", whole, size)
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "said"),
+    [
+        ("model.safetensors", b"cut", "the weights are damaged or missing"),
+        ("model.json", b"{}", "not the description of an exported classifier"),
+        ("model.json", None, "the weights do not fit model.json"),
+    ],
+)
+def test_a_damaged_export_is_said(
+    bench: Workbench, tmp_path: Path, capsys, name: str, content: bytes | None, said: str
+) -> None:
+    folder = export(stored(bench, "unimodal"), tmp_path / "exported", onnx=False)
+    if content is None:  # a description that is well made, of another network
+        content = (folder / name).read_bytes().replace(b'"depth": 4', b'"depth": 3')
+    (folder / name).write_bytes(content)
+    assert main(["predict", str(folder), "x.png"]) == 2
+    error = capsys.readouterr().err.strip()
+    assert said in error and str(folder) in error and "\n" not in error

@@ -1,0 +1,356 @@
+"""What goes wrong with disks and files is one clear line, and what was finished stays as it was."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from torch import nn
+
+from clipit_lib import archive, runs, tables, text_stage
+from clipit_lib.data.cache import Recipe, Undecoded, open_or_build
+from clipit_lib.data.contract import PatchDataset
+from clipit_lib.data.transforms import Transform
+from clipit_lib.encoders import embeddings, store
+from clipit_lib.errors import ClipItError
+from clipit_lib.figures import style
+from clipit_lib.model import Output
+from clipit_lib.outcome import Outcome, raw_predictions
+from clipit_lib.predict import ImageClassifier, load_classifier
+from clipit_lib.settings import PhantomPretraining, Probe, RunSpec, load_profile
+from clipit_lib.tasks import Patches, predict_logits
+from clipit_lib.workbench import Workbench
+
+resource = pytest.importorskip("resource", reason="no limits of a process to set here")
+SPACE = "Free space, or set CLIPIT_OUTPUT (for caches CLIPIT_CACHE) to another disk"
+PERMISSION = "Give write permission, or set CLIPIT_OUTPUT (for caches CLIPIT_CACHE) to your folder"
+MIB = 2**20
+
+
+def toy(count: int, side: int = 8) -> PatchDataset:
+    """`count` patches of noise, from the cache or into it."""
+    numbers = np.arange(count)
+    splits = np.array(["train", "validation", "test"])[numbers // 2 % 3]
+    columns = {"id": numbers.astype(str), "split": splits, "label": numbers % 2, "group": splits}
+
+    def decode(begin: int, end: int) -> np.ndarray:
+        rng = np.random.default_rng(begin)
+        return rng.integers(0, 256, (end - begin, side, side, 3), dtype=np.uint8)
+
+    two = ("a", "b")
+    recipe = Recipe(
+        "toy", {"count": count, "side": side}, two, two, side,
+        lambda: Undecoded(pd.DataFrame(columns), decode), None, "free", "none",
+    )  # fmt: skip
+    return open_or_build(recipe)
+
+
+class Means(nn.Module):
+    """The smallest encoder: the mean colour of a patch, eight times."""
+
+    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
+        return pixels.mean(dim=(2, 3)).repeat(1, 8)
+
+
+def transform(side: int) -> Transform:
+    return Transform(side, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+
+def make_run(number: int) -> runs.StoredRun:
+    spec = RunSpec(
+        dataset="toy", data_hash="", backbone="toy", backbone_hash="", setting="lora_only",
+        seed=number, pretraining=None, normalisation="own", probe=Probe(),
+    )  # fmt: skip
+    return runs.get_or_run(spec, Workbench(load_profile("smoke")))
+
+
+def make_encoder(number: int) -> dict[str, Any]:
+    asked = PhantomPretraining(images=8, clip_epochs=1, vision_epochs=1, seed=number)
+    store.get_or_train("toy", asked, lambda: ({"w": torch.zeros(20_000)}, {}))
+    return store.load("toy", asked)
+
+
+def make_embeddings(number: int) -> np.ndarray:
+    return embeddings.image_embeddings(Means(), str(number), transform(8), toy(900), "train")
+
+
+def make_patches(number: int) -> PatchDataset:
+    return toy(900 + number)
+
+
+def make_table(number: int) -> None:
+    tables.save("smoke", "faults", pd.DataFrame({"x": np.full(9_000, number)}), "text", ["a"])
+
+
+def make_figure(number: int) -> None:
+    figure = plt.figure()
+    figure.gca().plot(np.random.default_rng(number).random(500))
+    style.save(figure, "smoke", "faults")
+
+
+def make_pairs(number: int) -> None:
+    noise = np.random.default_rng(number).random(9_000)
+    tables.save_pairs("smoke", "faults", pd.DataFrame({"x": noise}))
+
+
+STORES = {f.__name__: f for f in (make_run, make_encoder, make_embeddings, make_patches)}
+PRODUCTS = {f.__name__: f for f in (make_table, make_figure, make_pairs)}
+Make = Callable[[int], Any]
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Results and caches of one test, where a run is the work of a moment."""
+
+    def perform(spec: RunSpec, bench: Workbench) -> Outcome:
+        data = toy(900)
+        logits = np.zeros((len(data.indices("test")), 2), np.float32)
+        return Outcome({"w": torch.zeros(2_000)}, [], raw_predictions(data, "test", logits))
+
+    monkeypatch.setenv("CLIPIT_OUTPUT", str(tmp_path))
+    monkeypatch.setenv("CLIPIT_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(runs, "perform", perform)
+    monkeypatch.setattr(Workbench, "dataset", lambda *_: toy(900))
+    toy(900)
+    return tmp_path
+
+
+def kept(folder: Path) -> dict[str, tuple[int, bytes]]:
+    """All that counts as made, with its inode: no locks, and no embeddings' card without them."""
+    found = [path for path in folder.rglob("*") if path.is_file() and path.suffix != ".lock"]
+    alone = {p for p in found if p.parent.name == "embeddings" and not _partner(p).exists()}
+    return {str(p): (p.stat().st_ino, p.read_bytes()) for p in found if p not in alone}
+
+
+def _partner(path: Path) -> Path:
+    return path.with_suffix(".safetensors")
+
+
+@contextmanager
+def no_file_above(size: int) -> Iterator[None]:
+    """As on a full disk, writing fails in the middle of a file."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.parametrize("name", [*STORES, *PRODUCTS])
+def test_a_full_disk_is_one_line_and_costs_nothing_else(folder: Path, name: str) -> None:
+    make: Make = (STORES | PRODUCTS)[name]
+    make(1)
+    before = kept(folder)
+    with no_file_above(4_000), pytest.raises(ClipItError, match="writing failed") as caught:
+        make(2)
+    assert "\n" not in str(caught.value) and caught.value.fix.startswith(SPACE)
+    assert kept(folder) == before
+    make(2)  # there is space again
+    assert kept(folder) != before
+
+
+@contextmanager
+def read_only(folder: Path) -> Iterator[None]:
+    """A folder that nobody can write, not even root, for whom permissions do not count."""
+    if os.geteuid() != 0:
+        below = [folder, *(path for path in folder.rglob("*") if path.is_dir())]
+        for path in below:
+            path.chmod(0o555)
+        yield
+        for path in below:
+            path.chmod(0o755)
+        return
+    mount = shutil.which("mount")
+    command = [str(mount), "--bind", str(folder), str(folder)]
+    if mount is None or subprocess.run(command, capture_output=True).returncode != 0:
+        pytest.skip("root may write everywhere, and cannot mount a read-only folder here")
+    try:
+        subprocess.run([mount, "-o", "remount,bind,ro", str(folder)], check=True)
+        yield
+    finally:
+        # Lazily: the maps of patches that a test has opened may not be closed yet.
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+@pytest.mark.parametrize("name", [*STORES, *PRODUCTS])
+def test_a_read_only_disk_is_one_line_and_what_is_there_can_be_read(
+    folder: Path, name: str
+) -> None:
+    make: Make = (STORES | PRODUCTS)[name]
+    make(1)
+    before = kept(folder)
+    with read_only(folder):
+        with pytest.raises(ClipItError, match="cannot write here") as caught:
+            make(2)
+        if name in STORES:
+            make(1)
+    assert "\n" not in str(caught.value) and caught.value.fix == PERMISSION
+    assert kept(folder) == before
+
+
+def half(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def nothing(path: Path) -> None:
+    os.truncate(path, 0)
+
+
+@pytest.mark.parametrize("harm", [half, nothing])
+@pytest.mark.parametrize(
+    ("make", "file", "read"),
+    [
+        (make_run, "runs/*/spec.json", runs.read),
+        (make_run, "runs/*/done.json", lambda folder: runs.read(folder).done()),
+        (make_run, "runs/*/predictions.parquet", lambda folder: runs.read(folder).predictions()),
+        (make_run, "runs/*/card.json", load_classifier),
+        (make_encoder, "encoders/*/encoder.json", lambda _: make_encoder(1)),
+        (make_encoder, "encoders/*/model.safetensors", lambda _: make_encoder(1)),
+        (make_embeddings, "embeddings/*.safetensors", lambda _: make_embeddings(1)),
+        (make_embeddings, "embeddings/*.json", lambda _: make_embeddings(1)),
+        (make_embeddings, "patches/*/pixels.npy", lambda _: make_embeddings(1)),
+        (make_embeddings, "patches/*/samples.parquet", lambda _: make_embeddings(1)),
+        (make_embeddings, "patches/*/dataset.json", lambda _: make_embeddings(1)),
+    ],
+)
+def test_a_cut_file_is_named_with_the_remedy_and_the_remedy_helps(
+    folder: Path, make: Make, file: str, read: Make, harm: Callable[[Path], None]
+) -> None:
+    make(1)
+    (path,) = folder.rglob(file)
+    harm(path)
+    with pytest.raises(ClipItError) as caught:
+        read(path.parent)
+    alone = path.parent.name == "embeddings"  # files of their own, each with a card beside it
+    assert caught.value.where == str(_partner(path) if alone else path)
+    assert "\n" not in str(caught.value)
+    if alone:
+        assert caught.value.fix == "Delete this file and run again"
+        _partner(path).unlink()
+    else:
+        assert caught.value.fix.startswith(("Delete the folder", "Delete this run", "Name"))
+        shutil.rmtree(path.parent)
+    make(1)
+    assert path.stat().st_size > 0
+
+
+def test_cut_text_features_and_archives_are_named(folder: Path) -> None:
+    for path, read in (
+        (folder / "x.safetensors", text_stage._read),
+        (folder / "predictions.parquet", archive.recomputed),
+    ):
+        path.write_bytes(b"cut")
+        with pytest.raises(ClipItError, match="missing or damaged") as caught:
+            read(path)
+        assert caught.value.where == str(path)
+
+
+def test_what_a_killed_process_left_is_removed_by_the_next(folder: Path) -> None:
+    run = make_run(1)
+    shutil.rmtree(run.folder)
+    rest = run.folder.with_name(f".{run.key}.0123abcd.part")
+    rest.mkdir()
+    other = run.folder.with_name(".fedc.0123abcd.part")  # of a process that may be at work
+    other.mkdir()
+    make_run(1)
+    assert not rest.exists() and other.exists()
+
+
+@pytest.mark.parametrize("year", [1980, 2100])
+def test_the_clock_does_not_matter(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, year: int
+) -> None:
+    for make in STORES.values():
+        make(1)
+    before, date = kept(folder), (year - 1970) * 365 * 86_400
+    for path in folder.rglob("*"):
+        os.utime(path, (date, date))
+    monkeypatch.setattr("time.time", lambda: 0.0)
+    for make in STORES.values():
+        make(1)
+    assert kept(folder) == before  # the same inodes
+
+
+class Peak:
+    """The most memory of its own (no mapped files) that this process held, above the first."""
+
+    def __enter__(self) -> Peak:
+        self.first = self.most = self._now()
+        self._done = threading.Event()
+        self._watcher = threading.Thread(target=self._watch)
+        self._watcher.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        self._watcher.join()
+
+    @property
+    def mib(self) -> float:
+        return (self.most - self.first) / MIB
+
+    def _watch(self) -> None:
+        while not self._done.wait(0.002):
+            self.most = max(self.most, self._now())
+
+    @staticmethod
+    def _now() -> int:
+        status = Path("/proc/self/status").read_text(encoding="ascii").split()
+        return int(status[status.index("RssAnon:") + 1]) * 1024
+
+
+class Answers(Means):
+    """The smallest classifier."""
+
+    def forward(self, pixels: torch.Tensor) -> Output:  # type: ignore[override]
+        return Output(super().forward(pixels))
+
+
+def embedded(dataset: PatchDataset) -> None:
+    side = dataset.pixels.shape[1]
+    embeddings.image_embeddings(Means(), "", transform(side), dataset, "train")
+
+
+def predicted(dataset: PatchDataset) -> None:
+    side, rows = dataset.pixels.shape[1], np.arange(len(dataset.pixels))
+    patches = Patches(dataset.pixels, rows, torch.tensor(dataset.labels.copy()), transform(side))
+    predict_logits(Answers(), patches)
+
+
+def deployed(dataset: PatchDataset) -> None:
+    side = dataset.pixels.shape[1]
+    ImageClassifier(Answers(), transform(side), ("a", "b")).probabilities(dataset.pixels)
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
+@pytest.mark.parametrize("use", [embedded, predicted, deployed, None])
+def test_memory_does_not_grow_with_images(
+    folder: Path, use: Callable[[PatchDataset], None] | None
+) -> None:
+    few, many, side = 600, 12_000, 32
+    peaks = []
+    for count in (few, few, many):  # the first time for what is only set up once
+        if use is None:
+            shutil.rmtree(folder / "cache")
+            with Peak() as peak:
+                toy(count, side)
+        else:
+            dataset = toy(count, side)
+            with Peak() as peak:
+                use(dataset)
+            shutil.rmtree(folder / "cache" / "embeddings", ignore_errors=True)
+        peaks.append(peak.mib)
+    images = (many - few) * side * side * 3 / MIB
+    assert images > 30 and peaks[2] - peaks[1] < images / 2

@@ -1,0 +1,323 @@
+"""CONCH in all its roles, through a package of its name that builds a small model of its layout.
+
+The real package cannot be had here. This one is written after its source: a timm ViT whose forward
+pass is replaced, attention poolers, a text tower in [length, batch] order with a mask for each
+head and its CLS token at the end; weights that do not fit are overlooked.
+"""
+
+from __future__ import annotations
+
+import copy
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from clipit_lib import lora, runs, specs
+from clipit_lib.encoders import backbones, clip, conch, weights
+from clipit_lib.encoders.checkpointing import checkpoint_gradients
+from clipit_lib.encoders.conch_shape import Conch, Shape
+from clipit_lib.encoders.sources import Sources
+from clipit_lib.errors import ClipItError
+from clipit_lib.predict import load_classifier
+from clipit_lib.settings import Lora, Profile, load_profile
+from clipit_lib.workbench import Workbench
+
+SMALL = Shape(
+    image_size=448, patch_size=64, layers=2, width=32, heads=2, embedding=512, caption_queries=4,
+    vocabulary=300,
+)  # fmt: skip
+SETTINGS = Lora(rank=4, alpha=6)
+VISION = {"patch_size": 64, "embed_dim": 32, "depth": 2, "num_heads": 2, "img_size": 448}
+DATA = "phantom-pcam"
+
+
+class Pooler(nn.Module):
+    def __init__(self, width: int, context: int, queries: int) -> None:
+        super().__init__()
+        self.query = nn.Parameter(torch.randn(queries, width))
+        self.attn = nn.MultiheadAttention(width, 8, kdim=context, vdim=context)
+        self.ln_q, self.ln_k = nn.LayerNorm(width), nn.LayerNorm(context)
+
+    def forward(self, tokens: Tensor, attn_mask: None = None) -> Tensor:
+        keys = self.ln_k(tokens).permute(1, 0, 2)
+        query = self.ln_q(self.query)[:, None].repeat(1, keys.shape[1], 1)
+        pooled = self.attn(query, keys, keys, need_weights=False, key_padding_mask=attn_mask)[0]
+        return pooled.permute(1, 0, 2)
+
+
+class Visual(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.trunk = VisionTransformer(num_classes=0, dynamic_img_size=True, **VISION)
+        self.trunk.forward = self.trunk.forward_features  # as the package does
+        self.attn_pool_contrast, self.ln_contrast = Pooler(512, 32, 1), nn.LayerNorm(512)
+        self.proj_contrast = nn.Parameter(torch.randn(512, 512) / 6)
+        self.attn_pool_caption, self.ln_caption = Pooler(32, 32, 4), nn.LayerNorm(32)
+
+    def set_grad_checkpointing(self, enable: bool = True) -> None:
+        raise AssertionError("the package only logs what goes wrong here")
+
+    def forward_no_head(self, images: Tensor, normalize: bool = False) -> Tensor:
+        return self.ln_contrast(self.attn_pool_contrast(self.trunk(images))[:, 0])
+
+    def forward_project(self, pooled: Tensor) -> Tensor:
+        return pooled @ self.proj_contrast
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        tokens = self.trunk(images)
+        pooled = self.ln_contrast(self.attn_pool_contrast(tokens)[:, 0]) @ self.proj_contrast
+        return pooled, self.ln_caption(self.attn_pool_caption(tokens))
+
+
+class Block(nn.Module):
+    def __init__(self, cross: bool = False) -> None:
+        super().__init__()
+        self.ln_1, self.attn = nn.LayerNorm(32), nn.MultiheadAttention(32, 2)
+        if cross:
+            self.ln_1_kv = nn.LayerNorm(32)
+        self.ln_2, self.mlp = nn.LayerNorm(32), nn.Sequential()
+        self.mlp.add_module("c_fc", nn.Linear(32, 128))
+        self.mlp.add_module("gelu", nn.GELU())
+        self.mlp.add_module("c_proj", nn.Linear(128, 32))
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        q = self.ln_1(x)
+        x = x + self.attn(q, q, q, need_weights=False, attn_mask=mask)[0]
+        return x + self.mlp(self.ln_2(x))
+
+
+class Blocks(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.resblocks = nn.ModuleList([Block(), Block()])
+
+
+class Text(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.cls_emb = nn.Parameter(torch.randn(32))
+        self.token_embedding = nn.Embedding(300, 32)
+        self.positional_embedding = nn.Parameter(0.1 * torch.randn(128, 32))
+        self.transformer, self.ln_final = Blocks(), nn.LayerNorm(32)
+        self.text_projection = nn.Parameter(torch.randn(32, 512))
+
+    def forward(self, ids: Tensor) -> tuple[Tensor, Tensor]:
+        count, length = ids.shape[0], ids.shape[1] + 1
+        x = torch.cat([self.token_embedding(ids), self.cls_emb.expand(count, 1, -1)], dim=1)
+        x = x + self.positional_embedding[:length]
+        # As there: the place of CLS is added to the mask of padding in front, not at the end.
+        seen = F.pad((ids != 0)[:, None], (1, 0, length - 1, 0), value=True)
+        mask = torch.zeros(count, length, length).masked_fill(~seen, -torch.inf)
+        mask = mask + torch.full((length, length), -torch.inf).triu(1)
+        x = x.permute(1, 0, 2)
+        for block in self.transformer.resblocks:
+            x = block(x, mask.repeat_interleave(2, 0))
+        x = x.permute(1, 0, 2)
+        return self.ln_final(x[:, -1]) @ self.text_projection, x[:, :-1]
+
+
+class CoCa(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.text, self.visual = Text(), Visual()
+        self.text_decoder = nn.Linear(2, 2)  # stands for what is not used
+        self.logit_scale, self.pad_id = nn.Parameter(torch.tensor(2.66)), 0
+
+    def encode_image(self, images: Tensor, normalize: bool = True) -> Tensor:
+        latent = self.visual(images)[0]
+        return F.normalize(latent, dim=-1) if normalize else latent
+
+    def encode_text(self, ids: Tensor, normalize: bool = True, embed_cls: bool = True) -> Tensor:
+        latent = self.text(ids[:, :-1] if embed_cls else ids)[0]
+        return F.normalize(latent, dim=-1) if normalize else latent
+
+
+def create_model_from_pretrained(
+    model_cfg: str, checkpoint_path: str, return_transform: bool = True
+) -> CoCa:
+    assert model_cfg == "conch_ViT-B-16" and not return_transform
+    model = CoCa()
+    state = torch.load(checkpoint_path)
+    assert state["visual.trunk.pos_embed"].shape == model.visual.trunk.pos_embed.shape
+    model.load_state_dict(state, strict=False)
+    return model
+
+
+def get_tokenizer() -> SimpleNamespace:
+    def encode(text: str, add_special_tokens: bool, verbose: bool) -> list[int]:
+        assert not add_special_tokens
+        return [3 + letter for letter in text.lower().encode()]
+
+    return SimpleNamespace(encode=encode, bos_token_id=1, eos_token_id=2, pad_token_id=0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def package() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        outer, inner = ModuleType("conch"), ModuleType("conch.open_clip_custom")
+        inner.create_model_from_pretrained = create_model_from_pretrained
+        inner.get_tokenizer = get_tokenizer
+        patch.setitem(sys.modules, "conch", outer)
+        patch.setitem(sys.modules, "conch.open_clip_custom", inner)
+        yield
+
+
+@pytest.fixture(scope="module")
+def file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint as it is published: without the decoder."""
+    torch.manual_seed(0)
+    state = {k: v for k, v in CoCa().state_dict().items() if "decoder" not in k}
+    path = tmp_path_factory.mktemp("conch") / "pytorch_model.bin"
+    torch.save(state, path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def profile(file: Path) -> Profile:
+    update = {"retriever": "conch", "clips": (), "weights": {"conch": str(file)}, "seeds": (0,)}
+    return load_profile("smoke").model_copy(update=update)
+
+
+@pytest.fixture(scope="module")
+def desk(bench: Workbench, profile: Profile) -> Workbench:
+    """The smoke profile with CONCH as its retriever."""
+    return Workbench(profile)
+
+
+def ids(texts: list[str]) -> Tensor:
+    return conch.tokenizer().windows(texts, "truncate").ids
+
+
+def test_towers_are_the_packages_own_embeddings(file: Path) -> None:
+    theirs = conch.load(file)
+    expected = copy.deepcopy(theirs)
+    encoder = conch.wrap(theirs, "hash")
+    images, texts = torch.randn(2, 3, 448, 448), ids(["a gland", "x" * 300])
+    # The window: 127 tokens, cut from the right, start and end kept; then the slot for CLS.
+    assert texts.shape == (2, 127) and texts[0, 0] == 1 and texts[1, -1] == 2
+    assert texts[0, 8:].tolist() == [2] + [0] * 118
+    with torch.inference_mode():
+        torch.testing.assert_close(
+            encoder.image_tower(images), expected.encode_image(images, normalize=False)
+        )
+        torch.testing.assert_close(
+            encoder.text_tower(texts),
+            expected.encode_text(F.pad(texts, (0, 1)), normalize=False),
+        )
+    # A text tower holds no image half, and an image tower neither text nor pooler for captions.
+    assert not any(n.startswith("model.visual") for n, _ in encoder.text_tower.named_parameters())
+    names = {name for name, _ in encoder.image_tower.named_parameters()}
+    assert not [name for name in names if "caption" in name or "text" in name]
+    assert encoder.transform.size == 448
+
+
+def test_our_shape_of_it_is_its_layout(file: Path) -> None:
+    """What is counted and timed without the package has its parts, names and answers."""
+    theirs, ours = conch.load(file), Conch(SMALL).eval()
+    used = {k: v for k, v in theirs.state_dict().items() if k.startswith(("visual", "text."))}
+    mine = {k: v for k, v in ours.state_dict().items() if k.startswith(("visual", "text."))}
+    assert {k: v.shape for k, v in mine.items()} == {k: v.shape for k, v in used.items()}
+    ours.load_state_dict(used, strict=False)
+    images, texts = torch.randn(2, 3, 448, 448), F.pad(ids(["a gland", "x" * 300]), (0, 1))
+    with torch.inference_mode():
+        for got, expected in zip(ours.visual(images), theirs.visual(images), strict=True):
+            torch.testing.assert_close(got, expected)
+        torch.testing.assert_close(ours.encode_text(texts), theirs.encode_text(texts))
+
+
+@pytest.mark.parametrize("which", ["attention_mlp", "all"])
+@pytest.mark.parametrize("half", ["image", "text"])
+def test_every_adapter_learns_and_merges(file: Path, half: str, which: str) -> None:
+    torch.manual_seed(0)
+    encoder = conch.wrap(conch.load(file), "hash")
+    tower, targets = (
+        (encoder.image_tower, encoder.image_targets) if half == "image"
+        else (encoder.text_tower, encoder.text_targets)
+    )  # fmt: skip
+    x = torch.randn(2, 3, 448, 448) if half == "image" else ids(["a gland", "x" * 300])
+    plain, adapted = tower.eval(), copy.deepcopy(tower).eval()
+    if half == "image":  # the copy runs itself, not what it was copied from
+        assert adapted.visual.trunk.forward.__self__ is adapted.visual.trunk
+    with torch.no_grad():
+        before = plain(x)
+    lora.inject(adapted, targets, SETTINGS, which)
+    torch.testing.assert_close(adapted(x), before, atol=1e-4, rtol=1e-4)
+    learned = {n: p for n, p in adapted.named_parameters() if p.requires_grad}
+    # The output projection of the text tower is where peft's adapters used to stay inert.
+    part = "attn.qkv" if half == "image" else "attn.out_proj"
+    assert sum(part in name and "lora_B" in name for name in learned) >= 2
+    if which == "all" and half == "image":
+        assert any("attn_pool_contrast.attn.k_proj" in name for name in learned)
+    adapted(x).square().sum().backward()
+    # What starts at zero learns first: B, but A of an embedding.
+    first = {n: p for n, p in learned.items() if "lora_B" in n or "embedding_A" in n}
+    assert 2 * len(first) == len(learned)
+    assert not [name for name, p in first.items() if not p.grad.abs().sum() > 0]
+    with torch.no_grad():
+        for parameter in learned.values():
+            parameter.normal_(std=0.05)
+        changed = adapted(x)
+        assert (changed - before).abs().max() > 1e-2
+        lora.merge(plain, lora.adapters(adapted), SETTINGS)
+        torch.testing.assert_close(plain(x), changed, atol=1e-4, rtol=1e-3)
+
+
+def test_checkpointing_reaches_its_vit(file: Path) -> None:
+    tower = conch.image_tower(file)
+    checkpoint_gradients(tower)
+    assert tower.visual.trunk.grad_checkpointing
+
+
+@pytest.mark.parametrize("setting", ["vision", "lora_only", "contrastive", "zero_shot", "clip_it"])
+def test_it_classifies_in_every_setting(desk: Workbench, setting: str) -> None:
+    spec = specs.resolve(desk, DATA, "conch", setting, 0)
+    assert spec.backbone_hash == weights.weights_hash("conch", desk.sources)
+    run = runs.get_or_run(spec, desk)
+    assert len(run.predictions()) == len(desk.dataset(DATA).indices("test"))
+    if setting in ("lora_only", "clip_it"):  # deployed from the run alone, which names no path
+        classifier = load_classifier(run.folder)
+        data = desk.dataset(DATA)
+        logits = run.predictions().filter(like="logit_").to_numpy()
+        found = classifier.probabilities(data.pixels[data.indices("test")])
+        torch.testing.assert_close(
+            found, torch.tensor(logits).softmax(dim=-1), atol=1e-4, rtol=1e-3
+        )
+
+
+def test_it_retrieves_and_teaches_another_backbone(desk: Workbench) -> None:
+    pairs = desk.pairs(DATA, "train", 2)
+    assert pairs.reports.shape == (60, 2) and abs(pairs.similarities).max() <= 1 + 1e-5
+    spec = specs.resolve(desk, DATA, "phantom_vit_s16", "clip_it", 0)
+    assert spec.retriever == "conch" and spec.retriever_hash == clip.weights_hash(
+        "conch", desk.sources
+    )
+    assert runs.get_or_run(spec, desk).predictions().notna().all(axis=None)
+
+
+def test_a_missing_package_is_said_in_one_line(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "conch.open_clip_custom")
+    monkeypatch.delitem(sys.modules, "conch")
+    sources = Sources(copies={"conch": str(file)})
+    for attempt in (clip.load, backbones.load):
+        with pytest.raises(ClipItError, match=r"not installed.*pip install git\+https") as caught:
+            attempt("conch", sources)
+        assert "\n" not in str(caught.value)
+    assert backbones.untrained("conch", None, None).width == 512  # counted without it
+
+
+def test_what_the_package_overlooks_is_refused(file: Path, tmp_path: Path) -> None:
+    state = torch.load(file, weights_only=True)
+    less = {k: v for k, v in state.items() if "text.transformer" not in k}
+    torch.save(less, tmp_path / "less.bin")
+    with pytest.raises(ClipItError, match=r"does not fit: 24 weights missing, 0 unexpected"):
+        conch.load(tmp_path / "less.bin")
+    torch.save({"other": torch.ones(2)}, tmp_path / "other.bin")
+    with pytest.raises(ClipItError, match=r"does not fit CONCH \('visual.trunk.pos_embed'\)"):
+        conch.load(tmp_path / "other.bin")

@@ -1,0 +1,140 @@
+"""The plan: which runs, what of it is done, how long and how much."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from clipit_lib import paths, plan, runs, specs, studies
+from clipit_lib.__main__ import main
+from clipit_lib.plan import words
+from clipit_lib.plan.disk import disk
+from clipit_lib.plan.effort import Passes, passes, seconds_of, shared_seconds
+from clipit_lib.plan.jobs import Job, grouped, jobs
+from clipit_lib.plan.models import Facts, facts
+from clipit_lib.plan.sizes import Sizes, sizes
+from clipit_lib.plan.speed import Speed, speeds
+from clipit_lib.settings import Training, load_profile
+from clipit_lib.workbench import Workbench
+
+SIZES = Sizes(train=100, validation=10, test=20, side=4)
+
+
+def job(setting: str, seed: int = 0, done: bool = False) -> Job:
+    return Job("table1", "phantom-pcam", "phantom_vit_s16", setting, seed, done)
+
+
+def test_every_run_of_the_studies_is_there_once(bench: Workbench) -> None:
+    planned = jobs(bench.profile)
+    cells = [(one.dataset, one.backbone, one.setting, one.seed) for one in planned]
+    asked = {
+        (spec.dataset, spec.backbone, spec.setting, spec.seed) for spec in studies.every_run(bench)
+    }
+    assert len(cells) == len(set(cells)) and asked <= set(cells)
+    assert sum(len(group) for group in grouped(planned).values()) == len(planned)
+
+
+def test_a_stored_run_counts_as_done(bench: Workbench) -> None:
+    spec = specs.resolve(bench, "phantom-pcam", "phantom_vit_s16", "unimodal", 1)
+    runs.get_or_run(spec, bench)
+    done = {(j.dataset, j.setting, j.seed): j.done for j in jobs(bench.profile)}
+    assert done["phantom-pcam", "unimodal", 1]
+
+
+def test_without_the_data_nothing_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CLIPIT_DATA", raising=False)
+    planned = jobs(load_profile("paper"))
+    assert planned and not any(one.done for one in planned)
+
+
+def test_passes_worked_by_hand() -> None:
+    training = Training(epochs=3, checks_per_epoch=2)
+    profile = load_profile("smoke").model_copy(update={"training": training})
+    assert passes(job("unimodal"), profile, SIZES) == Passes(0, 30)
+    assert passes(job("text/prompts"), profile, SIZES) == Passes(0, 0)
+    # Three epochs over 100 patches, six looks at 10, and 30 predictions at the end.
+    assert passes(job("clip_it/lambda_3"), profile, SIZES) == Passes(300, 90)
+    assert Passes(300, 90).seconds(Speed(step=2.0, forward=1.0)) == 690
+
+
+def test_features_that_runs_share_are_counted_once() -> None:
+    profile = load_profile("smoke")
+    todo = [job("unimodal", 0), job("unimodal", 1), job("lora_only", 0)]
+    counts, speed = {"phantom-pcam": SIZES}, {"phantom_vit_s16": Speed(0.0, 1.0)}
+    assert shared_seconds(todo, profile, counts, speed) == 110
+    each = seconds_of([*todo, job("text")], profile, counts, speed)
+    assert each[job("text")] == 0 and each[job("unimodal", 1)] == 30
+
+
+def test_an_assumed_accelerator_keeps_the_measured_ratio(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clipit_lib.plan.speed.measure", lambda *_: Speed(step=3.0, forward=1.0))
+    known = {"phantom_vit_s16": Facts(multiply_adds=1e9, width=64, adapters=10)}
+    (found,) = speeds(known, load_profile("smoke"), teraflops=2.0).values()
+    assert found.forward == pytest.approx(2e9 / 2e12) and found.step == pytest.approx(3e-3)
+    assert speeds(known, load_profile("smoke"), None)["phantom_vit_s16"].step == 3.0
+
+
+def test_a_large_model_is_scaled_by_its_operations(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("clipit_lib.plan.speed.measure", lambda *_: Speed(step=3.0, forward=1.0))
+    monkeypatch.setattr("clipit_lib.plan.speed.facts", lambda *_: Facts(4e9, 384, 10))
+    monkeypatch.setattr("clipit_lib.plan.speed.device", lambda: __import__("torch").device("cpu"))
+    found = speeds({"uni": Facts(60e9, 1024, 10)}, load_profile("smoke"), None)
+    assert found["uni"] == Speed(step=45.0, forward=15.0)
+
+
+def test_counts_of_a_known_architecture() -> None:
+    counted = facts("kaiko_vits16", load_profile("paper"))
+    assert counted.width == 384
+    # Rank 16 on the fused projection (4 widths), attention's output (2), the MLP (5 and 5).
+    assert counted.adapters == 12 * 16 * 384 * (4 + 2 + 5 + 5)
+    assert counted.multiply_adds == pytest.approx(4.6e9, rel=0.05)
+
+
+def test_disk_worked_by_hand() -> None:
+    profile = load_profile("smoke").model_copy(update={"clips": ()})
+    known = {"phantom_vit_s16": Facts(1e9, width=64, adapters=1000)}
+    todo = [job("unimodal"), job("lora_only")]
+    found = disk(todo, profile, {"phantom-pcam": SIZES}, known)
+    assert found.patches == 130 * 4 * 4 * 3
+    assert found.embeddings == 130 * 64 * 4  # the retriever's width is not known here
+    assert found.runs == 2 * (30 * 24 + 2**20) + 4000
+    assert found.total == found.patches + found.embeddings + found.runs
+
+
+def test_sizes_of_the_shipped_data_sets() -> None:
+    assert sizes(load_profile("smoke"), "phantom-pcam") == Sizes(60, 40, 60, 32)
+    assert sizes(load_profile("pilot"), "crc5") == Sizes(1600, 400, 1500, 128)
+    paper = load_profile("paper")
+    assert sizes(paper, "pcam") == Sizes(262144, 32768, 32768, 96)
+    assert sizes(paper, "bach") == Sizes(268 - 27, 27, 132, 224)
+    assert sizes(paper, "crc") == Sizes(90000, 10000, 7180, 224)
+
+
+def test_the_lines(bench: Workbench, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["plan", "--profile", "smoke", "--runs"]) == 0
+    said = capsys.readouterr().out
+    line = next(each for each in said.splitlines() if each.startswith("  table1 "))
+    assert "phantom-pcam phantom_vit_s16 unimodal: 0 1" in line.replace("(", "").replace(")", "")
+    assert "GB:" in said and "not in it" in said
+
+
+def test_a_reader_that_stops_reading_is_no_error() -> None:
+    command = [sys.executable, "-m", "clipit_lib", "plan", "--profile", "smoke", "--runs"]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=paths.repository()
+    ) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""
+
+
+def test_durations() -> None:
+    assert [words.duration(s) for s in (40.0, 720.0, 12600.0)] == ["40 s", "12 min", "3.5 h"]
+
+
+@pytest.mark.parametrize("value", ["0", "-3", "nan"])
+def test_an_impossible_accelerator_is_refused(value: str) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        plan.main(["--profile", "smoke", "--teraflops", value])
