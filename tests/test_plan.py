@@ -15,7 +15,7 @@ from clipit_lib.plan.effort import Passes, passes, seconds_of, shared_seconds
 from clipit_lib.plan.jobs import Job, grouped, jobs
 from clipit_lib.plan.models import Facts, facts
 from clipit_lib.plan.sizes import Sizes, sizes
-from clipit_lib.plan.speed import Speed, speeds
+from clipit_lib.plan.speed import Speed, assumed, speeds
 from clipit_lib.settings import Training, load_profile
 from clipit_lib.workbench import Workbench
 
@@ -71,16 +71,17 @@ def test_features_that_runs_share_are_counted_once() -> None:
 def test_an_assumed_accelerator_keeps_the_measured_ratio(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("clipit_lib.plan.speed.measure", lambda *_: Speed(step=3.0, forward=1.0))
     known = {"phantom_vit_s16": Facts(multiply_adds=1e9, width=64, adapters=10)}
-    (found,) = speeds(known, load_profile("smoke"), teraflops=2.0).values()
+    here = speeds(known, load_profile("smoke"))
+    assert here["phantom_vit_s16"].step == 3.0
+    (found,) = assumed(known, here, teraflops=2.0).values()
     assert found.forward == pytest.approx(2e9 / 2e12) and found.step == pytest.approx(3e-3)
-    assert speeds(known, load_profile("smoke"), None)["phantom_vit_s16"].step == 3.0
 
 
 def test_a_large_model_is_scaled_by_its_operations(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("clipit_lib.plan.speed.measure", lambda *_: Speed(step=3.0, forward=1.0))
     monkeypatch.setattr("clipit_lib.plan.speed.facts", lambda *_: Facts(4e9, 384, 10))
     monkeypatch.setattr("clipit_lib.plan.speed.device", lambda: __import__("torch").device("cpu"))
-    found = speeds({"uni": Facts(60e9, 1024, 10)}, load_profile("smoke"), None)
+    found = speeds({"uni": Facts(60e9, 1024, 10)}, load_profile("smoke"))
     assert found["uni"] == Speed(step=45.0, forward=15.0)
 
 
@@ -128,6 +129,13 @@ def test_a_reader_that_stops_reading_is_no_error() -> None:
         assert process.stdout is not None and process.stderr is not None
         process.stdout.close()
         assert process.stderr.read() == ""
+
+
+def test_hours_and_how_they_were_found() -> None:
+    assert "90 min on 2 cores" in words.time_here(10800.0, 2, scaled=False)
+    weeks = words.time_here(3600.0 * 96, 2, scaled=True)
+    assert "96 core-hours (2.0 days on 2)" in weeks and "kaiko_vits16" in weeks
+    assert "5 GPU-hours if a GPU sustains 40 TFLOP/s" in words.time_assumed(18000.0, 40.0)
 
 
 def test_durations() -> None:

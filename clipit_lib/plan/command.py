@@ -13,8 +13,8 @@ from clipit_lib.plan.effort import seconds_of, shared_seconds
 from clipit_lib.plan.jobs import jobs, untrained
 from clipit_lib.plan.models import facts
 from clipit_lib.plan.sizes import sizes
-from clipit_lib.plan.speed import LARGE, speeds
-from clipit_lib.plan.words import overview, space, table, time
+from clipit_lib.plan.speed import LARGE, TERAFLOPS, assumed, speeds
+from clipit_lib.plan.words import overview, space, table, time_assumed, time_here
 from clipit_lib.settings import load_profile
 
 
@@ -25,7 +25,7 @@ def main(arguments: list[str]) -> None:
     parser.add_argument("--runs", action="store_true", help="list every run, a line a setting")
     parser.add_argument(
         "--teraflops", type=float, metavar="T",
-        help="what your accelerator sustains, in place of the time measured here",
+        help="what your accelerator sustains, in 10^12 operations a second",
     )  # fmt: skip
     options = parser.parse_args(arguments)
     if options.teraflops is not None and not options.teraflops > 0:
@@ -41,12 +41,19 @@ def main(arguments: list[str]) -> None:
     counts = {name: sizes(profile, name) for name in profile.data}
     names = dict.fromkeys(job.backbone for job in todo if job.base != "text")
     known = {name: facts(name, profile) for name in names}
-    speed = speeds(known, profile, options.teraflops)
-    each = seconds_of(todo, profile, counts, speed)
+    here = speeds(known, profile)
+    # Cores would take weeks: say as well what accelerators may take.
+    large = not torch.cuda.is_available() and any(f.multiply_adds > LARGE for f in known.values())
+    teraflops = options.teraflops or (TERAFLOPS if large else None)
+    there = here if teraflops is None else assumed(known, here, teraflops)
+    each = seconds_of(todo, profile, counts, there)
     if options.runs:
         print(table(every, each))
     print(space(disk(todo, profile, counts, known)))
-    total = sum(each.values()) + shared_seconds(todo, profile, counts, speed)
+    total = sum(each.values()) + shared_seconds(todo, profile, counts, there)
+    if teraflops is not None:
+        print(time_assumed(total, teraflops))
+        each = seconds_of(todo, profile, counts, here)
+        total = sum(each.values()) + shared_seconds(todo, profile, counts, here)
     workers = torch.cuda.device_count() or os.cpu_count() or 1
-    scaled = any(one.multiply_adds > LARGE for one in known.values())
-    print(time(total, workers, options.teraflops, scaled))
+    print(time_here(total, workers, large))

@@ -17,6 +17,7 @@ from clipit_lib.settings import Profile
 
 REFERENCE = "kaiko_vits16"  # measured in place of models that are too large to time on a CPU
 LARGE = 2e9  # multiply-adds an image
+TERAFLOPS = 40.0  # an assumption for where no accelerator is: what a large one may sustain
 BATCH, REFERENCE_BATCH = 64, 8
 
 
@@ -31,31 +32,30 @@ class Speed:
         return Speed(self.step * factor, self.forward * factor)
 
 
-def speeds(
-    known: Mapping[str, Facts], profile: Profile, teraflops: float | None
-) -> dict[str, Speed]:
+def speeds(known: Mapping[str, Facts], profile: Profile) -> dict[str, Speed]:
     """Speed of each backbone with random weights, on one core or one accelerator.
 
     On a CPU a large model is not timed: the reference is, and its time is scaled by operations.
-
-    Args:
-        teraflops: what an accelerator is assumed to sustain, in 10^12 operations a second (two a
-            multiply-add), in place of the time measured here; the ratio of a step to a forward
-            pass stays the measured one.
     """
     costs = {name: one.multiply_adds for name, one in known.items()}
     large = {name for name, cost in costs.items() if cost > LARGE and device().type == "cpu"}
     found = {name: measure(name, profile, BATCH) for name in costs if name not in large}
     if large:
-        reference, cost = (
-            measure(REFERENCE, profile, REFERENCE_BATCH),
-            facts(REFERENCE, profile).multiply_adds,
-        )
+        reference = measure(REFERENCE, profile, REFERENCE_BATCH)
+        cost = facts(REFERENCE, profile).multiply_adds
         found |= {name: reference.scaled(costs[name] / cost) for name in large}
-    if teraflops is None:
-        return found
-    assumed = {name: 2 * cost / (teraflops * 1e12) for name, cost in costs.items()}
-    return {name: found[name].scaled(assumed[name] / found[name].forward) for name in costs}
+    return found
+
+
+def assumed(
+    known: Mapping[str, Facts], measured: Mapping[str, Speed], teraflops: float
+) -> dict[str, Speed]:
+    """Speed on an accelerator that sustains so many 10^12 operations a second.
+
+    Two operations are a multiply-add; a step takes as many forward passes as was measured here.
+    """
+    forward = {name: 2 * one.multiply_adds / (teraflops * 1e12) for name, one in known.items()}
+    return {name: measured[name].scaled(forward[name] / measured[name].forward) for name in known}
 
 
 def measure(name: str, profile: Profile, batch: int) -> Speed:

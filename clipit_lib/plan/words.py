@@ -55,19 +55,24 @@ def space(disk: Disk) -> str:
     )
 
 
-def time(seconds: float, workers: int, teraflops: float | None, scaled: bool) -> str:
-    """Time that is left, and how it was found."""
-    kind = "GPU" if teraflops is not None or torch.cuda.is_available() else "core"
-    hours = seconds / 3600
-    if teraflops is not None:
-        how = f"assuming that an accelerator sustains {teraflops:g} TFLOP/s (not measured)"
-        return f"  estimate   {hours:.0f} {kind}-hours, {how}; {NOT_IN_IT}"
+def time_here(seconds: float, workers: int, scaled: bool) -> str:
+    """Time that is left on this machine, and how it was found."""
+    kind, hours = "GPU" if torch.cuda.is_available() else "core", seconds / 3600
     how = "by steps timed here"
-    if scaled and kind == "core":
+    if scaled:
         how += f", those of large models by {REFERENCE} and their operations"
-    spread = f"{hours * 60 / workers:.0f} min on {workers} {kind}s" if hours < 10 else ""
-    amount = spread or f"{hours:.0f} {kind}-hours ({hours / workers / 24:.1f} days on {workers})"
+    amount = f"{hours * 60 / workers:.0f} min on {workers} {kind}s"
+    if hours >= 10:
+        amount = f"{hours:.0f} {kind}-hours ({hours / workers / 24:.1f} days on {workers})"
     return f"  estimate   {amount}, {how}; {NOT_IN_IT}"
+
+
+def time_assumed(seconds: float, teraflops: float) -> str:
+    """Time that is left on an accelerator of a stated speed."""
+    return (
+        f"  estimate   {seconds / 3600:.0f} GPU-hours if a GPU sustains {teraflops:g} TFLOP/s, "
+        f"which is assumed, not measured (--teraflops); {NOT_IN_IT}"
+    )
 
 
 NOT_IN_IT = "the text stage is not in it"
