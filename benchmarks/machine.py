@@ -8,10 +8,11 @@ from clipit_lib.cost.latency import this_machine
 
 
 def machine() -> str:
-    """Processor, cores, memory, PyTorch."""
+    """Processor, cores, memory, PyTorch, and whether another process was at work too."""
     own = this_machine()
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
-    return f"{own.processor}, {cores()} cores, {memory:.0f} GiB, PyTorch {own.torch}"
+    other = ", other work beside it" if os.getloadavg()[0] > 1.5 else ""
+    return f"{own.processor}, {os.cpu_count()} cores, {memory:.0f} GiB, PyTorch {own.torch}{other}"
 
 
 def cores() -> int:
