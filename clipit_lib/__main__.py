@@ -30,8 +30,11 @@ def main(arguments: list[str]) -> int:
     """Run one command; a user's mistake is one line on standard error and exit code 2."""
     usage = "\n".join(f"  {name:12}{text}" for name, text in COMMANDS.items())
     if not arguments or arguments[0] not in COMMANDS:
+        helped = arguments[:1] in (["-h"], ["--help"])
         print(f"usage: python -m clipit_lib COMMAND ...\n{usage}", file=sys.stderr)
-        return 0 if arguments[:1] in (["-h"], ["--help"]) else 2
+        if arguments and not helped:
+            print(f"error: unknown command {arguments[0]!r}. Name one of these", file=sys.stderr)
+        return 0 if helped else 2
     try:
         if (threads := paths.threads()) is not None and arguments[0] != "notebook":
             importlib.import_module("torch").set_num_threads(threads)

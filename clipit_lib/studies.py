@@ -64,8 +64,13 @@ ONE_BACKBONE = ("tsne", "ablations", "map", "controls", "protocol_audit")
 
 
 def asked(profile: Profile, name: str) -> bool:
-    """Whether a profile has this study; Table 1 and what rests on it alone are always there."""
-    known(name, STUDIES, "study", f"profile {profile.name}")
+    """Whether a profile has this study; Table 1 and what rests on it alone are always there.
+
+    Raises:
+        ClipItError: the study, or one that the profile names, is none of STUDIES.
+    """
+    for each in (name, *profile.studies):
+        known(each, STUDIES, "study", f"profile {profile.name}")
     return name in profile.studies or name in ("table1", "text_statistics")
 
 
@@ -89,8 +94,16 @@ def runs_of(bench: Workbench, name: str) -> list[RunSpec]:
 
 
 def cells(profile: Profile, name: str) -> list[Cell]:
-    """Data set, backbone, settings and seeds of each cell of a study."""
+    """Data set, backbone, settings and seeds of each cell of a study.
+
+    Raises:
+        ClipItError: the profile has no such data set, or there is no such setting.
+    """
     study = profile.studies.get(name, Study())
+    for dataset in study.datasets:
+        profile.data_settings(dataset)
+    for setting in study.settings:
+        specs.fields_of(setting, profile)
     return [
         (
             dataset,

@@ -43,6 +43,12 @@ def open_folder(name: str, settings: FolderData) -> PatchDataset:
 def _recipe(name: str, settings: FolderData, folder: Path) -> Recipe:
     listed = _listed(folder, settings)
     classes = settings.classes or tuple(sorted(set(listed["label"])))
+    if len(set(classes)) < max(len(classes), 2):
+        raise ClipItError(
+            f"a classifier needs two classes or more, each named once: {', '.join(classes)}",
+            f"data set {name}",
+            "Mend `classes` or the labels",
+        )
     texts = settings.class_texts or tuple(each.replace("_", " ") for each in classes)
     if len(texts) != len(classes):
         raise ClipItError(

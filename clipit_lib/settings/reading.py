@@ -12,6 +12,16 @@ from pydantic import TypeAdapter, ValidationError
 from clipit_lib.errors import ClipItError
 
 
+class _Loader(yaml.SafeLoader):
+    """Plain values only, as `yaml.safe_load`; of a key given twice YAML would keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        if twice := [key for key in keys if keys.count(key) > 1]:
+            raise yaml.constructor.ConstructorError(None, None, f"{twice[0]} is given twice")
+        return super().construct_mapping(node, deep)
+
+
 def read_strict(path: Path, kind: Any, absent: Any = None) -> Any:
     """Read a YAML file as `kind`, a model or a type made of models.
 
@@ -19,10 +29,12 @@ def read_strict(path: Path, kind: Any, absent: Any = None) -> Any:
         absent: plain values that an empty file stands for.
 
     Raises:
-        ClipItError: not YAML; an unknown key; a value of the wrong type.
+        ClipItError: not UTF-8 or not YAML; a key given twice or unknown; a value of the wrong type.
     """
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+    except UnicodeDecodeError as error:
+        raise ClipItError(f"not UTF-8 ({error.reason})", path, "Save it as UTF-8") from error
     except yaml.YAMLError as error:
         raise ClipItError(f"not YAML ({str(error).splitlines()[0]})", path, "Mend it") from error
     try:
