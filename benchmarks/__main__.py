@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Callable
+from functools import partial
 
 import pandas as pd
 
 from benchmarks import demo, figure, inference, input_pipeline, pairing, table, top_k, training
 from benchmarks.machine import busy, machine
-from benchmarks.measure import Scale, threads
+from benchmarks.measure import Row, Scale, threads
 
-BENCHMARKS = {
+BENCHMARKS: dict[str, Callable[[Scale], list[Row]]] = {
     "pairing": pairing.run,
-    "training": training.run,
+    **{pair.name: partial(training.run, pair) for pair in training.PAIRS},
     "inference": inference.run,
     "top_k": top_k.run,
     "input_pipeline": input_pipeline.run,
@@ -43,12 +45,14 @@ def main() -> None:
     for each in names:
         with threads(1):
             rows = BENCHMARKS[each](scale)
+        if not rows:
+            continue
         new = table.table(rows, each, machine())
         frame = table.merged(table.read(name), new)
         print(new.drop(columns=["note", "machine", "benchmark"]).to_string(index=False), flush=True)
-        path = table.save(frame, name)
-        picture = figure.save(figure.benchmarks_figure(frame), name)
-    print(f"{path}\n{path.with_suffix('.md')}\n{picture}")
+        table.save(frame, name)
+        figure.save(figure.benchmarks_figure(frame), name)
+    print(table.folder() / f"{name}.md")
 
 
 if __name__ == "__main__":

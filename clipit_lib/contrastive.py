@@ -24,7 +24,7 @@ from clipit_lib.outcome import Outcome, raw_predictions
 from clipit_lib.reports.prompts import TEMPLATES, ensemble_scores, prompts
 from clipit_lib.settings import Contrastive, RunSpec
 from clipit_lib.tasks import BLOCK, Patches, in_blocks
-from clipit_lib.training import fit
+from clipit_lib.training import Task, fit
 from clipit_lib.workbench import Workbench
 
 
@@ -71,8 +71,10 @@ class PromptClassifier(nn.Module):
         return (similarity / self.settings.temperature).astype(np.float32)
 
 
-class ContrastiveTask:
+class ContrastiveTask(Task):
     """Symmetric contrastive loss of patches and the first prompt of their class (appendix E)."""
+
+    model: PromptClassifier
 
     def __init__(
         self, model: PromptClassifier, train: Patches, validation: Patches, augmented: bool
@@ -80,12 +82,6 @@ class ContrastiveTask:
         self.model, self.train, self.validation = model, train, validation
         self.augmented = augmented
         self.rows = len(train.rows)
-
-    def begin(self, epoch: int) -> None:
-        """Nothing changes from epoch to epoch."""
-
-    def notes(self) -> dict[str, float]:
-        return {}
 
     def loss(
         self, model: Callable[..., Any], rows: Tensor, generator: torch.Generator

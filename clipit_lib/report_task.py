@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from clipit_lib.compute import device
 from clipit_lib.encoders.tokens import TokenWindows, embed_windows
 from clipit_lib.model import TextHead
+from clipit_lib.training import Task
 
 BLOCK = 64
 
@@ -29,7 +30,7 @@ class TextClassifier(nn.Module):
         return logits
 
 
-class ReportTask:
+class ReportTask(Task):
     """Equation 2, gathered by distinct report: sum over r, c of n_rc CE(h_t(f_t(r)), c) / N.
 
     N patches that share M reports give the same objective in M text passes instead of N.
@@ -59,9 +60,6 @@ class ReportTask:
     def begin(self, epoch: int) -> None:
         if self.redraw is not None:
             self.read = self.redraw(epoch)
-
-    def notes(self) -> dict[str, float]:
-        return {}
 
     def loss(
         self, model: Callable[..., Any], rows: Tensor, generator: torch.Generator

@@ -17,6 +17,7 @@ from clipit_lib.compute import device, stacked
 from clipit_lib.data.transforms import Transform, augment
 from clipit_lib.losses import CLASSIFICATION, cosine_distance
 from clipit_lib.targets import Targets
+from clipit_lib.training import Task
 
 BLOCK = 64
 
@@ -54,7 +55,7 @@ class Patches:
         return torch.from_numpy(self.pixels[self.rows[chosen.numpy()]])
 
 
-class ImageTask:
+class ImageTask(Task):
     """Cross-entropy on images, plus lambda times equation 3 where there are targets (eq. 4)."""
 
     def __init__(
@@ -122,7 +123,7 @@ def in_blocks(compute: Callable[[Tensor], Tensor], patches: Patches) -> Float[Te
     return stacked(parts, len(patches.rows))
 
 
-class FeatureTask:
+class FeatureTask(Task):
     """A linear head on frozen features [n, d]."""
 
     def __init__(
@@ -130,12 +131,6 @@ class FeatureTask:
     ) -> None:
         self.model, self.train, self.validation = head, train, validation
         self.rows = len(train[1])
-
-    def begin(self, epoch: int) -> None:
-        """Nothing changes from epoch to epoch."""
-
-    def notes(self) -> dict[str, float]:
-        return {}
 
     def loss(
         self, model: Callable[..., Any], rows: Tensor, generator: torch.Generator

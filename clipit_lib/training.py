@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -18,25 +19,21 @@ State = dict[str, Tensor]
 History = list[dict[str, float]]
 
 
-@runtime_checkable
-class Task(Protocol):
+class Task(ABC):
     """What is trained on what.
 
     Attributes:
+        model: its parameters that require a gradient are learned and kept.
         rows: number of training rows.
     """
 
+    model: nn.Module
     rows: int
 
-    @property
-    def model(self) -> nn.Module:
-        """Its parameters that require a gradient are learned and kept."""
-        ...
+    def begin(self, epoch: int) -> None:  # noqa: B027
+        """Called before each epoch, counted from 0; most have nothing to change."""
 
-    def begin(self, epoch: int) -> None:
-        """Called before each epoch, counted from 0."""
-        ...
-
+    @abstractmethod
     def loss(
         self, model: Callable[..., Any], rows: Tensor, generator: torch.Generator
     ) -> dict[str, Tensor]:
@@ -44,15 +41,14 @@ class Task(Protocol):
 
         Of several processes each is given the whole batch, see `parallel`.
         """
-        ...
 
     def notes(self) -> dict[str, float]:
         """What else to write down at a look at validation; it is not minimised."""
-        ...
+        return {}
 
+    @abstractmethod
     def validate(self) -> float:
         """Cross-entropy on validation, in nats; no text is read where the model reads none."""
-        ...
 
 
 def fit(

@@ -1,6 +1,7 @@
 """Benchmarks: the arithmetic on made-up times, and that each one runs; no time is asserted."""
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -30,7 +31,7 @@ from clipit_lib.targets import MovingTargets
 
 ALL: list[tuple[str, Callable[[Scale], list[Row]], int]] = [
     ("pairing", pairing.run, 4),
-    ("training", training.run, 4),
+    ("training", partial(training.run, training.PAIRS[0]), 4),
     ("inference", inference.run, 2),
     ("top_k", top_k.run, 5),
     ("input_pipeline", input_pipeline.run, 4),
@@ -128,7 +129,8 @@ def test_the_demo_runs_cold_twice_and_then_warm(monkeypatch: pytest.MonkeyPatch)
     asked: list[tuple[str, str]] = []
 
     def run(command: list[str], **options: dict[str, str]) -> None:
-        asked.append((command[-1], options["env"]["CLIPIT_OUTPUT"]))
+        assert command[-2:] == ["--threads", "1"]
+        asked.append((command[command.index("--jobs") + 1], options["env"]["CLIPIT_OUTPUT"]))
 
     monkeypatch.setattr(demo, "subprocess", SimpleNamespace(run=run))
     rows = demo.run("micro")

@@ -26,6 +26,7 @@ from torchvision.datasets import PCAM
 from clipit_lib.__main__ import main
 from clipit_lib.data import crc5
 from clipit_lib.data.folder import read_manifest
+from clipit_lib.data.published import PUBLISHED
 from clipit_lib.errors import ClipItError
 from clipit_lib.fetch import command, download, sources
 from clipit_lib.fetch import main as fetch
@@ -151,13 +152,15 @@ def brought(server: Server, part: Path, waits: list[float] | None = None) -> byt
 @pytest.fixture
 def pcam(server: Server, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
     """Six small files in place of the real ones, on Zenodo's first route; gives them unpacked."""
-    contents, table = {}, {}
+    contents, table, checksums = {}, {}, {}
     for number, part in enumerate(sources.PCAM):
         content = bytes([number]) * 1000
         name, packed = NAMES[number], gzip.compress(content, mtime=0)
-        contents[name], table[part] = content, (len(packed), md5(packed), md5(content))
+        contents[name], table[part] = content, (len(packed), 1)
+        checksums |= {name: md5(content), f"{name}.gz": md5(packed)}
         server.files[f"/records/2546921/files/{name}.gz"] = packed
     monkeypatch.setattr(sources, "PCAM", table)
+    monkeypatch.setitem(PUBLISHED, "pcam", replace(PUBLISHED["pcam"], md5=checksums))
     return contents
 
 
@@ -327,7 +330,7 @@ def test_pcam_is_fetched_unpacked_and_then_left_alone(
     left = [p for p in (data / ".fetch").rglob("*") if p.suffix != ".lock"]
     assert left == []
     said = capsys.readouterr().out
-    assert "CC0" in said and f"{server.url}/records/2546921" in said and "6 of 6 files" in said
+    assert "CC0" in said and "https://zenodo.org/records/2546921" in said and "6 of 6 files" in said
     fetch(["pcam"])  # nothing to accept, nobody asked
     assert len(server.asked) == 6
     assert "nothing to do" in capsys.readouterr().out
@@ -439,7 +442,7 @@ def test_another_fetch_is_not_disturbed(server: Server, pcam: dict[str, bytes], 
 def bach(server: Server, images: int = 100, prefix: str = "ICIAR2018_BACH_Challenge/") -> bytes:
     members = {
         f"{prefix}Photos/{name}/{number:03}.tif": name.encode()
-        for name in sources.BACH_CLASSES
+        for name in PUBLISHED["bach"].classes
         for number in range(images)
     }
     archive = zipped(members | {f"{prefix}WSI/A01.svs": b"slide"})
@@ -520,15 +523,16 @@ def test_pcam_from_a_folder(
 
 
 def test_crc_is_two_trees(server: Server, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    table = {}
+    table, checksums, classes = {}, {}, PUBLISHED["crc"].classes
     for name in sources.CRC:
-        archive = zipped({f"{name}/{label}/1.tif": b"." for label in sources.CRC_CLASSES})
+        archive = zipped({f"{name}/{label}/1.tif": b"." for label in classes})
         server.files[f"/api/records/1214456/files/{name}.zip/content"] = archive
-        table[name] = (len(archive), md5(archive), 9)
+        table[name], checksums[f"{name}.zip"] = (len(archive), 9), md5(archive)
     monkeypatch.setattr(sources, "CRC", table)
+    monkeypatch.setitem(PUBLISHED, "crc", replace(PUBLISHED["crc"], md5=checksums))
     accept("crc")  # the first route gives 404, the second the file
     for name in table:
-        assert sorted(p.name for p in (data / "crc" / name).iterdir()) == list(sources.CRC_CLASSES)
+        assert sorted(p.name for p in (data / "crc" / name).iterdir()) == list(classes)
 
 
 def test_tcga_reports_are_known_by_their_columns(server: Server, data: Path) -> None:

@@ -8,13 +8,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from clipit_lib.data.cache import Recipe, open_or_build
-from clipit_lib.data.class_folders import list_images, sample_problems
+from clipit_lib.data.class_folders import list_images, open_listed, sample_problems
 from clipit_lib.data.contract import PatchDataset
-from clipit_lib.data.folder import undecoded
 from clipit_lib.data.published import PUBLISHED, place
 from clipit_lib.errors import ClipItError
-from clipit_lib.files import digest
 from clipit_lib.settings import BachData
 
 PER_CLASS = 100
@@ -34,23 +31,8 @@ def open_bach(name: str, settings: BachData) -> PatchDataset:
             see also `cache.open_or_build`.
     """
     root = _photos(place(settings.folder))
-    listed, entry = _listed(root), PUBLISHED["bach"]
-    recipe = Recipe(
-        name=name,
-        declaration={
-            "source": "bach",
-            "folder": str(root),
-            "listed": digest(listed.to_csv(index=False)),
-        },
-        classes=entry.classes,
-        class_texts=entry.class_texts,
-        side=settings.side,
-        gather=lambda: undecoded(listed, root, entry.classes, settings.side),
-        validation_split=settings.validation_split,
-        licence=entry.terms,
-        limits=entry.limits,
-    )
-    return open_or_build(recipe)
+    listed = _listed(root)
+    return open_listed(name, settings, PUBLISHED["bach"], root, listed)
 
 
 def problems(settings: BachData) -> list[ClipItError]:

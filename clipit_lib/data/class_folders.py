@@ -9,8 +9,13 @@ from pathlib import Path
 import pandas as pd
 from PIL import Image
 
-from clipit_lib.data.folder import decode_image
+from clipit_lib.data.cache import Recipe, open_or_build
+from clipit_lib.data.contract import PatchDataset
+from clipit_lib.data.folder import decode_image, undecoded
+from clipit_lib.data.published import Published
 from clipit_lib.errors import ClipItError
+from clipit_lib.files import digest
+from clipit_lib.settings import BachData, CrcData
 
 SUFFIX = ".tif"
 
@@ -46,6 +51,32 @@ def list_images(root: Path, classes: Sequence[str], fix: str) -> pd.DataFrame:
 def folders(root: Path) -> list[str]:
     """Names of the folders in `root` that are not hidden, sorted."""
     return sorted(e.name for e in os.scandir(root) if e.is_dir() and not e.name.startswith("."))
+
+
+def open_listed(
+    name: str, settings: BachData | CrcData, entry: Published, folder: Path, listed: pd.DataFrame
+) -> PatchDataset:
+    """The published images that are listed (see `list_images`), below `folder`.
+
+    Raises:
+        ClipItError: see `cache.open_or_build`.
+    """
+    recipe = Recipe(
+        name=name,
+        declaration={
+            "source": settings.source,
+            "folder": str(folder),
+            "listed": digest(listed.to_csv(index=False)),
+        },
+        classes=entry.classes,
+        class_texts=entry.class_texts,
+        side=settings.side,
+        gather=lambda: undecoded(listed, folder, entry.classes, settings.side),
+        validation_split=settings.validation_split,
+        licence=entry.terms,
+        limits=entry.limits,
+    )
+    return open_or_build(recipe)
 
 
 def sample_problems(

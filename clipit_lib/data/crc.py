@@ -7,13 +7,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from clipit_lib.data.cache import Recipe, open_or_build
-from clipit_lib.data.class_folders import folders, list_images, sample_problems
+from clipit_lib.data.class_folders import folders, list_images, open_listed, sample_problems
 from clipit_lib.data.contract import PatchDataset
-from clipit_lib.data.folder import undecoded
 from clipit_lib.data.published import PUBLISHED, place
 from clipit_lib.errors import ClipItError
-from clipit_lib.files import digest
 from clipit_lib.settings import CrcData
 
 PARTS = {"train": "NCT-CRC-HE-100K", "test": "CRC-VAL-HE-7K"}
@@ -30,23 +27,8 @@ def open_crc(name: str, settings: CrcData) -> PatchDataset:
             `cache.open_or_build`.
     """
     folder = place(settings.folder)
-    listed, entry = _listed(folder), PUBLISHED["crc"]
-    recipe = Recipe(
-        name=name,
-        declaration={
-            "source": "crc",
-            "folder": str(folder),
-            "listed": digest(listed.to_csv(index=False)),
-        },
-        classes=entry.classes,
-        class_texts=entry.class_texts,
-        side=settings.side,
-        gather=lambda: undecoded(listed, folder, entry.classes, settings.side),
-        validation_split=settings.validation_split,
-        licence=entry.terms,
-        limits=entry.limits,
-    )
-    return open_or_build(recipe)
+    listed = _listed(folder)
+    return open_listed(name, settings, PUBLISHED["crc"], folder, listed)
 
 
 def problems(settings: CrcData) -> list[ClipItError]:

@@ -84,7 +84,9 @@ PUBLISHED: dict[str, Published] = {
         licence="CC0 1.0",
         page="https://zenodo.org/records/2546921",
         limits="A patch is labelled by its central 32 x 32 pixels; the splits share no slide.",
-        # Packed: torchvision/datasets/pcam.py. Unpacked: kaiko-ai/eva, patch_camelyon.py.
+        # Packed: torchvision/datasets/pcam.py. Unpacked: kaiko-ai/eva, patch_camelyon.py. The
+        # README of basveeling/pcam swaps those of valid and test (its issues 1 and 4); torchvision
+        # (since its pull request 6644) and the names on Zenodo agree.
         md5={
             "camelyonpatch_level_2_split_train_x.h5.gz": "1571f514728f59376b705fc836ff4b63",
             "camelyonpatch_level_2_split_train_y.h5.gz": "35c2d7259d906cfc8143347bb8e05be7",
@@ -146,7 +148,8 @@ PUBLISHED: dict[str, Published] = {
             "Test is CRC-VAL-HE-7K, of 50 patients who are not in the training set. "
             f"{NO_PATIENTS} Colours were normalised before publication."
         ),
-        # As public downloaders repeat those of Zenodo.
+        # As public downloaders repeat those of Zenodo. What kaiko's eva states for the 100K archive
+        # is the MD5 of its NONORM sibling.
         md5={
             "NCT-CRC-HE-100K.zip": "6fd702d11df6292bc054397ae038a464",
             "CRC-VAL-HE-7K.zip": "2fd1651b4f94ebd818ebf90ad2b6ce06",

@@ -15,30 +15,22 @@ from urllib.parse import quote
 import pandas as pd
 
 from clipit_lib.data import crc5
+from clipit_lib.data.published import PUBLISHED
 
 ZENODO = "https://zenodo.org"
 GITHUB = "https://github.com"
 RAW = "https://raw.githubusercontent.com"
+# Bytes of each .gz (tfds), and images.
 PCAM = {
-    # bytes and MD5 of the .gz (tfds; torchvision/datasets/pcam.py), MD5 unpacked (eva), images.
-    # The README of basveeling/pcam swaps the MD5s of valid and test (its issues 1 and 4);
-    # torchvision (since its pull request 6644) and the names on Zenodo agree.
-    "train_x": (6421353462, "1571f514728f59376b705fc836ff4b63", "01844da899645b4d6f84946d417ba453"),
-    "train_y": (21378, "35c2d7259d906cfc8143347bb8e05be7", "0781386bf6c2fb62d58ff18891466aca"),
-    "valid_x": (805965320, "d5b63470df7cfa627aeec8b9dc0c066e", "81cf9680f1724c40673f10dc88e909b1"),
-    "valid_y": (3038, "2b85f58b927af9964a4c15b8f7e8f179", "94d8aacc249253159ce2a2e78a86e658"),
-    "test_x": (800875929, "d8c2d60d490dbd479f8199bdfa0cf6ec", "2614b2e6717d6356be141d9d6dbfcb7e"),
-    "test_y": (3040, "60a7035772fbdb7f34eb86d4420cf66a", "11ed647efe9fe457a4eb45df1dba19ba"),
+    "train_x": (6421353462, 262_144),
+    "train_y": (21378, 262_144),
+    "valid_x": (805965320, 32_768),
+    "valid_y": (3038, 32_768),
+    "test_x": (800875929, 32_768),
+    "test_y": (3040, 32_768),
 }
-PCAM_IMAGES = {"train": 262_144, "valid": 32_768, "test": 32_768}
-CRC = {
-    # bytes, MD5, images. The MD5 that eva states for the 100K archive is that of its NONORM
-    # sibling; this one stands in several public downloaders, with the size.
-    "NCT-CRC-HE-100K": (11690284003, "6fd702d11df6292bc054397ae038a464", 100_000),
-    "CRC-VAL-HE-7K": (800276929, "2fd1651b4f94ebd818ebf90ad2b6ce06", 7_180),
-}
-CRC_CLASSES = ("ADI", "BACK", "DEB", "LYM", "MUC", "MUS", "NORM", "STR", "TUM")
-BACH_CLASSES = ("Benign", "InSitu", "Invasive", "Normal")
+# Bytes of each archive, and images.
+CRC = {"NCT-CRC-HE-100K": (11690284003, 100_000), "CRC-VAL-HE-7K": (800276929, 7_180)}
 TCGA_REPOSITORY = "tatonetti-lab/tcga-path-reports"
 TCGA_COMMIT = "ee2afb0ab754f2f49165ab541723992858af4eef"
 CRC5_REPOSITORY = "Flagy/Colorectal_Carcinoma_Classifier"
@@ -111,9 +103,8 @@ def _raw(repository: str, commit: str, path: str) -> str:
 
 
 def _pcam() -> Source:
-    pieces = []
-    for part, (size, md5, contents) in PCAM.items():
-        split, kind = part.split("_")
+    known, pieces = PUBLISHED["pcam"], []
+    for part, (size, images) in PCAM.items():
         name = f"camelyonpatch_level_2_split_{part}.h5"
         pieces.append(
             Piece(
@@ -121,71 +112,73 @@ def _pcam() -> Source:
                 target=f"pcam/{name}",
                 urls=_zenodo("2546921", f"{name}.gz"),
                 size=size,
-                checksum=f"md5:{md5}",
+                checksum=f"md5:{known.md5[f'{name}.gz']}",
                 unpack="gzip",
-                room=PCAM_IMAGES[split] * (96 * 96 * 3 if kind == "x" else 1),
-                contents=f"md5:{contents}",
+                room=images * (96 * 96 * 3 if part.endswith("x") else 1),
+                contents=f"md5:{known.md5[name]}",
                 copies=(name,),
             )
         )
     return Source(
         name="pcam",
         what="PatchCamelyon: 327,680 lymph node patches, tumor or not",
-        licence="CC0 1.0",
-        page=f"{ZENODO}/records/2546921",
+        licence=known.licence,
+        page=known.page,
         checked="the MD5s that torchvision states; --from takes its folder of PCAM(download=True)",
         pieces=tuple(pieces),
     )
 
 
 def _bach() -> Source:
+    known = PUBLISHED["bach"]
     name = "ICIAR2018_BACH_Challenge.zip"
     piece = Piece(
         name=name,
         target="bach",
         urls=_zenodo("3632035", name),
-        size=10_400_000_000,
+        size=known.download,
         # Early versions of eva state md5 8ae1801334aa943c44627c1eef3631b2 and later ones none.
         checksum=None,
         unpack="zip",
         inside="Photos/",
         room=400 * 18_900_000,
-        folders=BACH_CLASSES,
+        folders=known.classes,
         images=400,
         copies=("ICIAR2018_BACH_Challenge/Photos", "Photos", "."),
     )
     return Source(
         name="bach",
         what="BACH: 400 breast photographs in four classes (its whole slides are left out)",
-        licence="CC BY-NC-ND 4.0: not for commercial use, no derivatives",
-        page=f"{ZENODO}/records/3632035",
+        licence=known.licence,
+        page=known.page,
         checked="the archive's CRCs and the number of images; no checksum of it is certain",
         pieces=(piece,),
     )
 
 
 def _crc() -> Source:
+    known = PUBLISHED["crc"]
     pieces = [
         Piece(
             name=f"{name}.zip",
             target=f"crc/{name}",
             urls=_zenodo("1214456", f"{name}.zip"),
             size=size,
-            checksum=f"md5:{md5}",
+            checksum=f"md5:{known.md5[f'{name}.zip']}",
             unpack="zip",
             inside=f"{name}/",
             room=images * 151_000,
-            folders=CRC_CLASSES,
+            folders=known.classes,
             images=images,
             copies=(name,),
         )
-        for name, (size, md5, images) in CRC.items()
+        for name, (size, images) in CRC.items()
     ]
     return Source(
         name="crc",
         what="NCT-CRC-HE-100K and CRC-VAL-HE-7K: 107,180 colorectal patches in nine classes",
-        licence="CC BY 4.0: name Kather, Halama and Marx",
-        page=f"{ZENODO}/records/1214456",
+        licence=known.licence,
+        page=known.page,
         checked="the MD5s of Zenodo as public downloaders repeat them, and the number of images",
         pieces=tuple(pieces),
     )

@@ -70,46 +70,42 @@ class Crc5Data(PatchData):
     validation_split: ValidationSplit = ValidationSplit(by="stain", fraction=0.2)
 
 
-class PcamData(PatchData):
+class OfThePaper(PatchData):
+    """Public data in `folder` under `$CLIPIT_DATA`, on which the paper reports."""
+
+    source: str
+    corpus: str
+
+    @property
+    def paper_name(self) -> str:
+        return self.source.upper()
+
+
+class PcamData(OfThePaper):
     """PatchCamelyon in `folder` under `$CLIPIT_DATA`, as torchvision leaves it in `pcam/`."""
 
     source: Literal["pcam"]
     folder: str = "pcam"
     side: Positive = 96
-    corpus: str
     validation_split: ValidationSplit = ValidationSplit()
 
-    @property
-    def paper_name(self) -> str:
-        return "PCAM"
 
-
-class BachData(PatchData):
+class BachData(OfThePaper):
     """The photographs of BACH in `folder` under `$CLIPIT_DATA`."""
 
     source: Literal["bach"]
     folder: str = "bach"
     side: Positive = 224
-    corpus: str
     validation_split: ValidationSplit = ValidationSplit(by="stratified", fraction=0.1)
 
-    @property
-    def paper_name(self) -> str:
-        return "BACH"
 
-
-class CrcData(PatchData):
+class CrcData(OfThePaper):
     """NCT-CRC-HE-100K and CRC-VAL-HE-7K in `folder` under `$CLIPIT_DATA`."""
 
     source: Literal["crc"]
     folder: str = "crc"
     side: Positive = 224
-    corpus: str
     validation_split: ValidationSplit = ValidationSplit(by="stratified", fraction=0.1)
-
-    @property
-    def paper_name(self) -> str:
-        return "CRC"
 
 
 PublishedData = PcamData | BachData | CrcData

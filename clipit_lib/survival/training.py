@@ -15,6 +15,7 @@ from clipit_lib.compute import device
 from clipit_lib.losses import cosine_distance
 from clipit_lib.survival.cohort import Cohort
 from clipit_lib.survival.metrics import cox_loss
+from clipit_lib.training import Task
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def split_rows(
     )
 
 
-class FoldTask:
+class FoldTask(Task):
     """What `training.fit` minimises: Cox on the batch's risk set, and the distance to the text."""
 
     def __init__(
@@ -94,12 +95,6 @@ class FoldTask:
         self.model, self.slides, self.targets, self.weight = model, slides, targets, weight
         self.train, self.validation = torch.from_numpy(train), torch.from_numpy(validation)
         self.rows = len(train)
-
-    def begin(self, epoch: int) -> None:
-        """Nothing changes from epoch to epoch."""
-
-    def notes(self) -> dict[str, float]:
-        return {}
 
     def loss(
         self, model: Callable[..., Any], rows: Tensor, generator: torch.Generator
