@@ -1,10 +1,20 @@
 """CLIP-IT companion: pair patches with reports, distil the text, deploy the image alone.
 
-Rooms, from the ground up; a room imports only from those before it:
-errors, files, paths, settings, paper, data, reports, encoders, pairing, losses, lora, model,
-training, text_stage, baselines, evaluation, statistics, runs, studies, survival, tables, predict,
-pareto, cost, complementarity, embedding_space, inspection, text_statistics, own, figures, claims,
-search, plan, check, collect, report, trace.
+Rooms, from the ground up; a room imports only from those before it (a test holds it to that).
+
+Ground: errors, paths, files, names, compute, progress, settings, paper, parallel, notebook.
+Mathematics: statistics, losses, embedding_space, pairing, attention, lora.
+What is read: data, reports, encoders, fetch.
+What to run: workbench, specs, studies.
+The method: model, training, variants, targets, tasks, labels, evaluation, outcome, paired_texts,
+image_targets, report_task, text_stage, baselines, zero_shot, contrastive, text_run, experiment,
+runs.
+What comes out: tables, comparison, significance, sentences, decomposition, complementarity, pareto,
+audit, shared_study, survival, archive.
+The deployed image: deployment, classifier, tiles, inspection, text_statistics, cost.
+Verdicts and pictures: own, claims, figures, knobs, effect_map.
+Commands: plan, doctor, check, search_space, search_trials, search, train, export, predict_tiles,
+predict, synthesize, collect, report, trace.
 """
 
 import warnings

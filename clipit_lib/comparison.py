@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from clipit_lib import tables
-from clipit_lib.figures.names import label
+from clipit_lib.names import label
 from clipit_lib.runs import StoredRun
 from clipit_lib.statistics import Interval
 

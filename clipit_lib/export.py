@@ -10,7 +10,7 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
-from clipit_lib import predict, runs
+from clipit_lib import classifier, runs
 from clipit_lib.data.transforms import Transform
 from clipit_lib.deployment import card, graph
 from clipit_lib.deployment import description as described
@@ -28,7 +28,7 @@ def export(run: runs.StoredRun, output: Path, onnx: bool = True) -> Path:
 
     Raises:
         ClipItError: the run has no image-only classifier, `output` holds something else, a package
-            for ONNX is missing; see also `predict.load_classifier`.
+            for ONNX is missing; see also `classifier.load_classifier`.
     """
     if run.spec.text_only:
         raise ClipItError(
@@ -65,7 +65,7 @@ def _classifier(run: runs.StoredRun, facts: card.DatasetFacts) -> tuple[nn.Modul
             state = load_file(run.folder / runs.MODEL)
         model, transform = prompts.without_text(run.spec, state, facts.class_texts, run.folder)
         return model.cpu().eval(), transform
-    found = predict.load_classifier(run.folder)
+    found = classifier.load_classifier(run.folder)
     if isinstance(found.model, Direct):  # its map to text features has no part in the answer
         classes = len(found.classes)
         linear = VisionClassifier(

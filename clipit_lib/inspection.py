@@ -12,13 +12,13 @@ from jaxtyping import Float, Int
 from torch import nn
 
 from clipit_lib import text_stage
+from clipit_lib.classifier import load_classifier
 from clipit_lib.compute import device, stacked
 from clipit_lib.data.contract import Split
 from clipit_lib.embedding_space import chance_purity, knn_purity, silhouette, unit_length
 from clipit_lib.errors import ClipItError
 from clipit_lib.labels import choose_labels
 from clipit_lib.paired_texts import SPLITS
-from clipit_lib.predict import load_classifier
 from clipit_lib.runs import StoredRun
 from clipit_lib.tables import run_table
 from clipit_lib.tasks import BLOCK, Patches
@@ -48,7 +48,7 @@ def embed(run: StoredRun, bench: Workbench, split: Split) -> Embedded:
     """Features of a split by the deployed, image-only model of a run.
 
     Raises:
-        ClipItError: the run predicts no text features; see also `predict.load_classifier`.
+        ClipItError: the run predicts no text features; see also `classifier.load_classifier`.
     """
     model, image = _image_features(run, bench, split)
     if not isinstance(getattr(model, "distillation", None), nn.Linear):

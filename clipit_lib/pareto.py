@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Real
 
-from clipit_lib.figures.names import label
+from clipit_lib.names import label
 
 CELL = ["dataset", "backbone", "setting"]
 COST_COLUMNS = [

@@ -8,7 +8,7 @@ import pandas as pd
 
 from clipit_lib import paper
 from clipit_lib.encoders import clip
-from clipit_lib.figures.names import label
+from clipit_lib.names import label
 from clipit_lib.statistics import Interval
 from clipit_lib.workbench import Workbench
 

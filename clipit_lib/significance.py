@@ -10,7 +10,7 @@ import pandas as pd
 from jaxtyping import Bool, Float
 from scipy.stats import binomtest, combine_pvalues
 
-from clipit_lib.figures.names import label
+from clipit_lib.names import label
 from clipit_lib.runs import StoredRun
 from clipit_lib.tables import CELL, paired_cell
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipit_lib import inspection, runs, specs
+from clipit_lib.classifier import load_classifier
 from clipit_lib.embedding_space import (
     balanced_sample,
     chance_purity,
@@ -18,7 +19,6 @@ from clipit_lib.embedding_space import (
 )
 from clipit_lib.encoders.embeddings import image_embeddings, text_embeddings
 from clipit_lib.errors import ClipItError
-from clipit_lib.predict import load_classifier
 from clipit_lib.runs import StoredRun
 from clipit_lib.workbench import Workbench
 

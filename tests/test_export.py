@@ -17,13 +17,13 @@ from safetensors.torch import load_file
 
 from clipit_lib import runs, specs
 from clipit_lib.__main__ import main
+from clipit_lib.classifier import load_classifier
 from clipit_lib.deployment import card, description, graph
 from clipit_lib.encoders import vision
 from clipit_lib.errors import ClipItError
 from clipit_lib.evaluation import predictions_frame
 from clipit_lib.export import export
 from clipit_lib.model import ClipIt
-from clipit_lib.predict import load_classifier
 from clipit_lib.workbench import Workbench
 
 CELL = ("phantom-crc", "phantom_vit_s16")

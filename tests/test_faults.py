@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,55 +15,21 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from torch import nn
+from toys import Means, toy, transform
 
 from clipit_lib import archive, runs, tables, text_stage
-from clipit_lib.data.cache import Recipe, Undecoded, open_or_build
+from clipit_lib.classifier import load_classifier
 from clipit_lib.data.contract import PatchDataset
-from clipit_lib.data.transforms import Transform
 from clipit_lib.encoders import embeddings, store
 from clipit_lib.errors import ClipItError
 from clipit_lib.figures import style
-from clipit_lib.model import Output
 from clipit_lib.outcome import Outcome, raw_predictions
-from clipit_lib.predict import ImageClassifier, load_classifier
 from clipit_lib.settings import PhantomPretraining, Probe, RunSpec, load_profile
-from clipit_lib.tasks import Patches, predict_logits
 from clipit_lib.workbench import Workbench
 
 resource = pytest.importorskip("resource", reason="no limits of a process to set here")
 SPACE = "Free space, or set CLIPIT_OUTPUT (for caches CLIPIT_CACHE) to another disk"
 PERMISSION = "Give write permission, or set CLIPIT_OUTPUT (for caches CLIPIT_CACHE) to your folder"
-MIB = 2**20
-
-
-def toy(count: int, side: int = 8) -> PatchDataset:
-    """`count` patches of noise, from the cache or into it."""
-    numbers = np.arange(count)
-    splits = np.array(["train", "validation", "test"])[numbers // 2 % 3]
-    columns = {"id": numbers.astype(str), "split": splits, "label": numbers % 2, "group": splits}
-
-    def decode(begin: int, end: int) -> np.ndarray:
-        rng = np.random.default_rng(begin)
-        return rng.integers(0, 256, (end - begin, side, side, 3), dtype=np.uint8)
-
-    two = ("a", "b")
-    recipe = Recipe(
-        "toy", {"count": count, "side": side}, two, two, side,
-        lambda: Undecoded(pd.DataFrame(columns), decode), None, "free", "none",
-    )  # fmt: skip
-    return open_or_build(recipe)
-
-
-class Means(nn.Module):
-    """The smallest encoder: the mean colour of a patch, eight times."""
-
-    def forward(self, pixels: torch.Tensor) -> torch.Tensor:
-        return pixels.mean(dim=(2, 3)).repeat(1, 8)
-
-
-def transform(side: int) -> Transform:
-    return Transform(side, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
 
 def make_run(number: int) -> runs.StoredRun:
@@ -281,76 +246,3 @@ def test_the_clock_does_not_matter(
     for make in STORES.values():
         make(1)
     assert kept(folder) == before  # the same inodes
-
-
-class Peak:
-    """The most memory of its own (no mapped files) that this process held, above the first."""
-
-    def __enter__(self) -> Peak:
-        self.first = self.most = self._now()
-        self._done = threading.Event()
-        self._watcher = threading.Thread(target=self._watch)
-        self._watcher.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._done.set()
-        self._watcher.join()
-
-    @property
-    def mib(self) -> float:
-        return (self.most - self.first) / MIB
-
-    def _watch(self) -> None:
-        while not self._done.wait(0.002):
-            self.most = max(self.most, self._now())
-
-    @staticmethod
-    def _now() -> int:
-        status = Path("/proc/self/status").read_text(encoding="ascii").split()
-        return int(status[status.index("RssAnon:") + 1]) * 1024
-
-
-class Answers(Means):
-    """The smallest classifier."""
-
-    def forward(self, pixels: torch.Tensor) -> Output:  # type: ignore[override]
-        return Output(super().forward(pixels))
-
-
-def embedded(dataset: PatchDataset) -> None:
-    side = dataset.pixels.shape[1]
-    embeddings.image_embeddings(Means(), "", transform(side), dataset, "train")
-
-
-def predicted(dataset: PatchDataset) -> None:
-    side, rows = dataset.pixels.shape[1], np.arange(len(dataset.pixels))
-    patches = Patches(dataset.pixels, rows, torch.tensor(dataset.labels.copy()), transform(side))
-    predict_logits(Answers(), patches)
-
-
-def deployed(dataset: PatchDataset) -> None:
-    side = dataset.pixels.shape[1]
-    ImageClassifier(Answers(), transform(side), ("a", "b")).probabilities(dataset.pixels)
-
-
-@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="memory is read from /proc")
-@pytest.mark.parametrize("use", [embedded, predicted, deployed, None])
-def test_memory_does_not_grow_with_images(
-    folder: Path, use: Callable[[PatchDataset], None] | None
-) -> None:
-    few, many, side = 600, 12_000, 32
-    peaks = []
-    for count in (few, few, many):  # the first time for what is only set up once
-        if use is None:
-            shutil.rmtree(folder / "cache")
-            with Peak() as peak:
-                toy(count, side)
-        else:
-            dataset = toy(count, side)
-            with Peak() as peak:
-                use(dataset)
-            shutil.rmtree(folder / "cache" / "embeddings", ignore_errors=True)
-        peaks.append(peak.mib)
-    images = (many - few) * side * side * 3 / MIB
-    assert images > 30 and peaks[2] - peaks[1] < images / 2

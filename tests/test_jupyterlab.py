@@ -14,7 +14,6 @@ import base64
 import itertools
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -28,15 +27,13 @@ from typing import Any
 import nbformat
 import pytest
 import websocket
+from browsers import BROWSER, QUIET
 
 from clipit_lib import paths
 
 NOTEBOOKS = sorted(path.stem for path in paths.notebooks().glob("*.ipynb"))
-BROWSER = shutil.which("chromium") or shutil.which("google-chrome")
-QUIET = (
-    "--headless=new", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run",
-    "--disable-background-networking", "--disable-component-update", "--disable-sync",
-    "--disable-extensions", "--window-size=1400,2400", "--remote-debugging-port=0",
+DRIVEN = (
+    "--headless=new", "--disable-quic", "--window-size=1400,2400", "--remote-debugging-port=0",
 )  # fmt: skip
 TOKEN = "of-this-test"
 # Settings of JupyterLab: all cells are in the page, also those out of sight; no news is fetched.
@@ -130,7 +127,7 @@ class Page:
 @pytest.fixture(scope="module")
 def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Page]:
     folder = tmp_path_factory.mktemp("browser")
-    command = [str(BROWSER), *QUIET, f"--user-data-dir={folder}", "about:blank"]
+    command = [str(BROWSER), *QUIET, *DRIVEN, f"--user-data-dir={folder}", "about:blank"]
     with (folder / "browser.log").open("wb") as log:
         process = subprocess.Popen(command, stdout=log, stderr=log)
     try:

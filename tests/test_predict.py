@@ -10,10 +10,11 @@ import pytest
 import torch
 from PIL import Image
 
-from clipit_lib import experiment, predict, runs, specs
+from clipit_lib import classifier as deployed
+from clipit_lib import experiment, runs, specs
 from clipit_lib.__main__ import main
+from clipit_lib.classifier import load_classifier
 from clipit_lib.export import export
-from clipit_lib.predict import load_classifier
 from clipit_lib.workbench import Workbench
 
 CELL = ("phantom-crc", "phantom_vit_s16")
@@ -136,14 +137,14 @@ def test_folders_are_read_at_any_depth_a_batch_at_a_time(
     bench: Workbench, run: runs.StoredRun, folder: Path, tmp_path: Path, monkeypatch, capsys
 ) -> None:
     output, sizes = tmp_path / "out" / "answers.csv", []
-    whole = predict.ImageClassifier.probabilities
+    whole = deployed.ImageClassifier.probabilities
 
-    def counted(self: predict.ImageClassifier, pixels: np.ndarray) -> torch.Tensor:
+    def counted(self: deployed.ImageClassifier, pixels: np.ndarray) -> torch.Tensor:
         sizes.append(len(pixels))
         return whole(self, pixels)
 
-    monkeypatch.setattr(predict, "BATCH", 3)
-    monkeypatch.setattr(predict.ImageClassifier, "probabilities", counted)
+    monkeypatch.setattr(deployed, "BATCH", 3)
+    monkeypatch.setattr(deployed.ImageClassifier, "probabilities", counted)
     assert main(["predict", str(run.folder), str(folder), "--output", str(output)]) == 0
     assert sizes == [3, 3, 1] and capsys.readouterr() == ("", "")
     found = answers(output)

@@ -8,10 +8,10 @@ from torch import nn
 
 from clipit_lib import lora, losses, runs, specs, text_stage
 from clipit_lib.audit import spread_table, spread_words
+from clipit_lib.classifier import load_classifier
 from clipit_lib.contrastive import PromptClassifier
 from clipit_lib.labels import choose_labels
 from clipit_lib.paired_texts import paired_texts
-from clipit_lib.predict import load_classifier
 from clipit_lib.reports.released import lose_letters
 from clipit_lib.settings import (
     PROTOCOLS,

@@ -1,9 +1,11 @@
 """The house: one direction of imports, small files, one place that knows the environment."""
 
 import ast
+import re
 from graphlib import TopologicalSorter
 from pathlib import Path
 
+import clipit_lib
 from clipit_lib.paths import repository
 
 LIBRARY = repository() / "clipit_lib"
@@ -34,8 +36,26 @@ def test_imports_have_one_direction() -> None:
     assert len(order) >= len(FILES) and "clipit_lib.runs" in order
 
 
+def room(name: str) -> str:
+    return name.split(".")[1]
+
+
+def test_rooms_import_from_those_before_them() -> None:
+    words = (clipit_lib.__doc__ or "").split("Rooms", 1)[1].split("\n\n", 1)[1]
+    order = re.findall(r"[a-z_]+(?=[,.])", words)
+    files = [path for path in FILES if path.parent != LIBRARY or not path.stem.startswith("__")]
+    assert sorted(order) == sorted({room(module(path)) for path in files})
+    for path in files:
+        own = order.index(room(module(path)))
+        for name in imported(path):
+            if name.startswith("clipit_lib.") and room(name) in order:
+                assert order.index(room(name)) <= own, f"{path} imports {name}"
+
+
 def test_files_are_small() -> None:
-    lines = {path.name: path.read_text(encoding="utf-8").count("\n") for path in FILES}
+    folders = [repository() / name for name in ("tests", "benchmarks", "workflow")]
+    files = [*FILES, *(path for folder in folders for path in folder.rglob("*.py"))]
+    lines = {path.name: path.read_text(encoding="utf-8").count("\n") for path in files}
     assert {name: count for name, count in lines.items() if count > 300} == {}
 
 

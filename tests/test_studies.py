@@ -5,8 +5,8 @@ import pytest
 from clipit_lib import paths, specs, studies
 from clipit_lib.effect_map import axes_of, map_table
 from clipit_lib.errors import ClipItError
-from clipit_lib.figures.names import label
 from clipit_lib.knobs import knobs
+from clipit_lib.names import label
 from clipit_lib.runs import StoredRun
 from clipit_lib.settings import Profile, Study, load_profile
 from clipit_lib.train import main as train_main

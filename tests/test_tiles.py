@@ -16,9 +16,9 @@ from PIL import Image
 
 from clipit_lib import runs, specs, tiles
 from clipit_lib.__main__ import main
+from clipit_lib.classifier import load_classifier
 from clipit_lib.errors import ClipItError
 from clipit_lib.figures.heat_map import heat_map
-from clipit_lib.predict import load_classifier
 from clipit_lib.tiles import Grid, Tile
 from clipit_lib.workbench import Workbench
 

@@ -22,7 +22,7 @@ from clipit_lib.claims.model import (
 )
 from clipit_lib.claims.shelf import Shelf, Untestable
 from clipit_lib.claims.verdicts import Finding, Verdict
-from clipit_lib.figures.names import label
+from clipit_lib.names import label
 from clipit_lib.runs import StoredRun
 from clipit_lib.statistics import Interval
 

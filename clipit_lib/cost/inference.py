@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from clipit_lib import lora
+from clipit_lib.classifier import load_classifier
 from clipit_lib.compute import device
 from clipit_lib.cost.flops import flops_per_image
 from clipit_lib.cost.latency import interleaved, summary
@@ -19,7 +20,6 @@ from clipit_lib.cost.prompted import EncodedPrompts, cached, prompt_ids
 from clipit_lib.encoders.towers import ClipEncoder
 from clipit_lib.files import whole
 from clipit_lib.model import Output
-from clipit_lib.predict import load_classifier
 from clipit_lib.runs import AGAIN, MODEL, StoredRun
 from clipit_lib.variants import build, text_width_of
 from clipit_lib.workbench import Workbench

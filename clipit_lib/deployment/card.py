@@ -19,8 +19,8 @@ from clipit_lib.deployment.description import (
 )
 from clipit_lib.encoders import clip
 from clipit_lib.evaluation import LOGIT, correct
-from clipit_lib.figures.names import label
 from clipit_lib.files import whole
+from clipit_lib.names import label
 from clipit_lib.runs import AGAIN, StoredRun
 from clipit_lib.runs import CARD as RUN_CARD
 from clipit_lib.settings import RunSpec

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from clipit_lib.comparison import Comparison
-from clipit_lib.figures.names import label
+from clipit_lib.names import label
 from clipit_lib.figures.style import COLOURS, CYCLE, styled
 
 LINE, HEAD = 0.24, 0.75  # inches of a setting's line, and of what surrounds a cell

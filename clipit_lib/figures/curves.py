@@ -10,7 +10,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from clipit_lib.figures.names import label
+from clipit_lib.names import label
 from clipit_lib.figures.style import COLOURS, MARKERS, styled
 
 

@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from clipit_lib.figures.names import label
+from clipit_lib.names import label
 from clipit_lib.figures.style import styled
 from clipit_lib.own.summary import ADDED, POOLED, Verdict, verdict
 from clipit_lib.statistics import Interval

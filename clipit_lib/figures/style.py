@@ -12,7 +12,7 @@ import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from clipit_lib import paths
-from clipit_lib.figures.names import label as label
+from clipit_lib.names import label as label
 from clipit_lib.files import write_text, written_beside
 
 # Okabe and Ito; markers differ too, so that nothing rests on colour alone.

@@ -12,7 +12,7 @@ from scipy.special import log_softmax
 
 from clipit_lib.errors import ClipItError
 from clipit_lib.evaluation import LOGIT, balanced_accuracy
-from clipit_lib.figures.names import label
+from clipit_lib.names import label
 from clipit_lib.runs import StoredRun
 
 DEPLOYABLE = ("unimodal", "lora_only", "clip_it")  # no control that was given wrong text

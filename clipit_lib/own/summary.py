@@ -10,7 +10,7 @@ import pandas as pd
 from clipit_lib import tables
 from clipit_lib.comparison import MANY
 from clipit_lib.errors import ClipItError
-from clipit_lib.figures.names import label
+from clipit_lib.names import label
 from clipit_lib.runs import StoredRun
 from clipit_lib.settings import PhantomData, Profile
 from clipit_lib.statistics import Interval

@@ -13,13 +13,13 @@ ROWS = [f"{split}/{name}/0.png,{name},{split}" for split in ("train", "validatio
 OUT = "Replace it or take it out of the list"
 
 
-def spoilt(how: Spoil, **changes: object) -> Act:
+def spoilt(how: Spoil) -> Act:
     """The data set after `how` was done to the first test patch of the class calm."""
 
     def act(world: World) -> list[str]:
         folder = world.patches()
         how(folder / "test" / "calm" / "0.png")
-        return world.data(folder=str(folder), **changes)
+        return world.data(folder=str(folder))
 
     return act
 

@@ -67,7 +67,7 @@ CASES = [
              "would run code when read, so it was not", "Use the file that its authors publish"),
     BadInput("patches cut short", cache("patches/*/pixels.npy"), "pixels.npy", "missing or damaged",
              "Delete the folder"),
-    BadInput("patches of other names", cache("patches/*/samples.parquet"), "samples",
+    BadInput("a list of patches cut short", cache("patches/*/samples.parquet"), "samples",
              "missing or damaged", "Delete the folder"),
     BadInput("embeddings cut short", cache("embeddings/*.safetensors"), "embeddings", "damaged",
              "Delete"),

@@ -1,164 +1,33 @@
-"""Reports of a language model, asked of a server on this machine, and those of the grammar."""
+"""Reports of a language model: asked for, kept, asked for again."""
 
 from __future__ import annotations
 
-import io
 import json
-import threading
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
+from chat import (
+    CLASSES,
+    KEY,
+    UNUSABLE,
+    Clock,
+    Reply,
+    Server,
+    chat,
+    endpoint,
+    error_of,
+    failing,
+    some_orders,
+)
 
-from clipit_lib.__main__ import main
 from clipit_lib.errors import ClipItError
 from clipit_lib.reports import synthetic
 from clipit_lib.reports.registry import open_corpus
-from clipit_lib.reports.synthetic import Order
 from clipit_lib.reports.synthetic_endpoint import Endpoint, ask
 from clipit_lib.settings import FileCorpus, SyntheticCorpus
-
-KEY = "sk-secret-of-the-user"
-CLASSES = {"N": "normal tissue", "T": "tumor"}
-Reply = tuple[int, dict[str, str], str]
-
-
-def chat(content: str | None, **choice: Any) -> Reply:
-    message = {"role": "assistant", "content": content} | choice.pop("message", {})
-    choices = [{"index": 0, "message": message, "finish_reason": "stop"} | choice]
-    return 200, {}, json.dumps({"object": "chat.completion", "choices": choices})
-
-
-def failing(status: int, message: str = "no", **headers: str) -> Reply:
-    named = {name.replace("_", "-"): value for name, value in headers.items()}
-    return status, named, json.dumps({"error": {"message": message}})
-
-
-@dataclass
-class Server:
-    """Answers with `script` first, then with a report of its own for each request."""
-
-    url: str = ""
-    script: list[Reply | Callable[[], Reply]] = field(default_factory=list)
-    asked: list[dict[str, Any]] = field(default_factory=list)
-    headers: list[dict[str, str]] = field(default_factory=list)
-    paths: list[str] = field(default_factory=list)
-
-    def reply(self) -> Reply:
-        if self.script:
-            first = self.script.pop(0)
-            return first() if callable(first) else first
-        return chat(f"Report {len(self.asked)}, with a comma\nand a second line.")
-
-    def numbers(self) -> list[str]:
-        """What was asked for: the end of each request up to the class."""
-        wishes = [body["messages"][-1]["content"].rsplit("\n\n", 1)[-1] for body in self.asked]
-        return [wish.split(" The report")[0] for wish in wishes]
-
-
-@pytest.fixture
-def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    state = Server()
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            state.paths.append(self.path)
-            state.headers.append(dict(self.headers))
-            state.asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
-            status, headers, body = state.reply()
-            try:
-                self.send_response(status)
-                for name, value in headers.items():
-                    self.send_header(name, value)
-                self.send_header("Content-Length", str(len(body.encode())))
-                self.end_headers()
-                self.wfile.write(body.encode())
-            except OSError:  # the client did not wait
-                pass
-
-        def log_message(self, format: str, *args: Any) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as http:
-        state.url = f"http://127.0.0.1:{http.server_address[1]}/v1/"
-        thread = threading.Thread(target=lambda: http.serve_forever(poll_interval=0.01))
-        thread.start()
-        yield state
-        http.shutdown()
-        thread.join()
-
-
-def endpoint(server: Server, **changes: Any) -> Endpoint:
-    return Endpoint(**{"url": server.url, "model": "small", "key": KEY, "attempts": 3} | changes)
-
-
-def some_orders(per_class: int = 3, seed: int = 0) -> list[Order]:
-    examples = ["First real report.", "Second real report."]
-    return synthetic.orders(CLASSES, "colon", examples, per_class, seed)
-
-
-class Clock:
-    """Stands for time.sleep and notes what was waited for."""
-
-    def __init__(self) -> None:
-        self.waits: list[float] = []
-
-    def __call__(self, seconds: float) -> None:
-        self.waits.append(seconds)
-
-
-def error_of(call: Callable[[], object]) -> str:
-    with pytest.raises(ClipItError) as caught:
-        call()
-    assert "\n" not in str(caught.value) and KEY not in str(caught.value)
-    return str(caught.value)
-
-
-def test_a_request_shows_the_examples_and_names_the_class() -> None:
-    system, user = synthetic.build_request(["one", "two {}"], "a tumor", "breast", 7)
-    assert (system["role"], user["role"]) == ("system", "user")
-    said = user["content"]
-    assert said.index("one") < said.index("two {}") < said.index("a tumor")
-    assert "Organ: breast" in said and "report 7" in said
-    other = synthetic.build_request(["one", "two {}"], "fat", "breast", 8)[1]["content"]
-    assert said.split("Write synthetic")[0] == other.split("Write synthetic")[0]
-
-
-def test_orders_go_number_by_number_and_do_not_depend_on_how_many_follow() -> None:
-    few, many = some_orders(2), some_orders(5)
-    assert [order.id for order in few] == ["N-0001", "T-0001", "N-0002", "T-0002"]
-    assert many[:4] == few
-    assert len({order.seed for order in many}) == 10
-    assert {order.seed for order in many}.isdisjoint(o.seed for o in some_orders(5, seed=1))
-    assert all(0 <= order.seed < 2**31 for order in many)
-
-
-def test_examples_are_drawn_once_without_repetition() -> None:
-    texts = [str(number) for number in range(20)]
-    chosen = synthetic.choose_examples(texts, 10, 0)
-    assert len(set(chosen)) == 10 and set(chosen) < set(texts)
-    assert chosen == synthetic.choose_examples(texts, 10, 0)
-    assert chosen != synthetic.choose_examples(texts, 10, 1)
-    with pytest.raises(ClipItError, match="21 examples of 20 reports"):
-        synthetic.choose_examples(texts, 21, 0)
-
-
-def test_an_estimate_worked_by_hand() -> None:
-    """Examples of 18 and 19 characters: 18.5 / 4 tokens a report, six reports."""
-    todo = some_orders()
-    characters = sum(len(m["content"]) for order in todo for m in order.messages)
-    guess = synthetic.estimate(todo, todo[0].examples, price_in=2.0, price_out=8.0)
-    assert (guess.requests, guess.prompt_tokens) == (6, round(characters / 4))
-    assert guess.completion_tokens == round(6 * 18.5 / 4)
-    assert guess.cost == pytest.approx((2 * characters / 4 + 8 * 27.75) / 1e6)
-    assert synthetic.estimate(todo, [], price_in=2.0).cost is None
-    assert "4 characters a token" in str(guess)
 
 
 def test_reports_are_asked_for_kept_and_opened(server: Server, tmp_path: Path) -> None:
@@ -340,17 +209,6 @@ def test_a_server_that_takes_too_long_is_asked_again(server: Server) -> None:
     assert clock.waits == [1.0]
 
 
-UNUSABLE = {
-    "refused": chat("I\u2019m sorry, but I can't help with that."),
-    "refused by the server": chat(None, message={"refusal": "no"}),
-    "filtered": chat("Half a rep", finish_reason="content_filter"),
-    "empty": chat("  \n"),
-    "null": chat(None),
-    "cut": chat("Half a rep", finish_reason="length"),
-    "copied": chat("first"),
-}
-
-
 @pytest.mark.parametrize("kind", UNUSABLE)
 def test_what_is_no_report_is_asked_for_anew_then_passed_over(
     server: Server, tmp_path: Path, kind: str
@@ -383,63 +241,3 @@ def test_what_cannot_be_written_is_said_before_anything_is_sent(
     journal = tmp_path / "file" / "s.jsonl"
     said = error_of(lambda: synthetic.generate(endpoint(server), some_orders(), journal))
     assert "cannot write" in said and server.asked == []
-
-
-@pytest.fixture
-def command(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., int]:
-    monkeypatch.setenv("CLIPIT_LLM_KEY", f" {KEY}\n")
-    monkeypatch.setattr("sys.stdin", io.StringIO())  # no terminal
-
-    def run(*more: str) -> int:
-        return main(
-            [
-                *("synthesize", "--profile", "smoke", "--dataset", "phantom-pcam"),
-                *("--endpoint", server.url, "--model", "small", "--per-class", "2"),
-                *("--output", str(tmp_path / "s.csv"), *more),
-            ]
-        )
-
-    return run
-
-
-def test_the_command(
-    command: Callable[..., int], server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert command("--dry-run", "--price-in", "1", "--price-out", "2") == 0
-    shown = capsys.readouterr().out
-    assert "Example report 10:" in shown and "normal lymph node tissue" in shown
-    assert "4 requests, about" in shown and "cost about 0." in shown
-    assert server.asked == [] and list(tmp_path.iterdir()) == []
-
-    assert command() == 2  # nobody to consent
-    printed = capsys.readouterr()
-    assert "WARNING: 10 reports of the corpus phantom-breast" in printed.out
-    assert "must hold the right" in printed.out
-    assert "Add --yes" in printed.err and server.asked == []
-
-    assert command("--yes") == 0
-    assert "4 reports in" in capsys.readouterr().out
-    assert pd.read_csv(tmp_path / "s.csv")["class"].tolist() == ["no_tumor"] * 2 + ["tumor"] * 2
-    assert server.headers[0]["Authorization"] == f"Bearer {KEY}"
-    assert {len(body["messages"]) for body in server.asked} == {2}
-
-    assert command() == 0  # nothing left to send, so nothing to agree to
-    assert len(server.asked) == 4
-
-
-def test_the_command_says_what_is_missing(
-    command: Callable[..., int], server: Server, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    server.script = [UNUSABLE["empty"]] * 3
-    assert command("--examples", "0") == 2  # no example leaves: no consent needed
-    printed = capsys.readouterr()
-    assert "1 of 4 reports are missing, first no_tumor-0001 (empty)" in printed.err
-    assert "WARNING" not in printed.out and len(pd.read_csv(tmp_path / "s.csv")) == 3
-    assert KEY not in printed.out + printed.err
-
-
-def test_the_command_wants_a_csv(
-    command: Callable[..., int], capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert command("--output", "reports.txt") == 2
-    assert "unknown kind of file '.txt'" in capsys.readouterr().err

@@ -1,0 +1,159 @@
+"""The deployed classifier: an image goes in, class probabilities come out, no text anywhere.
+
+This room imports no text encoder, no tokenizer and no report, and reads none (algorithm 3).
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Float, UInt8
+from pydantic import ValidationError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+
+from clipit_lib import lora, variants
+from clipit_lib.compute import device, stacked
+from clipit_lib.data.folder import decode_image
+from clipit_lib.data.transforms import Transform
+from clipit_lib.deployment import description
+from clipit_lib.encoders import backbones, vision, weights
+from clipit_lib.errors import ClipItError
+from clipit_lib.files import whole
+from clipit_lib.settings import RunSpec
+
+BATCH = 64
+
+
+@dataclass(frozen=True)
+class ImageClassifier:
+    """A trained run with its adapters merged: it costs what its backbone costs."""
+
+    model: nn.Module
+    transform: Transform
+    classes: tuple[str, ...]
+
+    @torch.inference_mode()
+    def probabilities(self, pixels: UInt8[np.ndarray, "n s s 3"]) -> Float[Tensor, "n c"]:
+        """Class probabilities of decoded patches."""
+        blocks = (
+            self.model(self.transform(torch.tensor(pixels[i : i + BATCH])).to(device()))
+            for i in range(0, len(pixels), BATCH)
+        )
+        answers = (block.logits.float().softmax(dim=-1).cpu() for block in blocks)
+        return stacked(answers, len(pixels))
+
+    def answers(
+        self, images: Sequence[Path], skip_unreadable: bool = False
+    ) -> Iterator[tuple[Path, Float[np.ndarray, " c"] | None]]:
+        """Each image with its class probabilities, a batch in memory at a time.
+
+        Args:
+            skip_unreadable: go on with None where an image cannot be read.
+
+        Raises:
+            ClipItError: an image cannot be read.
+        """
+        for begin in range(0, len(images), BATCH):
+            block = images[begin : begin + BATCH]
+            decoded = [self._decoded(path, skip_unreadable) for path in block]
+            readable = [pixels for pixels in decoded if pixels is not None]
+            found = iter(self.probabilities(np.stack(readable)).numpy() if readable else ())
+            for path, pixels in zip(block, decoded, strict=True):
+                yield path, None if pixels is None else next(found)
+
+    def _decoded(self, path: Path, skip_unreadable: bool) -> UInt8[np.ndarray, "s s 3"] | None:
+        try:
+            return decode_image(path, self.transform.size)
+        except ClipItError:
+            if skip_unreadable:
+                return None
+            raise
+
+
+def load_classifier(folder: Path) -> ImageClassifier:
+    """The image-only classifier of a finished run, or an exported one.
+
+    Raises:
+        ClipItError: neither is there, a damaged checkpoint, or other backbone weights than the
+            run was trained with.
+    """
+    if (folder / description.DESCRIPTION).exists():
+        said, model = description.load(folder)
+        return ImageClassifier(model.to(device()), said.transform, said.classes)
+    if not (folder / "done.json").exists():
+        raise ClipItError(
+            "no finished run here",
+            folder,
+            "Name a folder below results/<profile>/runs/, or an exported classifier",
+        )
+    return _of_run(folder)
+
+
+def _of_run(folder: Path) -> ImageClassifier:
+    spec = _read_spec(folder / "spec.json")
+    with whole(folder / "card.json", "Delete this run and train it again"):
+        classes = tuple(json.loads((folder / "card.json").read_text(encoding="utf-8"))["classes"])
+    if spec.contrastive is not None:
+        raise ClipItError(
+            f"the run ({spec.setting}) needs text to answer",
+            folder,
+            "Export it: `python -m clipit_lib export` encodes its prompts for good",
+        )
+    if spec.text_only:
+        raise ClipItError(
+            f"the run ({spec.setting}) needs text to answer",
+            folder,
+            "Name a run of unimodal, lora_only or clip_it",
+        )
+    encoder = backbones.load(spec.backbone, weights.sources_of(spec), spec.normalisation)
+    if encoder.weights_hash != spec.backbone_hash:
+        raise ClipItError(
+            f"the weights of {spec.backbone} are not those it was trained with "
+            f"({encoder.weights_hash}, not {spec.backbone_hash})",
+            folder,
+            "Train the run again, or bring back the cache it was trained with",
+        )
+    state = _read_state(folder / "model.safetensors")
+    adapters = {k.removeprefix("backbone."): v for k, v in state.items() if "lora_" in k}
+    if spec.lora is not None:
+        lora.merge(encoder.model, adapters, spec.lora)
+    rest = {name: value for name, value in state.items() if "lora_" not in name}
+    model = _build(spec, encoder, len(classes), rest)
+    return ImageClassifier(model.to(device()).eval(), encoder.transform, classes)
+
+
+def _read_spec(path: Path) -> RunSpec:
+    try:
+        return RunSpec.model_validate_json(path.read_text(encoding="utf-8"))
+    except (OSError, ValidationError) as error:
+        raise ClipItError(
+            "not the specification of a patch classifier", path, "Name the run of another folder"
+        ) from error
+
+
+def _read_state(path: Path) -> dict[str, Tensor]:
+    try:
+        return load_file(path)
+    except Exception as error:
+        raise ClipItError(
+            "the checkpoint is damaged or missing", path, "Delete this run and train it again"
+        ) from error
+
+
+def _build(
+    spec: RunSpec, encoder: vision.VisionEncoder, classes: int, state: dict[str, Tensor]
+) -> nn.Module:
+    width = variants.text_width_of(state)
+    model = variants.build(spec, encoder.model, encoder.width, classes, width)
+    unexpected = model.load_state_dict(state, strict=False).unexpected_keys
+    if unexpected:
+        raise ClipItError(
+            f"unknown weights {', '.join(unexpected[:5])}", "checkpoint", "Train the run again"
+        )
+    return model

@@ -1,0 +1,251 @@
+"""The command `fetch`: what it brings, asks, refuses and leaves alone."""
+
+from __future__ import annotations
+
+import gzip
+import io
+import re
+import shutil
+import sys
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from filelock import FileLock
+from servers import NAMES, Server, accept, error_of, md5, zipped
+
+from clipit_lib.__main__ import main
+from clipit_lib.data.published import PUBLISHED
+from clipit_lib.fetch import download, sources
+from clipit_lib.fetch import main as fetch
+from clipit_lib.fetch.unpack import unzip
+
+
+def test_pcam_is_fetched_unpacked_and_then_left_alone(
+    server: Server, pcam: dict[str, bytes], data: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    accept("pcam")
+    assert {p.name: p.read_bytes() for p in (data / "pcam").iterdir()} == pcam
+    assert len(server.asked) == 6
+    left = [p for p in (data / ".fetch").rglob("*") if p.suffix != ".lock"]
+    assert left == []
+    said = capsys.readouterr().out
+    assert "CC0" in said and "https://zenodo.org/records/2546921" in said and "6 of 6 files" in said
+    fetch(["pcam"])  # nothing to accept, nobody asked
+    assert len(server.asked) == 6
+    assert "nothing to do" in capsys.readouterr().out
+    (data / "pcam" / NAMES[2]).unlink()
+    accept("pcam")
+    assert server.paths()[6:] == [f"/records/2546921/files/{NAMES[2]}.gz"]
+
+
+def test_a_second_command_goes_on_where_the_first_was_cut(
+    server: Server, pcam: dict[str, bytes], data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(download, "CHUNK", 1)
+    path = f"/records/2546921/files/{NAMES[1]}.gz"
+    half = len(server.files[path]) // 2
+    server.faults[path] = [0.5, *[500] * download.ATTEMPTS]
+    assert "has no such file" in error_of(lambda: accept("pcam"))  # the second route, after 500s
+    assert [p.name for p in (data / "pcam").iterdir()] == [NAMES[0]]
+    server.asked.clear()
+    accept("pcam")
+    assert server.asked[0] == (path, f"bytes={half}-")
+    assert NAMES[0] not in str(server.asked)
+    assert {p.name: p.read_bytes() for p in (data / "pcam").iterdir()} == pcam
+
+
+def test_wrong_bytes_never_come_into_place(
+    server: Server, pcam: dict[str, bytes], data: Path
+) -> None:
+    path = f"/records/2546921/files/{NAMES[0]}.gz"
+    right = md5(server.files[path])
+    server.files[path] = gzip.compress(b"other")
+    said = error_of(lambda: accept("pcam"))
+    assert right in said and md5(server.files[path]) in said
+    assert not (data / "pcam").exists()
+    assert list((data / ".fetch").rglob("*.h5*")) == []
+
+
+def test_terms_must_be_accepted(
+    server: Server, pcam: dict[str, bytes], data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))  # not a terminal
+    assert "Add --accept-licence" in error_of(lambda: fetch(["pcam"]))
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))
+    monkeypatch.setattr("builtins.input", lambda prompt: "")
+    assert "not accepted" in error_of(lambda: fetch(["pcam"]))
+    assert server.asked == [] and not data.exists()
+    monkeypatch.setattr("builtins.input", lambda prompt: "y" if "accept?" in prompt else "")
+    fetch(["pcam"])
+    assert len(list((data / "pcam").iterdir())) == 6
+
+
+def test_list_and_dry_run_touch_nothing(
+    server: Server,
+    pcam: dict[str, bytes],
+    data: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fetch(["pcam", "--dry-run"])
+    said = capsys.readouterr().out
+    assert f"{server.url}/records/2546921/files/{NAMES[0]}.gz" in said
+    assert str(data / "pcam" / NAMES[0]) in said
+    fetch(["--list"])
+    said = capsys.readouterr().out
+    assert re.search(r"pcam .* absent", said) and "BY-NC-ND" in said
+    assert not data.exists() and server.asked == []
+    accept("pcam")
+    (data / "pcam" / NAMES[0]).unlink()
+    fetch(["--list"])
+    assert re.search(r"pcam .* 5 of 6", capsys.readouterr().out)
+    monkeypatch.delenv("CLIPIT_DATA")
+    fetch(["--list"])
+    assert "(CLIPIT_DATA?)" in capsys.readouterr().out
+    assert main(["fetch", "pcam"]) == 2
+    assert "CLIPIT_DATA: the variable is not set" in capsys.readouterr().err
+    assert "Name one of pcam, bach" in error_of(lambda: fetch([]))
+
+
+@pytest.mark.parametrize("free", [3000, 10_000])
+def test_a_full_disk_is_told_before_anything_is_asked(
+    server: Server,
+    pcam: dict[str, bytes],
+    data: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    free: int,
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
+    assert "Free space" in error_of(lambda: accept("pcam"))
+    assert server.asked == []
+
+
+def test_an_archive_that_would_fill_the_disk_is_kept(
+    server: Server, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frees = iter([10**12, 10])
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: SimpleNamespace(free=next(frees)))
+    archive = bach(server)
+    assert "unpacked it takes" in error_of(lambda: accept("bach"))
+    assert not (data / "bach").exists()
+    assert (data / ".fetch/bach/ICIAR2018_BACH_Challenge.zip").read_bytes() == archive
+
+
+def test_another_fetch_is_not_disturbed(server: Server, pcam: dict[str, bytes], data: Path) -> None:
+    (data / ".fetch").mkdir(parents=True)
+    with FileLock(data / ".fetch" / "pcam.lock"):
+        assert "another fetch" in error_of(lambda: accept("pcam"))
+    assert server.asked == []
+
+
+def bach(server: Server, images: int = 100, prefix: str = "ICIAR2018_BACH_Challenge/") -> bytes:
+    members = {
+        f"{prefix}Photos/{name}/{number:03}.tif": name.encode()
+        for name in PUBLISHED["bach"].classes
+        for number in range(images)
+    }
+    archive = zipped(members | {f"{prefix}WSI/A01.svs": b"slide"})
+    server.files["/records/3632035/files/ICIAR2018_BACH_Challenge.zip"] = archive
+    return archive
+
+
+def test_bach_leaves_the_slides_out(server: Server, data: Path) -> None:
+    bach(server)
+    accept("bach")
+    found = sorted(p.relative_to(data / "bach").as_posix() for p in (data / "bach").rglob("*.*"))
+    assert len(found) == 400 and found[0] == "Benign/000.tif" and found[-1] == "Normal/099.tif"
+
+
+def test_an_archive_with_too_few_images_is_no_archive(server: Server, data: Path) -> None:
+    bach(server, 99)
+    assert "holds 396 images, expected 400" in error_of(lambda: accept("bach"))
+    assert not (data / "bach").exists()
+    bach(server)  # mended upstream: the bad archive was not kept
+    accept("bach")
+    assert (data / "bach" / "Normal" / "099.tif").exists()
+
+
+def test_what_the_user_put_there_is_not_overwritten(server: Server, data: Path) -> None:
+    (data / "bach" / "Benign").mkdir(parents=True)
+    (data / "bach" / "Benign" / "mine.tif").write_bytes(b"mine")
+    bach(server)
+    assert "holds 1 of 400 images" in error_of(lambda: accept("bach"))
+    assert (data / "bach" / "Benign" / "mine.tif").read_bytes() == b"mine"
+    assert server.asked == []
+
+
+@pytest.mark.parametrize("tree", ["ICIAR2018_BACH_Challenge/Photos", "Photos", "", "archive"])
+def test_bach_from_a_folder(server: Server, data: Path, tmp_path: Path, tree: str) -> None:
+    local, archive = tmp_path / "local", bach(server)
+    local.mkdir()
+    (local / "ICIAR2018_BACH_Challenge.zip").write_bytes(archive)
+    if tree != "archive":
+        unzip(local / "ICIAR2018_BACH_Challenge.zip", local / tree, "Photos/")
+        (local / "ICIAR2018_BACH_Challenge.zip").unlink()
+    accept("bach", "--from", str(local))
+    assert len(list((data / "bach").glob("*/*.tif"))) == 400
+    assert server.asked == []
+    if tree != "archive":
+        copy, original = data / "bach/Benign/000.tif", local / tree / "Benign/000.tif"
+        assert copy.samefile(original)  # a hard link
+    else:
+        assert (local / "ICIAR2018_BACH_Challenge.zip").read_bytes() == archive
+
+
+@pytest.mark.parametrize("kind", ["packed", "unpacked", "torchvision"])
+def test_pcam_from_a_folder(
+    server: Server, pcam: dict[str, bytes], data: Path, tmp_path: Path, kind: str
+) -> None:
+    local = tmp_path / "local" / ("pcam" if kind == "torchvision" else "")
+    local.mkdir(parents=True)
+    for name, content in pcam.items():
+        if kind != "unpacked":
+            packed = server.files[f"/records/2546921/files/{name}.gz"]
+            (local / f"{name}.gz").write_bytes(packed)
+        if kind != "packed":
+            (local / name).write_bytes(content)
+    first = local / (f"{NAMES[0]}.gz" if kind == "packed" else NAMES[0])
+    right = first.read_bytes()
+    first.write_bytes(b"other")
+    said = error_of(lambda: accept("pcam", "--from", str(tmp_path / "local")))
+    assert md5(right) in said and md5(b"other") in said and str(first) in said
+    assert first.read_bytes() == b"other"  # the user's file stays as it is
+    first.unlink()
+    if kind == "unpacked":
+        said = error_of(lambda: accept("pcam", "--from", str(tmp_path / "local")))
+        assert f"no {NAMES[0]}.gz or {NAMES[0]}" in said
+    first.write_bytes(right)
+    accept("pcam", "--from", str(tmp_path / "local"))
+    assert {p.name: p.read_bytes() for p in (data / "pcam").iterdir()} == pcam
+    assert server.asked == []
+    assert "no such folder" in error_of(lambda: accept("bach", "--from", str(tmp_path / "absent")))
+
+
+def test_crc_is_two_trees(server: Server, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    table, checksums, classes = {}, {}, PUBLISHED["crc"].classes
+    for name in sources.CRC:
+        archive = zipped({f"{name}/{label}/1.tif": b"." for label in classes})
+        server.files[f"/api/records/1214456/files/{name}.zip/content"] = archive
+        table[name], checksums[f"{name}.zip"] = (len(archive), 9), md5(archive)
+    monkeypatch.setattr(sources, "CRC", table)
+    monkeypatch.setitem(PUBLISHED, "crc", replace(PUBLISHED["crc"], md5=checksums))
+    accept("crc")  # the first route gives 404, the second the file
+    for name in table:
+        assert sorted(p.name for p in (data / "crc" / name).iterdir()) == list(classes)
+
+
+def test_tcga_reports_are_known_by_their_columns(server: Server, data: Path) -> None:
+    reports = b"patient_filename,text\nTCGA-A1-A0SK.1,A report\n"
+    types = f"/{sources.TCGA_REPOSITORY}/{sources.TCGA_COMMIT}/data/tcga_metadata/"
+    types += "tcga_patient_to_cancer_type.csv"
+    archive = f"/{sources.TCGA_REPOSITORY}/raw/main/TCGA_Reports.csv.zip"
+    server.files[archive] = zipped({"TCGA_Reports.csv": reports})
+    server.files[types] = b"<html>log in, please</html>"
+    assert "no column patient_id (found: <html>log in" in error_of(lambda: accept("tcga"))
+    server.files[types] = b"patient_id,cancer_type\nTCGA-A1-A0SK,BRCA\n"
+    accept("tcga")
+    assert (data / "tcga" / "TCGA_Reports.csv").read_bytes() == reports
+    assert (data / "tcga" / "tcga_patient_to_cancer_type.csv").read_bytes() == server.files[types]
+    assert server.paths().count(archive) == 1
