@@ -17,10 +17,13 @@ Commands: plan, doctor, check, search_space, search_trials, search, train, expor
 predict, synthesize, collect, report, trace.
 """
 
+import logging
 import warnings
 
 # Said by tqdm, while other libraries are imported, wherever JupyterLab has no widgets; its bars are
 # then plain text, which will do.
 warnings.filterwarnings("ignore", message="IProgress not found")
+# Said by torch wherever a CUDA compiler is found without a GPU: the doctor tells of GPUs.
+logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
 
 __version__ = "0.1.0"
