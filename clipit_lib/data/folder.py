@@ -42,6 +42,7 @@ def open_folder(name: str, settings: FolderData) -> PatchDataset:
 
 def _recipe(name: str, settings: FolderData, folder: Path) -> Recipe:
     listed = _listed(folder, settings)
+    files = digest(canonical_json(_stamps(folder, listed["path"])))
     classes = settings.classes or tuple(sorted(set(listed["label"])))
     if len(set(classes)) < max(len(classes), 2):
         raise ClipItError(
@@ -61,7 +62,7 @@ def _recipe(name: str, settings: FolderData, folder: Path) -> Recipe:
         declaration={
             "source": str(folder),
             "listed": digest(listed.to_csv(index=False)),
-            "files": digest(canonical_json(_stamps(folder, listed["path"]))),
+            "files": files,
         },
         classes=classes,
         class_texts=texts,
