@@ -2,7 +2,8 @@
 
 Rooms, from the ground up; a room imports only from those before it (a test holds it to that).
 
-Ground: errors, paths, files, names, compute, progress, settings, paper, parallel, notebook.
+Ground: errors, paths, files, text_tables, names, compute, progress, settings, paper, parallel,
+notebook.
 Mathematics: statistics, losses, embedding_space, pairing, attention, lora.
 What is read: data, reports, encoders, fetch.
 What to run: workbench, specs, studies.

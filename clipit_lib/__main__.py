@@ -45,6 +45,13 @@ def main(arguments: list[str]) -> int:
     except BrokenPipeError:  # who reads, `head` for example, has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except OSError as error:
+        if error.filename is None:
+            raise
+        reason = error.strerror or type(error).__name__
+        fix = "Mend its kind or its permissions"
+        print(f"error: {error.filename}: cannot be used ({reason}). {fix}", file=sys.stderr)
+        return 2
     return 0
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import TypeAdapter
 
 from clipit_lib import paths
 from clipit_lib.evaluation import LOGIT, accuracy, balanced_accuracy
@@ -18,6 +19,7 @@ from clipit_lib.survival.runs import AGAIN, DONE, SPEC, SurvivalRun, SurvivalSpe
 
 PREDICTIONS, RISKS, RUNS = "predictions.parquet", "survival_predictions.parquet", "runs.csv"
 LISTED = ("key", "dataset", "backbone", "setting", "seed", "seconds", "peak_memory_mib")
+AGAIN_ALL = "Run ./run_all.sh, or python -m clipit_lib collect, again"
 SLIDES = "slides"  # what stands for the data set of a survival run
 
 
@@ -76,7 +78,19 @@ def listed(results: Path) -> pd.DataFrame:
     text = dict.fromkeys(("key", "dataset", "backbone", "setting"), str)
     if not path.exists():
         return pd.DataFrame(columns=list(LISTED))
-    return pd.read_csv(path, dtype=text, keep_default_na=False, na_values={"peak_memory_mib": ""})
+    empty = {"peak_memory_mib": ""}
+    with whole(path, AGAIN_ALL):
+        return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=empty)[list(LISTED)]
+
+
+def keys(sidecar: Path) -> list[str]:
+    """The run keys in a NAME.runs.json.
+
+    Raises:
+        ClipItError: it is missing or damaged.
+    """
+    with whole(sidecar, "Run the notebook that writes it again"):
+        return TypeAdapter(list[str]).validate_json(sidecar.read_bytes())
 
 
 def survival_run(results: Path, key: str) -> SurvivalRun | None:
@@ -109,7 +123,7 @@ def recomputed_survival(path: Path, keys: Collection[str] | None = None) -> pd.D
 
 def _by_run(path: Path, keys: Collection[str] | None) -> Iterator[tuple[str, pd.DataFrame]]:
     """Each run of an archive with its rows."""
-    with whole(path, "Run ./run_all.sh, or python -m clipit_lib collect, again"):
+    with whole(path, AGAIN_ALL):
         frame = pd.read_parquet(path)
     for key, run in frame.groupby("run", observed=True):
         if keys is None or key in keys:

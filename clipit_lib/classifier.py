@@ -13,8 +13,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float, UInt8
-from pydantic import ValidationError
-from safetensors.torch import load_file
+from safetensors import safe_open
 from torch import Tensor, nn
 
 from clipit_lib import lora, variants
@@ -28,6 +27,7 @@ from clipit_lib.files import whole
 from clipit_lib.settings import RunSpec
 
 BATCH = 64
+AGAIN = "Delete this run and train it again"
 
 
 @dataclass(frozen=True)
@@ -97,7 +97,7 @@ def load_classifier(folder: Path) -> ImageClassifier:
 
 def _of_run(folder: Path) -> ImageClassifier:
     spec = _read_spec(folder / "spec.json")
-    with whole(folder / "card.json", "Delete this run and train it again"):
+    with whole(folder / "card.json", AGAIN):
         classes = tuple(json.loads((folder / "card.json").read_text(encoding="utf-8"))["classes"])
     if spec.contrastive is not None:
         raise ClipItError(
@@ -119,7 +119,7 @@ def _of_run(folder: Path) -> ImageClassifier:
             folder,
             "Train the run again, or bring back the cache it was trained with",
         )
-    state = _read_state(folder / "model.safetensors")
+    state = _read_state(folder / "model.safetensors", spec)
     adapters = {k.removeprefix("backbone."): v for k, v in state.items() if "lora_" in k}
     if spec.lora is not None:
         lora.merge(encoder.model, adapters, spec.lora)
@@ -131,19 +131,23 @@ def _of_run(folder: Path) -> ImageClassifier:
 def _read_spec(path: Path) -> RunSpec:
     try:
         return RunSpec.model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValidationError) as error:
+    except (OSError, ValueError) as error:
         raise ClipItError(
             "not the specification of a patch classifier", path, "Name the run of another folder"
         ) from error
 
 
-def _read_state(path: Path) -> dict[str, Tensor]:
+def _read_state(path: Path, spec: RunSpec) -> dict[str, Tensor]:
+    """The weights of a run; they say which run they are of."""
     try:
-        return load_file(path)
+        with safe_open(path, framework="pt") as file:
+            about = file.metadata() or {}
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except Exception as error:
-        raise ClipItError(
-            "the checkpoint is damaged or missing", path, "Delete this run and train it again"
-        ) from error
+        raise ClipItError("the checkpoint is damaged or missing", path, AGAIN) from error
+    if "spec" not in about or RunSpec.model_validate_json(about["spec"]) != spec:
+        raise ClipItError("the weights are not those of this run", path, AGAIN)
+    return state
 
 
 def _build(

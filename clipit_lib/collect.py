@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
-from pathlib import Path
 
 from clipit_lib import archive, paths, runs
 from clipit_lib.errors import ClipItError
@@ -17,13 +15,7 @@ def cited(profile: str) -> list[str]:
     """Keys of the runs behind tables, figures and claims of a profile, as their sidecars list."""
     folders = (paths.tables(profile), paths.figures(profile), paths.results(profile))
     sidecars = [path for folder in folders for path in sorted(folder.glob("*.runs.json"))]
-    return list(dict.fromkeys(key for path in sidecars for key in keys(path)))
-
-
-def keys(sidecar: Path) -> list[str]:
-    """The run keys in a NAME.runs.json."""
-    found: list[str] = json.loads(sidecar.read_text(encoding="utf-8"))
-    return found
+    return list(dict.fromkeys(key for path in sidecars for key in archive.keys(path)))
 
 
 def stored(profile: str, key: str) -> StoredRun | None:

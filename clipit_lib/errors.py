@@ -14,4 +14,5 @@ class ClipItError(Exception):
 
     def __init__(self, what: str, where: object, fix: str) -> None:
         self.what, self.where, self.fix = what, str(where), fix
-        super().__init__(f"{where}: {what}. {fix}")
+        # What came from data may hold line ends.
+        super().__init__(" ".join(f"{where}: {what}. {fix}".splitlines()))

@@ -30,8 +30,10 @@ def written_beside(target: Path) -> Iterator[Path]:
     `target` untouched.
 
     Raises:
-        ClipItError: the folder of `target` cannot be written.
+        ClipItError: the folder of `target` cannot be written, or a file was made and `target` is a
+            folder.
     """
+    target = Path(os.path.abspath(target))  # "." has no name
     temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex[:8]}.part")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -89,6 +91,8 @@ def whole(path: Path, fix: str) -> Iterator[None]:
 
 def _not_written(target: Path, error: OSError | SafetensorError) -> ClipItError:
     reason = (isinstance(error, OSError) and error.strerror) or " ".join(str(error).split())
+    if isinstance(error, IsADirectoryError):
+        return ClipItError("this is a folder", target, "Name a file")
     if isinstance(error, OSError) and error.errno in NO_ENTRY:
         return ClipItError(
             f"cannot write here ({reason})",

@@ -14,13 +14,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from clipit_lib import paths
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import written_beside
-from clipit_lib.settings import is_file_name, known
+from clipit_lib.settings import is_file_name, known, load_profile, plain
 
 INJECTED = "# Parameters"  # how papermill begins the cell it injects
 
@@ -50,13 +49,15 @@ def execute(name: str, output: Path, parameters: Mapping[str, Any]) -> None:
     it as `*.failed.ipynb`.
 
     Raises:
-        ClipItError: no such notebook; a cell failed; the notebook stopped early; `output` cannot
-            be written.
+        ClipItError: no such notebook; a parameter or a profile is wrong; a cell failed; the
+            notebook stopped early; `output` cannot be written.
     """
     import nbformat
     from papermill.exceptions import PapermillExecutionError
 
     known(name, [path.stem for path in paths.notebooks().glob("*.ipynb")], "notebook", name)
+    source = paths.notebooks() / f"{name}.ipynb"
+    _check(nbformat.read(source, as_version=4), parameters)
     output = output.resolve()
     failed = output.with_suffix(".failed.ipynb")
     with written_beside(output) as temporary:
@@ -64,7 +65,7 @@ def execute(name: str, output: Path, parameters: Mapping[str, Any]) -> None:
         draft = temporary.with_suffix(".ipynb")
         where = what = ""
         try:
-            _run(paths.notebooks() / f"{name}.ipynb", draft, parameters)
+            _run(source, draft, parameters)
             where, what = _first_unfinished(nbformat.read(draft, as_version=4))
         except PapermillExecutionError as error:
             where, what = f"In [{error.exec_count}]", _last_line(error)
@@ -85,10 +86,21 @@ def main(args: list[str]) -> None:
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"))
     options = parser.parse_args(args)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    values = {key: yaml.safe_load(value) for key, value in options.p}
+    values = {key: plain(value, f"parameter {key}") for key, value in options.p}
     if is_file_name(str(values.get("profile"))):  # the kernel starts in another folder
         values["profile"] = str(Path(values["profile"]).expanduser().resolve())
     execute(options.name, options.output, values)
+
+
+def _check(asked: Any, values: Mapping[str, Any]) -> None:
+    """Say before a kernel starts what a notebook's setup cell would say."""
+    tagged = [cell for cell in asked.cells if "parameters" in cell.metadata.get("tags", [])]
+    declared: dict[str, str] = next((_declared(cell.source) for cell in tagged), {})
+    for name, value in values.items():
+        known(name, declared, "parameter", "notebook parameters")
+        _checked(name, value, declared[name])
+    if "profile" in values:
+        load_profile(values["profile"])
 
 
 def _declared(cell: str) -> dict[str, str]:

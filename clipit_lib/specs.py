@@ -5,15 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from pydantic import TypeAdapter
+
 from clipit_lib.encoders import backbones, clip
 from clipit_lib.errors import ClipItError
 from clipit_lib.settings import (
+    PROTOCOLS,
     SWITCHES,
     Contrastive,
+    Fraction,
     Lora,
     Pairing,
+    Positive,
     Profile,
     RunSpec,
+    TextStage,
+    Weight,
     known,
     switched,
 )
@@ -76,6 +83,15 @@ def _switch(text: str, profile: Profile) -> Fields:
     return {"protocol": protocol, "normalisation": protocol.normalisation}
 
 
+def _protocol(text: str, profile: Profile) -> Fields:
+    """A protocol by name: what it means depends on the data set, see `resolve`."""
+    return {"protocol": known(text, PROTOCOLS, "protocol", f"profile {profile.name}")}
+
+
+def _long_text(text: str, profile: Profile) -> Fields:
+    return {"text_stage": TextStage(**profile.text_stage.model_dump() | {"long_text": text})}
+
+
 def _lora_of_rank(text: str, profile: Profile) -> Fields:
     """Another rank at the profile's scale alpha / rank."""
     rank, scale = int(text), profile.lora.alpha / profile.lora.rank
@@ -83,21 +99,24 @@ def _lora_of_rank(text: str, profile: Profile) -> Fields:
     return {"lora": Lora(rank=rank, alpha=alpha, dropout=profile.lora.dropout)}
 
 
+# These raise ValueError where a value is out of range, as the models above do.
+_count, _share, _weight = (
+    TypeAdapter(kind).validate_python for kind in (Positive, Fraction, Weight)
+)
+
 # What a further part `/NAME_VALUE` of a setting's name changes.
 CHANGES: dict[str, Callable[[str, Profile], Fields]] = {
-    "lambda": lambda text, profile: {"distillation_weight": float(text)},
+    "lambda": lambda text, profile: {"distillation_weight": _weight(float(text))},
     "report_rank": lambda text, profile: {"pairing": Pairing(rank=int(text))},
-    "word_dropout": lambda text, profile: {"word_dropout": int(text) / 100},
+    "word_dropout": lambda text, profile: {"word_dropout": _share(int(text) / 100)},
     "lora_rank": _lora_of_rank,
     "retriever": lambda text, profile: {"retriever": text},
     "corpus": lambda text, profile: {"corpus": text},
-    "labels": lambda text, profile: {"labels_per_class": int(text)},
+    "labels": lambda text, profile: {"labels_per_class": _count(int(text))},
     "switch": _switch,
-    "long_text": lambda text, profile: {
-        "text_stage": profile.text_stage.model_copy(update={"long_text": text})
-    },
-    "protocol": lambda text, profile: {"protocol": text},
-    "label_noise": lambda text, profile: {"label_noise": int(text) / 100},
+    "long_text": _long_text,
+    "protocol": _protocol,
+    "label_noise": lambda text, profile: {"label_noise": _share(int(text) / 100)},
 }
 
 
@@ -127,7 +146,9 @@ def fields_of(setting: str, profile: Profile) -> Fields:
             fields |= CHANGES[name](part.removeprefix(f"{name}_"), profile)
         except ValueError as error:
             raise ClipItError(
-                f"setting {setting!r}: cannot read {part!r}", where, f"Write {name}_VALUE"
+                f"setting {setting!r}: cannot read {part!r}",
+                where,
+                f"Write {name}_VALUE, with a value in its range",
             ) from error
     return fields
 
@@ -142,7 +163,7 @@ def resolve(
     """
     profile, protocol = bench.profile.tuned(dataset, setting)
     own = fields_of(setting, profile) | changes
-    if isinstance(own.get("protocol"), str):  # by name: what it means depends on the data set
+    if isinstance(own.get("protocol"), str):
         named = bench.profile.model_copy(update={"protocol": own.pop("protocol")})
         profile, protocol = named.tuned(dataset, setting)
     backbones.check(backbone)

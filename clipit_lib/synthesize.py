@@ -30,10 +30,6 @@ def main(arguments: list[str]) -> None:
     output: Path = given.output
     if output.suffix != ".csv":
         raise ClipItError(f"unknown kind of file {output.suffix!r}", "--output", "Name a .csv")
-    data, corpus = _opened(load_profile(given.profile), given.dataset)
-    examples = synthetic.choose_examples(corpus.texts, given.examples, given.seed)
-    classes = dict(zip(data.classes, data.class_texts, strict=True))
-    wanted = synthetic.orders(classes, corpus.organ, examples, given.per_class, given.seed)
     endpoint = Endpoint(
         given.endpoint,
         given.model,
@@ -41,6 +37,10 @@ def main(arguments: list[str]) -> None:
         temperature=given.temperature,
         timeout=given.timeout,
     )
+    data, corpus = _opened(load_profile(given.profile), given.dataset)
+    examples = synthetic.choose_examples(corpus.texts, given.examples, given.seed)
+    classes = dict(zip(data.classes, data.class_texts, strict=True))
+    wanted = synthetic.orders(classes, corpus.organ, examples, given.per_class, given.seed)
     journal = output.with_suffix(".jsonl")
     todo = synthetic.remaining(endpoint, wanted, journal)
     if given.dry_run:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -170,6 +171,11 @@ def markdown(frame: pd.DataFrame) -> str:
     return "\n".join([_markdown_row(list(frame.columns)), rule, *rows])
 
 
+def escaped(value: object) -> str:
+    """Text from data for Markdown, in a cell too: one line, no markup of HTML, no formula."""
+    text = re.sub(r"&(?=#?\w+;)", "&amp;", " ".join(str(value).splitlines()))
+    return text.replace("<", "&lt;").replace("|", "\\|").replace("$", "\\$")
+
+
 def _markdown_row(values: Sequence[object]) -> str:
-    safe = (str(value).replace("|", "\\|").replace("<", "&lt;") for value in values)
-    return f"| {' | '.join(safe)} |"
+    return f"| {' | '.join(map(escaped, values))} |"

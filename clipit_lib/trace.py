@@ -45,7 +45,7 @@ def product(path: Path) -> Product:
     """The figure or table at `path`, in any folder of results.
 
     Raises:
-        ClipItError: no such file; no sidecar beside it.
+        ClipItError: no such file; no sidecar beside it, or a damaged one.
     """
     if not path.is_file():
         raise ClipItError("no such file", path, "Name a figure or table, with its ending")
@@ -59,7 +59,7 @@ def product(path: Path) -> Product:
     if folder.parent.name == "figures":
         folder = folder.parents[1] / "results" / folder.name
     results = folder.parent if folder.name == "tables" else folder
-    return Product(results, tuple(json.loads(sidecar.read_text(encoding="utf-8"))))
+    return Product(results, tuple(archive.keys(sidecar)))
 
 
 def trace(found: Product) -> pd.DataFrame:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import hashlib
 import os
 import shutil
@@ -10,19 +9,30 @@ import subprocess
 import sys
 from pathlib import Path
 
+import nbformat
 import numpy as np
 import pytest
 import yaml
-from bad_input import in_commands, in_data, in_reports, in_settings, in_stores
+from bad_input import (
+    in_caches,
+    in_checkpoints,
+    in_commands,
+    in_data,
+    in_notebooks,
+    in_reports,
+    in_settings,
+)
 from bad_input.case import BadInput, World
+from nbformat.v4 import new_markdown_cell, new_notebook
 from PIL import Image
 
-from clipit_lib import paths
+from clipit_lib import paths, runs, tables
 from clipit_lib.__main__ import main
-from clipit_lib.settings import reading
+from clipit_lib.files import write_text
 from clipit_lib.workbench import Workbench
 
-AREAS = {"settings": in_settings, "data": in_data, "reports": in_reports, "stores": in_stores,
+AREAS = {"settings": in_settings, "data": in_data, "reports": in_reports,
+         "checkpoints": in_checkpoints, "caches": in_caches, "notebooks": in_notebooks,
          "commands": in_commands}  # fmt: skip
 CASES = [
     pytest.param(case, id=f"{area}-{case.name.replace(' ', '_')}")
@@ -59,10 +69,21 @@ def before(bench: Workbench, output_folder: Path, tmp_path_factory: pytest.TempP
         "pretraining": bench.profile.pretraining.model_dump(),
     }  # fmt: skip
     (home / "mine.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
-    shutil.copytree(output_folder / "cache" / "encoders", output / "cache" / "encoders")
+    for name in ("phantom_clip-*", "phantom_vit_s16-*"):
+        for encoder in (output_folder / "cache" / "encoders").glob(name + "[0-9a-f]"):
+            shutil.copytree(encoder, output / "cache" / "encoders" / encoder.name)
     with pytest.MonkeyPatch.context() as patch:
         settle(patch, output)
-        assert main(["train", "own", "-p", "profile", str(home / "mine.yaml")]) == 0
+        own = str(home / "mine.yaml")
+        assert main(["train", "own", "-p", "profile", own]) == 0
+        stored = list(runs.stored("mine"))
+        keys = [run.key for run in stored]
+        tables.save("mine", "table1", tables.run_table(stored), "One run.", keys)
+        executed = paths.executed_notebooks("mine") / "03_table1.ipynb"
+        write_text(executed, nbformat.writes(new_notebook(cells=[new_markdown_cell("# Table 1")])))
+        assert main(["collect", "--profile", own]) == 0
+        exported = ["--output", str(home / "exported"), "--no-onnx"]
+        assert main(["export", str(stored[0].folder), *exported]) == 0
     return folder
 
 
@@ -76,7 +97,8 @@ def settle(patch: pytest.MonkeyPatch, output: Path) -> None:
 def world(before: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> World:
     place = tmp_path / "bad-place"
     place.mkdir()
-    output = Path(shutil.copytree(before / "output", tmp_path / "output"))
+    # Links, which a case that spoils a file replaces by a copy: nothing else may write in place.
+    output = Path(shutil.copytree(before / "output", tmp_path / "output", copy_function=os.link))
     settle(monkeypatch, output)
     monkeypatch.chdir(place)
     return World(before / "home", place, output)
@@ -108,13 +130,13 @@ def test_a_mistake(case: BadInput, world: World, capfd: pytest.CaptureFixture[st
     assert -1 not in places and places == sorted(places), line
     assert earlier.items() <= contents(world.output, world.home).items()
     assert not list(world.output.rglob("*.part")), "half-made files are left"
-    assert not (world.place / in_stores.RAN).exists(), "code that came with data was run"
+    assert not (world.place / in_checkpoints.RAN).exists(), "code that came with data was run"
     assert not list(world.place.parent.rglob("escaped*")) and not Path("/tmp/escaped.tif").exists()
 
 
 def test_there_are_many_and_no_two_are_named_alike() -> None:
     names = [each.id for each in CASES]
-    assert len(names) == len(set(names)) >= 80
+    assert len(names) == len(set(names)) >= 170
     assert all(case.where and case.what and case.fix for (case,) in (each.values for each in CASES))
 
 
@@ -140,23 +162,3 @@ def test_no_command_at_all(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["trian"]) == 2
     shown = capsys.readouterr().err
     assert "unknown command 'trian'" in shown and "  train " in shown
-
-
-NEVER = ("pickle.load", "pickle.loads", "joblib.load", "pd.read_pickle",
-         "yaml.unsafe_load", "yaml.full_load", "exec")  # fmt: skip
-
-
-def test_nothing_that_is_read_can_run_code() -> None:
-    for path in sorted((paths.repository() / "clipit_lib").rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if not isinstance(node, ast.Call):
-                continue
-            name = ast.unparse(node.func)
-            given = {word.arg: ast.unparse(word.value) for word in node.keywords}
-            assert name not in NEVER, f"{path}: {name}"
-            if name == "torch.load":
-                assert given.get("weights_only") == "True", path
-            if name == "yaml.load":
-                assert path.name == "reading.py" and issubclass(reading._Loader, yaml.SafeLoader)
-            if name == "np.load":
-                assert given.get("allow_pickle", "False") == "False", path

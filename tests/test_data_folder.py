@@ -234,7 +234,7 @@ def test_a_corrupt_image_is_named_and_earlier_results_stay(
         ("path,label", ["a.png,x", "b.png,x", "a.png,y"], "a.png is listed again in line 4"),
         ("path,label,split", ["a.png,x,train", "b.png,x,tset"], "split 'tset' in line 3"),
         ("path,label,split", ["a.png,x,test"], "no such image"),
-        ("path,label", ["a.png,x,train,more", '"'], "not a UTF-8 csv"),
+        ("path,label", ["a.png,x,train,more", '"'], "not a csv in UTF-8"),
     ],
 )
 def test_manifest_mistakes(images: Path, header: str, lines: list[str], words: str) -> None:
@@ -247,7 +247,7 @@ def test_manifest_that_is_missing_or_in_another_encoding(images: Path) -> None:
     with pytest.raises(ClipItError, match="no such manifest"):
         open_dataset("mine", settings(manifest="absent.csv"))
     (images / "list.csv").write_bytes("path,label\nä.png,x\n".encode("latin-1"))
-    with pytest.raises(ClipItError, match="not a UTF-8 csv") as caught:
+    with pytest.raises(ClipItError, match="not a csv in UTF-8") as caught:
         open_dataset("mine", settings(manifest="list.csv"))
     assert_one_line(caught, images / "list.csv")
 

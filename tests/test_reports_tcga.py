@@ -101,7 +101,7 @@ def test_other_columns_and_missing_files(data: Path) -> None:
     with pytest.raises(ClipItError, match=r"unknown kind of file '.txt'"):
         open_corpus("breast", settings(path="reports.txt"))
     (data / "latin.csv").write_bytes(b"patient_filename,text\na,\xe9\n")
-    with pytest.raises(ClipItError, match="not readable"):
+    with pytest.raises(ClipItError, match="not a csv in UTF-8"):
         open_corpus("breast", settings(path="latin.csv"))
     (data / "damaged.parquet").write_bytes(b"PAR1")
     with pytest.raises(ClipItError, match="not readable"):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
-from clipit_lib import paths, runs, studies
+from clipit_lib import archive, paths, runs, studies
+from clipit_lib.files import whole
 from clipit_lib.runs import StoredRun
 from clipit_lib.settings import RunSpec
 from clipit_lib.workbench import Workbench
@@ -54,13 +54,13 @@ class Shelf:
         for setting in settings:
             if not any(setting in cell for cell in held.values()):
                 raise Untestable(f"{setting} not in the profile's {study}")
-        whole = [cell for cell, names in held.items() if names >= set(settings)]
-        if not whole:
+        complete = [cell for cell, names in held.items() if names >= set(settings)]
+        if not complete:
             raise Untestable(f"no cell of {study} has all of {', '.join(settings)}")
         return self._stored(
             spec
             for spec in specs
-            if spec.setting in settings and (spec.dataset, spec.backbone) in whole
+            if spec.setting in settings and (spec.dataset, spec.backbone) in complete
         )
 
     def settings(self, study: str) -> set[str]:
@@ -80,12 +80,13 @@ class Shelf:
         path = paths.tables(self.profile) / f"{name}.csv"
         if not path.exists():
             raise Untestable(f"no table {name}")
-        return pd.read_csv(path)
+        with whole(path, "Run the notebook that writes it again"):
+            return pd.read_csv(path)
 
     def keys_behind(self, table: str) -> tuple[str, ...]:
         """Keys of the runs behind a table."""
         path = paths.tables(self.profile) / f"{table}.runs.json"
-        return tuple(json.loads(path.read_text(encoding="utf-8"))) if path.exists() else ()
+        return tuple(archive.keys(path)) if path.exists() else ()
 
     def _specs_of(self, study: str) -> list[RunSpec]:
         if not studies.asked(self.bench.profile, study):

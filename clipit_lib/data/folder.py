@@ -18,6 +18,7 @@ from clipit_lib.data.contract import PatchDataset
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import canonical_json, digest
 from clipit_lib.settings import FolderData
+from clipit_lib.text_tables import read_text_table
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"}
 SPLITS = ("train", "validation", "test")
@@ -134,15 +135,11 @@ def read_manifest(path: Path, splits: Collection[str] = SPLITS) -> pd.DataFrame:
 
     Raises:
         ClipItError: no such file, not a UTF-8 csv, a column is missing, no rows, a path is listed
-            twice, or a split is none of `splits`.
+            twice, a label is empty, or a split is none of `splits`.
     """
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except FileNotFoundError as error:
-        raise ClipItError("no such manifest", path, "Mend its name or make the file") from error
-    except (ValueError, OSError) as error:
-        reason = str(error).strip().replace("\n", " ")
-        raise ClipItError(f"not a UTF-8 csv ({reason})", path, "Save it as UTF-8 csv") from error
+    if not path.exists():
+        raise ClipItError("no such manifest", path, "Mend its name or make the file")
+    table = read_text_table(path)
     for column in ("path", "label"):
         if column not in table:
             raise ClipItError(
@@ -165,6 +162,9 @@ def _check_manifest(table: pd.DataFrame, path: Path, splits: Collection[str]) ->
     if len(twice):
         what = f"{table['path'][twice[0]]} is listed again in line {twice[0] + 2}"
         raise ClipItError(what, path, "List every image once")
+    unlabelled = table.index[table["label"].str.strip() == ""]
+    if len(unlabelled):
+        raise ClipItError(f"no label in line {unlabelled[0] + 2}", path, "Fill it in")
     unknown = table.index[~table["split"].isin([*splits, "val"])]
     if len(unknown):
         what = f"split {table['split'][unknown[0]]!r} in line {unknown[0] + 2}"

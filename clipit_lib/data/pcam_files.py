@@ -8,9 +8,9 @@ from pathlib import Path
 
 import h5py
 import numpy as np
-import pandas as pd
 
 from clipit_lib.errors import ClipItError
+from clipit_lib.text_tables import read_text_table
 
 # As the files call the splits, in the order in which they are kept.
 SPLITS = {"train": "train", "valid": "validation", "test": "test"}
@@ -88,10 +88,7 @@ def read_slides(folder: Path, part: str, count: int) -> list[str]:
     if not path.is_file():
         return [""] * count
     fix = "Restore it, or move it away: without it slides are not known"
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except ValueError as error:
-        raise ClipItError(f"not a csv ({' '.join(str(error).split())})", path, fix) from error
+    table = read_text_table(path, fix)
     if "wsi" not in table:
         raise ClipItError(f"no column wsi (found: {', '.join(table.columns)})", path, fix)
     if len(table) != count:

@@ -25,7 +25,7 @@ from clipit_lib.runs import AGAIN, StoredRun
 from clipit_lib.runs import CARD as RUN_CARD
 from clipit_lib.settings import RunSpec
 from clipit_lib.statistics import Interval, paired_bootstrap
-from clipit_lib.tables import markdown
+from clipit_lib.tables import escaped, markdown
 
 DRAWS = 2000
 NOT_IN_SETTINGS = {"version", "dataset", "data_hash", "backbone", "setting", "seed"}
@@ -91,7 +91,7 @@ def class_table(predictions: pd.DataFrame, facts: DatasetFacts) -> pd.DataFrame:
 
 def caveats(spec: RunSpec, description: Description, facts: DatasetFacts) -> list[str]:
     """What a reader must know of data, backbone and retriever."""
-    said = [facts.limits]
+    said = [escaped(facts.limits)]
     if description.network.origin == PHANTOM:
         said.append(
             "The backbone was trained on this project's phantom, procedural H&E-like patches: it "
@@ -171,7 +171,7 @@ def _data(spec: RunSpec, facts: DatasetFacts) -> str:
     reports = f"\n- Reports in training: `{spec.corpus}`." if spec.corpus else ""
     return (
         f"## Data\n\n- Patches: `{spec.dataset}`, content {spec.data_hash}.\n"
-        f"- Licence: {facts.licence}{reports}"
+        f"- Licence: {escaped(facts.licence)}{reports}"
     )
 
 
@@ -235,6 +235,6 @@ images = np.asarray(image, np.float32).transpose(2, 0, 1)[None] / 255
 session = onnxruntime.InferenceSession("model.onnx")
 probabilities = session.run(["probabilities"], {{"images": images}})[0]  # [1, c]
 ```"""
-    classes = ", ".join(description.classes)
+    classes = ", ".join(map(escaped, description.classes))
     listed = "\n".join(f"- `{name}`: {what}." for name, what in files.items())
     return f"{text}\n\nClasses, in this order: {classes}.\n\n{listed}"

@@ -16,6 +16,7 @@ from clipit_lib.deployment.class_embeddings import ClassEmbeddings
 from clipit_lib.encoders import backbones, vision
 from clipit_lib.encoders.published import PUBLISHED
 from clipit_lib.errors import ClipItError
+from clipit_lib.files import whole
 from clipit_lib.model import ClipIt, VisionClassifier
 from clipit_lib.settings import RunSpec
 from clipit_lib.settings.base import Strict
@@ -184,7 +185,8 @@ def load(folder: Path) -> tuple[Description, nn.Module]:
         state = load_file(path)
     except Exception as error:
         raise ClipItError("the weights are damaged or missing", path, AGAIN) from error
-    model = build(description)
+    with whole(folder / DESCRIPTION, AGAIN):
+        model = build(description)
     try:
         model.load_state_dict(state, strict=True)
     except RuntimeError as error:

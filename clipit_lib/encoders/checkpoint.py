@@ -17,17 +17,23 @@ from clipit_lib.errors import ClipItError
 
 WRAPPINGS = ("state_dict", "model")  # keys under which training scripts put the weights
 PARALLEL = "module."
+SAVED = (b"PK", b"\x80")  # how files of torch.save begin, now and formerly
+GIVE = "Give the weights of the model that is named"
 
 
 def read(path: Path) -> State:
     """The tensors of a safetensors file or of a pickle that holds nothing but tensors.
 
     Raises:
-        ClipItError: the file is damaged, or would have to run code.
+        ClipItError: the file is damaged, holds no weights, or would have to run code.
     """
+    damaged = ClipItError("this checkpoint is damaged", path, "Delete it and fetch it again")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
+        with path.open("rb") as stream:
+            if not stream.read(2).startswith(SAVED):
+                raise damaged
         held = torch.load(path, weights_only=True, map_location="cpu")
     except pickle.UnpicklingError as error:
         raise ClipItError(
@@ -36,16 +42,16 @@ def read(path: Path) -> State:
             "Use the file that its authors publish, or a safetensors copy of it",
         ) from error
     except (SafetensorError, RuntimeError, EOFError, OSError) as error:
-        raise ClipItError(
-            "this checkpoint is damaged", path, "Delete it and fetch it again"
-        ) from error
-    return _unwrapped(held)
+        raise damaged from error
+    return _unwrapped(held, path)
 
 
-def _unwrapped(held: Any) -> State:
+def _unwrapped(held: Any, path: Path) -> State:
     for key in WRAPPINGS:
         if isinstance(held, dict) and isinstance(held.get(key), dict):
             held = held[key]
+    if not isinstance(held, dict):
+        raise ClipItError(f"a {type(held).__name__}, no weights by name", path, GIVE)
     state = {k: v for k, v in held.items() if isinstance(v, torch.Tensor)}
     parallel = all(key.startswith(PARALLEL) for key in state)
     return {key.removeprefix(PARALLEL) if parallel else key: v for key, v in state.items()}
@@ -70,7 +76,7 @@ def check_fit(model: nn.Module, state: State, path: object, spare: str = r"(?!)"
             f"the checkpoint does not fit: {len(missing)} weights missing, {len(unexpected)} "
             f"unexpected, {len(other)} of another shape ({', '.join(first)})",
             path,
-            "Give the weights of the model that is named",
+            GIVE,
         )
 
 

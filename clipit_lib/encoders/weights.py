@@ -12,7 +12,7 @@ from clipit_lib import paths
 from clipit_lib.encoders import hub, published
 from clipit_lib.encoders.sources import Sources
 from clipit_lib.errors import ClipItError
-from clipit_lib.files import digest, file_digest, write_text
+from clipit_lib.files import digest, file_digest, whole, write_text
 from clipit_lib.settings import Profile, RunSpec
 
 
@@ -91,7 +91,7 @@ def weights_hash(name: str, sources: Sources) -> str:
     if not kept.exists():
         found = {"file": str(path), "sha256": file_digest(path)}
         write_text(kept, json.dumps(found, indent=1))
-    return str(json.loads(kept.read_text(encoding="utf-8"))["sha256"])[:16]
+    return _seen(kept)[1][:16]
 
 
 def sources_of(spec: RunSpec) -> Sources:
@@ -103,15 +103,21 @@ def sources_of(spec: RunSpec) -> Sources:
     copies = {}
     if spec.backbone in published.PUBLISHED:
         for kept in _digests().glob("*.json"):
-            seen = json.loads(kept.read_text(encoding="utf-8"))
-            path = Path(seen["file"])
-            if seen["sha256"].startswith(spec.backbone_hash) and path.exists():
+            path, sha256 = _seen(kept)
+            if sha256.startswith(spec.backbone_hash) and path.exists():
                 copies[spec.backbone] = str(path)
     return Sources(spec.pretraining, spec.stand_in, copies)
 
 
 def _digests() -> Path:
     return paths.cache() / "digests"
+
+
+def _seen(kept: Path) -> tuple[Path, str]:
+    """A file that was read before, and its SHA-256."""
+    with whole(kept, "Delete this file and run again"):
+        seen = json.loads(kept.read_text(encoding="utf-8"))
+        return Path(seen["file"]), str(seen["sha256"])
 
 
 def _state(path: Path) -> str:

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from clipit_lib.figures.style import styled
+from clipit_lib.figures.style import plain, styled
 
 # Nine things told apart (the largest data set has nine classes); markers differ too.
 COLOURS = (
@@ -56,7 +56,7 @@ def space_figure(
             axis.set_ylabel(setting, fontsize=9)
         handles = [
             Line2D([], [], ls="", ms=5, mfc="none", color=_colour(c), marker=_marker(c), label=name)
-            for c, name in enumerate(classes)
+            for c, name in enumerate(map(plain, classes))
         ]
         columns = min(len(classes), 4)
         figure.legend(

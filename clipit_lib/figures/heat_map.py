@@ -13,7 +13,7 @@ from jaxtyping import Float, UInt8
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from clipit_lib.figures.style import styled
+from clipit_lib.figures.style import plain, styled
 from clipit_lib.files import written_beside
 
 COLOURS = "cividis"  # sequential, and the same to colour-blind readers
@@ -62,7 +62,7 @@ def heat_map(
             panel.axis("off")
         for panel, (name, values) in zip(panels.flat, maps.items(), strict=False):
             drawn = panel.imshow(values, extent=extent, vmin=0, vmax=1, cmap=colours)
-            panel.set_title(name, fontsize=9)
+            panel.set_title(plain(name), fontsize=9)
         right.colorbar(drawn, ax=panels, label="probability", fraction=0.05, aspect=30)
         if note:
             figure.supxlabel(f"grey: {note}", fontsize=8, x=0.01, ha="left")

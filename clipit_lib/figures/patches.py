@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from clipit_lib.data.contract import PatchDataset
-from clipit_lib.figures.style import styled
+from clipit_lib.figures.style import plain, styled
 
 
 def contact_sheet(dataset: PatchDataset, columns: int = 8, seed: int = 0) -> Figure:
@@ -24,7 +24,7 @@ def contact_sheet(dataset: PatchDataset, columns: int = 8, seed: int = 0) -> Fig
             chosen = rng.choice(own, size=min(columns, len(own)), replace=False)
             for axis, row in zip(axes[number], chosen, strict=False):
                 axis.imshow(dataset.pixels[row])
-            axes[number, 0].set_ylabel(name, rotation=0, ha="right", va="center")
+            axes[number, 0].set_ylabel(plain(name), rotation=0, ha="right", va="center")
         for axis in axes.flat:
             axis.set(xticks=[], yticks=[])
             axis.spines[:].set_visible(False)
@@ -43,9 +43,8 @@ def pair_sheet(
             axis.imshow(dataset.pixels[row], extent=(0, 1, 0, 1))
             axis.set(xlim=(0, 6.4), ylim=(0, 1), aspect="equal")
             axis.axis("off")
-            # A dollar sign in a report must not start a formula.
-            opening = textwrap.shorten(text, 300, placeholder=" …").replace("$", r"\$")
-            axis.text(1.12, 0.98, note, va="top", fontweight="bold", fontsize=8)
+            opening = plain(textwrap.shorten(text, 300, placeholder=" …"))
+            axis.text(1.12, 0.98, plain(note), va="top", fontweight="bold", fontsize=8)
             axis.text(1.12, 0.8, textwrap.fill(opening, 88), va="top", fontsize=7)
     plt.close(figure)  # a notebook shows it once, as the value of its cell
     return figure

@@ -54,6 +54,11 @@ def styled() -> Iterator[None]:
         yield
 
 
+def plain(text: str) -> str:
+    """Text from data: a dollar sign in it starts no formula."""
+    return text.replace("$", r"\$")
+
+
 def save(figure: Figure, profile: str, name: str, runs: Sequence[str] = ()) -> Path:
     """Write NAME.png, NAME.svg and the run keys behind them; return the png's path."""
     folder = paths.figures(profile)

@@ -11,7 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from clipit_lib.data.contract import PatchDataset
-from clipit_lib.figures.style import CYCLE, styled
+from clipit_lib.figures.style import CYCLE, plain, styled
 from clipit_lib.text_statistics import Distillation
 
 
@@ -94,10 +94,11 @@ def hubs_figure(
             drawn = rng.permutation(chosen)[:patches]
             for axis, position in zip(row, drawn, strict=False):
                 axis.imshow(dataset.pixels[train[position]])
-            # A dollar sign in a report must not start a formula.
-            opening = textwrap.shorten(texts[report], 250, placeholder=" …").replace("$", r"\$")
+            opening = plain(textwrap.shorten(texts[report], 250, placeholder=" …"))
             note = f"{len(chosen) / len(train):.0%} of patches: {_most(dataset, train[chosen])}"
-            row[-1].text(0.02, 1, textwrap.shorten(note, 60), va="top", fontsize=7, weight="bold")
+            row[-1].text(
+                0.02, 1, plain(textwrap.shorten(note, 60)), va="top", fontsize=7, weight="bold"
+            )
             row[-1].text(0.02, 0.82, textwrap.fill(opening, 68), va="top", fontsize=6.5)
         for axis in axes.flat:
             axis.axis("off")

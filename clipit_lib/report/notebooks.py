@@ -10,6 +10,7 @@ import nbformat
 from markupsafe import Markup
 
 from clipit_lib import paths
+from clipit_lib.files import whole
 from clipit_lib.report.cells import code, results
 from clipit_lib.report.outline import Outline
 from clipit_lib.report.pictures import Pictures
@@ -39,8 +40,13 @@ def executed(profile: str) -> tuple[list[Path], list[Path]]:
 def section(
     path: Path, outline: Outline, pictures: Pictures, level: int, shareable: bool
 ) -> Section:
-    """A notebook as a section whose own heading is of this level."""
-    cells = nbformat.read(path, as_version=4).cells
+    """A notebook as a section whose own heading is of this level.
+
+    Raises:
+        ClipItError: the file is damaged.
+    """
+    with whole(path, "Delete it and run ./run_all.sh again"):
+        cells = nbformat.reads(path.read_text(encoding="utf-8"), as_version=4).cells
     first = cells[0].source + "\n" if cells and cells[0].cell_type == "markdown" else ""
     match = TITLE.match(first)
     title = match[1] if match else path.stem

@@ -14,7 +14,7 @@ from markupsafe import Markup
 from clipit_lib import paths, tables
 from clipit_lib.errors import ClipItError
 from clipit_lib.figures import gallery
-from clipit_lib.files import write_text
+from clipit_lib.files import whole, write_text
 from clipit_lib.report.notebooks import TITLE, Section, executed, section
 from clipit_lib.report.outline import Outline
 from clipit_lib.report.pictures import Pictures
@@ -50,7 +50,7 @@ def page(profile: Profile) -> str:
     """The whole page. Equal inputs give equal text.
 
     Raises:
-        ClipItError: no notebook of the profile has been run.
+        ClipItError: no notebook of the profile has been run, or a file of it is damaged.
     """
     once, others = executed(profile.name)
     if not once and not others:
@@ -113,7 +113,8 @@ def _claims(profile: str, outline: Outline) -> Section:
     if words.exists():
         text = TITLE.sub("", words.read_text(encoding="utf-8"), count=1)  # the page has its own
     elif table.exists():
-        text = tables.markdown(pd.read_csv(table, dtype=str).fillna(""))
+        with whole(table, "Delete it and run ./run_all.sh again"):
+            text = tables.markdown(pd.read_csv(table, dtype=str).fillna(""))
     else:
         text = "The claims have not been judged for this profile: there is no `claims.csv`."
     return Section("claims", "Claims of the paper", heading + prose(text, outline, 3))

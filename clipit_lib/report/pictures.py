@@ -5,12 +5,11 @@ from __future__ import annotations
 import base64
 import hashlib
 import io
-import json
 
 from markupsafe import Markup
 from PIL import Image
 
-from clipit_lib import paths
+from clipit_lib import archive, paths
 from clipit_lib.figures import gallery
 from clipit_lib.report.outline import Outline
 
@@ -58,7 +57,7 @@ class Pictures:
         if name is None:
             return Markup("")
         sidecar = paths.figures(self._profile) / f"{name}.runs.json"
-        runs = json.loads(sidecar.read_text(encoding="utf-8")) if sidecar.exists() else []
+        runs = archive.keys(sidecar) if sidecar.exists() else []
         behind = f", from {len(runs)} runs" if runs else ""
         return Markup("<figcaption><code>figures/{}/{}.svg</code>{}</figcaption>").format(
             self._profile, name, behind

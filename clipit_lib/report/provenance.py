@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from clipit_lib import archive, paths, runs
+from clipit_lib.files import whole
 from clipit_lib.settings import Profile, searched_path
 
 CODE = ("clipit_lib", "notebooks", "profiles", "workflow")
@@ -65,9 +66,10 @@ def _software(profile: str, keys: pd.Series[str]) -> dict[str, str]:
     for path in (paths.runs(profile) / key / runs.DONE for key in keys):
         if not path.exists():
             continue
-        done: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        for name, version in {"Python": done["python"], **done["versions"]}.items():
-            found.setdefault(name, set()).add(version)
+        with whole(path, runs.AGAIN):
+            done: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            for name, version in {"Python": done["python"], **done["versions"]}.items():
+                found.setdefault(name, set()).add(version)
     said = "; ".join(f"{name} {' and '.join(sorted(found[name]))}" for name in found)
     return {"Versions": said or "unknown here: the folders of the runs are not kept"}
 

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-from io import StringIO
 from pathlib import Path
-
-import pandas as pd
 
 from clipit_lib import paths
 from clipit_lib.errors import ClipItError
@@ -18,6 +15,7 @@ from clipit_lib.settings import (
     SyntheticCorpus,
     TcgaCorpus,
 )
+from clipit_lib.text_tables import read_text_table
 
 TEXT_COLUMNS = ("text", "report", "report_text")
 ID_COLUMNS = ("id", "case_id", "patient_filename")
@@ -103,11 +101,7 @@ def _read_lines(path: Path) -> Reports:
 
 def _read_table(path: Path, column: str | None) -> Reports:
     """One report a row."""
-    try:
-        table = pd.read_csv(StringIO(_decode(path)), dtype=str, keep_default_na=False)
-    except ValueError as error:
-        reason = str(error).strip().replace("\n", " ")
-        raise ClipItError(f"not a csv ({reason})", path, "Save it as csv with a header") from error
+    table = read_text_table(path, content=_decode(path))
     wanted = (column,) if column else TEXT_COLUMNS
     texts = next((each for each in wanted if each in table), None)
     if texts is None:

@@ -16,6 +16,7 @@ from clipit_lib.errors import ClipItError
 from clipit_lib.reports.cleaning import clean
 from clipit_lib.reports.corpus import ReportCorpus, cleaned_corpus
 from clipit_lib.settings import TcgaCorpus
+from clipit_lib.text_tables import read_text_table
 
 # Of TCGA-Reports first, then of Lab-Rasool/TCGA, which has reports and clinical data apart.
 PATIENTS = ("patient_filename", "patient_id", "PatientID", "case_submitter_id")
@@ -121,7 +122,7 @@ def _read(path: Path) -> pd.DataFrame:
             names = pq.read_schema(path).names
             table = pd.read_parquet(path, columns=[each for each in names if each in known])
         elif path.suffix == ".csv":
-            table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+            table = read_text_table(path, FETCH)
             names = list(table.columns)
         else:
             what = f"unknown kind of file {path.suffix!r}"

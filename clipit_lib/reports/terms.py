@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Float32, Int64
 
 from clipit_lib.errors import ClipItError
 from clipit_lib.pairing import top_k
+from clipit_lib.text_tables import read_text_table
 
 OWN = Path(__file__).with_name("terms.csv")
 # Groups that the released code of the paper chooses between, "all" being every group.
@@ -69,11 +69,7 @@ def read_terms(path: Path) -> Terms:
     """
     if not path.is_file():
         raise ClipItError("no such file", path, "Name a csv with the columns term and group")
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
-    except ValueError as error:  # what pandas raises for bytes and rows it cannot read
-        reason = str(error).strip().replace("\n", " ")
-        raise ClipItError(f"not a csv ({reason})", path, "Save it as csv in UTF-8") from error
+    table = read_text_table(path)
     missing = [column for column in ("term", "group") if column not in table]
     if missing:
         raise ClipItError(

@@ -1,6 +1,6 @@
 """Strict, frozen settings: what a profile asks for and everything that can change a run."""
 
-from clipit_lib.settings.base import Strict
+from clipit_lib.settings.base import Fraction, Positive, Strict, Weight
 from clipit_lib.settings.data import (
     BachData,
     CorpusSettings,
@@ -37,6 +37,7 @@ from clipit_lib.settings.profile import (
     searched_path,
 )
 from clipit_lib.settings.protocols import PROTOCOLS, SWITCHES, protocol_named, switched
+from clipit_lib.settings.reading import plain
 from clipit_lib.settings.run import RunSpec
 from clipit_lib.settings.search import (
     Candidate,
@@ -67,6 +68,7 @@ __all__ = [
     "FileSlides",
     "FolderData",
     "FoundWith",
+    "Fraction",
     "Lora",
     "Pairing",
     "PcamData",
@@ -74,6 +76,7 @@ __all__ = [
     "PhantomData",
     "PhantomPretraining",
     "PhantomSlides",
+    "Positive",
     "Probe",
     "Profile",
     "Protocol",
@@ -92,9 +95,11 @@ __all__ = [
     "TextStage",
     "Training",
     "ValidationSplit",
+    "Weight",
     "is_file_name",
     "known",
     "load_profile",
+    "plain",
     "protocol_named",
     "read_profile",
     "read_searched",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from clipit_lib.settings.base import Fraction, Positive, Strict
+from clipit_lib.settings.base import Fraction, Positive, Rate, Strict, Weight
 
 
 class Protocol(Strict):
@@ -42,9 +42,9 @@ class Descent(Strict):
 
     epochs: Positive = 1
     batch_size: Positive = 64
-    learning_rate: float = 1e-3
-    weight_decay: float = 1e-4
-    gradient_clip: float = 0.5
+    learning_rate: Rate = 1e-3
+    weight_decay: Weight = 1e-4
+    gradient_clip: Rate = 0.5
     checks_per_epoch: Positive = 1
     precision: Literal["no", "bf16"] = "no"
 
@@ -100,6 +100,6 @@ class Contrastive(Strict):
 
     templates: Literal["conch", "quiltnet"] = "conch"
     averaging: Literal["similarities", "embeddings"] = "similarities"
-    temperature: float = 0.07
+    temperature: Rate = 0.07
     same_class: Literal["left_out", "negatives"] = "left_out"
     misaligned_names: Literal[True] | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from clipit_lib.settings.base import Positive, Strict
+from clipit_lib.settings.base import Positive, Rate, Seed, Strict
 
 
 class PhantomPretraining(Strict):
@@ -13,8 +13,8 @@ class PhantomPretraining(Strict):
     vision_epochs: Positive
     side: Positive = 64
     batch_size: Positive = 128
-    learning_rate: float = 1e-3
-    seed: int = 0
+    learning_rate: Rate = 1e-3
+    seed: Seed = 0
 
 
 class StandInTraining(Strict):
@@ -28,6 +28,6 @@ class StandInTraining(Strict):
     captions_per_class: Positive = 100
     width: Positive = 128
     batch_size: Positive = 256
-    learning_rate: float = 1e-3
+    learning_rate: Rate = 1e-3
     context_length: Positive = 128
-    seed: int = 0
+    seed: Seed = 0

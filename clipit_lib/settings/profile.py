@@ -5,13 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Collection
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
 from clipit_lib import paths
 from clipit_lib.errors import ClipItError
-from clipit_lib.settings.base import Positive, Strict
+from clipit_lib.settings.base import Positive, Seeds, Strict, Weight
 from clipit_lib.settings.data import (
     CorpusSettings,
     DataSettings,
@@ -37,19 +37,19 @@ class Profile(Strict):
 
     name: str
     summary: str
-    data: dict[str, DataSettings]
+    data: Annotated[dict[str, DataSettings], Field(min_length=1)]
     corpora: dict[str, CorpusSettings]
-    backbones: tuple[str, ...]
+    backbones: Annotated[tuple[str, ...], Field(min_length=1)]
     retriever: str
     settings: tuple[str, ...] = ("unimodal", "lora_only", "clip_it")
-    seeds: tuple[int, ...] = (0, 1, 2)
+    seeds: Seeds = (0, 1, 2)
     protocol: Literal["paper", "released"] = "paper"
     lora: Lora = Lora()
     probe: Probe = Probe()
     text_stage: TextStage = TextStage()
     training: Training = Training()
     training_for: dict[str, Training] = Field(default_factory=dict)
-    distillation_weight: float = 1.0
+    distillation_weight: Weight = 1.0
     pretraining: PhantomPretraining | None = None
     stand_in: StandInTraining | None = None
     survival: SurvivalSettings | None = None
@@ -148,7 +148,8 @@ def own_profile(path: Path, shipped: Collection[str]) -> Profile:
         shipped: names that the file must not take, because results are kept by name.
 
     Raises:
-        ClipItError: no such file; its `name` is taken or cannot name a folder; see `read_profile`.
+        ClipItError: no such file; its `name` is taken; that name, or one of a data set or corpus,
+            cannot name a folder; see `read_profile`.
     """
     if not path.is_file():
         raise ClipItError(
@@ -161,12 +162,13 @@ def own_profile(path: Path, shipped: Collection[str]) -> Profile:
             path,
             "Choose another `name`: results are kept by it",
         )
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", profile.name):
-        raise ClipItError(
-            f"the name {profile.name!r} cannot name a folder",
-            path,
-            "Use letters, digits, hyphens and underscores in `name`",
-        )
+    for name in (profile.name, *profile.data, *profile.corpora):
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+            raise ClipItError(
+                f"the name {name!r} cannot name a folder",
+                path,
+                "Use letters, digits, hyphens and underscores in it",
+            )
     return profile.model_copy(update=_placed(profile, path.parent))
 
 
@@ -202,4 +204,8 @@ def searched_path(name: str) -> Path:
 def read_profile(path: Path) -> Profile:
     """Read a profile from any YAML file (see `load_profile` for what is raised)."""
     profile: Profile = read_strict(path, Profile)
+    for name in (*profile.training_for, *profile.synthetic):
+        known(name, profile.data, "dataset", path)
+    for name in profile.synthetic.values():
+        known(name, profile.corpora, "corpus", path)
     return profile

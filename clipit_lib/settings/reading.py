@@ -22,6 +22,18 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep)
 
 
+def plain(text: str, where: object) -> Any:
+    """Numbers, texts, lists and mappings out of YAML; a date is text.
+
+    Raises:
+        ClipItError: not YAML; a key given twice; a value of another kind, or within itself.
+    """
+    try:
+        return json.loads(json.dumps(yaml.load(text, _Loader), default=str))
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none, a circle
+        raise ClipItError(f"not YAML ({str(error).splitlines()[0]})", where, "Mend it") from error
+
+
 def read_strict(path: Path, kind: Any, absent: Any = None) -> Any:
     """Read a YAML file as `kind`, a model or a type made of models.
 
@@ -32,14 +44,12 @@ def read_strict(path: Path, kind: Any, absent: Any = None) -> Any:
         ClipItError: not UTF-8 or not YAML; a key given twice or unknown; a value of the wrong type.
     """
     try:
-        values = yaml.load(path.read_text(encoding="utf-8"), _Loader)
+        values = plain(path.read_text(encoding="utf-8"), path)
     except UnicodeDecodeError as error:
         raise ClipItError(f"not UTF-8 ({error.reason})", path, "Save it as UTF-8") from error
-    except yaml.YAMLError as error:
-        raise ClipItError(f"not YAML ({str(error).splitlines()[0]})", path, "Mend it") from error
     try:
         # Through JSON: strict validation then takes a list where a tuple is meant.
-        text = json.dumps(absent if values is None else values, default=str)
+        text = json.dumps(absent if values is None else values)
         return TypeAdapter(kind).validate_json(text)
     except ValidationError as error:
         first = error.errors()[0]

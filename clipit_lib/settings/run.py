@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Literal
 
 from clipit_lib.files import canonical_json, digest
-from clipit_lib.settings.base import Fraction, Positive, Strict
+from clipit_lib.settings.base import Fraction, Positive, Strict, Weight
 from clipit_lib.settings.method import (
     Contrastive,
     Lora,
@@ -46,7 +46,7 @@ class RunSpec(Strict):
     corpus_hash: str | None = None
     pairing: Pairing | None = None
     text_stage: TextStage | None = None
-    distillation_weight: float | None = None
+    distillation_weight: Weight | None = None
     # Fields added since; None means: as in the paper, or not used.
     stand_in: StandInTraining | None = None
     fusion: Literal["early", "direct", "text_only"] | None = None

@@ -5,9 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
-
-from clipit_lib.settings.base import Positive, Strict
+from clipit_lib.settings.base import Positive, Seed, Seeds, Strict, Weight
 from clipit_lib.settings.method import Lora, Protocol
 from clipit_lib.settings.reading import read_strict
 
@@ -19,7 +17,7 @@ class Candidate(Strict):
 
     lora: Lora
     lora_targets: LoraTargets = "attention_mlp"
-    distillation_weight: float | None = Field(default=None, ge=0)
+    distillation_weight: Weight | None = None
 
     def fields(self, protocol: Protocol) -> dict[str, Any]:
         """These values as fields of `RunSpec`, under a protocol that is otherwise kept."""
@@ -70,8 +68,8 @@ class Search(Strict):
     """
 
     trials: Positive = 20
-    seeds: tuple[int, ...] = Field(default=(1000, 1001), min_length=1)
-    sampler_seed: int = 0
+    seeds: Seeds = (1000, 1001)
+    sampler_seed: Seed = 0
     space: SearchSpace = SearchSpace()
 
 

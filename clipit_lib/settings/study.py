@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from clipit_lib.settings.base import Strict
+from clipit_lib.settings.base import Seed, Strict
 
 
 class Study(Strict):
@@ -14,4 +14,4 @@ class Study(Strict):
     datasets: tuple[str, ...] = ()
     backbones: tuple[str, ...] = ()
     settings: tuple[str, ...] = ()
-    seeds: tuple[int, ...] = ()
+    seeds: tuple[Seed, ...] = ()

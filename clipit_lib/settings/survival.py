@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from clipit_lib.settings.base import Fraction, Positive, Strict
+from clipit_lib.settings.base import Fraction, Positive, Seed, Seeds, Strict, Weight
 from clipit_lib.settings.method import Descent
 
 
@@ -25,7 +25,7 @@ class PhantomSlides(Strict):
     backbone: str
     beta: float = 1.0
     censored: Fraction = 0.35
-    seed: int = 0
+    seed: Seed = 0
 
 
 class FileSlides(Strict):
@@ -66,5 +66,5 @@ class SurvivalSettings(Strict):
     dropout: Fraction = 0.25
     training: SlideTraining = SlideTraining()
     validation: Fraction = 0.2
-    distillation_weight: float = 1.0
-    seeds: tuple[int, ...] = (0, 1, 2)
+    distillation_weight: Weight = 1.0
+    seeds: Seeds = (0, 1, 2)

@@ -12,6 +12,7 @@ import pandas as pd
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import canonical_json, digest
 from clipit_lib.survival.bags import SUFFIXES, Bag, read_bag
+from clipit_lib.text_tables import read_text_table
 
 COLUMNS = ["slide", "time", "event", "fold"]
 
@@ -90,11 +91,7 @@ def read(folder: Path, clinical: Path, folds: int, most: int | None = None) -> C
 def _read_clinical(path: Path, folds: int) -> pd.DataFrame:
     if not path.is_file():
         raise ClipItError("no such file", path, "Mend `clinical` in the profile or CLIPIT_DATA")
-    try:
-        raw = pd.read_csv(path, dtype=str, keep_default_na=False)
-    except (ValueError, UnicodeDecodeError) as error:
-        reason = " ".join(str(error).split())[:80]
-        raise ClipItError(f"not a csv ({reason})", path, "Save it as csv with a header") from error
+    raw = read_text_table(path)
     missing = [name for name in COLUMNS if name not in raw]
     if missing:
         raise ClipItError(

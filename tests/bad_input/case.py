@@ -10,6 +10,8 @@ from typing import Any
 
 import yaml
 
+Spoil = Callable[[Path], object]
+
 
 @dataclass(frozen=True)
 class World:
@@ -34,10 +36,27 @@ class World:
     @property
     def run(self) -> Path:
         """The finished run of CLIP-IT."""
-        return next((self.output / "results" / "mine" / "runs").glob("*/done.json")).parent
+        return next((self.results / "runs").glob("*/done.json")).parent
+
+    @property
+    def results(self) -> Path:
+        """What was made of the profile that is right."""
+        return self.output / "results" / "mine"
+
+    @property
+    def again(self) -> list[str]:
+        """The command whose run is finished."""
+        return ["train", "own", "-p", "profile", str(self.home / "mine.yaml")]
 
     def cached(self, pattern: str) -> Path:
         return next((self.output / "cache").glob(pattern))
+
+    def spoil(self, path: Path, how: Spoil) -> None:
+        """Do `how` to a file of `output`, which may be a link to that of other cases."""
+        own = path.read_bytes()
+        path.unlink()
+        path.write_bytes(own)
+        how(path)
 
     def file(self, name: str, content: str | bytes) -> Path:
         path = self.place / name
@@ -68,15 +87,18 @@ class World:
         """A copy of the patches, to be spoilt."""
         return Path(shutil.copytree(self.home / "patches", self.place / "patches"))
 
-    def manifest(self, *lines: str) -> list[str]:
+    def manifest(self, *lines: str, **changes: Any) -> list[str]:
         """`train` with a manifest of these lines beside a copy of the patches."""
         folder = self.patches()
         (folder / "list.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
-        return self.data(folder=str(folder), manifest="list.csv")
+        return self.data(folder=str(folder), manifest="list.csv", **changes)
+
+    def setting(self, name: str) -> list[str]:
+        """`train` with a study of one setting."""
+        return self.train(studies={"own": {"settings": [name]}})
 
 
 Act = Callable[[World], list[str]]
-Spoil = Callable[[Path], object]
 
 
 @dataclass(frozen=True)
@@ -94,6 +116,11 @@ class BadInput:
     where: str
     what: str
     fix: str
+
+
+def said(*arguments: str) -> Act:
+    """A command line that needs no file."""
+    return lambda world: list(arguments)
 
 
 def cut(path: Path, share: float = 0.5) -> None:

@@ -1,17 +1,12 @@
-"""Commands, notebooks and their parameters that are wrong."""
+"""Commands and their options that are wrong."""
 
 from __future__ import annotations
 
 import io
+import stat
 import zipfile
-from pathlib import Path
 
-from bad_input.case import Act, BadInput, World
-
-
-def said(*arguments: str) -> Act:
-    """A command line that needs no file."""
-    return lambda world: list(arguments)
+from bad_input.case import Act, BadInput, World, said
 
 
 def predict(*names: str, options: tuple[str, ...] = ()) -> Act:
@@ -19,22 +14,21 @@ def predict(*names: str, options: tuple[str, ...] = ()) -> Act:
     return lambda w: ["predict", str(w.run), *(str(w.place / name) for name in names), *options]
 
 
-def notebook(name: str, *parameters: str) -> Act:
-    def act(world: World) -> list[str]:
-        given = [part for each in parameters for part in ("-p", *each.split("=", 1))]
-        return ["notebook", name, "--output", str(world.place / "out.ipynb"), *given]
-
-    return act
+def seen(*options: str) -> Act:
+    """Predict on a patch that is right, with options."""
+    return lambda w: ["predict", str(w.run), str(w.home / "patches/test/calm/0.png"), *options]
 
 
-def archived(member: str) -> Act:
+def archived(member: str, mode: int = 0o644) -> Act:
     """Fetch from a folder with an archive that has one more member."""
 
     def act(world: World) -> list[str]:
         content = io.BytesIO()
         with zipfile.ZipFile(content, "w") as packed:
             packed.writestr("ICIAR2018_BACH_Challenge/Photos/Benign/b001.tif", b"image")
-            packed.writestr(member, b"escaped")
+            other = zipfile.ZipInfo(member)
+            other.external_attr = mode << 16
+            packed.writestr(other, b"/tmp/escaped.tif")
         world.file("ICIAR2018_BACH_Challenge.zip", content.getvalue())
         return ["fetch", "bach", "--from", str(world.place), "--accept-licence"]
 
@@ -48,12 +42,13 @@ def picture(world: World) -> list[str]:
     return ["trace", str(path)]
 
 
-def spoilt_profile(world: World) -> list[str]:
-    return notebook("01_pairing", f"profile={Path(world.profile(seeds='x'))}")(world)
+def no_archive(world: World) -> list[str]:
+    world.file("ICIAR2018_BACH_Challenge.zip", "<html>log in</html>")
+    return ["fetch", "bach", "--from", str(world.place), "--accept-licence"]
 
 
 TRAIN = "python -m clipit_lib train"
-COMMANDS = [
+CASES = [
     BadInput("an unknown study", said("train", "table9"), TRAIN, "invalid choice: 'table9'",
              "choose from"),
     BadInput("a seed in words", said("train", "table1", "-p", "seed", "two"), TRAIN,
@@ -102,17 +97,36 @@ COMMANDS = [
              "unknown profile 'none'", "Known: demo"),
     BadInput("machines without speed", said("plan", "--teraflops", "0"), "--teraflops",
              "0.0", "give a number above 0"),
+    BadInput("an archive with a link", archived("ICIAR2018_BACH_Challenge/Photos/escaped.tif",
+             stat.S_IFLNK | 0o777), "BACH_Challenge.zip", "leads out of the folder",
+             "Do not trust it"),
+    BadInput("an archive that is none", no_archive, "BACH_Challenge.zip", "a damaged archive",
+             "Fetch or download it again"),
+    BadInput("a fetch of nothing", said("fetch"), "fetch", "nothing to fetch", "Name one of"),
+    BadInput("a fetch from nowhere", said("fetch", "bach", "--from", "none", "--accept-licence"),
+             "none", "no such folder", "Mend --from"),
+    BadInput("a text for an image", lambda w: ["predict", str(w.run), str(w.file("a.png", "hi"))],
+             "a.png", "not a readable image", "Replace it"),
+    BadInput("answers into a folder", seen("--output", "."), "bad-place", "is a folder",
+             "Name a file"),
+    BadInput("tiles of an unknown class", seen("--tiles", "16", "--class", "grey"), "--class",
+             "no class 'grey'", "One of calm, wild"),
+    BadInput("a stride without tiles", seen("--stride", "8"), "predict", "are of tiles",
+             "Add --tiles SIDE"),
+    BadInput("a heat map in words", seen("--tiles", "16", "--heatmap", "a.doc"), "--heatmap",
+             "the picture a.doc", "End it in .png"),
+    BadInput("an export into a file", lambda w: ["export", str(w.run), "--output",
+             str(w.file("a", ""))], "bad-place", "no exported classifier", "Name a new folder"),
+    BadInput("a search by an unknown backbone", said("search", "--profile", "demo", "--dataset",
+             "phantom-pcam", "--backbone", "resnet"), "encoders", "unknown backbone 'resnet'",
+             "Known: "),
+    BadInput("a search of no cell", said("search", "--profile", "demo"), "search",
+             "--dataset and --backbone are needed", "needed"),
+    BadInput("reports from no address", said("synthesize", "--profile", "demo", "--dataset",
+             "phantom-pcam", "--endpoint", "here", "--model", "m", "--output", "a.csv"),
+             "--endpoint", "no address 'here'", "Write https://HOST/v1"),
+    BadInput("a collection of no profile", said("collect", "--profile", "none"), "profiles",
+             "unknown profile 'none'", "Known: demo"),
+    BadInput("a study that the profile lacks", lambda w: ["train", "map", "-p", "profile",
+             str(w.home / "mine.yaml")], "profile mine", "no study 'map'", "Add `map: {}`"),
 ]  # fmt: skip
-NOTEBOOKS = [
-    BadInput("an unknown notebook", notebook("99_magic"), "99_magic", "unknown notebook '99_magic'",
-             "Known: 00_doctor"),
-    BadInput("an unknown parameter", notebook("01_pairing", "profile=smoke", "rank=2"),
-             "notebook parameters", "unknown parameter 'rank'", "Known: dataset"),
-    BadInput("a parameter of another type", notebook("02_training", "profile=smoke", "seeds=two"),
-             "notebook parameters", "seeds is 'two' (str)", "Give seeds as list[int]"),
-    BadInput("a profile that is wrong", spoilt_profile, "bad.yaml", "seeds", "Mend this key"),
-    BadInput("a place that cannot be written",
-             lambda w: ["notebook", "01_pairing", "--output", str(w.file("file", "") / "a.ipynb")],
-             "file", "cannot write here", "Give write permission"),
-]  # fmt: skip
-CASES = COMMANDS + NOTEBOOKS

@@ -3,7 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import struct
+import zlib
+from collections.abc import Callable
 from pathlib import Path
+
+import h5py
+import numpy as np
 
 from bad_input.case import Act, BadInput, Spoil, World, cut
 
@@ -20,6 +26,32 @@ def spoilt(how: Spoil) -> Act:
         folder = world.patches()
         how(folder / "test" / "calm" / "0.png")
         return world.data(folder=str(folder))
+
+    return act
+
+
+def sizeless(path: Path) -> None:
+    """A PNG of no pixels."""
+    head = b"IHDR" + struct.pack(">IIBBBBB", 0, 0, 8, 2, 0, 0, 0)
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + struct.pack(">I", 13) + head
+                     + struct.pack(">I", zlib.crc32(head)))  # fmt: skip
+
+
+def published(how: Callable[[h5py.File], object] | None) -> Act:
+    """PatchCamelyon whose training patches were spoilt, or are no h5 at all."""
+
+    def act(world: World) -> list[str]:
+        for part in ("train", "valid", "test"):
+            for kind, shape in {"x": (2, 96, 96, 3), "y": (2, 1, 1, 1)}.items():
+                path = world.place / f"camelyonpatch_level_2_split_{part}_{kind}.h5"
+                with h5py.File(path, "w") as file:
+                    file.create_dataset(kind, data=np.zeros(shape, np.uint8))
+                    if how and path.name.endswith("train_x.h5"):
+                        how(file)
+                if how is None:
+                    cut(path, 0.01)
+        pcam = {"source": "pcam", "folder": str(world.place), "corpus": "reports"}
+        return world.train(data={"patches": pcam})
 
     return act
 
@@ -63,7 +95,8 @@ CASES = [
     BadInput("a manifest without labels", listed("path,split", "a.png,train"), "list.csv",
              "no column label", "A manifest needs path and label"),
     BadInput("a manifest of nothing", listed(HEAD), "list.csv", "no rows", "List at least one"),
-    BadInput("a manifest in another encoding", latin, "list.csv", "not a UTF-8 csv", "Save it as"),
+    BadInput("a manifest in another encoding", latin, "list.csv", "not a csv in UTF-8",
+             "Save it as"),
     BadInput("an image twice", listed(HEAD, *ROWS, ROWS[0]), "list.csv",
              "train/calm/0.png is listed again in line 8", "List every image once"),
     BadInput("an unknown split", listed(HEAD, ROWS[0].replace(",train", ",dev")), "list.csv",
@@ -79,4 +112,28 @@ CASES = [
              "0.png", "differs from its sha256", "Restore the original file"),
     BadInput("data of no variable", lambda w: ["train", "table1", "-p", "profile", "pilot"],
              "CLIPIT_DATA", "the variable is not set", "export CLIPIT_DATA"),
+    BadInput("an image of no size", spoilt(sizeless), "0.png", "not a readable image", OUT),
+    BadInput("a file for a folder", lambda w: w.data(folder=str(w.file("patches", ""))), "patches",
+             "no such folder", "Mend `folder`"),
+    BadInput("a folder for a manifest", lambda w: w.data(manifest="train"), "train",
+             "not a csv in UTF-8", "Save it as"),
+    BadInput("an image without a label", listed(HEAD, *ROWS, "train/calm/1.png,,train"),
+             "list.csv", "no label in line 8", "Fill it in"),
+    BadInput("a label of two lines", lambda w: w.manifest(HEAD, *ROWS,
+             'train/calm/1.png,"be\nnign",train', classes=["calm", "wild"]), "list.csv",
+             "labels outside the classes: be nign", "Classes of the profile"),
+    BadInput("commas that make cells", listed("path,label", *(f"{r},extra" for r in ROWS)),
+             "list.csv", "more cells than the header", "Quote"),
+    BadInput("a class without training images", listed(HEAD, *ROWS[:1], *ROWS[2:]),
+             "data set patches", "no train patches of wild", "Mend the data"),
+    BadInput("validation from nowhere", lambda w: w.manifest(HEAD, *ROWS[:2], *ROWS[4:],
+             validation_split={"by": "official"}), "validation", "brings no validation samples",
+             "Use stratified"),
+    BadInput("h5 without a key", published(lambda file: file.move("x", "images")),
+             "train_x.h5", "no x (found: images)", "Delete it and run"),
+    BadInput("h5 of another shape", published(lambda file: (file.pop("x"),
+             file.create_dataset("x", data=np.zeros((2, 8, 8, 3), np.uint8)))), "train_x.h5",
+             "x is uint8 [2, 8, 8, 3]", "Delete it and run"),
+    BadInput("h5 that is none", published(None), "train_x.h5", "damaged or cut short",
+             "Delete it and run"),
 ]  # fmt: skip

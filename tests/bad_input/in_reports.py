@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
-from bad_input.case import Act, BadInput
+from bad_input.case import Act, BadInput, World
 
 
 def reports(name: str, content: str | bytes, **changes: str) -> Act:
     """The corpus from a file of this content."""
     return lambda world: world.corpus(path=str(world.file(name, content)), **changes)
+
+
+def folder_of_folders(world: World) -> list[str]:
+    (world.place / "reports" / "a.txt").mkdir(parents=True)
+    return world.corpus(path=str(world.place / "reports"))
+
+
+def tcga(world: World) -> list[str]:
+    head = "patient_filename,text,tissue_or_organ_of_origin"
+    path = world.file("a.csv", f"{head}\nTCGA-A1-A0SB.1,benign,Lung\n")
+    corpus = {"source": "tcga", "path": str(path), "organ": "Breast"}
+    return world.train(corpora={"reports": corpus})
 
 
 CASES = [
@@ -30,4 +42,18 @@ CASES = [
     BadInput("a rank beyond the reports",
              lambda w: w.train(studies={"own": {"settings": ["clip_it/report_rank_9"]}}),
              "pairing", "rank 9 of 6 reports", "Ask for a lower rank"),
+    BadInput("a binary file", reports("a.txt", bytes(range(256))), "a.txt", "not UTF-8: byte 0x80",
+             "Save the file as UTF-8"),
+    BadInput("a file of another program", reports("a.docx", b"PK"), "a.docx",
+             "unknown kind of file '.docx'", "Use .txt, .csv or a folder"),
+    BadInput("a folder for a report", folder_of_folders, "a.txt",
+             "cannot be used (Is a directory)", "Mend its kind"),
+    BadInput("commas that are not quoted", reports("a.csv", "id,text\n1,pale, calm\n2,red, wild\n"),
+             "a.csv", "more cells than the header", "Quote"),
+    BadInput("quotes that do not end", reports("a.csv", 'id,text\n1,"pale\n'), "a.csv",
+             "not a csv", "Save it as"),
+    BadInput("no such column", reports("a.csv", "id,text\n1,pale\n", column="diagnosis"), "a.csv",
+             "no column diagnosis (found: id, text)", "Set `column`"),
+    BadInput("no report of the organ", tcga, "a.csv", "no reports of",
+             "Mend cancer_types or organ"),
 ]  # fmt: skip

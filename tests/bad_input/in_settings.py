@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf, nan
+
 from bad_input.case import Act, BadInput, World
 
 MEND = "Mend this key"
@@ -56,4 +58,34 @@ CASES = [
              "none.yaml", "no such file", "Name a YAML file"),
     BadInput("no such name", lambda w: ["plan", "--profile", "demmo"], "profiles",
              "unknown profile 'demmo'", "Known: demo"),
+    BadInput("a name with a folder in it", lambda w: ["plan", "--profile", "../profiles/demo"],
+             "profiles", "unknown profile '../profiles/demo'", "Known: demo"),
+    BadInput("a negative learning rate", lambda w: w.plan(training={"learning_rate": -0.1}),
+             "bad.yaml", "training.learning_rate", MEND),
+    BadInput("a learning rate that is no number", lambda w: w.plan(probe={"learning_rate": nan}),
+             "bad.yaml", "probe.learning_rate", MEND),
+    BadInput("an infinite weight", lambda w: w.plan(distillation_weight=inf), "bad.yaml",
+             "distillation_weight", MEND),
+    BadInput("a negative seed", lambda w: w.plan(seeds=[-1]), "bad.yaml", "seeds.0", MEND),
+    BadInput("no seed", lambda w: w.plan(seeds=[]), "bad.yaml", "seeds", MEND),
+    BadInput("no backbone", lambda w: w.plan(backbones=[]), "bad.yaml", "backbones", MEND),
+    BadInput("no data set", lambda w: w.plan(data={}), "bad.yaml", "data", MEND),
+    BadInput("a data set whose name leads away", lambda w: w.plan(data={"../away":
+             w.values["data"]["patches"]}), "bad.yaml", "'../away' cannot name a folder",
+             "Use letters"),
+    BadInput("training of another data set", lambda w: w.plan(training_for={"theirs": {}}),
+             "bad.yaml", "unknown dataset 'theirs'", "Known: patches"),
+    BadInput("a list within itself", text("summary: &a [*a]\n"), "bad.yaml", "not YAML", "Mend it"),
+    BadInput("a setting out of range", lambda w: w.setting("clip_it/label_noise_200"), "mine",
+             "'clip_it/label_noise_200'", "Write"),
+    BadInput("a setting of no labels", lambda w: w.setting("clip_it/labels_0"), "mine",
+             "'clip_it/labels_0'", "Write"),
+    BadInput("a setting of negative weight", lambda w: w.setting("clip_it/lambda_-1"), "mine",
+             "'clip_it/lambda_-1'", "Write"),
+    BadInput("a setting of an unknown protocol", lambda w: w.setting("clip_it/protocol_papre"),
+             "mine", "unknown protocol 'papre'", "Known: paper, released"),
+    BadInput("a setting of an unknown way to read", lambda w: w.setting("clip_it/long_text_cut"),
+             "mine", "'clip_it/long_text_cut'", "Write"),
+    BadInput("a setting of an unknown retriever", lambda w: w.setting("clip_it/retriever_clap"),
+             "encoders", "unknown retriever 'clap'", "Known: "),
 ]  # fmt: skip

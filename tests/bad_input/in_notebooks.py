@@ -1,0 +1,48 @@
+"""Notebooks asked for in a wrong way."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from bad_input.case import Act, BadInput, World
+
+NAMED = "notebook parameters"
+
+
+def notebook(name: str, *parameters: str) -> Act:
+    def act(world: World) -> list[str]:
+        given = [part for each in parameters for part in ("-p", *each.split("=", 1))]
+        return ["notebook", name, "--output", str(world.place / "out.ipynb"), *given]
+
+    return act
+
+
+def spoilt_profile(world: World) -> list[str]:
+    return notebook("01_pairing", f"profile={Path(world.profile(seeds='x'))}")(world)
+
+
+CASES = [
+    BadInput("an unknown notebook", notebook("99_magic"), "99_magic", "unknown notebook '99_magic'",
+             "Known: 00_doctor"),
+    BadInput("a notebook by its file", notebook("../notebooks/01_pairing.ipynb"), "01_pairing",
+             "unknown notebook", "Known: 00_doctor"),
+    BadInput("an unknown parameter", notebook("01_pairing", "profile=smoke", "rank=2"), NAMED,
+             "unknown parameter 'rank'", "Known: dataset"),
+    BadInput("a parameter of another type", notebook("02_training", "profile=smoke", "seeds=two"),
+             NAMED, "seeds is 'two' (str)", "Give seeds as list[int]"),
+    BadInput("a number for a name", notebook("01_pairing", "profile=3"), NAMED,
+             "profile is 3 (int)", "Give profile as str"),
+    BadInput("a value that is not YAML", notebook("02_training", "seeds=[0"), "parameter seeds",
+             "not YAML", "Mend it"),
+    BadInput("a value that runs code",
+             notebook("02_training", "seeds=!!python/object/apply:os.mkdir [ran]"),
+             "parameter seeds", "not YAML", "Mend it"),
+    BadInput("an unknown profile", notebook("01_pairing", "profile=none"), "profiles",
+             "unknown profile 'none'", "Known: demo"),
+    BadInput("a profile that is wrong", spoilt_profile, "bad.yaml", "seeds", "Mend this key"),
+    BadInput("a profile that is not there", notebook("01_pairing", "profile=none.yaml"),
+             "none.yaml", "no such file", "Name a YAML file"),
+    BadInput("a place that cannot be written",
+             lambda w: ["notebook", "01_pairing", "--output", str(w.file("file", "") / "a.ipynb")],
+             "file", "cannot write here", "Give write permission"),
+]  # fmt: skip
