@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 import torch.nn.functional as F
-from sklearn.cluster import KMeans
 
 from clipit_lib.labels import Labels
 from clipit_lib.paired_texts import paired_reports
@@ -27,6 +26,8 @@ def image_targets(spec: RunSpec, bench: Workbench, labels: Labels) -> FixedTarge
     images = F.normalize(torch.from_numpy(embeddings[position]), dim=-1)
     if spec.target == "image":
         return FixedTargets(images, torch.arange(len(images)))
+    from sklearn.cluster import KMeans  # slow to import, and seldom needed
+
     count = max(1, round(effective_number(paired_reports(spec, bench, "train"))))
     clusters = KMeans(min(count, len(images)), n_init=4, random_state=spec.seed)
     cluster = clusters.fit_predict(images.numpy())

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from sklearn.cluster import KMeans
 from threadpoolctl import threadpool_limits
 
 from clipit_lib.errors import ClipItError
@@ -123,6 +122,8 @@ def _by_stain(
 
 def _clusters(features: np.ndarray, seed: int) -> np.ndarray:
     """Cluster number of each row, [n]."""
+    from sklearn.cluster import KMeans  # slow to import, and seldom needed
+
     scaled = (features - features.mean(axis=0)) / (features.std(axis=0) + 1e-6)
     count = min(CLUSTERS, len(np.unique(scaled, axis=0)))
     # Sums in another order round differently: one thread keeps the split the same everywhere.

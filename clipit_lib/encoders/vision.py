@@ -5,9 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import timm
 import torch
-from timm.models.vision_transformer import checkpoint_filter_fn
 from torch import nn
 
 from clipit_lib.data.transforms import Transform
@@ -126,6 +124,8 @@ def entry(name: str) -> VisionEntry:
 
 def build(name: str, side: int | None) -> nn.Module:
     """The architecture of a backbone with random weights and no head."""
+    import timm  # slow to import, and what reads results needs no network
+
     row = entry(name)
     size: dict[str, Any] = {"img_size": side} if row.size is None else {}
     model: nn.Module = timm.create_model(
@@ -179,6 +179,8 @@ def load(name: str, sources: Sources, normalisation: str = "own") -> VisionEncod
 
 
 def _load_published(name: str, sources: Sources) -> nn.Module:
+    from timm.models.vision_transformer import checkpoint_filter_fn
+
     path = published_weights.locate(name, sources)
     with torch.device("meta"):
         model: Any = build(name, None)
