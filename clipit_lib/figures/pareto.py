@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -58,10 +59,8 @@ def pareto_figure(points: pd.DataFrame, costs: dict[str, str]) -> Figure:
             axes[line, 0].set_ylabel("balanced accuracy (%)")
         for axis, dataset in zip(axes[0], datasets, strict=True):
             axis.set_title(str(dataset))
-        handles = [_handle(base) for base in bases]
-        handles.append(Line2D([], [], color="black", lw=1, label="frontier"))
         figure.legend(
-            handles=handles, loc="upper center", ncols=6, bbox_to_anchor=(0.5, 0.0), fontsize=8,
+            handles=_handles(points, bases, costs), loc="upper center", ncols=4, bbox_to_anchor=(0.5, 0.0), fontsize=8,
             columnspacing=1.2, handletextpad=0.3,
         )  # fmt: skip
         figure.tight_layout()
@@ -71,6 +70,15 @@ def pareto_figure(points: pd.DataFrame, costs: dict[str, str]) -> Figure:
 def _handle(base: str) -> Line2D:
     colour, marker = LOOKS.get(base, OTHER)
     return Line2D([], [], color=colour, marker=marker, ls="", label=label(base))
+
+
+def _handles(points: pd.DataFrame, bases: list[str], costs: Iterable[str]) -> list[Line2D]:
+    handles = [_handle(base) for base in bases]
+    pairs = [(cost, ENCODED[cost]) for cost in costs if cost in ENCODED]
+    if any((points[encoded] > points[cost]).any() for cost, encoded in pairs):
+        hollow = "prompts encoded for each image"
+        handles.append(Line2D([], [], color=CYCLE[4], marker="^", mfc="white", ls="", label=hollow))
+    return [*handles, Line2D([], [], color="black", lw=1, label="frontier")]
 
 
 def _cost_axis(axis: Axes, low: float, high: float) -> None:
