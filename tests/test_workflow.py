@@ -50,6 +50,8 @@ def test_every_notebook_ran_and_every_product_is_there(finished: Path) -> None:
     results = finished / "results" / "smoke"
     executed = {path.name.split("__")[0] for path in (results / "notebooks").glob("*.ipynb")}
     assert {name.removesuffix(".ipynb") for name in executed} == set(NOTEBOOKS)
+    # Else one notebook would train them all by itself, at the end.
+    assert list((results / "notebooks" / "runs").glob("clip_audit__*.txt"))
     for name in TABLES:
         for path in (results / "tables" / f"{name}.csv", results / "tables" / f"{name}.md"):
             assert path.stat().st_size > 0
