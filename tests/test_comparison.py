@@ -10,7 +10,7 @@ import pytest
 from clipit_lib import paths
 from clipit_lib.comparison import Comparison, compare, comparison_table, comparison_words
 from clipit_lib.figures import gallery
-from clipit_lib.figures.comparison import comparison_figure
+from clipit_lib.figures.comparison import comparison_figure, far_settings
 from clipit_lib.paper import further
 from clipit_lib.paths import repository
 from clipit_lib.runs import StoredRun
@@ -64,6 +64,29 @@ def test_cells_may_have_settings_of_their_own() -> None:
     labels = {text.get_text() for axis in figure.axes for text in axis.get_yticklabels()}
     plt.close(figure)
     assert {"LoRA only", "early fusion"} <= labels
+
+
+def test_a_setting_far_from_all_others_is_a_number_at_the_edge(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    chances = {"unimodal": 0.77, "lora_only": 0.79, "clip_it": 0.8, "clip_it/full_fine_tuning": 0.0}
+    for setting, chance in chances.items():
+        monkeypatch.setitem(CHANCES, setting, chance)
+    stored = [simulated(name, seed) for name in chances for seed in (0, 1)]
+    figure = comparison_figure(compare(stored, "clip_it", 300))
+    accuracy, difference = figure.axes
+    words = [text.get_text() for axis in figure.axes for text in axis.texts]
+    low, high = accuracy.get_xlim()
+    plt.close(figure)
+    assert low > 40 and high < 100 and difference.get_xlim()[0] > -50
+    assert "◂ 0.0" in words and any(text.startswith(("◂ -8", "◂ -7")) for text in words)
+
+
+def test_far_is_by_the_range_of_the_others() -> None:
+    assert far_settings(pd.Series({"a": 70.0, "b": 72.0, "c": 74.0, "d": 47.0})) == set()
+    assert far_settings(pd.Series({"a": 70.0, "b": 72.0, "c": 74.0, "d": 45.0})) == {"d"}
+    assert far_settings(pd.Series({"a": 70.0, "b": 72.0, "c": 74.0, "d": 99.0})) == {"d"}
+    assert far_settings(pd.Series({"a": 70.0, "b": 71.0, "c": 99.0})) == set()  # too few to say
 
 
 def test_the_table_has_one_row_a_setting_and_none_for_the_reference(found: Comparison) -> None:
