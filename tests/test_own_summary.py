@@ -10,7 +10,7 @@ from clipit_lib import paths, specs
 from clipit_lib.errors import ClipItError
 from clipit_lib.evaluation import predictions_frame
 from clipit_lib.figures.own import own_figure
-from clipit_lib.own.deployment import candidate_table, choice_words, choose
+from clipit_lib.own.deployment import candidate_table, choice_words, choose, command
 from clipit_lib.own.summary import ADDED, POOLED, summary, summary_table, summary_words
 from clipit_lib.runs import StoredRun
 from clipit_lib.workbench import Workbench
@@ -127,3 +127,11 @@ def test_the_run_to_deploy_is_the_best_on_validation_not_on_test(
     assert "80.0%" in words and "it has 60.0%" in words and str(choice.run.folder) in words
     with pytest.raises(ClipItError, match="no run of other to deploy"):
         choose(stored, "other")
+
+
+def test_the_command_names_no_folder_of_this_machine_unless_it_must(bench: Workbench) -> None:
+    spec = specs.resolve(bench, *CELL, "clip_it", 0)
+    inside = StoredRun(paths.repository() / "results" / "my own" / "runs" / "key", spec)
+    outside = StoredRun(paths.repository().parent / "elsewhere" / "key", spec)
+    assert "predict 'results/my own/runs/key' image" in command(inside)
+    assert f"predict {outside.folder} image" in command(outside)

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import log_softmax
 
+from clipit_lib import paths
 from clipit_lib.errors import ClipItError
 from clipit_lib.evaluation import LOGIT, balanced_accuracy
 from clipit_lib.names import label
@@ -91,8 +92,10 @@ def candidate_table(choice: Choice) -> pd.DataFrame:
 
 
 def command(run: StoredRun) -> str:
-    """The command that classifies images by a run."""
-    return f"python -m clipit_lib predict {shlex.quote(str(run.folder))} image.png"
+    """The command that classifies images by a run, to be called in the repository."""
+    folder, here = run.folder, paths.repository()
+    shown = folder.relative_to(here) if folder.is_relative_to(here) else folder
+    return f"python -m clipit_lib predict {shlex.quote(str(shown))} image.png"
 
 
 def choice_words(choice: Choice) -> str:
