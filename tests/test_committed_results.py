@@ -1,6 +1,7 @@
 """Every committed table follows from the predictions committed beside it."""
 
 import json
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -61,3 +62,13 @@ def test_the_archives_are_small_and_there() -> None:
     assert {"demo", "pilot"} <= {path.parent.name for path in ARCHIVES}
     whole = committed(archive.PREDICTIONS) + committed(archive.RISKS)
     assert sum(path.stat().st_size for path in whole) < 20e6
+
+
+def test_no_result_names_a_folder_of_the_machine_it_was_made_on() -> None:
+    machine = re.compile(r"(?<![\w.:/-])/(?:tmp|home|root|work|Users|mnt)/")
+    texts = [p for p in (repository() / "results").rglob("*") if p.suffix in (".md", ".csv")]
+    texts = [p for p in texts if not {"runs", "notebooks"} & set(p.parts)]
+    reports = sorted((repository() / "results").glob("*/report.html"))
+    assert texts and reports
+    found = {path.name: machine.findall(path.read_text()) for path in [*texts, *reports]}
+    assert {name: paths for name, paths in found.items() if paths} == {}
