@@ -51,7 +51,7 @@ def far_settings(means: pd.Series) -> set[str]:
 
 
 def accuracies(
-    axis: Axes, runs: pd.DataFrame, settings: Sequence[str], far: Collection[str] = ()
+    axis: Axes, runs: pd.DataFrame, settings: Sequence[str], far: Collection[str]
 ) -> None:
     """Means as large, seeds as small marks, one line a setting; a far one as a number."""
     middle = runs["balanced_accuracy"].median()
@@ -68,7 +68,7 @@ def accuracies(
 
 def differences(
     axis: Axes, gains: pd.DataFrame, settings: Sequence[str], reference: str,
-    far: Collection[str] = (),
+    far: Collection[str],
 ) -> None:  # fmt: skip
     """Estimates with intervals on the same lines; the reference is the line at zero."""
     for line, setting in enumerate(settings):
@@ -89,7 +89,7 @@ def differences(
 
 
 def _at_edge(axis: Axes, line: int, words: str, right: bool, colour: str) -> None:
-    """Outside of the axis, on its side: an arrow and the number."""
+    """What lies outside of the axis, on its side: an arrow and the number."""
     axis.text(
         0.99 if right else 0.01, line, f"{words} ▸" if right else f"◂ {words}",
         transform=axis.get_yaxis_transform(), ha="right" if right else "left", va="center",
