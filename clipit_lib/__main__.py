@@ -13,6 +13,7 @@ COMMANDS = {
     "check": "what in a profile's data, reports or retriever will hurt, before anything is trained",
     "collect": "gather the predictions behind a profile's tables, and the gallery of figures",
     "doctor": "whether machine, data and models are as a profile needs them, and what to do if not",
+    "fingerprint": "whether patches, encoders, runs and tables are those of another machine",
     "fetch": "bring a data set or reports into $CLIPIT_DATA, checked, once its terms are accepted",
     "export": "an image-only classifier as a folder: merged weights, ONNX, model card",
     "notebook": "run one notebook with parameters",

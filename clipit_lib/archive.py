@@ -18,7 +18,7 @@ from clipit_lib.survival.results import fold_metrics
 from clipit_lib.survival.runs import AGAIN, DONE, SPEC, SurvivalRun, SurvivalSpec
 
 PREDICTIONS, RISKS, RUNS = "predictions.parquet", "survival_predictions.parquet", "runs.csv"
-LISTED = ("key", "dataset", "backbone", "setting", "seed", "seconds", "peak_memory_mib")
+LISTED = ("key", "dataset", "backbone", "setting", "seed", "kernels", "seconds", "peak_memory_mib")
 AGAIN_ALL = "Run ./run_all.sh, or python -m clipit_lib collect, again"
 SLIDES = "slides"  # what stands for the data set of a survival run
 
@@ -31,16 +31,17 @@ def archive(profile: str, runs: Sequence[StoredRun]) -> Path:
         for run in sorted(runs, key=lambda run: (run.spec.dataset, run.key))
     ]
     frame = pd.concat(frames, ignore_index=True)
-    return _write(paths.results(profile) / PREDICTIONS, frame, ["run", *order])
+    return write(paths.results(profile) / PREDICTIONS, frame, ["run", *order])
 
 
 def archive_survival(profile: str, runs: Sequence[SurvivalRun]) -> Path:
     """Write survival_predictions.parquet: the risk of each slide, by a model that never saw it."""
     frame = pd.concat([run.predictions().assign(run=run.key) for run in runs], ignore_index=True)
-    return _write(paths.results(profile) / RISKS, frame, ["run", "slide"])
+    return write(paths.results(profile) / RISKS, frame, ["run", "slide"])
 
 
-def _write(path: Path, frame: pd.DataFrame, names: list[str]) -> Path:
+def write(path: Path, frame: pd.DataFrame, names: list[str]) -> Path:
+    """Write an archive; the columns `names` hold few different values each."""
     frame[names] = frame[names].astype("category")
     logits = [str(name) for name in frame if str(name).startswith(LOGIT)]
     others = [str(name) for name in frame if name not in logits]
@@ -58,11 +59,13 @@ def list_runs(
     profile: str, runs: Sequence[StoredRun], survival: Sequence[SurvivalRun] = ()
 ) -> Path:
     """Write runs.csv: what each key stands for, and what the run took."""
-    rows = [
-        (r.key, r.spec.dataset, r.spec.backbone, r.spec.setting, r.spec.seed, r.done())
-        for r in runs
+    about = [(r.spec.dataset, r.spec.backbone, r) for r in runs] + [
+        (SLIDES, "", r) for r in survival
     ]
-    rows += [(r.key, SLIDES, "", r.spec.setting, r.spec.seed, r.done()) for r in survival]
+    rows = [
+        (r.key, dataset, backbone, r.spec.setting, r.spec.seed, r.spec.kernels, r.done())
+        for dataset, backbone, r in about
+    ]
     table = pd.DataFrame(
         [(*about, done["seconds"], done.get("peak_memory_mib")) for *about, done in rows],
         columns=list(LISTED),
@@ -75,7 +78,7 @@ def list_runs(
 def listed(results: Path) -> pd.DataFrame:
     """The runs.csv of a folder of results; no row if it has none."""
     path = results / RUNS
-    text = dict.fromkeys(("key", "dataset", "backbone", "setting"), str)
+    text = dict.fromkeys(("key", "dataset", "backbone", "setting", "kernels"), str)
     if not path.exists():
         return pd.DataFrame(columns=list(LISTED))
     empty = {"peak_memory_mib": ""}

@@ -112,13 +112,7 @@ def _of_run(folder: Path) -> ImageClassifier:
             "Name a run of unimodal, lora_only or clip_it",
         )
     encoder = backbones.load(spec.backbone, weights.sources_of(spec), spec.normalisation)
-    if encoder.weights_hash != spec.backbone_hash:
-        raise ClipItError(
-            f"the weights of {spec.backbone} are not those it was trained with "
-            f"({encoder.weights_hash}, not {spec.backbone_hash})",
-            folder,
-            "Train the run again, or bring back the cache it was trained with",
-        )
+    weights.require(spec, encoder.weights_hash, folder)
     state = _read_state(folder / "model.safetensors", spec)
     adapters = {k.removeprefix("backbone."): v for k, v in state.items() if "lora_" in k}
     if spec.lora is not None:

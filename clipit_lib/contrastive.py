@@ -18,6 +18,7 @@ from clipit_lib.compute import device, seeded
 from clipit_lib.encoders.checkpointing import checkpoint_gradients
 from clipit_lib.encoders.tokens import TokenWindows, embed_windows
 from clipit_lib.encoders.towers import ClipEncoder
+from clipit_lib.inputs import Inputs
 from clipit_lib.labels import choose_labels
 from clipit_lib.losses import contrastive
 from clipit_lib.outcome import Outcome, raw_predictions
@@ -25,18 +26,16 @@ from clipit_lib.reports.prompts import TEMPLATES, ensemble_scores, prompts
 from clipit_lib.settings import Contrastive, RunSpec
 from clipit_lib.tasks import BLOCK, Patches, in_blocks
 from clipit_lib.training import Task, fit
-from clipit_lib.workbench import Workbench
 
 
 class PromptClassifier(nn.Module):
     """Both towers of a CLIP and the prompts of each class."""
 
-    def __init__(
-        self, clip: ClipEncoder, class_texts: tuple[str, ...], settings: Contrastive
-    ) -> None:
+    def __init__(self, clip: ClipEncoder, settings: Contrastive) -> None:
         super().__init__()
         self.image_tower = copy.deepcopy(clip.image_tower)
         self.text_tower = copy.deepcopy(clip.text_tower)
+        class_texts = settings.class_texts
         if settings.misaligned_names:  # as the released code's names of BACH: each is off by one
             class_texts = (class_texts[-1], *class_texts[:-1])
         by_class = prompts(class_texts, TEMPLATES[settings.templates])
@@ -106,12 +105,12 @@ def embed(model: PromptClassifier, patches: Patches) -> Float[np.ndarray, "m d"]
     return in_blocks(model.images, patches).numpy()
 
 
-def perform(spec: RunSpec, bench: Workbench) -> Outcome:
+def perform(spec: RunSpec, inputs: Inputs) -> Outcome:
     """Zero-shot, or after contrastive fine-tuning where the run adapts anything."""
     settings = spec.contrastive
     assert settings is not None
-    dataset, clip = bench.dataset(spec.dataset), bench.retriever(spec.backbone)
-    model = PromptClassifier(clip, dataset.class_texts, settings)
+    dataset, clip = inputs.dataset(spec.dataset), inputs.retriever(spec.backbone)
+    model = PromptClassifier(clip, settings)
     history = []
     if spec.adaptation == "lora":
         assert spec.lora is not None and spec.training is not None and spec.protocol is not None

@@ -17,10 +17,11 @@ from clipit_lib.encoders.checkpointing import checkpoint_gradients
 from clipit_lib.encoders.embeddings import image_embeddings
 from clipit_lib.encoders.vision import VisionEncoder
 from clipit_lib.image_targets import image_targets
+from clipit_lib.inputs import Inputs
 from clipit_lib.labels import Labels, choose_labels
 from clipit_lib.outcome import Outcome, State, raw_predictions
 from clipit_lib.paired_texts import redrawn_reports
-from clipit_lib.settings import RunSpec
+from clipit_lib.settings import RunSpec, TextSpec
 from clipit_lib.targets import (
     FixedTargets,
     MovingTargets,
@@ -30,29 +31,32 @@ from clipit_lib.targets import (
 )
 from clipit_lib.tasks import ImageTask, Patches, predict_logits
 from clipit_lib.training import History, fit
-from clipit_lib.workbench import Workbench
 
 TEXT_WIDTH_WITHOUT_TEXT = 512  # the width of CONCH, so that the branch is as large as in the paper
 
 
-def perform(spec: RunSpec, bench: Workbench) -> Outcome:
+def perform(spec: RunSpec, inputs: Inputs) -> Outcome:
     """Train and predict; the test split is read once, by an image-only model, at the end.
 
     (Except by what is no image-only model: a CLIP with prompts, the text classifier.)
+
+    Raises:
+        ClipItError: an input is not what the run was specified with, see `Inputs.check`.
     """
+    inputs.check(spec)
     if spec.contrastive is not None:
-        return contrastive.perform(spec, bench)
+        return contrastive.perform(spec, inputs)
     if spec.text_only:
-        return text_run.perform(spec, bench)
-    dataset = bench.dataset(spec.dataset)
-    encoder = bench.backbone(spec.backbone, spec.normalisation)
+        return text_run.perform(spec, inputs)
+    dataset = inputs.dataset(spec.dataset)
+    encoder = inputs.backbone(spec.backbone, spec.normalisation)
     labels = choose_labels(spec, dataset)
     head, history = _probe(spec, dataset, encoder, labels)
-    if spec.adaptation == "none" and spec.pairing is None:
+    if spec.adaptation == "none" and spec.branch is None:
         model = variants.build(spec, encoder.model, encoder.width, len(dataset.classes), None)
         model.vision_head = head
     else:
-        model, history = _adapt(spec, bench, dataset, encoder, labels, head)
+        model, history = _adapt(spec, inputs, dataset, encoder, labels, head)
     model.eval()
     frames = [_predict(model, dataset, encoder, split) for split in ("validation", "test")]
     return Outcome(learned_state(model, spec), history, pd.concat(frames, ignore_index=True))
@@ -80,7 +84,7 @@ def _probe(
 
 def _adapt(
     spec: RunSpec,
-    bench: Workbench,
+    inputs: Inputs,
     dataset: PatchDataset,
     encoder: VisionEncoder,
     labels: Labels,
@@ -90,7 +94,7 @@ def _adapt(
     protocol, training = spec.protocol, spec.training
     assert protocol is not None and training is not None
     classes = len(dataset.classes)
-    text = _text(spec, bench, dataset, labels)
+    text = None if spec.text is None else _text(spec, spec.text, inputs, labels)
     with seeded(spec.seed):
         prepare_backbone(encoder.model, spec, encoder.lora_targets)
         width = TEXT_WIDTH_WITHOUT_TEXT if text is None else text.width
@@ -142,34 +146,29 @@ class Text:
     tower: nn.Module | None
 
 
-def _text(spec: RunSpec, bench: Workbench, dataset: PatchDataset, labels: Labels) -> Text | None:
-    if spec.pairing is None or spec.pairing.reports == "none":
-        return None
+def _text(spec: RunSpec, asked: TextSpec, inputs: Inputs, labels: Labels) -> Text:
     if spec.target is not None:
-        found = image_targets(spec, bench, labels)
+        found = image_targets(asked, inputs, labels, spec.target == "image_centroids")
         return Text(found.features.shape[1], {}, found, None)
-    protocol, settings, retriever = spec.protocol, spec.text_stage, spec.retriever
-    assert protocol is not None and settings is not None and retriever is not None
-    clip = bench.retriever(retriever)
-    paired, stage = text_stage.of_run(spec, bench, labels)
-    position = np.searchsorted(dataset.indices("train"), labels.train)
+    assert spec.protocol is not None and spec.training is not None
+    clip = inputs.retriever(asked.retriever)
+    paired, stage = text_stage.of_run(asked, inputs, labels)
+    position = np.searchsorted(inputs.dataset(spec.dataset).indices("train"), labels.train)
     distinct, report = np.unique(paired.chosen["train"][position], return_inverse=True)
     rows, width = torch.from_numpy(report), stage.features.shape[1]
-    if protocol.moving_target:
-        tower = text_stage.tuned_tower(clip, spec, stage)
+    if spec.protocol.moving_target:
+        tower = text_stage.tuned_tower(clip, asked, stage)
         texts = [paired.texts[i] for i in distinct]
-        windows = clip.tokenizer.windows(texts, settings.long_text)
+        windows = clip.tokenizer.windows(texts, asked.training.long_text)
         return Text(width, stage.head, MovingTargets(tower, windows, rows), tower)
-    if spec.word_dropout:
-        assert spec.training is not None
+    if asked.word_dropout:
         drawn = [
-            text_stage.dropped_features(clip, spec, stage, paired, distinct, epoch)
+            text_stage.dropped_features(clip, asked, stage, paired, distinct, epoch)
             for epoch in range(spec.training.epochs)
         ]
         return Text(width, stage.head, RedrawnTargets(torch.stack(drawn), rows), None)
-    if spec.pairing.reports == "redrawn":
-        assert spec.training is not None
-        drawn_reports = redrawn_reports(spec, bench, spec.training.epochs)[:, position]
+    if asked.pairing.reports == "redrawn":
+        drawn_reports = redrawn_reports(asked, inputs, spec.training.epochs)[:, position]
         reassigned = ReassignedTargets(stage.features, torch.from_numpy(drawn_reports))
         return Text(width, stage.head, reassigned, None)
     fixed = FixedTargets(stage.features[torch.from_numpy(distinct)], rows)

@@ -63,7 +63,7 @@ def _classifier(run: runs.StoredRun, facts: card.DatasetFacts) -> tuple[nn.Modul
 
         with whole(run.folder / runs.MODEL, runs.AGAIN):
             state = load_file(run.folder / runs.MODEL)
-        model, transform = prompts.without_text(run.spec, state, facts.class_texts, run.folder)
+        model, transform = prompts.without_text(run.spec, state, run.folder)
         return model.cpu().eval(), transform
     found = classifier.load_classifier(run.folder)
     if isinstance(found.model, Direct):  # its map to text features has no part in the answer

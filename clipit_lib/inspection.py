@@ -81,10 +81,10 @@ def paired_features(run: StoredRun, bench: Workbench, split: Split) -> Float[np.
         ClipItError: the run is paired with no text.
     """
     spec = run.spec
-    if spec.pairing is None or spec.pairing.reports == "none":
+    if spec.text is None:
         raise ClipItError(f"{spec.setting} reads no reports", run.folder, "Name a run with text")
     labels = choose_labels(spec, bench.dataset(spec.dataset))
-    paired, stage = text_stage.of_run(spec, bench, labels, SPLITS)
+    paired, stage = text_stage.of_run(spec.text, bench, labels, SPLITS)
     features: np.ndarray = stage.features[torch.from_numpy(paired.chosen[split])].numpy()
     return features
 
@@ -95,7 +95,7 @@ def spaces(run: StoredRun, bench: Workbench, split: Split) -> dict[str, np.ndarr
     `image` always; with a text branch also the paired report's true features, the distilled
     features that the image predicts of them, and image and distilled features joined.
     """
-    if run.spec.pairing is None:
+    if run.spec.branch is None:
         return {"image": _image_features(run, bench, split)[1]}
     found = embed(run, bench, split)
     return {

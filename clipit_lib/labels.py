@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from clipit_lib.data.contract import PatchDataset
-from clipit_lib.settings import RunSpec
+from clipit_lib.settings import Labelled
 
 
 @dataclass(frozen=True)
@@ -22,7 +22,7 @@ class Labels:
     validation_labels: Tensor
 
 
-def choose_labels(spec: RunSpec, dataset: PatchDataset) -> Labels:
+def choose_labels(spec: Labelled, dataset: PatchDataset) -> Labels:
     """Take `labels_per_class` training patches of each class and flip a share of all labels.
 
     Flips reach training and validation alike, as they would in life; never the test split.
@@ -31,9 +31,9 @@ def choose_labels(spec: RunSpec, dataset: PatchDataset) -> Labels:
     train, validation = dataset.indices("train"), dataset.indices("validation")
     if spec.labels_per_class is not None:
         train = _some_of_each(dataset, train, spec.labels_per_class, rng)
-    few = None if spec.protocol is None else spec.protocol.validation_per_class
-    if few is not None:
-        validation = _some_of_each(dataset, validation, few, np.random.default_rng([spec.seed, 7]))
+    if spec.validation_per_class is not None:
+        draws = np.random.default_rng([spec.seed, 7])
+        validation = _some_of_each(dataset, validation, spec.validation_per_class, draws)
     noisy = [
         torch.from_numpy(_flip(dataset.labels[rows], len(dataset.classes), spec.label_noise, rng))
         for rows in (train, validation)

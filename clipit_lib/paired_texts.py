@@ -9,10 +9,11 @@ import numpy as np
 
 from clipit_lib.data.contract import Split
 from clipit_lib.encoders.tokens import embed_texts
+from clipit_lib.inputs import Inputs
+from clipit_lib.pairing import Pairs
 from clipit_lib.reports.prompts import TEMPLATES, prompts
 from clipit_lib.reports.terms import own_terms, term_texts
-from clipit_lib.settings import RunSpec
-from clipit_lib.workbench import Workbench
+from clipit_lib.settings import TextSpec
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 TERMS_PER_IMAGE = 5
@@ -26,45 +27,56 @@ class PairedTexts:
     chosen: dict[Split, np.ndarray]
 
 
-def paired_texts(spec: RunSpec, bench: Workbench, splits: Sequence[Split]) -> PairedTexts:
+def paired_texts(spec: TextSpec, inputs: Inputs, splits: Sequence[Split]) -> PairedTexts:
     """The texts of some splits of a run's data set."""
-    assert spec.pairing is not None and spec.corpus is not None
     if spec.pairing.source == "prompts":
-        return _prompts(spec, bench, splits)
+        return _prompts(spec, inputs, splits)
     if spec.pairing.source == "terms":
-        return _terms(spec, bench)
+        return _terms(spec, inputs)
     if spec.pairing.source == "class_prompts":
-        return _class_prompts(spec, bench, splits)
-    texts = bench.named_corpus(spec.corpus).texts
-    return PairedTexts(texts, {split: paired_reports(spec, bench, split) for split in splits})
+        return _class_prompts(spec, inputs, splits)
+    assert spec.corpus is not None
+    texts = inputs.named_corpus(spec.corpus).texts
+    return PairedTexts(texts, {split: paired_reports(spec, inputs, split) for split in splits})
 
 
-def paired_reports(spec: RunSpec, bench: Workbench, split: Split) -> np.ndarray:
+def paired_reports(spec: TextSpec, inputs: Inputs, split: Split) -> np.ndarray:
     """Index of the report that each patch of a split is paired with, [m] int64 (equation 1)."""
-    assert spec.pairing is not None and spec.corpus is not None
     if spec.pairing.reports in ("random", "redrawn"):
         rng = np.random.default_rng([spec.seed, 2])
-        count = len(bench.dataset(spec.dataset).indices(split))
-        return rng.integers(len(bench.named_corpus(spec.corpus)), size=count)
+        count = len(inputs.dataset(spec.dataset).indices(split))
+        return rng.integers(_reports(spec, inputs), size=count)
     rank = spec.pairing.rank
-    best = bench.pairs(spec.dataset, split, rank, spec.retriever, spec.corpus).reports[:, -1]
+    best = nearest(spec, inputs, split, rank).reports[:, -1]
     if spec.pairing.reports == "constant":
-        train = bench.pairs(spec.dataset, "train", rank, spec.retriever, spec.corpus)
+        train = nearest(spec, inputs, "train", rank)
         return np.full_like(best, np.bincount(train.reports[:, -1]).argmax())
     if spec.pairing.reports.startswith("shuffled"):
-        data = bench.dataset(spec.dataset)
+        data = inputs.dataset(spec.dataset)
         labels = data.labels[data.indices(split)]
         whole = np.zeros_like(labels) if spec.pairing.reports == "shuffled" else labels
         return shuffled(best, whole, np.random.default_rng([spec.seed, 5]))
     return best
 
 
-def redrawn_reports(spec: RunSpec, bench: Workbench, epochs: int) -> np.ndarray:
-    """A random report for each training patch, drawn anew in each epoch, [epochs, m] int64."""
+def nearest(spec: TextSpec, inputs: Inputs, split: Split, k: int) -> Pairs:
+    """The k most similar reports of each patch of a split, read as the run reads reports."""
     assert spec.corpus is not None
+    return inputs.nearest(
+        spec.dataset, split, k, spec.retriever, spec.corpus, spec.training.long_text
+    )
+
+
+def redrawn_reports(spec: TextSpec, inputs: Inputs, epochs: int) -> np.ndarray:
+    """A random report for each training patch, drawn anew in each epoch, [epochs, m] int64."""
     rng = np.random.default_rng([spec.seed, 6])
-    count = len(bench.dataset(spec.dataset).indices("train"))
-    return rng.integers(len(bench.named_corpus(spec.corpus)), size=(epochs, count))
+    count = len(inputs.dataset(spec.dataset).indices("train"))
+    return rng.integers(_reports(spec, inputs), size=(epochs, count))
+
+
+def _reports(spec: TextSpec, inputs: Inputs) -> int:
+    assert spec.corpus is not None
+    return len(inputs.named_corpus(spec.corpus))
 
 
 def shuffled(values: np.ndarray, groups: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -76,39 +88,42 @@ def shuffled(values: np.ndarray, groups: np.ndarray, rng: np.random.Generator) -
     return moved
 
 
-def _prompts(spec: RunSpec, bench: Workbench, splits: Sequence[Split]) -> PairedTexts:
+def _filled(spec: TextSpec) -> list[list[str]]:
+    """The prompts of each class."""
+    assert spec.class_texts is not None and spec.templates is not None
+    return prompts(spec.class_texts, TEMPLATES[spec.templates])
+
+
+def _prompts(spec: TextSpec, inputs: Inputs, splits: Sequence[Split]) -> PairedTexts:
     """The nearest class prompt: the retriever's zero-shot answer, in words."""
-    by_class = prompts(bench.dataset(spec.dataset).class_texts, TEMPLATES[bench.profile.templates])
-    texts = [text for of_class in by_class for text in of_class]
-    embeddings = _embedded(spec, bench, texts)
-    chosen = {s: (_images(spec, bench, s) @ embeddings.T).argmax(axis=1) for s in splits}
+    texts = [text for of_class in _filled(spec) for text in of_class]
+    embeddings = _embedded(spec, inputs, texts)
+    chosen = {s: (_images(spec, inputs, s) @ embeddings.T).argmax(axis=1) for s in splits}
     return PairedTexts(tuple(texts), chosen)
 
 
-def _class_prompts(spec: RunSpec, bench: Workbench, splits: Sequence[Split]) -> PairedTexts:
+def _class_prompts(spec: TextSpec, inputs: Inputs, splits: Sequence[Split]) -> PairedTexts:
     """The first prompt of each patch's own class: the label in words. Never for test patches."""
     assert "test" not in splits
-    data = bench.dataset(spec.dataset)
-    by_class = prompts(data.class_texts, TEMPLATES[bench.profile.templates])
-    texts = tuple(of_class[0] for of_class in by_class)
+    data = inputs.dataset(spec.dataset)
+    texts = tuple(of_class[0] for of_class in _filled(spec))
     return PairedTexts(texts, {split: data.labels[data.indices(split)] for split in splits})
 
 
-def _terms(spec: RunSpec, bench: Workbench) -> PairedTexts:
+def _terms(spec: TextSpec, inputs: Inputs) -> PairedTexts:
     """The terms nearest to each patch, as one text."""
     terms = own_terms()
-    images = [_images(spec, bench, split) for split in SPLITS]
-    embeddings = _embedded(spec, bench, list(terms.names))
+    images = [_images(spec, inputs, split) for split in SPLITS]
+    embeddings = _embedded(spec, inputs, list(terms.names))
     texts, index = term_texts(np.concatenate(images), embeddings, terms, TERMS_PER_IMAGE)
     parts = np.split(index, np.cumsum([len(part) for part in images])[:-1])
     return PairedTexts(tuple(texts), dict(zip(SPLITS, parts, strict=True)))
 
 
-def _images(spec: RunSpec, bench: Workbench, split: Split) -> np.ndarray:
-    return bench.retriever_embeddings(spec.dataset, split, spec.retriever)
+def _images(spec: TextSpec, inputs: Inputs, split: Split) -> np.ndarray:
+    return inputs.image_embeddings(spec.dataset, split, spec.retriever)
 
 
-def _embedded(spec: RunSpec, bench: Workbench, texts: list[str]) -> np.ndarray:
-    assert spec.retriever is not None
-    clip = bench.retriever(spec.retriever)
+def _embedded(spec: TextSpec, inputs: Inputs, texts: list[str]) -> np.ndarray:
+    clip = inputs.retriever(spec.retriever)
     return embed_texts(clip.text_tower, clip.tokenizer, texts, "truncate").numpy()

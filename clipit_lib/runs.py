@@ -111,7 +111,8 @@ def get_or_run(spec: RunSpec, bench: Workbench) -> StoredRun:
 def _write(folder: Path, spec: RunSpec, bench: Workbench, outcome: Outcome, seconds: float) -> None:
     dataset = bench.dataset(spec.dataset)
     card = {"classes": dataset.classes, "class_texts": dataset.class_texts,
-            "licence": dataset.licence, "limits": dataset.limits}  # fmt: skip
+            "licence": dataset.licence, "limits": dataset.limits,
+            "weights": bench.trained(spec)}  # fmt: skip
     done = {
         "key": spec.key,
         "seconds": round(seconds, 2),

@@ -7,8 +7,12 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
+from clipit_lib import kernels
 from clipit_lib.encoders import backbones, clip
 from clipit_lib.errors import ClipItError
+from clipit_lib.files import digest
+from clipit_lib.reports.prompts import wording
+from clipit_lib.reports.terms import own_terms
 from clipit_lib.settings import (
     PROTOCOLS,
     SWITCHES,
@@ -18,7 +22,9 @@ from clipit_lib.settings import (
     Pairing,
     Positive,
     Profile,
+    Protocol,
     RunSpec,
+    TextSpec,
     TextStage,
     Weight,
     known,
@@ -28,10 +34,13 @@ from clipit_lib.workbench import Workbench
 
 Fields = dict[str, Any]
 
-# A setting is named after what it changes; the values are fields of RunSpec.
+# Fields of a setting that say what its text is; the others are those of RunSpec.
+OF_TEXT = ("retriever", "corpus", "text_stage", "text_adaptation", "word_dropout")
+
+# A setting is named after what it changes.
 NO_TEXT: Fields = {"pairing": Pairing(reports="none"), "distillation_weight": 0.0}
 CLIP_IT: Fields = {"adaptation": "lora", "pairing": Pairing()}
-TEXT: Fields = {"adaptation": "none", "fusion": "text_only", "distillation_weight": None}
+TEXT: Fields = {"adaptation": "none", "branch": "text_only", "distillation_weight": None}
 SETTINGS: dict[str, Fields] = {
     "unimodal": {"adaptation": "none"},
     "lora_only": {"adaptation": "lora"},
@@ -51,8 +60,8 @@ SETTINGS: dict[str, Fields] = {
     "clip_it/lora_vision_only": CLIP_IT | {"text_adaptation": "none"},
     "clip_it/lora_text_only": CLIP_IT | {"adaptation": "none"},
     "clip_it/full_fine_tuning": CLIP_IT | {"adaptation": "full"},
-    "clip_it/early_fusion": CLIP_IT | {"fusion": "early"},
-    "clip_it/direct_distillation": CLIP_IT | {"fusion": "direct"},
+    "clip_it/early_fusion": CLIP_IT | {"branch": "early"},
+    "clip_it/direct_distillation": CLIP_IT | {"branch": "direct"},
     # The text classifier of equation 2 by itself (Figure 4, Table 6).
     "text": TEXT | {"pairing": Pairing()},
     "text/prompts": TEXT | {"pairing": Pairing(source="prompts")},
@@ -121,7 +130,7 @@ CHANGES: dict[str, Callable[[str, Profile], Fields]] = {
 
 
 def fields_of(setting: str, profile: Profile) -> Fields:
-    """Fields of RunSpec that a setting fixes, its changes included.
+    """What a setting fixes, its changes included.
 
     Raises:
         ClipItError: an unknown setting or change, or a value that cannot be read.
@@ -159,65 +168,100 @@ def resolve(
     """The specification of one run; `changes` override single fields.
 
     Raises:
-        ClipItError: an unknown data set, backbone or setting; an encoder not trained yet.
+        ClipItError: an unknown data set, backbone or setting; data or weights that cannot be had.
     """
     profile, protocol = bench.profile.tuned(dataset, setting)
     own = fields_of(setting, profile) | changes
     if isinstance(own.get("protocol"), str):
         named = bench.profile.model_copy(update={"protocol": own.pop("protocol")})
         profile, protocol = named.tuned(dataset, setting)
+    protocol = own.pop("protocol", protocol)
     backbones.check(backbone)
-    if own.get("contrastive") is not None:
-        clip.entry(backbone)
-    everyones = _everyones(bench, dataset, backbone, setting, seed)
-    fields = everyones | {"normalisation": protocol.normalisation} | own
-    adapted, pairing = own.get("adaptation") != "none", own.get("pairing")
-    if adapted or pairing is not None:
-        defaults: Fields = {"protocol": protocol}
-        if fields.get("fusion") != "text_only":
-            defaults["training"] = profile.training_settings(dataset)
-        if adapted or (pairing is not None and own.get("text_adaptation") is None):
-            defaults["lora"] = profile.lora
-        fields = defaults | fields
-    if fields.get("contrastive") is not None:
-        changed: Fields = {"templates": profile.templates}
-        if profile.protocol == "released":
-            changed["same_class"] = "negatives"
-        fields["contrastive"] = fields["contrastive"].model_copy(update=changed)
-    if pairing is not None:
-        fields = {"distillation_weight": profile.distillation_weight} | fields
-    else:
-        fields["distillation_weight"] = None
-    if pairing is not None and pairing.reports != "none":
-        fields = _texts(bench, dataset, fields) | fields
-    return RunSpec(**fields)
-
-
-def _everyones(bench: Workbench, dataset: str, backbone: str, setting: str, seed: int) -> Fields:
-    """What every run states."""
-    profile = bench.profile
-    stand_in = profile.stand_in if backbone == backbones.STAND_IN else None
-    return {
+    pairing, adapted = own.pop("pairing", None), own.get("adaptation") != "none"
+    texts = {name: own.pop(name) for name in OF_TEXT if name in own}
+    learns = adapted or pairing is not None
+    text_learns = pairing is not None and texts.get("text_adaptation") is None
+    labelled: Fields = {
+        "kernels": kernels.level(),
         "dataset": dataset,
         "data_hash": bench.dataset(dataset).content_hash,
+        "seed": seed,
+        "labels_per_class": own.pop("labels_per_class", None),
+        "label_noise": own.pop("label_noise", 0.0),
+        "validation_per_class": protocol.validation_per_class if learns else None,
+    }
+    lora = own.pop("lora", profile.lora) if adapted or text_learns else own.pop("lora", None)
+    fields: Fields = labelled | {
         "backbone": backbone,
         "backbone_hash": backbones.weights_hash(backbone, bench.sources),
-        "pretraining": profile.pretraining,
-        "stand_in": stand_in,
         "setting": setting,
-        "seed": seed,
+        "pretraining": profile.pretraining,
+        "stand_in": profile.stand_in if backbone == backbones.STAND_IN else None,
+        "normalisation": protocol.normalisation,
         "probe": profile.probe,
+        "lora": lora,
+        "protocol": protocol if learns else None,
     }
+    if pairing is not None:
+        fields |= {"branch": "late", "distillation_weight": profile.distillation_weight}
+        if pairing.reports != "none":
+            adapters = lora if text_learns else None
+            fields["text"] = _text(bench, labelled, protocol, pairing, adapters, texts)
+    if learns and own.get("branch") != "text_only":
+        fields["training"] = profile.training_settings(dataset)
+    if own.get("contrastive") is not None:
+        clip.entry(backbone)
+        own["contrastive"] = _contrastive(bench, dataset, own["contrastive"])
+    return RunSpec(**fields | own)
 
 
-def _texts(bench: Workbench, dataset: str, fields: Fields) -> Fields:
-    """Where a run's texts come from."""
-    retriever = fields.get("retriever") or bench.profile.retriever
-    corpus = fields.get("corpus") or bench.profile.data_settings(dataset).corpus
-    return {
-        "retriever": retriever,
-        "retriever_hash": clip.weights_hash(retriever, bench.sources),
-        "corpus": corpus,
-        "corpus_hash": bench.named_corpus(corpus).content_hash,
-        "text_stage": bench.profile.text_stage,
+def _text(
+    bench: Workbench,
+    labelled: Fields,
+    protocol: Protocol,
+    pairing: Pairing,
+    lora: Lora | None,
+    own: Fields,
+) -> TextSpec:
+    """Where a run's texts come from and how stage one reads them."""
+    profile, dataset = bench.profile, labelled["dataset"]
+    retriever = own.get("retriever", profile.retriever)
+    share, source = protocol.class_text_share, pairing.source
+    fields: Fields = {}
+    if source is None or share is not None:
+        corpus = own.get("corpus", profile.data_settings(dataset).corpus)
+        fields |= {"corpus": corpus, "corpus_hash": bench.named_corpus(corpus).content_hash}
+    if source == "terms":
+        fields["wording"] = digest(*own_terms().names)
+    elif source is not None:
+        fields |= {"templates": profile.templates, "wording": wording(profile.templates)}
+    if source in ("prompts", "class_prompts") or share is not None:
+        fields["class_texts"] = bench.dataset(dataset).class_texts
+    return TextSpec(
+        **labelled,
+        **fields,
+        retriever=retriever,
+        retriever_hash=clip.weights_hash(retriever, bench.sources),
+        pairing=pairing,
+        training=own.get("text_stage", profile.text_stage),
+        lora=lora,
+        word_dropout=own.get("word_dropout"),
+        stage=protocol.text_stage,
+        lora_targets=protocol.lora_targets,
+        double_softmax=protocol.double_softmax,
+        letters_lost=protocol.letters_lost,
+        class_text_share=share,
+    )
+
+
+def _contrastive(bench: Workbench, dataset: str, own: Contrastive) -> Contrastive:
+    """How a CLIP classifies by prompts, with all that the prompts say."""
+    profile = bench.profile
+    changed: Fields = {
+        "templates": profile.templates,
+        "class_texts": bench.dataset(dataset).class_texts,
+        "wording": wording(profile.templates),
     }
+    if profile.protocol == "released":
+        changed["same_class"] = "negatives"
+    return own.model_copy(update=changed)

@@ -6,21 +6,22 @@ import pandas as pd
 import torch
 
 from clipit_lib import text_stage
+from clipit_lib.inputs import Inputs
 from clipit_lib.labels import choose_labels
 from clipit_lib.model import TextHead
 from clipit_lib.outcome import Outcome, raw_predictions
 from clipit_lib.paired_texts import SPLITS
 from clipit_lib.settings import RunSpec
-from clipit_lib.workbench import Workbench
 
 
-def perform(spec: RunSpec, bench: Workbench) -> Outcome:
+def perform(spec: RunSpec, inputs: Inputs) -> Outcome:
     """h_t(f_t(text of each patch)) on validation and test (equation 2; Table 6, Figure 4).
 
     A test patch is paired as a training patch is: by its image, without its label.
     """
-    dataset = bench.dataset(spec.dataset)
-    paired, stage = text_stage.of_run(spec, bench, choose_labels(spec, dataset), SPLITS)
+    assert spec.text is not None
+    dataset = inputs.dataset(spec.dataset)
+    paired, stage = text_stage.of_run(spec.text, inputs, choose_labels(spec, dataset), SPLITS)
     head = TextHead(stage.features.shape[1], len(dataset.classes))
     head.load_state_dict(stage.head)
     with torch.inference_mode():

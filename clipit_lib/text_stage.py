@@ -18,22 +18,16 @@ from clipit_lib.compute import device, seeded
 from clipit_lib.data.contract import Split
 from clipit_lib.encoders.tokens import TokenWindows, embed_texts, embed_windows
 from clipit_lib.encoders.towers import ClipEncoder
-from clipit_lib.files import canonical_json, digest, whole, written_beside
+from clipit_lib.files import whole, written_beside
+from clipit_lib.inputs import Inputs
 from clipit_lib.labels import Labels
-from clipit_lib.paired_texts import PairedTexts, paired_texts
+from clipit_lib.paired_texts import PairedTexts, nearest, paired_texts
 from clipit_lib.report_task import ReportTask, TextClassifier
 from clipit_lib.reports.released import CLASS_TEXT, lose_letters
 from clipit_lib.reports.word_dropout import drop_from_all
-from clipit_lib.settings import RunSpec
+from clipit_lib.settings import TextSpec
 from clipit_lib.training import fit
-from clipit_lib.workbench import Workbench
 
-# The fields of a run that this stage depends on: runs that share them share its result.
-FIELDS = (
-    "version", "dataset", "data_hash", "seed", "labels_per_class", "label_noise", "lora",
-    "retriever", "retriever_hash", "corpus", "corpus_hash", "pairing", "text_stage",
-    "text_adaptation", "word_dropout",
-)  # fmt: skip
 PREFIX = "head."
 LEARNED: tuple[Split, ...] = ("train", "validation")
 STAGE_TWO = 1000  # more than any number of epochs of stage one
@@ -55,40 +49,39 @@ class TextFeatures:
 
 
 def of_run(
-    spec: RunSpec, bench: Workbench, labels: Labels, splits: tuple[Split, ...] = LEARNED
+    spec: TextSpec, inputs: Inputs, labels: Labels, splits: tuple[Split, ...] = LEARNED
 ) -> tuple[PairedTexts, TextFeatures]:
     """The texts of a run (of `splits`, train and validation among them) and its stage one."""
-    assert spec.retriever is not None
-    dataset = bench.dataset(spec.dataset)
-    paired = as_released(spec, bench, paired_texts(spec, bench, splits))
+    dataset = inputs.dataset(spec.dataset)
+    paired = as_released(spec, inputs, paired_texts(spec, inputs, splits))
     position = np.searchsorted(dataset.indices("train"), labels.train)
     train = torch.from_numpy(paired.chosen["train"][position]), labels.train_labels
     position = np.searchsorted(dataset.indices("validation"), labels.validation)
     held = torch.from_numpy(paired.chosen["validation"][position])
     validation = held, labels.validation_labels
-    clip, classes = bench.retriever(spec.retriever), len(dataset.classes)
+    clip, classes = inputs.retriever(spec.retriever), len(dataset.classes)
     return paired, get_or_train(spec, clip, paired.texts, train, validation, classes)
 
 
-def as_released(spec: RunSpec, bench: Workbench, paired: PairedTexts) -> PairedTexts:
+def as_released(spec: TextSpec, inputs: Inputs, paired: PairedTexts) -> PairedTexts:
     """What the protocol's switches do to the paired texts; nothing under the paper's."""
-    assert spec.protocol is not None
-    if (share := spec.protocol.class_text_share) is not None:
-        data = bench.dataset(spec.dataset)
-        close = bench.pairs(spec.dataset, "train", 1, spec.retriever, spec.corpus).similarities
+    if (share := spec.class_text_share) is not None:
+        assert spec.class_texts is not None
+        data = inputs.dataset(spec.dataset)
+        close = nearest(spec, inputs, "train", 1).similarities
         chosen = paired.chosen["train"].copy()
         low = close[:, 0] < np.quantile(close[:, 0], share)
         # In training only: the label in words in place of the least similar reports.
         chosen[low] = len(paired.texts) + data.labels[data.indices("train")][low]
-        texts = (*paired.texts, *(CLASS_TEXT.format(text) for text in data.class_texts))
+        texts = (*paired.texts, *(CLASS_TEXT.format(text) for text in spec.class_texts))
         paired = PairedTexts(texts, paired.chosen | {"train": chosen})
-    if spec.protocol.letters_lost:
+    if spec.letters_lost:
         paired = PairedTexts(tuple(map(lose_letters, paired.texts)), paired.chosen)
     return paired
 
 
 def get_or_train(
-    spec: RunSpec,
+    spec: TextSpec,
     clip: ClipEncoder,
     texts: tuple[str, ...],
     train: tuple[Int[Tensor, " n"], Int[Tensor, " n"]],
@@ -119,16 +112,8 @@ def _read(path: Path) -> TextFeatures:
     )
 
 
-def _path(spec: RunSpec) -> Path:
-    asked = spec.model_dump(mode="json", include=set(FIELDS), exclude_none=True)
-    assert spec.protocol is not None
-    asked["stage"] = spec.protocol.text_stage
-    asked["double_softmax"] = spec.protocol.double_softmax
-    asked["lora_targets"] = spec.protocol.lora_targets
-    for name in ("letters_lost", "class_text_share", "validation_per_class"):
-        if (value := getattr(spec.protocol, name)) is not None:
-            asked[name] = value
-    return paths.cache() / "text_stage" / f"{digest(canonical_json(asked))}.safetensors"
+def _path(spec: TextSpec) -> Path:
+    return paths.cache() / "text_stage" / f"{spec.key}.safetensors"
 
 
 def _write(path: Path, result: TextFeatures) -> None:
@@ -138,17 +123,16 @@ def _write(path: Path, result: TextFeatures) -> None:
 
 
 def _train(
-    spec: RunSpec,
+    spec: TextSpec,
     clip: ClipEncoder,
     texts: tuple[str, ...],
     train: tuple[Tensor, Tensor],
     validation: tuple[Tensor, Tensor],
     classes: int,
 ) -> TextFeatures:
-    settings, protocol = spec.text_stage, spec.protocol
-    assert settings is not None and protocol is not None
+    settings = spec.training
     windows = clip.tokenizer.windows(texts, settings.long_text)
-    if protocol.text_stage == "ignored":
+    if spec.stage == "ignored":
         return _untouched(spec, clip, texts)
     with seeded(spec.seed):
         tower = _adapted(clip, spec)
@@ -158,7 +142,7 @@ def _train(
         windows,
         pair_counts(*train, len(texts), classes),
         pair_counts(*validation, len(texts), classes),
-        "double_softmax" if protocol.double_softmax else "cross_entropy",
+        "double_softmax" if spec.double_softmax else "cross_entropy",
         None if spec.word_dropout is None else lambda epoch: _dropped(spec, clip, texts, epoch),
     )
     fit(task, settings, spec.seed)
@@ -168,27 +152,26 @@ def _train(
     return TextFeatures(features.float().clone(), head, lora.adapters(model.tower))
 
 
-def _adapted(clip: ClipEncoder, spec: RunSpec) -> nn.Module:
+def _adapted(clip: ClipEncoder, spec: TextSpec) -> nn.Module:
     """A copy of the text encoder: with fresh adapters, or frozen as it is."""
     tower = copy.deepcopy(clip.text_tower)
-    if spec.text_adaptation == "none":
+    if spec.lora is None:
         return tower.requires_grad_(False)
-    assert spec.lora is not None and spec.protocol is not None
-    lora.inject(tower, clip.text_targets, spec.lora, spec.protocol.lora_targets)
+    lora.inject(tower, clip.text_targets, spec.lora, spec.lora_targets)
     return tower
 
 
-def _dropped(spec: RunSpec, clip: ClipEncoder, texts: Sequence[str], epoch: int) -> TokenWindows:
+def _dropped(spec: TextSpec, clip: ClipEncoder, texts: Sequence[str], epoch: int) -> TokenWindows:
     """Windows of texts that have lost words, anew in each epoch."""
-    assert spec.word_dropout is not None and spec.text_stage is not None
+    assert spec.word_dropout is not None
     left = drop_from_all(tuple(texts), spec.word_dropout, spec.seed, epoch)
-    return clip.tokenizer.windows(left, spec.text_stage.long_text)
+    return clip.tokenizer.windows(left, spec.training.long_text)
 
 
 @torch.inference_mode()
 def dropped_features(
     clip: ClipEncoder,
-    spec: RunSpec,
+    spec: TextSpec,
     stage: TextFeatures,
     paired: PairedTexts,
     distinct: Int[np.ndarray, " m"],
@@ -202,14 +185,13 @@ def dropped_features(
     return torch.cat([embed_windows(tower, windows.select(part)).cpu() for part in parts]).clone()
 
 
-def _untouched(spec: RunSpec, clip: ClipEncoder, texts: tuple[str, ...]) -> TextFeatures:
+def _untouched(spec: TextSpec, clip: ClipEncoder, texts: tuple[str, ...]) -> TextFeatures:
     """The released code's way: the retriever's own features, and no head to pass on."""
-    assert spec.text_stage is not None
-    features = embed_texts(clip.text_tower, clip.tokenizer, texts, spec.text_stage.long_text)
+    features = embed_texts(clip.text_tower, clip.tokenizer, texts, spec.training.long_text)
     return TextFeatures(features.float().clone(), {}, {})
 
 
-def tuned_tower(clip: ClipEncoder, spec: RunSpec, stage: TextFeatures) -> nn.Module:
+def tuned_tower(clip: ClipEncoder, spec: TextSpec, stage: TextFeatures) -> nn.Module:
     """A copy of the text encoder with its adapters put back, ready to learn on."""
     with seeded(spec.seed):
         tower = _adapted(clip, spec)

@@ -1,8 +1,9 @@
-"""The runs of one study, or a part of them, without a notebook around them."""
+"""The runs of some studies, or a part of them, without a notebook around them."""
 
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
 
 from clipit_lib import parallel, runs, studies
@@ -16,28 +17,30 @@ KNOWN = ("profile", "seed", "dataset", "backbone")
 
 def train(
     profile: str,
-    study: str,
+    names: Sequence[str],
     seed: int | None = None,
     dataset: str | None = None,
     backbone: str | None = None,
 ) -> list[str]:
-    """Run what is missing of a study (of one seed, data set, backbone, if given); return the keys.
+    """Run what is missing of studies (of one seed, data set, backbone, if given); return the keys.
 
     Raises:
-        ClipItError: the profile has no such study, or the study no such part.
+        ClipItError: the profile has no such study, or the studies no such part.
     """
     asked_for = {"seed": seed, "dataset": dataset, "backbone": backbone}
     only = {name: value for name, value in asked_for.items() if value is not None}
     main = parallel.processes().is_main_process  # before any tensor goes to a GPU
     bench = Workbench(load_profile(profile))
+    wanted = {spec.key: spec for name in names for spec in studies.runs_of(bench, name)}
     asked = [
         spec
-        for spec in studies.runs_of(bench, study)
+        for spec in wanted.values()
         if all(getattr(spec, name) == value for name, value in only.items())
     ]
     if not asked:
         part = " and ".join(f"{name} {value}" for name, value in only.items())
-        raise ClipItError(f"no run has {part}", f"study {study}", f"See profile {profile}")
+        where = f"study {', '.join(names)}"
+        raise ClipItError(f"no run has {part}", where, f"See profile {profile}")
     for number, spec in enumerate(asked, start=1):
         run = runs.get_or_run(spec, bench)
         cell = f"{spec.dataset} {spec.backbone} {spec.setting} seed {spec.seed}"
@@ -47,13 +50,13 @@ def train(
 
 
 def main(arguments: list[str]) -> None:
-    """`train STUDY [-p KEY VALUE ...] [--output FILE]`: train what is missing of a study.
+    """`train STUDY[,STUDY ...] [-p KEY VALUE ...] [--output FILE]`: train what is missing of them.
 
-    KEY is profile (demo, if not given), or seed, dataset or backbone for a part of the study. By
+    KEY is profile (demo, if not given), or seed, dataset or backbone for a part. By
     `accelerate launch --num_processes N -m clipit_lib train ...` N processes train each run.
     """
     parser = argparse.ArgumentParser(prog="python -m clipit_lib train", description=main.__doc__)
-    parser.add_argument("study", choices=studies.STUDIES)
+    parser.add_argument("study", help=f"of {', '.join(studies.STUDIES)}")
     parser.add_argument("--output", type=Path, help="where to list the runs' keys")
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"))
     options = parser.parse_args(arguments)
@@ -64,7 +67,7 @@ def main(arguments: list[str]) -> None:
     if seed is not None and not seed.isdigit():
         parser.error(f"seed is {seed!r}; give a whole number")
     profile = given.pop("profile", "demo")
-    keys = train(profile, options.study, None if seed is None else int(seed), **given)
+    keys = train(profile, options.study.split(","), None if seed is None else int(seed), **given)
     if options.output is not None and parallel.processes().is_main_process:
         write_text(options.output, "\n".join(keys) + "\n")
     parallel.processes().destroy_process_group()

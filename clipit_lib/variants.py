@@ -50,12 +50,12 @@ def build(
     Args:
         width: of the backbone's features; text_width: of the text features, None without text.
     """
-    if spec.pairing is None:
+    if spec.branch is None:
         return VisionClassifier(backbone, width, classes)
     assert spec.protocol is not None and text_width is not None
-    if spec.fusion == "early":
+    if spec.branch == "early":
         return EarlyFusion(backbone, width, classes, text_width)
-    if spec.fusion == "direct":
+    if spec.branch == "direct":
         return Direct(backbone, width, classes, text_width)
     return ClipIt(
         backbone, width, classes, text_width, spec.protocol.unit_distilled,

@@ -17,7 +17,7 @@ from clipit_lib.labels import choose_labels
 from clipit_lib.paired_texts import paired_texts
 from clipit_lib.reports.prompts import TEMPLATES
 from clipit_lib.reports.word_dropout import drop_from_all, drop_words
-from clipit_lib.settings import Contrastive, PhantomPretraining
+from clipit_lib.settings import Contrastive, PhantomPretraining, TextSpec
 from clipit_lib.tasks import Patches
 from clipit_lib.workbench import Workbench
 
@@ -39,8 +39,14 @@ def test_words_are_dropped_anew_each_epoch() -> None:
     assert first[0] != first[1] and len(first[0].split()) == 35
 
 
+def text_spec(bench: Workbench, setting: str, backbone: str = CELL[1]) -> TextSpec:
+    spec = specs.resolve(bench, CELL[0], backbone, setting, 0).text
+    assert spec is not None
+    return spec
+
+
 def test_dropped_targets_differ_by_epoch_and_undropped_are_the_stage_ones(bench: Workbench) -> None:
-    spec = specs.resolve(bench, *CELL, "clip_it/word_dropout_50", 0)
+    spec = text_spec(bench, "clip_it/word_dropout_50")
     labels = choose_labels(spec, bench.dataset(CELL[0]))
     paired, stage = text_stage.of_run(spec, bench, labels)
     rows = np.arange(5)
@@ -97,7 +103,8 @@ def test_adapters_are_where_the_setting_puts_them(
     spec = specs.resolve(bench, *CELL, setting, 0)
     state = load_file(runs.get_or_run(spec, bench).folder / "model.safetensors")
     assert any("lora_" in name for name in state) == vision
-    _, stage = text_stage.of_run(spec, bench, choose_labels(spec, bench.dataset(CELL[0])))
+    assert spec.text is not None
+    _, stage = text_stage.of_run(spec.text, bench, choose_labels(spec, bench.dataset(CELL[0])))
     assert bool(stage.adapters) == text
     untouched = not text
     own = bench.clip
@@ -117,7 +124,7 @@ def test_text_runs_answer_from_the_paired_text_alone(bench: Workbench) -> None:
 
 
 def test_the_nearest_prompt_is_the_zero_shot_answer_in_words(bench: Workbench) -> None:
-    spec = specs.resolve(bench, CELL[0], "phantom_clip", "text/prompts", 0)
+    spec = text_spec(bench, "text/prompts", "phantom_clip")
     paired = paired_texts(spec, bench, ["test"])
     names = bench.dataset(CELL[0]).class_texts
     assert len(paired.texts) == 22 * len(names)
@@ -130,8 +137,10 @@ def test_classes_of_prompts_follow_the_data_set(bench: Workbench) -> None:
     texts = bench.dataset("phantom-crc").class_texts
     images = bench.retriever_embeddings("phantom-crc", "test")
     images = images / np.linalg.norm(images, axis=1, keepdims=True)
-    forward = contrastive.PromptClassifier(bench.clip, texts, Contrastive()).eval()
-    backward = contrastive.PromptClassifier(bench.clip, texts[::-1], Contrastive()).eval()
+    forward, backward = (
+        contrastive.PromptClassifier(bench.clip, Contrastive(class_texts=each)).eval()
+        for each in (texts, texts[::-1])
+    )
     with torch.inference_mode():
         np.testing.assert_allclose(
             forward.scores(images)[:, ::-1], backward.scores(images), atol=1e-4
@@ -141,8 +150,8 @@ def test_classes_of_prompts_follow_the_data_set(bench: Workbench) -> None:
 @pytest.mark.parametrize("same_class", ["left_out", "negatives"])
 def test_contrastive_loss_is_the_plain_sum_over_pairs(bench: Workbench, same_class: str) -> None:
     data = bench.dataset(CELL[0])
-    settings = Contrastive(same_class=same_class)
-    model = contrastive.PromptClassifier(bench.clip, data.class_texts, settings).eval()
+    settings = Contrastive(same_class=same_class, class_texts=data.class_texts)
+    model = contrastive.PromptClassifier(bench.clip, settings).eval()
     rows = data.indices("train")
     labels = torch.from_numpy(data.labels[rows])
     patches = Patches(data.pixels, rows, labels, bench.clip.transform)

@@ -89,8 +89,8 @@ def test_added_cost_counts_multiply_adds(
 
 def survival_run(setting: str, risk: np.ndarray, seed: int) -> SurvivalRun:
     spec = SurvivalSpec(
-        setting=setting, seed=seed, cohort_hash="c", folds=2, hidden=4, dropout=0.0,
-        training=SlideTraining(epochs=1), validation=0.2,
+        kernels="any", setting=setting, seed=seed, cohort_hash="c", folds=2, hidden=4,
+        dropout=0.0, training=SlideTraining(epochs=1), validation=0.2,
     )  # fmt: skip
     folder = paths.results("smoke") / "survival_runs" / spec.key
     folder.mkdir(parents=True, exist_ok=True)

@@ -38,8 +38,8 @@ def frame(right: list[bool], labels: list[int] | None = None) -> pd.DataFrame:
 def run(folder: Path, right: list[bool], backbone: str, setting: str, seed: int = 0) -> StoredRun:
     """A stored run with given hits on test."""
     spec = RunSpec(
-        dataset="d", data_hash="0", backbone=backbone, backbone_hash="0", setting=setting,
-        seed=seed, pretraining=None, normalisation="own", probe=Probe(),
+        kernels="any", dataset="d", data_hash="0", backbone=backbone, backbone_hash="0",
+        setting=setting, seed=seed, pretraining=None, normalisation="own", probe=Probe(),
     )  # fmt: skip
     own = folder / f"{setting}-{backbone}-{seed}"
     own.mkdir()

@@ -12,7 +12,7 @@ from clipit_lib.image_targets import image_targets
 from clipit_lib.labels import choose_labels
 from clipit_lib.paired_texts import paired_reports, paired_texts, redrawn_reports, shuffled
 from clipit_lib.pairing import effective_number
-from clipit_lib.settings import RunSpec
+from clipit_lib.settings import RunSpec, TextSpec
 from clipit_lib.targets import ReassignedTargets
 from clipit_lib.workbench import Workbench
 
@@ -21,6 +21,12 @@ CELL = ("phantom-pcam", "phantom_vit_s16")
 
 def spec(bench: Workbench, setting: str, seed: int = 0) -> RunSpec:
     return specs.resolve(bench, *CELL, setting, seed)
+
+
+def text(bench: Workbench, setting: str, seed: int = 0) -> TextSpec:
+    found = spec(bench, setting, seed).text
+    assert found is not None
+    return found
 
 
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 2)), min_size=1, max_size=40))
@@ -34,27 +40,27 @@ def test_shuffling_keeps_how_often_each_group_has_each_value(pairs: list[tuple[i
 def test_shuffled_pairs_keep_the_reports_and_lose_the_patches(bench: Workbench) -> None:
     data = bench.dataset(CELL[0])
     labels = data.labels[data.indices("train")]
-    own = paired_reports(spec(bench, "clip_it"), bench, "train")
-    free = paired_reports(spec(bench, "clip_it/shuffled_pairs"), bench, "train")
-    within = paired_reports(spec(bench, "clip_it/shuffled_within_class"), bench, "train")
+    own = paired_reports(text(bench, "clip_it"), bench, "train")
+    free = paired_reports(text(bench, "clip_it/shuffled_pairs"), bench, "train")
+    within = paired_reports(text(bench, "clip_it/shuffled_within_class"), bench, "train")
     assert sorted(own) == sorted(free) == sorted(within)
     assert (own != free).any() and (own != within).any()
     for label in np.unique(labels):
         assert sorted(within[labels == label]) == sorted(own[labels == label])
-    other = paired_reports(spec(bench, "clip_it/shuffled_pairs", 1), bench, "train")
+    other = paired_reports(text(bench, "clip_it/shuffled_pairs", 1), bench, "train")
     assert (free != other).any()
 
 
 def test_one_report_for_all_is_the_most_used_one(bench: Workbench) -> None:
-    constant = spec(bench, "clip_it/constant_report")
-    own = paired_reports(spec(bench, "clip_it"), bench, "train")
+    constant = text(bench, "clip_it/constant_report")
+    own = paired_reports(text(bench, "clip_it"), bench, "train")
     values, counts = np.unique(own, return_counts=True)
     for split in ("train", "validation"):
         assert set(paired_reports(constant, bench, split)) == {values[counts.argmax()]}
 
 
 def test_redrawn_reports_change_each_epoch_and_cover_the_corpus(bench: Workbench) -> None:
-    drawn = redrawn_reports(spec(bench, "clip_it/redrawn_reports"), bench, 30)
+    drawn = redrawn_reports(text(bench, "clip_it/redrawn_reports"), bench, 30)
     assert drawn.shape == (30, len(bench.dataset(CELL[0]).indices("train")))
     assert (drawn[0] != drawn[1]).any()
     assert set(drawn.ravel()) == set(range(len(bench.corpus(CELL[0]))))
@@ -67,7 +73,7 @@ def test_redrawn_reports_change_each_epoch_and_cover_the_corpus(bench: Workbench
 
 def test_class_prompts_say_the_label_and_never_of_a_test_patch(bench: Workbench) -> None:
     data = bench.dataset(CELL[0])
-    asked = spec(bench, "clip_it/class_prompts")
+    asked = text(bench, "clip_it/class_prompts")
     paired = paired_texts(asked, bench, ["train", "validation"])
     for split in ("train", "validation"):
         said = [paired.texts[k] for k in paired.chosen[split]]
@@ -80,15 +86,17 @@ def test_class_prompts_say_the_label_and_never_of_a_test_patch(bench: Workbench)
 def test_image_targets_are_the_retrievers_embeddings_or_few_of_their_centroids(
     bench: Workbench,
 ) -> None:
-    asked = spec(bench, "clip_it/image_target")
+    asked = text(bench, "clip_it/image_target")
     labels = choose_labels(asked, bench.dataset(CELL[0]))
-    own = image_targets(asked, bench, labels)
+    own = image_targets(asked, bench, labels, centroids=False)
     embeddings = bench.retriever_embeddings(CELL[0], "train")
     unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
     rows = torch.arange(len(unit))
     np.testing.assert_allclose(own(rows, torch.Generator()).cpu(), unit, atol=1e-6)
-    few = image_targets(spec(bench, "clip_it/image_centroids"), bench, labels)
-    reports = paired_reports(spec(bench, "clip_it"), bench, "train")
+    assert spec(bench, "clip_it/image_target").target == "image"
+    assert spec(bench, "clip_it/image_centroids").target == "image_centroids"
+    few = image_targets(text(bench, "clip_it/image_centroids"), bench, labels, centroids=True)
+    reports = paired_reports(text(bench, "clip_it"), bench, "train")
     assert len(few.features) == round(effective_number(reports))
     nearest = torch.cdist(torch.from_numpy(unit), few.features).argmin(dim=1)
     # Centroids at unit length: the nearest may differ from k-means' own on the border.

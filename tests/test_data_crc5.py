@@ -48,7 +48,7 @@ def test_the_retriever_split_stays_out_of_the_data_set(root: Path) -> None:
     assert dataset.classes == crc5.CLASSES
     assert "no patient or slide ids" in dataset.limits.lower()
     assert "do not redistribute" in dataset.licence
-    pixels, labels = crc5.retriever_patches(SETTINGS)
+    pixels, labels = crc5.retriever_patches(SETTINGS.side)
     assert pixels.shape == (15, 8, 8, 3)
     assert np.bincount(labels).tolist() == [3] * 5
     shared = {p.tobytes() for p in pixels} & {p.tobytes() for p in dataset.pixels}
@@ -85,7 +85,7 @@ def test_no_manifest_or_no_data(root: Path, monkeypatch: pytest.MonkeyPatch) -> 
         open_dataset("crc5", SETTINGS)
     monkeypatch.delenv("CLIPIT_DATA")
     with pytest.raises(ClipItError, match="CLIPIT_DATA: the variable is not set"):
-        crc5.retriever_patches(SETTINGS)
+        crc5.retriever_patches(SETTINGS.side)
 
 
 def test_the_list_this_project_carries() -> None:

@@ -13,6 +13,7 @@ from clipit_lib.encoders.sources import Sources
 from clipit_lib.encoders.stand_in import tokenizer
 from clipit_lib.encoders.views import random_view
 from clipit_lib.errors import ClipItError
+from clipit_lib.files import file_digest
 from clipit_lib.reports.descriptions import DESCRIPTIONS, class_captions
 from clipit_lib.settings import PhantomPretraining, StandInTraining
 from clipit_lib.workbench import Workbench
@@ -129,12 +130,30 @@ def test_a_trained_encoder_is_kept_and_checked(bench: Workbench, monkeypatch) ->
         calls.append(1)
         return {"weight": torch.ones(3)}, {"loss": [1.0]}
 
-    first = store.get_or_train("tiny", settings, train)
-    assert store.get_or_train("tiny", settings, train) == first and len(calls) == 1
-    assert torch.equal(store.load("tiny", settings)["weight"], torch.ones(3))
-    (store.folder("tiny", settings) / store.MODEL).write_bytes(b"damaged")
+    recipe = Sources(pretraining=settings, kernels="one").recipe("tiny")
+    for attempt in (store.read_card, store.load):
+        with pytest.raises(ClipItError, match="the encoder tiny has not been trained yet"):
+            attempt(recipe)
+    assert not recipe.trained
+    first = store.get_or_train(recipe, train)
+    assert recipe.trained
+    assert store.get_or_train(recipe, train) == first and len(calls) == 1
+    assert torch.equal(store.load(recipe)["weight"], torch.ones(3))
+    assert first["weights_hash"] == file_digest(recipe.folder / store.MODEL)[:16]
+    (recipe.folder / store.MODEL).write_bytes(b"damaged")
     with pytest.raises(ClipItError, match="does not match its card"):
-        store.load("tiny", settings)
+        store.load(recipe)
+    # Named by what it is trained from, whether it is trained or not.
+    others = [
+        Sources(pretraining=settings, kernels="other").recipe("tiny"),
+        Sources(pretraining=settings, kernels="one").recipe("tinier"),
+        Sources(settings.model_copy(update={"seed": 10}), kernels="one").recipe("tiny"),
+    ]
+    assert not any(each.trained for each in others)
+    assert len({recipe.key, *(each.key for each in others)}) == 4
+    assert len({recipe.folder, *(each.folder for each in others)}) == 4
+    with pytest.raises(ClipItError, match="tiny is trained here but the profile does not say how"):
+        _ = Sources().recipe("tiny").key
     with pytest.raises(ClipItError, match="no encoder 'other' is trained here"):
         registry.get_or_train("other", bench.profile)
     with pytest.raises(ClipItError, match="unknown retriever 'conch9'"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import sys
@@ -19,7 +20,7 @@ from clipit_lib import runs, specs
 from clipit_lib.__main__ import main
 from clipit_lib.classifier import load_classifier
 from clipit_lib.deployment import card, description, graph
-from clipit_lib.encoders import vision
+from clipit_lib.encoders import store, vision
 from clipit_lib.errors import ClipItError
 from clipit_lib.evaluation import predictions_frame
 from clipit_lib.export import export
@@ -99,6 +100,29 @@ def test_every_image_only_model_is_exported(bench: Workbench, setting: str, tmp_
         found.probabilities(patches(bench)), probabilities_of(run), atol=1e-4, rtol=1e-3
     )
     assert not (tmp_path / "exported" / "model.onnx").exists()
+
+
+@pytest.mark.parametrize("setting", ["lora_only", "clip_it", "contrastive"])
+def test_an_encoder_of_other_bytes_is_refused(
+    bench: Workbench, setting: str, tmp_path: Path
+) -> None:
+    """Its recipe names an encoder that is trained here; a run keeps what bytes training gave."""
+    run = stored(bench, setting)
+    folder = Path(shutil.copytree(run.folder, tmp_path / run.key))
+    about = json.loads((folder / "card.json").read_text())
+    names = {run.spec.backbone, *([bench.profile.retriever] if setting == "clip_it" else [])}
+    assert about["weights"] == {
+        name: store.read_card(bench.sources.recipe(name))["weights_hash"] for name in names
+    }
+    export(runs.read(folder), tmp_path / "same", onnx=False)
+    own = about["weights"][run.spec.backbone]
+    other = about | {"weights": about["weights"] | {run.spec.backbone: "0" * 16}}
+    (folder / "card.json").write_text(json.dumps(other))
+    with pytest.raises(
+        ClipItError, match=rf"not those it was trained with \({own}, not 0{{16}}\)"
+    ) as caught:
+        export(runs.read(folder), tmp_path / "other", onnx=False)
+    assert caught.value.where == str(folder) and not (tmp_path / "other").exists()
 
 
 def test_a_convolutional_network_is_the_same_in_onnx(tmp_path: Path) -> None:

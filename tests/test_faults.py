@@ -34,16 +34,17 @@ PERMISSION = "Give write permission, or set CLIPIT_OUTPUT (for caches CLIPIT_CAC
 
 def make_run(number: int) -> runs.StoredRun:
     spec = RunSpec(
-        dataset="toy", data_hash="", backbone="toy", backbone_hash="", setting="lora_only",
-        seed=number, pretraining=None, normalisation="own", probe=Probe(),
+        kernels="any", dataset="toy", data_hash="", backbone="toy", backbone_hash="",
+        setting="lora_only", seed=number, pretraining=None, normalisation="own", probe=Probe(),
     )  # fmt: skip
     return runs.get_or_run(spec, Workbench(load_profile("smoke")))
 
 
 def make_encoder(number: int) -> dict[str, Any]:
     asked = PhantomPretraining(images=8, clip_epochs=1, vision_epochs=1, seed=number)
-    store.get_or_train("toy", asked, lambda: ({"w": torch.zeros(20_000)}, {}))
-    return store.load("toy", asked)
+    recipe = store.Recipe("toy", asked, "any")
+    store.get_or_train(recipe, lambda: ({"w": torch.zeros(20_000)}, {}))
+    return store.load(recipe)
 
 
 def make_embeddings(number: int) -> np.ndarray:

@@ -165,9 +165,8 @@ def test_it_retrieves_and_teaches_another_backbone(desk: Workbench) -> None:
     pairs = desk.pairs(DATA, "train", 2)
     assert pairs.reports.shape == (60, 2) and abs(pairs.similarities).max() <= 1 + 1e-5
     spec = specs.resolve(desk, DATA, "phantom_vit_s16", "clip_it", 0)
-    assert spec.retriever == "conch" and spec.retriever_hash == clip.weights_hash(
-        "conch", desk.sources
-    )
+    assert spec.text is not None and spec.text.retriever == "conch"
+    assert spec.text.retriever_hash == clip.weights_hash("conch", desk.sources)
     assert runs.get_or_run(spec, desk).predictions().notna().all(axis=None)
 
 

@@ -207,9 +207,11 @@ def test_a_large_file_is_read_for_its_digest_once(
     other = weights.weights_hash(NAME, sources)
     assert other == file_digest(file)[:16] != first and len(read) == 2
     # A stored run names no path: its copy is the file seen before with the digest it states.
-    fields = {"dataset": "d", "data_hash": "h", "setting": "unimodal", "seed": 0, "probe": Probe()}
-    more = {"pretraining": None, "normalisation": "own", "backbone": NAME}
-    spec = RunSpec(**fields, **more, backbone_hash=other)
+    spec = RunSpec(
+        kernels="those of the run", dataset="d", data_hash="h", setting="unimodal", seed=0,
+        probe=Probe(), pretraining=None, normalisation="own", backbone=NAME, backbone_hash=other,
+    )  # fmt: skip
     assert weights.sources_of(spec).copies == {NAME: str(file)}
+    assert weights.sources_of(spec).kernels == spec.kernels
     file.unlink()
     assert weights.sources_of(spec).copies == {}

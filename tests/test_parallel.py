@@ -77,7 +77,7 @@ def learn_tiny(folder: Path) -> None:
 
 def learn_runs() -> list[str]:
     """Probe, LoRA only and CLIP-IT of one cell, and a contrastive run, through the run store."""
-    keys = train("smoke", "table1", seed=0, dataset="phantom-crc")
+    keys = train("smoke", ["table1"], seed=0, dataset="phantom-crc")
     bench = Workbench(load_profile("smoke"))
     spec = specs.resolve(bench, "phantom-pcam", "phantom_clip", "contrastive", 0)
     return [*keys, runs.get_or_run(spec, bench).key]

@@ -15,6 +15,7 @@ from clipit_lib import experiment, runs, specs
 from clipit_lib.__main__ import main
 from clipit_lib.classifier import load_classifier
 from clipit_lib.export import export
+from clipit_lib.inputs import Inputs
 from clipit_lib.workbench import Workbench
 
 CELL = ("phantom-crc", "phantom_vit_s16")
@@ -83,8 +84,9 @@ def test_the_test_split_is_read_without_text(bench: Workbench, monkeypatch) -> N
         with monkeypatch.context() as patch:
             for tower in (bench.clip.text_tower, bench.clip.image_tower):
                 patch.setattr(type(tower), "forward", touched)
-            patch.setattr(Workbench, "corpus", touched)
-            patch.setattr(Workbench, "pairs", touched)
+            for name in ("named_corpus", "retriever", "nearest", "image_embeddings"):
+                assert getattr(Workbench, name) is getattr(Inputs, name)
+                patch.setattr(Inputs, name, touched)
             seen.append(arguments[-1])
             return original(*arguments)  # type: ignore[arg-type]
 

@@ -73,7 +73,8 @@ def test_lost_letters() -> None:
 
 
 def test_class_texts_replace_the_least_similar_training_reports(bench: Workbench) -> None:
-    asked = spec(bench, "clip_it/switch_class_text")
+    asked, own = (spec(bench, s).text for s in ("clip_it/switch_class_text", "clip_it"))
+    assert asked is not None and own is not None
     plain = paired_texts(asked, bench, ["train", "validation"])
     changed = text_stage.as_released(asked, bench, plain)
     data = bench.dataset(CELL[0])
@@ -86,7 +87,7 @@ def test_class_texts_replace_the_least_similar_training_reports(bench: Workbench
         assert changed.texts[changed.chosen["train"][row]] == f"an H&E image of {name}"
     assert (changed.chosen["train"] == plain.chosen["train"])[~replaced].all()
     assert (changed.chosen["validation"] == plain.chosen["validation"]).all()
-    assert text_stage.as_released(spec(bench, "clip_it"), bench, plain) == plain
+    assert text_stage.as_released(own, bench, plain) == plain
 
 
 def test_tiny_validation_keeps_four_of_each_class(bench: Workbench) -> None:
@@ -138,11 +139,10 @@ def test_a_random_head_does_not_start_from_the_probe(bench: Workbench) -> None:
 
 def test_names_off_by_one_give_every_class_another_ones_prompts(bench: Workbench) -> None:
     texts = ("benign", "in situ", "invasive", "normal")
-    right = PromptClassifier(bench.clip, texts, Contrastive())
-    wrong = PromptClassifier(bench.clip, texts, Contrastive(misaligned_names=True))
-    listed = PromptClassifier(
-        bench.clip, ("normal", "benign", "in situ", "invasive"), Contrastive()
-    )
+    right = PromptClassifier(bench.clip, Contrastive(class_texts=texts))
+    wrong = PromptClassifier(bench.clip, Contrastive(class_texts=texts, misaligned_names=True))
+    moved = ("normal", "benign", "in situ", "invasive")
+    listed = PromptClassifier(bench.clip, Contrastive(class_texts=moved))
     assert torch.equal(wrong.windows.ids, listed.windows.ids)
     assert not torch.equal(wrong.windows.ids, right.windows.ids)
 

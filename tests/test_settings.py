@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from clipit_lib import paths, specs
+from clipit_lib import experiment, paths, runs, specs, text_stage
 from clipit_lib.errors import ClipItError
+from clipit_lib.inputs import Inputs
 from clipit_lib.settings import load_profile, read_profile
 from clipit_lib.workbench import Workbench
 
@@ -71,7 +72,7 @@ def test_the_key_follows_what_changes_a_result(bench: Workbench) -> None:
 def test_a_setting_without_text_does_not_depend_on_the_text(bench: Workbench) -> None:
     for setting in ("unimodal", "lora_only"):
         resolved = spec(bench, setting)
-        assert resolved.corpus_hash is None and resolved.retriever_hash is None
+        assert resolved.text is None and resolved.branch is None
         assert resolved.distillation_weight is None
     assert spec(bench, "unimodal").training is None
 
@@ -82,9 +83,25 @@ def test_a_setting_without_text_does_not_depend_on_the_text(bench: Workbench) ->
         (("liver", "phantom_vit_s16", "clip_it"), "unknown dataset 'liver'"),
         (("phantom-crc", "resnet", "clip_it"), "unknown backbone 'resnet'"),
         (("phantom-crc", "phantom_vit_s16", "magic"), "unknown setting 'magic'"),
-        (("phantom-crc", "phantom_vit_b8", "clip_it"), "has not been trained yet"),
     ],
 )
 def test_unknown_parts_are_named(bench: Workbench, cell: tuple[str, str, str], said: str) -> None:
     with pytest.raises(ClipItError, match=said):
         specs.resolve(bench, *cell, 0)
+
+
+def test_an_encoder_not_trained_yet_is_said_before_anything_is_trained(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = specs.resolve(bench, "phantom-crc", "phantom_vit_b8", "clip_it", 0)
+    for module, name in ((experiment, "_probe"), (text_stage, "_train"), (Inputs, "backbone")):
+        monkeypatch.setattr(module, name, lambda *_: pytest.fail("something began"))
+    for perform in (runs.get_or_run, experiment.perform):
+        with pytest.raises(
+            ClipItError,
+            match=r"encoder phantom_vit_b8 has not been trained yet\. Run notebook 00_encoders",
+        ):
+            perform(asked, bench)
+    assert runs.find(bench.profile.name, asked.key) is None
+    store = paths.runs(bench.profile.name)
+    assert [path.name for path in store.glob(f"*{asked.key}*")] == [f".{asked.key}.lock"]

@@ -8,7 +8,7 @@ from clipit_lib.errors import ClipItError
 from clipit_lib.knobs import knobs
 from clipit_lib.names import label
 from clipit_lib.runs import StoredRun
-from clipit_lib.settings import Profile, Study, load_profile
+from clipit_lib.settings import Profile, RunSpec, Study, TextSpec, load_profile
 from clipit_lib.train import main as train_main
 from clipit_lib.train import train
 from clipit_lib.workbench import Workbench
@@ -72,33 +72,58 @@ def test_a_study_may_choose_its_own_cells(bench: Workbench) -> None:
 
 
 def test_changes_reach_the_specification(bench: Workbench) -> None:
-    def spec(setting: str):
+    def spec(setting: str) -> RunSpec:
         return specs.resolve(bench, *CELL, setting, 0)
 
+    def text(setting: str) -> TextSpec:
+        found = spec(setting).text
+        assert found is not None
+        return found
+
     assert spec("clip_it/lambda_0.3").distillation_weight == 0.3
-    assert spec("clip_it/report_rank_4").pairing.rank == 4
-    assert spec("clip_it/word_dropout_30").word_dropout == 0.3
+    assert text("clip_it/report_rank_4").pairing.rank == 4
+    assert text("clip_it/word_dropout_30").word_dropout == 0.3
+    assert text("clip_it/long_text_chunk").training == bench.profile.text_stage.model_copy(
+        update={"long_text": "chunk"}
+    )
     rank = spec("clip_it/lora_rank_16").lora
     own = bench.profile.lora
     assert rank.rank == 16 and rank.alpha / 16 == own.alpha / own.rank
-    other = spec("clip_it/retriever_phantom_clip_noisy")
+    assert text("clip_it/lora_rank_16").lora == rank != own == text("clip_it").lora
+    other = text("clip_it/retriever_phantom_clip_noisy")
     assert other.retriever == "phantom_clip_noisy"
-    assert other.retriever_hash != spec("clip_it").retriever_hash
-    written = spec("clip_it/corpus_synthetic-pcam")
-    assert written.corpus == "synthetic-pcam" and written.corpus_hash != spec("clip_it").corpus_hash
+    assert other.retriever_hash != text("clip_it").retriever_hash
+    written = text("clip_it/corpus_synthetic-pcam")
+    assert written.corpus == "synthetic-pcam" and written.corpus_hash != text("clip_it").corpus_hash
     both = spec("clip_it/random_reports/labels_5")
-    assert both.labels_per_class == 5 and both.pairing.reports == "random"
+    assert both.labels_per_class == 5 and both.text is not None
+    assert both.text.labels_per_class == 5 and both.text.pairing.reports == "random"
     assert spec("lora_only/label_noise_30").label_noise == 0.3
 
 
 def test_only_what_a_setting_uses_is_in_its_key(bench: Workbench) -> None:
     without = specs.resolve(bench, *CELL, "clip_it/without_lora", 0)
     assert without.lora is None and without.training is not None
-    assert specs.resolve(bench, *CELL, "clip_it/lora_text_only", 0).lora is not None
+    assert without.text is not None and without.text.lora is None
+    vision_only = specs.resolve(bench, *CELL, "clip_it/lora_vision_only", 0)
+    assert vision_only.lora is not None and vision_only.text is not None
+    assert vision_only.text.lora is None
+    text_only = specs.resolve(bench, *CELL, "clip_it/lora_text_only", 0)
+    assert text_only.lora is not None and text_only.text is not None
+    assert text_only.text.lora == text_only.lora
     text = specs.resolve(bench, CELL[0], "phantom_clip", "text", 0)
     assert text.training is None and text.distillation_weight is None
     shot = specs.resolve(bench, CELL[0], "phantom_clip", "zero_shot", 0)
-    assert (shot.lora, shot.training, shot.retriever) == (None, None, None)
+    assert (shot.lora, shot.training, shot.branch, shot.text) == (None, None, None, None)
+    # Reports are named where they are read, texts of classes where they are filled in.
+    read, prompted = (
+        specs.resolve(bench, CELL[0], "phantom_clip", name, 0).text
+        for name in ("text", "text/prompts")
+    )
+    assert read is not None and prompted is not None
+    assert read.corpus_hash == bench.corpus(CELL[0]).content_hash and read.class_texts is None
+    assert (prompted.corpus, prompted.corpus_hash) == (None, None)
+    assert prompted.class_texts == bench.dataset(CELL[0]).class_texts
 
 
 @pytest.mark.parametrize(
@@ -121,8 +146,12 @@ def test_a_contrastive_run_needs_a_clip(bench: Workbench) -> None:
 
 def test_the_released_protocol_takes_patches_of_one_class_as_negatives(bench: Workbench) -> None:
     released = Workbench(bench.profile.model_copy(update={"protocol": "released"}))
-    for protocol, said in ((bench, "left_out"), (released, "negatives")):
-        spec = specs.resolve(protocol, CELL[0], "phantom_clip", "contrastive", 0)
+    for desk, setting, said in (
+        (bench, "contrastive", "left_out"),
+        (released, "contrastive", "negatives"),
+        (bench, "contrastive/protocol_released", "negatives"),
+    ):
+        spec = specs.resolve(desk, CELL[0], "phantom_clip", setting, 0)
         assert spec.contrastive.same_class == said
         assert spec.contrastive.averaging == "similarities"
 
@@ -143,7 +172,7 @@ def test_train_runs_one_seed_and_lists_its_runs(bench: Workbench, tmp_path, caps
         keys == wanted and "3 of 3: phantom-pcam phantom_clip text/terms" in capsys.readouterr().out
     )
     with pytest.raises(ClipItError, match="no run has seed 9"):
-        train("smoke", "table6", 9)
+        train("smoke", ["table6"], 9)
 
 
 class Answered(StoredRun):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,13 +13,14 @@ import torch
 
 from clipit_lib import paths
 from clipit_lib.errors import ClipItError
+from clipit_lib.files import canonical_json, digest
 from clipit_lib.settings import FileSlides
 from clipit_lib.survival import results, runs, text, words
 from clipit_lib.survival.bags import Bag, write_bag
-from clipit_lib.survival.cohort import Cohort
+from clipit_lib.survival.cohort import Cohort, read
 from clipit_lib.survival.metrics import cox_loss
 from clipit_lib.survival.model import AttentionMil, ClipItSurvival, Unimodal
-from clipit_lib.survival.opening import open_cohort
+from clipit_lib.survival.opening import open_cohort, phantom_name
 from clipit_lib.survival.runs import SETTINGS
 from clipit_lib.survival.training import FoldTask, PaddedSlides, TextTargets, split_rows
 from clipit_lib.workbench import Workbench
@@ -125,8 +127,8 @@ def spec(cohort: Cohort, setting: str = "unimodal", epochs: int = 6) -> runs.Sur
     training = runs.SlideTraining(epochs=epochs, learning_rate=1e-2)
     width = None if setting == "unimodal" else 4
     return runs.SurvivalSpec(
-        setting=setting, seed=0, cohort_hash=cohort.content_hash, folds=5, hidden=16, dropout=0.1,
-        training=training, validation=0.2, text_width=width,
+        kernels="any", setting=setting, seed=0, cohort_hash=cohort.content_hash, folds=5,
+        hidden=16, dropout=0.1, training=training, validation=0.2, text_width=width,
     )  # fmt: skip
 
 
@@ -160,6 +162,18 @@ def test_phantom_slides_are_kept_and_read_back(bench: Workbench, cohort: Cohort)
     assert cohort.bags[0].retriever.shape[1] == bench.clip.width
     again = open_cohort(bench.profile)
     assert again.content_hash == cohort.content_hash and "phantom" in again.limits.lower()
+    # Named by what they are made from, which is said beside them.
+    assert cohort.content_hash == phantom_name(bench.profile)
+    made = paths.cache() / "slides" / f"phantom-{cohort.content_hash}" / "made.json"
+    assert digest(canonical_json(json.loads(made.read_text()))) == cohort.content_hash
+    names = {cohort.content_hash}
+    for changes in ({"slides": settings.slides.model_copy(update={"seed": 9})}, {"folds": 4}):
+        survival = settings.model_copy(update=changes)
+        names.add(phantom_name(bench.profile.model_copy(update={"survival": survival})))
+    names.add(phantom_name(bench.profile.model_copy(update={"retriever": "phantom_clip_noisy"})))
+    assert len(names) == 4
+    longer = settings.model_copy(update={"hidden": 99, "seeds": (9,)})  # of the model alone
+    assert phantom_name(bench.profile.model_copy(update={"survival": longer})) in names
 
 
 def test_slides_of_the_user_are_read_below_the_data_folder(
@@ -173,13 +187,20 @@ def test_slides_of_the_user_are_read_below_the_data_folder(
     slides = FileSlides(source="files", bags="mbc", clinical="clinical.csv", licence="ours")
     survival = bench.profile.survival.model_copy(update={"slides": slides})  # type: ignore[union-attr]
     opened = open_cohort(bench.profile.model_copy(update={"survival": survival}))
-    assert opened.content_hash == cohort.content_hash
+    # These are named by what they hold, whatever file it lies in.
+    made = paths.cache() / "slides" / f"phantom-{cohort.content_hash}"
+    assert opened.content_hash == read(made / "bags", made / "clinical.csv", 5).content_hash
+    for ours, theirs in zip(opened.bags, cohort.bags, strict=True):
+        np.testing.assert_array_equal(ours.features, theirs.features)
+        np.testing.assert_array_equal(ours.retriever, theirs.retriever)
+    pd.testing.assert_frame_equal(opened.clinical, cohort.clinical)
     assert opened.planted is None and "ours" in opened.limits
 
 
 def test_patches_are_paired_with_the_most_similar_report(bench: Workbench, cohort: Cohort) -> None:
-    reports, texts = text.pairs(bench, cohort)
-    targets = text.text_targets(bench, cohort)
+    asked = text.read_by(bench.profile)
+    reports, texts = text.pairs(bench, cohort, *asked)
+    targets = text.text_targets(bench, cohort, *asked)
     unit = texts / np.linalg.norm(texts, axis=1, keepdims=True)
     for slide in (0, len(cohort) - 1):
         similarity = cohort.bags[slide].retriever @ unit.T
@@ -238,7 +259,7 @@ def test_a_key_follows_all_that_can_change_a_run_and_nothing_else(
 def test_clip_it_without_retriever_embeddings_says_so(bench: Workbench, cohort: Cohort) -> None:
     bare = replace(cohort, bags=tuple(replace(bag, retriever=None) for bag in cohort.bags))
     with pytest.raises(ClipItError, match="no retriever embeddings"):
-        text.pairs(bench, bare)
+        text.pairs(bench, bare, *text.read_by(bench.profile))
     with pytest.raises(ClipItError, match="unknown setting 'lora_only'"):
         runs.resolve(bench, cohort, "lora_only", 0)
     silent = bench.profile.model_copy(update={"survival": None})

@@ -61,11 +61,11 @@ def deployed_cost(spec: RunSpec, bench: Workbench, prompts: Prompts = "cached") 
 def _by_heads(spec: RunSpec, bench: Workbench) -> tuple[nn.Module, int]:
     encoder = bench.backbone(spec.backbone)
     classes, size = len(bench.dataset(spec.dataset).classes), encoder.transform.size
-    if spec.fusion == "direct":  # its map to text features is thrown away after training
+    if spec.branch == "direct":  # its map to text features is thrown away after training
         return VisionClassifier(encoder.model, encoder.width, classes), size
     text_width = TEXT_WIDTH_WITHOUT_TEXT
-    if spec.retriever is not None:
-        text_width = bench.retriever(spec.retriever).width
+    if spec.text is not None:
+        text_width = bench.retriever(spec.text.retriever).width
     return build(spec, encoder.model, encoder.width, classes, text_width), size
 
 

@@ -48,12 +48,12 @@ def open_crc5(name: str, settings: Crc5Data) -> PatchDataset:
     return open_or_build(_recipe(name, settings.side, ("train", "test"), settings.validation_split))
 
 
-def retriever_patches(settings: Crc5Data) -> tuple[np.ndarray, np.ndarray]:
+def retriever_patches(side: int) -> tuple[np.ndarray, np.ndarray]:
     """Pixels [n, side, side, 3] uint8 and labels [n] int64 to train the stand-in retriever on.
 
     None of them is in the data set that `open_crc5` gives (see there for what is raised).
     """
-    patches = open_or_build(_recipe("crc5-retriever", settings.side, ("retriever",), None))
+    patches = open_or_build(_recipe("crc5-retriever", side, ("retriever",), None))
     return patches.pixels, patches.labels
 
 

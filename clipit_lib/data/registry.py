@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
+from clipit_lib import kernels
 from clipit_lib.data import bach, crc, pcam
 from clipit_lib.data.cache import Recipe, Undecoded, open_or_build
 from clipit_lib.data.contract import PatchDataset
@@ -67,6 +68,7 @@ def _open_phantom(name: str, settings: PhantomData) -> PatchDataset:
         declaration={
             **settings.model_dump(mode="json", exclude={"corpus", "validation_split"}),
             "phantom": VERSION,
+            "kernels": kernels.level(),
         },
         classes=world.classes,
         class_texts=world.class_texts,

@@ -97,7 +97,11 @@ def caveats(spec: RunSpec, description: Description, facts: DatasetFacts) -> lis
             "The backbone was trained on this project's phantom, procedural H&E-like patches: it "
             "has never seen tissue."
         )
-    said += [clip.entry(n).caveat for n in (spec.retriever, spec.backbone) if n in clip.CLIPS]
+    said += [
+        clip.entry(n).caveat
+        for n in (spec.text and spec.text.retriever, spec.backbone)
+        if n in clip.CLIPS
+    ]
     return list(dict.fromkeys(text for text in said if text))
 
 
@@ -168,7 +172,8 @@ def _metrics(run: StoredRun, facts: DatasetFacts) -> str:
 
 
 def _data(spec: RunSpec, facts: DatasetFacts) -> str:
-    reports = f"\n- Reports in training: `{spec.corpus}`." if spec.corpus else ""
+    corpus = spec.text and spec.text.corpus
+    reports = f"\n- Reports in training: `{corpus}`." if corpus else ""
     return (
         f"## Data\n\n- Patches: `{spec.dataset}`, content {spec.data_hash}.\n"
         f"- Licence: {escaped(facts.licence)}{reports}"

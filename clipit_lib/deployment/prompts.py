@@ -12,15 +12,12 @@ from clipit_lib.contrastive import PromptClassifier
 from clipit_lib.data.transforms import Transform
 from clipit_lib.deployment.class_embeddings import ClassEmbeddings
 from clipit_lib.encoders import backbones, clip, weights
-from clipit_lib.errors import ClipItError
 from clipit_lib.outcome import State
 from clipit_lib.settings import RunSpec
 
 
 @torch.no_grad()
-def without_text(
-    spec: RunSpec, state: State, class_texts: tuple[str, ...], folder: Path
-) -> tuple[ClassEmbeddings, Transform]:
+def without_text(spec: RunSpec, state: State, folder: Path) -> tuple[ClassEmbeddings, Transform]:
     """The image-only classifier of a run that classifies by prompts, and its input transform.
 
     Args:
@@ -32,16 +29,9 @@ def without_text(
     settings = spec.contrastive
     assert settings is not None
     sources = weights.sources_of(spec)
-    found = backbones.weights_hash(spec.backbone, sources)
-    if found != spec.backbone_hash:
-        raise ClipItError(
-            f"the weights of {spec.backbone} are not those of the run "
-            f"({found}, not {spec.backbone_hash})",
-            folder,
-            "Train the run again, or bring back the cache it was trained with",
-        )
+    weights.require(spec, backbones.weights_hash(spec.backbone, sources), folder)
     encoder = clip.load(spec.backbone, sources)
-    model = PromptClassifier(encoder, class_texts, settings)
+    model = PromptClassifier(encoder, settings)
     if spec.lora is not None:
         for name in ("image_tower", "text_tower"):
             own = {k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(name)}

@@ -32,17 +32,17 @@ def namesake(name: str) -> str | None:
 
 
 def weights_hash(name: str, sources: Sources) -> str:
-    """Digest of the weights, without loading them.
+    """A name of the weights: what they are trained from, or a digest of their file.
 
     Raises:
-        ClipItError: the weights are not there.
+        ClipItError: the file is not there.
     """
     check(name)
     if name == STAND_IN:
         frozen = packages.weights_hash(vision.entry(_stand_in_backbone()).weights)
-        return digest(store.weights_hash(name, sources.stand_in), frozen)
+        return digest(sources.recipe(name).key, frozen)
     if name in PHANTOM_CLIPS:
-        return store.weights_hash(name, sources.pretraining)
+        return sources.recipe(name).key
     if name in HALVES:
         return published_weights.weights_hash(name, sources)
     return vision.weights_hash(name, sources)
@@ -59,10 +59,10 @@ def load(name: str, sources: Sources, normalisation: str = "own") -> VisionEncod
         return vision.load(name, sources, normalisation)
     weights = weights_hash(name, sources)
     if name == STAND_IN:
-        encoder = _stand_in(sources.stand_in, store.load(name, sources.stand_in))
+        encoder = _stand_in(sources.stand_in, store.load(sources.recipe(name)))
     elif name in PHANTOM_CLIPS:
         assert sources.side is not None
-        encoder = _phantom_clip(name, sources.side, store.load(name, sources.pretraining))
+        encoder = _phantom_clip(name, sources.side, store.load(sources.recipe(name)))
     else:
         encoder = image_half(name, published_weights.locate(name, sources))
     encoder = replace(encoder, weights_hash=weights)

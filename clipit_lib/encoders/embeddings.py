@@ -12,7 +12,7 @@ import torch
 from safetensors import safe_open
 from torch import nn
 
-from clipit_lib import paths
+from clipit_lib import kernels, paths
 from clipit_lib.compute import device
 from clipit_lib.data.contract import PatchDataset, Split
 from clipit_lib.data.transforms import Transform
@@ -41,6 +41,7 @@ def image_embeddings(
     rows = dataset.indices(split)
     made_by = {
         "version": VERSION,
+        "kernels": kernels.level(),
         "weights": weights,
         "transform": repr(transform),
         "data": dataset.content_hash,
@@ -64,6 +65,7 @@ def text_embeddings(clip: ClipEncoder, corpus: ReportCorpus, long_text: LongText
     """
     made_by = {
         "version": VERSION,
+        "kernels": kernels.level(),
         "weights": clip.weights_hash,
         "context": clip.tokenizer.context_length,
         "long_text": long_text,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from clipit_lib.encoders import store
+from clipit_lib.encoders.sources import Sources
 from clipit_lib.errors import ClipItError
 from clipit_lib.settings import Crc5Data, Profile
 
@@ -33,7 +34,7 @@ def get_or_train(name: str, profile: Profile) -> dict[str, Any]:
             return phantom_training.train_clip(name, settings)
         return phantom_training.train_vision(name, settings)
 
-    return store.get_or_train(name, settings, train)
+    return store.get_or_train(Sources.of(profile).recipe(name), train)
 
 
 def _stand_in(profile: Profile) -> dict[str, Any]:
@@ -49,7 +50,7 @@ def _stand_in(profile: Profile) -> dict[str, Any]:
             raise ClipItError(
                 f"{settings.dataset} has no retriever split", "stand_in.dataset", "Name a crc5 set"
             )
-        pixels, labels = retriever_patches(data)
+        pixels, labels = retriever_patches(settings.side)
         return stand_in.train(settings, pixels, labels, CLASS_TEXTS)
 
-    return store.get_or_train("stand_in", settings, train)
+    return store.get_or_train(Sources.of(profile).recipe("stand_in"), train)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from clipit_lib.encoders import published
+from clipit_lib import kernels
+from clipit_lib.encoders import published, store
 from clipit_lib.settings import PhantomPretraining, Profile, StandInTraining, known
 
 
@@ -17,12 +18,14 @@ class Sources:
         pretraining, stand_in: how the encoders that are trained here are trained.
         copies: local path of a published model's weights, by its name; the hub has the others.
         download: whether what is not here yet may be fetched from the hub.
+        kernels: those that the encoders which are trained here are trained with.
     """
 
     pretraining: PhantomPretraining | None = None
     stand_in: StandInTraining | None = None
     copies: Mapping[str, str] = field(default_factory=dict)
     download: bool = True
+    kernels: str = field(default_factory=kernels.level)
 
     @classmethod
     def of(cls, profile: Profile, download: bool = True) -> Sources:
@@ -36,6 +39,11 @@ class Sources:
                 name, published.PUBLISHED, "published model", f"profile {profile.name}, `weights`"
             )
         return cls(profile.pretraining, profile.stand_in, profile.weights, download)
+
+    def recipe(self, name: str) -> store.Recipe:
+        """What an encoder that is trained here is trained from."""
+        declaration = self.stand_in if name == "stand_in" else self.pretraining
+        return store.Recipe(name, declaration, self.kernels)
 
     @property
     def side(self) -> int | None:

@@ -142,14 +142,14 @@ def transform(name: str, side: int | None, normalisation: str = "own") -> Transf
 
 
 def weights_hash(name: str, sources: Sources) -> str:
-    """Digest of the weights, without loading them.
+    """A name of the weights: what they are trained from, or a digest of their file.
 
     Raises:
-        ClipItError: the weights are not there.
+        ClipItError: the file is not there.
     """
     weights = entry(name).weights
     if weights == "phantom":
-        return store.weights_hash(name, sources.pretraining)
+        return sources.recipe(name).key
     if weights == "published":
         return published_weights.weights_hash(name, sources)
     return packages.weights_hash(weights)
@@ -164,7 +164,7 @@ def load(name: str, sources: Sources, normalisation: str = "own") -> VisionEncod
     row = entry(name)
     if row.weights == "phantom":
         model = build(name, sources.side)
-        model.load_state_dict(store.load(name, sources.pretraining))
+        model.load_state_dict(store.load(sources.recipe(name)))
     elif row.weights == "published":
         model = _load_published(name, sources)
     else:

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Literal
 
 from clipit_lib import paths
-from clipit_lib.encoders import hub, published
+from clipit_lib.encoders import hub, published, store
 from clipit_lib.encoders.sources import Sources
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import digest, file_digest, whole, write_text
-from clipit_lib.settings import Profile, RunSpec
+from clipit_lib.settings import Profile, RunSpec, trained_here
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,32 @@ def sources_of(spec: RunSpec) -> Sources:
             path, sha256 = _seen(kept)
             if sha256.startswith(spec.backbone_hash) and path.exists():
                 copies[spec.backbone] = str(path)
-    return Sources(spec.pretraining, spec.stand_in, copies)
+    return Sources(spec.pretraining, spec.stand_in, copies, kernels=spec.kernels)
+
+
+def require(spec: RunSpec, found: str, folder: Path) -> None:
+    """Look whether an encoder that was found for a stored run is the one it was trained with.
+
+    Args:
+        found: the name of its weights; for one that is trained here the bytes must agree too,
+            with those that the run's card states.
+
+    Raises:
+        ClipItError: it is another.
+    """
+    asked = spec.backbone_hash
+    if found == asked and trained_here(spec.backbone):
+        with whole(folder / "card.json", "Delete the folder of this run and run again"):
+            card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
+            asked = card["weights"][spec.backbone]
+        found = store.read_card(sources_of(spec).recipe(spec.backbone))["weights_hash"]
+    if found != asked:
+        raise ClipItError(
+            f"the weights of {spec.backbone} are not those it was trained with "
+            f"({found}, not {asked})",
+            folder,
+            "Train the run again, or bring back the cache it was trained with",
+        )
 
 
 def _digests() -> Path:

@@ -11,7 +11,7 @@ import pandas as pd
 from clipit_lib import paths, studies
 from clipit_lib.data.contract import PatchDataset
 from clipit_lib.data.folder import read_manifest
-from clipit_lib.encoders import backbones, clip, store, vision
+from clipit_lib.encoders import backbones, clip, vision
 from clipit_lib.encoders.sources import Sources
 from clipit_lib.errors import ClipItError
 from clipit_lib.own import data_checks, report_checks
@@ -48,8 +48,7 @@ def _names(profile: Profile) -> Iterator[Finding]:
             yield from _refused("setting", partial(fields_of, setting, profile))
     yield from _refused("retriever", partial(clip.entry, profile.retriever))
     for name in profile.trained_encoders:
-        declaration = profile.stand_in if name == backbones.STAND_IN else profile.pretraining
-        yield from _refused("encoder", partial(store.folder, name, declaration))
+        yield from _refused("encoder", partial(getattr, Sources.of(profile).recipe(name), "key"))
 
 
 def _refused(name: str, attempt: Callable[[], object]) -> list[Finding]:

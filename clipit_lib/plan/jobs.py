@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from itertools import product
 
 from clipit_lib import runs, specs, studies
-from clipit_lib.encoders import store
+from clipit_lib.encoders.sources import Sources
 from clipit_lib.errors import ClipItError
 from clipit_lib.settings import Profile
 from clipit_lib.workbench import Workbench
@@ -48,12 +48,8 @@ def jobs(profile: Profile) -> list[Job]:
 
 def untrained(profile: Profile) -> tuple[str, ...]:
     """The encoders that are trained on the spot and have not been."""
-    return tuple(name for name in profile.trained_encoders if not _trained(profile, name))
-
-
-def _trained(profile: Profile, name: str) -> bool:
-    declaration = profile.stand_in if name == "stand_in" else profile.pretraining
-    return (store.folder(name, declaration) / store.CARD).exists()
+    sources = Sources.of(profile)
+    return tuple(name for name in profile.trained_encoders if not sources.recipe(name).trained)
 
 
 class _Done:
@@ -61,11 +57,10 @@ class _Done:
 
     def __init__(self, profile: Profile) -> None:
         self.bench = Workbench(profile, download=False)
-        self.ready = not untrained(profile)
         self.closed: set[tuple[str, str]] = set()
 
     def __call__(self, dataset: str, backbone: str, setting: str, seed: int) -> bool:
-        if not self.ready or (dataset, backbone) in self.closed:
+        if (dataset, backbone) in self.closed:
             return False
         try:
             spec = specs.resolve(self.bench, dataset, backbone, setting, seed)

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Float
 
 from clipit_lib.errors import ClipItError
+from clipit_lib.files import digest
 
 Averaging = Literal["similarities", "embeddings"]
 
@@ -45,6 +46,11 @@ TEMPLATES: dict[str, tuple[str, ...]] = {
         "presence of {} tissue on image",
     ),
 }
+
+
+def wording(templates: str) -> str:
+    """A digest of what named templates say."""
+    return digest(*TEMPLATES[templates])
 
 
 def prompts(class_texts: Sequence[str], templates: Sequence[str]) -> list[list[str]]:

@@ -27,7 +27,7 @@ from clipit_lib.settings.method import (
     TextStage,
     Training,
 )
-from clipit_lib.settings.pretraining import PhantomPretraining, StandInTraining
+from clipit_lib.settings.pretraining import PhantomPretraining, StandInTraining, trained_here
 from clipit_lib.settings.profile import (
     Profile,
     is_file_name,
@@ -38,7 +38,7 @@ from clipit_lib.settings.profile import (
 )
 from clipit_lib.settings.protocols import PROTOCOLS, SWITCHES, protocol_named, switched
 from clipit_lib.settings.reading import plain
-from clipit_lib.settings.run import RunSpec
+from clipit_lib.settings.run import Labelled, RunSpec, TextSpec
 from clipit_lib.settings.search import (
     Candidate,
     Chosen,
@@ -69,6 +69,7 @@ __all__ = [
     "FolderData",
     "FoundWith",
     "Fraction",
+    "Labelled",
     "Lora",
     "Pairing",
     "PcamData",
@@ -92,6 +93,7 @@ __all__ = [
     "SurvivalSettings",
     "SyntheticCorpus",
     "TcgaCorpus",
+    "TextSpec",
     "TextStage",
     "Training",
     "ValidationSplit",
@@ -105,4 +107,5 @@ __all__ = [
     "read_searched",
     "searched_path",
     "switched",
+    "trained_here",
 ]

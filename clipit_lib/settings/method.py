@@ -103,3 +103,6 @@ class Contrastive(Strict):
     temperature: Rate = 0.07
     same_class: Literal["left_out", "negatives"] = "left_out"
     misaligned_names: Literal[True] | None = None
+    # What the names of classes and templates say; filled in when a run is specified.
+    class_texts: tuple[str, ...] = ()
+    wording: str | None = None

@@ -20,7 +20,7 @@ from clipit_lib.settings.data import (
     SyntheticCorpus,
 )
 from clipit_lib.settings.method import Lora, Probe, Protocol, TextStage, Training
-from clipit_lib.settings.pretraining import PhantomPretraining, StandInTraining
+from clipit_lib.settings.pretraining import PhantomPretraining, StandInTraining, trained_here
 from clipit_lib.settings.protocols import protocol_named
 from clipit_lib.settings.reading import read_strict
 from clipit_lib.settings.search import Searched, read_searched
@@ -70,7 +70,7 @@ class Profile(Strict):
     def trained_encoders(self) -> tuple[str, ...]:
         """Names of the encoders that are trained on the spot, the retriever first."""
         names = dict.fromkeys((*self.retrievers, *self.backbones))
-        return tuple(n for n in names if n.startswith("phantom_") or n == "stand_in")
+        return tuple(n for n in names if trained_here(n))
 
     def data_settings(self, dataset: str) -> DataSettings:
         """Settings of one data set.

@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 from torch import nn
 
-from clipit_lib import paths
+from clipit_lib import kernels, paths
 from clipit_lib.compute import device
 from clipit_lib.data.registry import PHANTOM_LIMITS
 from clipit_lib.data.transforms import Transform
@@ -60,19 +61,8 @@ def _resolved(path: str) -> Path:
 
 
 def _open_phantom(profile: Profile, slides: PhantomSlides, folds: int) -> Cohort:
-    # Here, so that slides of the user can be opened without the phantom.
-    from clipit_lib.data.phantom import VERSION as PHANTOM_VERSION
-    from clipit_lib.survival.phantom import VERSION
-
-    sources = Sources.of(profile)
-    made_by = {
-        "version": [VERSION, PHANTOM_VERSION],
-        "slides": slides.model_dump(mode="json"),
-        "folds": folds,
-        "backbone": vision.weights_hash(slides.backbone, sources),
-        "retriever": clip.weights_hash(profile.retriever, sources),
-    }
-    folder = paths.cache() / "slides" / f"phantom-{digest(canonical_json(made_by))}"
+    made_by = _made_by(profile)
+    folder = paths.cache() / "slides" / f"phantom-{phantom_name(profile)}"
     if not (folder / MADE).exists():
         with locked(folder):
             if not (folder / MADE).exists():
@@ -83,8 +73,34 @@ def _open_phantom(profile: Profile, slides: PhantomSlides, folds: int) -> Cohort
         cohort = read(folder / BAGS, folder / CLINICAL, folds)
         planted = pd.read_csv(folder / PLANTED).set_index("slide")["log_hazard"]
     return replace(
-        cohort, limits=PHANTOM_LIMITS, planted=planted[cohort.clinical["slide"]].to_numpy()
+        cohort,
+        content_hash=phantom_name(profile),
+        limits=PHANTOM_LIMITS,
+        planted=planted[cohort.clinical["slide"]].to_numpy(),
     )
+
+
+def phantom_name(profile: Profile) -> str:
+    """What names the phantom's slides: what they are made from, not the embeddings they hold."""
+    return digest(canonical_json(_made_by(profile)))
+
+
+def _made_by(profile: Profile) -> dict[str, Any]:
+    # Here, so that slides of the user can be opened without the phantom.
+    from clipit_lib.data.phantom import VERSION as PHANTOM_VERSION
+    from clipit_lib.survival.phantom import VERSION
+
+    settings, sources = settings_of(profile), Sources.of(profile)
+    assert isinstance(settings.slides, PhantomSlides)
+    slides = settings.slides
+    return {
+        "version": [VERSION, PHANTOM_VERSION],
+        "kernels": kernels.level(),
+        "slides": slides.model_dump(mode="json"),
+        "folds": settings.folds,
+        "backbone": vision.weights_hash(slides.backbone, sources),
+        "retriever": clip.weights_hash(profile.retriever, sources),
+    }
 
 
 def _make(folder: Path, profile: Profile, slides: PhantomSlides, folds: int) -> None:

@@ -15,10 +15,12 @@ import pandas as pd
 import torch
 from torch import nn
 
-from clipit_lib import paths
+from clipit_lib import kernels, paths
 from clipit_lib.compute import device, seeded
 from clipit_lib.encoders import clip
+from clipit_lib.encoders.tokens import LongText
 from clipit_lib.files import canonical_json, digest, locked, whole, written_beside
+from clipit_lib.inputs import Inputs
 from clipit_lib.settings import Strict, SurvivalSettings, known
 from clipit_lib.settings.survival import SlideTraining
 from clipit_lib.survival.cohort import Cohort
@@ -46,7 +48,8 @@ class SurvivalSpec(Strict):
     What a setting does not use is None, so that it cannot change its key.
     """
 
-    version: int = 1
+    version: int = 2
+    kernels: str
     setting: str
     seed: int
     cohort_hash: str
@@ -57,10 +60,11 @@ class SurvivalSpec(Strict):
     validation: float
     text_width: int | None = None
     distillation_weight: float | None = None
+    corpus: str | None = None
     corpus_hash: str | None = None
     retriever: str | None = None
     retriever_hash: str | None = None
-    long_text: str | None = None
+    long_text: LongText | None = None
 
     @property
     def key(self) -> str:
@@ -106,6 +110,7 @@ def resolve(bench: Workbench, cohort: Cohort, setting: str, seed: int) -> Surviv
     known(setting, SETTINGS, "setting", f"profile {bench.profile.name}, survival")
     settings: SurvivalSettings = settings_of(bench.profile)
     fields: dict[str, Any] = {
+        "kernels": kernels.level(),
         "setting": setting,
         "seed": seed,
         "cohort_hash": cohort.content_hash,
@@ -119,6 +124,7 @@ def resolve(bench: Workbench, cohort: Cohort, setting: str, seed: int) -> Surviv
     if setting == "clip_it":
         fields |= {
             "distillation_weight": settings.distillation_weight,
+            "corpus": settings.corpus,
             "corpus_hash": corpus_of(bench.profile).content_hash,
             "retriever": bench.profile.retriever,
             "retriever_hash": clip.weights_hash(bench.profile.retriever, bench.sources),
@@ -143,11 +149,14 @@ def get_or_run(spec: SurvivalSpec, bench: Workbench, cohort: Cohort) -> Survival
 
 
 def perform(
-    spec: SurvivalSpec, bench: Workbench, cohort: Cohort
+    spec: SurvivalSpec, inputs: Inputs, cohort: Cohort
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Hold out each fold once; return the predictions of all slides and the course of training."""
-    slides = PaddedSlides.of(cohort)
-    targets = text_targets(bench, cohort) if spec.setting == "clip_it" else None
+    slides, targets = PaddedSlides.of(cohort), None
+    if spec.setting == "clip_it":
+        assert spec.retriever is not None and spec.corpus is not None
+        assert spec.long_text is not None
+        targets = text_targets(inputs, cohort, spec.retriever, spec.corpus, spec.long_text)
     log_risk, courses = np.full(len(cohort), np.nan), []
     for fold in cohort.folds:
         train, validation, held = split_rows(cohort, fold, spec.validation, spec.seed)

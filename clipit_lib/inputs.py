@@ -1,0 +1,131 @@
+"""What runs read, opened when it is needed and once: patches, reports, encoders, pairs.
+
+Nothing here knows a profile: with its specification these parts are all that a run sees.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from clipit_lib import pairing
+from clipit_lib.compute import device
+from clipit_lib.data.contract import PatchDataset, Split
+from clipit_lib.data.registry import open_dataset
+from clipit_lib.encoders import backbones, clip, store
+from clipit_lib.encoders.embeddings import image_embeddings, text_embeddings
+from clipit_lib.encoders.sources import Sources
+from clipit_lib.encoders.tokens import LongText
+from clipit_lib.encoders.towers import ClipEncoder
+from clipit_lib.encoders.vision import VisionEncoder
+from clipit_lib.errors import ClipItError
+from clipit_lib.reports.corpus import ReportCorpus
+from clipit_lib.reports.registry import open_corpus
+from clipit_lib.settings import CorpusSettings, DataSettings, RunSpec, known, trained_here
+
+
+class Inputs:
+    """Opened data sets, report corpora and encoders, by name.
+
+    Args:
+        where: what to name in a message if there is no such name.
+    """
+
+    def __init__(
+        self,
+        data: Mapping[str, DataSettings],
+        corpora: Mapping[str, CorpusSettings],
+        sources: Sources,
+        where: str = "inputs",
+    ) -> None:
+        self.sources = sources
+        self._data, self._corpora, self._where = data, corpora, where
+        self._datasets: dict[str, PatchDataset] = {}
+        self._reports: dict[str, ReportCorpus] = {}
+        self._clips: dict[str, ClipEncoder] = {}
+
+    def dataset(self, name: str) -> PatchDataset:
+        known(name, self._data, "dataset", self._where)
+        if name not in self._datasets:
+            self._datasets[name] = open_dataset(name, self._data[name])
+        return self._datasets[name]
+
+    def named_corpus(self, name: str) -> ReportCorpus:
+        known(name, self._corpora, "corpus", self._where)
+        if name not in self._reports:
+            self._reports[name] = open_corpus(name, self._corpora[name])
+        return self._reports[name]
+
+    def retriever(self, name: str) -> ClipEncoder:
+        """A retriever by name, frozen."""
+        if name not in self._clips:
+            self._clips[name] = clip.load(name, self.sources)
+        return self._clips[name]
+
+    def backbone(self, name: str, normalisation: str = "own") -> VisionEncoder:
+        """A backbone with its own weights, loaded anew: training changes it."""
+        return backbones.load(name, self.sources, normalisation)
+
+    def image_embeddings(self, dataset: str, split: Split, retriever: str) -> np.ndarray:
+        """A retriever's image embeddings [m, d] of one split."""
+        clip = self.retriever(retriever)
+        return image_embeddings(
+            clip.image_tower, clip.weights_hash, clip.transform, self.dataset(dataset), split
+        )
+
+    def nearest(
+        self,
+        dataset: str,
+        split: Split,
+        k: int,
+        retriever: str,
+        corpus: str,
+        long_text: LongText,
+    ) -> pairing.Pairs:
+        """The k reports of a corpus most similar to each patch of a split (equation 1)."""
+        clip = self.retriever(retriever)
+        texts = text_embeddings(clip, self.named_corpus(corpus), long_text)
+        images = self.image_embeddings(dataset, split, retriever)
+        return pairing.top_k(images, texts, k, device=device())
+
+    def trained(self, spec: RunSpec) -> dict[str, str]:
+        """A digest of the weights of each encoder of a run that is trained here, by name.
+
+        Raises:
+            ClipItError: one has not been trained.
+        """
+        names = {spec.backbone, *([spec.text.retriever] if spec.text else [])}
+        return {
+            name: str(store.read_card(self.sources.recipe(name))["weights_hash"])
+            for name in sorted(names)
+            if trained_here(name)
+        }
+
+    def check(self, spec: RunSpec) -> None:
+        """Look whether what these inputs call by a name is what a run was specified with.
+
+        Raises:
+            ClipItError: it is something else, or it is not here.
+        """
+        self.trained(spec)
+        found = {
+            f"data set {spec.dataset}": (spec.data_hash, self.dataset(spec.dataset).content_hash),
+            f"encoder {spec.backbone}": (
+                spec.backbone_hash, backbones.weights_hash(spec.backbone, self.sources),
+            ),
+        }  # fmt: skip
+        if spec.text is not None:
+            retriever, corpus = spec.text.retriever, spec.text.corpus
+            found[f"encoder {retriever}"] = (
+                spec.text.retriever_hash, clip.weights_hash(retriever, self.sources),
+            )  # fmt: skip
+            if corpus is not None:
+                here = self.named_corpus(corpus).content_hash
+                found[f"corpus {corpus}"] = (spec.text.corpus_hash or "", here)
+        for what, (asked, here) in found.items():
+            if asked != here:
+                raise ClipItError(
+                    f"the {what} is {here} here, not {asked} as the run was specified with",
+                    self._where, "Specify the run again",
+                )  # fmt: skip

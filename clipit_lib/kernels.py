@@ -1,0 +1,5 @@
+"""Stub, replaced by the pin."""
+
+
+def level() -> str:
+    return "native"
