@@ -2,8 +2,8 @@
 
 Rooms, from the ground up; a room imports only from those before it (a test holds it to that).
 
-Ground: errors, kernels, paths, files, text_tables, names, compute, progress, settings, paper,
-parallel, notebook.
+Ground: kernels, held_torch, errors, paths, files, text_tables, names, compute, progress, settings,
+paper, parallel, notebook.
 Mathematics: statistics, losses, embedding_space, pairing, attention, lora.
 What is read: data, reports, encoders, fetch.
 What to run: inputs, workbench, specs, studies.
@@ -20,6 +20,10 @@ predict_tiles, predict, synthesize, collect, report, trace.
 
 import logging
 import warnings
+
+from clipit_lib import kernels
+
+kernels.pin()  # before anything imports NumPy or PyTorch
 
 # Said by tqdm, while other libraries are imported, wherever JupyterLab has no widgets; its bars are
 # then plain text, which will do.

@@ -11,6 +11,13 @@ from torch import Tensor
 
 Precision = Literal["no", "bf16"]
 
+# The same numbers again on the same machine. On a GPU a few operations have no such algorithm: a
+# run of days shall say so and go on.
+torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
+# It costs time, and all memory is written.
+torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+torch.backends.mkldnn.deterministic = True  # type: ignore[assignment]
+
 
 def device() -> torch.device:
     """The accelerator if there is one."""

@@ -70,7 +70,7 @@ def fit(
     learned = [p for p in modules.parameters() if p.requires_grad]
     parallel.start_alike(learned)
     optimiser = torch.optim.Adam(
-        learned, settings.learning_rate, weight_decay=settings.weight_decay
+        learned, settings.learning_rate, weight_decay=settings.weight_decay, fused=True
     )
     generator = torch.Generator().manual_seed(seed)
     steps = max(1, round(task.rows / settings.batch_size))

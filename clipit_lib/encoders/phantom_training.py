@@ -105,7 +105,9 @@ def _descend(
 ) -> list[float]:
     """AdamW with a one-cycle schedule; returns the mean loss of each epoch."""
     steps = max(settings.images // settings.batch_size, 1)
-    optimiser = torch.optim.AdamW(model.parameters(), lr=settings.learning_rate, weight_decay=0.05)
+    optimiser = torch.optim.AdamW(
+        model.parameters(), lr=settings.learning_rate, weight_decay=0.05, fused=True
+    )
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimiser, settings.learning_rate, total_steps=epochs * steps
     )

@@ -113,7 +113,9 @@ def train(
     texts = _text_states(towers.text, tokenizer(settings), captions)
     trained = nn.ModuleList([towers.image.projection, towers.text.projection])
     parameters = [*trained.parameters(), towers.log_scale]
-    optimiser = torch.optim.AdamW(parameters, lr=settings.learning_rate, weight_decay=0.05)
+    optimiser = torch.optim.AdamW(
+        parameters, lr=settings.learning_rate, weight_decay=0.05, fused=True
+    )
     history = []
     for _ in progress(range(settings.epochs), "train stand_in", "epoch"):
         values = []
