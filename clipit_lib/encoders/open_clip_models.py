@@ -7,6 +7,7 @@ from pathlib import Path
 
 import open_clip
 import torch
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from clipit_lib.data.transforms import Transform
@@ -38,8 +39,20 @@ class TextTower(nn.Module):
         self.model.visual = nn.Identity()
 
     def forward(self, ids: Tensor) -> Tensor:
-        embedding: Tensor = self.model.encode_text(ids)
-        return embedding
+        return embed_ids(self.model, ids)
+
+
+def embed_ids(model: open_clip.CLIP, ids: Int[Tensor, "b context"]) -> Float[Tensor, "b d"]:
+    """`encode_text` without the positions that come after the end of every text of a batch.
+
+    Attention is causal and the end is what is read, so they change nothing but the time.
+    """
+    ends = ids.argmax(dim=1)  # the end has the highest id
+    length = int(ends.max()) + 1
+    states = model.token_embedding(ids[:, :length]) + model.positional_embedding[:length]
+    states = model.ln_final(model.transformer(states, attn_mask=model.attn_mask[:length, :length]))
+    embedding: Tensor = states[torch.arange(len(ids), device=ids.device), ends]
+    return embedding @ model.text_projection
 
 
 class ImageTower(nn.Module):

@@ -69,7 +69,7 @@ def train_clip(name: str, settings: PhantomPretraining) -> tuple[State, History]
     def loss(rows: np.ndarray, generator: torch.Generator) -> Tensor:
         images = transform(augment(torch.from_numpy(pixels[rows]), generator))
         image = F.normalize(model.encode_image(images.to(device())), dim=-1)
-        text = F.normalize(model.encode_text(words[rows].to(device())), dim=-1)
+        text = F.normalize(open_clip_models.embed_ids(model, words[rows].to(device())), dim=-1)
         return supervised_contrastive(image, text, model.logit_scale.exp().clamp(max=100.0))
 
     losses = _descend(model, loss, settings, settings.clip_epochs, name)

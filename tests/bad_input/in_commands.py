@@ -49,8 +49,8 @@ def no_archive(world: World) -> list[str]:
 
 TRAIN = "python -m clipit_lib train"
 CASES = [
-    BadInput("an unknown study", said("train", "table9"), TRAIN, "invalid choice: 'table9'",
-             "choose from"),
+    BadInput("an unknown study", said("train", "table9"), "profile demo",
+             "unknown study 'table9'", "Known: ablations"),
     BadInput("a seed in words", said("train", "table1", "-p", "seed", "two"), TRAIN,
              "seed is 'two'", "give a whole number"),
     BadInput("an unknown part", said("train", "table1", "-p", "sede", "2"), TRAIN,
