@@ -16,7 +16,8 @@ What is finished is kept: an interrupted run goes on where it stopped.
   --profile NAME  smoke, demo (default), phantom, pilot or paper, see profiles/; or a YAML file of yours
   --jobs N        notebooks at the same time; default: one a GPU, else one a core, at most 4
   --gpus N        GPUs a training job, which then runs in N processes; default: 1 (0 for none)
-  --threads N     threads a job; default: all cores, shared among the jobs; on a cluster 8 a GPU
+  --threads N     threads a job; default: all cores, shared among the jobs; on a cluster 8 a GPU;
+                  always 1 where the CPU's kernels are held, see docs/reproducibility.md
   --cluster NAME  submit jobs as workflow/profiles/NAME says (slurm), or a folder of your own
   --dry-run       only say what would run
   --help          this text
@@ -56,9 +57,15 @@ folders=$(python workflow/folders.py "$profile") || exit 1
 results=${folders%%$'\n'*} figures=${folders#*$'\n'}
 [[ $profile != pilot ]] || use_pilot_weights
 
+# On GPUs no kernels can be held, and patches are made ready by as many threads as there are.
+gpu_work() { export CLIPIT_KERNELS=${CLIPIT_KERNELS-native}; }
+held() { [[ $(python -c 'from clipit_lib import kernels; print(kernels.level())') == avx2 ]]; }
+
 each=$((gpus > 1 ? gpus : 1)) # processes that train one run
 if [[ -n $cluster ]]; then
     use_cluster "$cluster"
+    ((gpus == 0)) || gpu_work
+    if held; then threads=1; fi
     : "${threads:=$((8 * each))}"
     where=(--workflow-profile "$cluster" ${jobs:+--jobs "$jobs"})
     unset CLIPIT_GPUS
@@ -68,6 +75,8 @@ else
     cores=$(nproc 2> /dev/null || getconf _NPROCESSORS_ONLN)
     [[ -n $jobs ]] || jobs=$(($(wc -w <<< "$here") / each))
     ((jobs > 0)) || jobs=$((cores < 4 ? cores : 4))
+    [[ -z $here ]] || gpu_work
+    if held; then threads=1; fi
     # More threads than cores make parallel notebooks many times slower.
     : "${threads:=$((cores > jobs ? cores / jobs : 1))}"
     where=(--cores $((jobs * threads)) --jobs "$jobs")

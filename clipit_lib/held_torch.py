@@ -2,9 +2,9 @@
 
 MKL multiplies matrices alike on CPUs of Intel and AMD only in its SSE2 branch, which takes twice
 as long. So products of matrices go through NumPy to OpenBLAS, whose AVX2 kernels can be chosen on
-both. What is left to MKL (exp, log, products of a matrix and a vector) is a small part of the time.
-Its square root is not held: it begins from an approximation that differs between makers. Here only
-optimisers took roots of tensors, and fused ones take them elsewhere.
+both. MKL's square root is not held in any branch: it begins from an approximation that differs
+between makers of CPUs. NumPy's is exact. What is left to MKL (exp, log, products of a matrix and a
+vector) is held, and a small part of the time.
 
 Importing this module changes PyTorch; only `kernels` does.
 """
@@ -22,7 +22,19 @@ THROUGH_NUMPY = (torch.float32, torch.float64)
 
 
 def _fits(*tensors: Tensor) -> bool:
-    return all(each.dtype in THROUGH_NUMPY and not each.is_neg() for each in tensors)
+    """Whether NumPy can take them; PyTorch has the right words for types that do not meet."""
+    dtype = tensors[0].dtype
+    return dtype in THROUGH_NUMPY and all(e.dtype == dtype and not e.is_neg() for e in tensors)
+
+
+def _multiply(first: Tensor, second: Tensor, dimensions: int) -> bool:
+    shapes = first.shape, second.shape
+    return (
+        first.dim() == second.dim() == dimensions
+        and shapes[0][:-2] == shapes[1][:-2]
+        and shapes[0][-1] == shapes[1][-2]
+        and _fits(first, second)
+    )
 
 
 def _array(tensor: Tensor) -> np.ndarray:
@@ -35,37 +47,39 @@ def _array(tensor: Tensor) -> np.ndarray:
 
 
 def mm(first: Tensor, second: Tensor) -> Tensor:
-    product = first.new_empty(first.shape[0], second.shape[1])
-    if not _fits(first, second) or first.shape[1] != second.shape[0]:
-        return torch.mm(first, second, out=product)  # which has the right words for a mistake
-    np.matmul(_array(first), _array(second), out=product.numpy())
-    return product
+    if not _multiply(first, second, 2):
+        return torch.mm(first, second, out=first.new_empty(0))
+    return _product(first, second)
 
 
 def bmm(first: Tensor, second: Tensor) -> Tensor:
-    product = first.new_empty(first.shape[0], first.shape[1], second.shape[2])
-    if not _fits(first, second) or first.shape[::2] != second.shape[:2]:
-        return torch.bmm(first, second, out=product)
-    np.matmul(_array(first), _array(second), out=product.numpy())
-    return product
+    if not _multiply(first, second, 3):
+        return torch.bmm(first, second, out=first.new_empty(0))
+    return _product(first, second)
 
 
 def addmm(
     bias: Tensor, first: Tensor, second: Tensor, *, beta: Number = 1, alpha: Number = 1
 ) -> Tensor:
-    if not _fits(bias, first, second):
-        out = first.new_empty(first.shape[0], second.shape[1])
+    if not (_multiply(first, second, 2) and _fits(bias, first)):
+        out = first.new_empty(0)
         return torch.addmm(bias, first, second, beta=beta, alpha=alpha, out=out)
-    return _add(mm(first, second), bias, beta, alpha)
+    return _add(_product(first, second), bias, beta, alpha)
 
 
 def baddbmm(
     bias: Tensor, first: Tensor, second: Tensor, *, beta: Number = 1, alpha: Number = 1
 ) -> Tensor:
-    if not _fits(bias, first, second):
-        out = first.new_empty(first.shape[0], first.shape[1], second.shape[2])
+    if not (_multiply(first, second, 3) and _fits(bias, first)):
+        out = first.new_empty(0)
         return torch.baddbmm(bias, first, second, beta=beta, alpha=alpha, out=out)
-    return _add(bmm(first, second), bias, beta, alpha)
+    return _add(_product(first, second), bias, beta, alpha)
+
+
+def _product(first: Tensor, second: Tensor) -> Tensor:
+    product = first.new_empty(*first.shape[:-1], second.shape[-1])
+    np.matmul(_array(first), _array(second), out=product.numpy())
+    return product
 
 
 def _add(product: Tensor, bias: Tensor, beta: Number, alpha: Number) -> Tensor:
@@ -76,12 +90,25 @@ def _add(product: Tensor, bias: Tensor, beta: Number, alpha: Number) -> Tensor:
     return product
 
 
+def sqrt(values: Tensor) -> Tensor:
+    if not _fits(values):
+        inexact = values.is_floating_point() or values.is_complex()
+        dtype = values.dtype if inexact else torch.get_default_dtype()
+        return torch.sqrt(values, out=torch.empty_like(values, dtype=dtype))
+    with np.errstate(invalid="ignore"):  # PyTorch says nothing of roots of negative numbers
+        return torch.from_numpy(np.asarray(np.sqrt(values.detach().numpy())))
+
+
+def sqrt_(values: Tensor) -> Tensor:
+    return values.copy_(sqrt(values))
+
+
 def _hold() -> torch.library.Library:
     """Put the above in the place of PyTorch's own, for dense tensors on the CPU."""
     library = torch.library.Library("aten", "IMPL")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that there was a kernel is known
-        for kernel in (mm, bmm, addmm, baddbmm):
+        for kernel in (mm, bmm, addmm, baddbmm, sqrt, sqrt_):
             library.impl(kernel.__name__, kernel, "CPU")
     torch.set_num_threads(1)
     if not torch.cuda.is_available():

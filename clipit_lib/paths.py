@@ -90,6 +90,9 @@ def language_model_key() -> str | None:
 
 
 def threads() -> int | None:
-    """Threads this process may use, from `$OMP_NUM_THREADS`; None leaves it to the libraries."""
+    """Threads this process may use, from `$OMP_NUM_THREADS`; None leaves it to the libraries.
+
+    It is 1 where `kernels` holds the CPU's.
+    """
     value = os.environ.get("OMP_NUM_THREADS", "")
     return int(value) if value.isdigit() and int(value) > 0 else None

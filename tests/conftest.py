@@ -7,14 +7,15 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import clipit_lib  # noqa: F401, I001 - holds the CPU's kernels before anything imports NumPy
 import pytest
 from jaxtyping import install_import_hook
 
 if TYPE_CHECKING:
     from clipit_lib.workbench import Workbench
 
-# Both lines must come before any test imports clipit_lib or torch: the hook sees later imports
-# only, and torch reads its number of threads once. Notebook kernels inherit the variables.
+# Both lines must come before any test imports from clipit_lib or torch: the hook sees later
+# imports only, and torch reads its number of threads once. Notebook kernels inherit the variables.
 install_import_hook("clipit_lib", "beartype.beartype")
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
