@@ -13,6 +13,7 @@ from clipit_lib import contrastive, lora, text_run, text_stage, variants
 from clipit_lib.baselines import as_tensors, linear_probe
 from clipit_lib.compute import seeded
 from clipit_lib.data.contract import PatchDataset, Split
+from clipit_lib.divergence import Stage
 from clipit_lib.encoders.checkpointing import checkpoint_gradients
 from clipit_lib.encoders.embeddings import image_embeddings
 from clipit_lib.encoders.vision import VisionEncoder
@@ -48,14 +49,18 @@ def perform(spec: RunSpec, bench: Workbench) -> Outcome:
     encoder = bench.backbone(spec.backbone, spec.normalisation)
     labels = choose_labels(spec, dataset)
     head, history = _probe(spec, dataset, encoder, labels)
+    notes = history.notes
     if spec.adaptation == "none" and spec.pairing is None:
         model = variants.build(spec, encoder.model, encoder.width, len(dataset.classes), None)
         model.vision_head = head
     else:
-        model, history = _adapt(spec, bench, dataset, encoder, labels, head)
+        floor = min(row["validation"] for row in history)
+        model, history, doubts = _adapt(spec, bench, dataset, encoder, labels, head, floor)
+        notes += doubts
     model.eval()
     frames = [_predict(model, dataset, encoder, split) for split in ("validation", "test")]
-    return Outcome(learned_state(model, spec), history, pd.concat(frames, ignore_index=True))
+    predictions = pd.concat(frames, ignore_index=True)
+    return Outcome(learned_state(model, spec), history, predictions, notes)
 
 
 def _probe(
@@ -75,6 +80,7 @@ def _probe(
         len(dataset.classes),
         spec.probe,
         spec.seed,
+        Stage.of_run(spec, "the probe", "probe"),
     )
 
 
@@ -85,8 +91,16 @@ def _adapt(
     encoder: VisionEncoder,
     labels: Labels,
     head: nn.Linear,
-) -> tuple[nn.Module, History]:
-    """Stage two: adapt the backbone, with or without the text branch, from the probe's head."""
+    floor: float,
+) -> tuple[nn.Module, History, tuple[str, ...]]:
+    """Stage two: adapt the backbone, with or without the text branch, from the probe's head.
+
+    Args:
+        floor: the probe's validation cross-entropy, in nats: what adapting should improve on.
+
+    Returns:
+        The model, its course, and what makes that or stage one's course doubtful.
+    """
     protocol, training = spec.protocol, spec.training
     assert protocol is not None and training is not None
     classes = len(dataset.classes)
@@ -117,10 +131,13 @@ def _adapt(
         targets,
         spec.distillation_weight or 0.0,
     )
-    history = fit(task, training, spec.seed, protocol.checkpoint, tower)
+    # The probe's value is known; a look of its own would cost a whole pass over validation.
+    key = bench.profile.training_key(spec.dataset)
+    stage = Stage.of_run(spec, "stage two", key, "the probe")
+    history = fit(task, training, spec.seed, protocol.checkpoint, tower, stage, floor)
     if protocol.vision_head is not None:
         lora.fold_head(model)
-    return model, history
+    return model, history, (() if text is None else text.notes) + history.notes
 
 
 def prepare_backbone(backbone: nn.Module, spec: RunSpec, targets: str) -> None:
@@ -134,12 +151,13 @@ def prepare_backbone(backbone: nn.Module, spec: RunSpec, targets: str) -> None:
 
 @dataclass(frozen=True)
 class Text:
-    """What stage two takes from the text: its width, the head h_t, targets."""
+    """What stage two takes from the text: its width, the head h_t, targets, stage one's doubts."""
 
     width: int
     head: State
     targets: Targets
     tower: nn.Module | None
+    notes: tuple[str, ...] = ()
 
 
 def _text(spec: RunSpec, bench: Workbench, dataset: PatchDataset, labels: Labels) -> Text | None:
@@ -159,21 +177,23 @@ def _text(spec: RunSpec, bench: Workbench, dataset: PatchDataset, labels: Labels
         tower = text_stage.tuned_tower(clip, spec, stage)
         texts = [paired.texts[i] for i in distinct]
         windows = clip.tokenizer.windows(texts, settings.long_text)
-        return Text(width, stage.head, MovingTargets(tower, windows, rows), tower)
+        moving = MovingTargets(tower, windows, rows)
+        return Text(width, stage.head, moving, tower, stage.notes)
     if spec.word_dropout:
         assert spec.training is not None
         drawn = [
             text_stage.dropped_features(clip, spec, stage, paired, distinct, epoch)
             for epoch in range(spec.training.epochs)
         ]
-        return Text(width, stage.head, RedrawnTargets(torch.stack(drawn), rows), None)
+        anew = RedrawnTargets(torch.stack(drawn), rows)
+        return Text(width, stage.head, anew, None, stage.notes)
     if spec.pairing.reports == "redrawn":
         assert spec.training is not None
         drawn_reports = redrawn_reports(spec, bench, spec.training.epochs)[:, position]
         reassigned = ReassignedTargets(stage.features, torch.from_numpy(drawn_reports))
-        return Text(width, stage.head, reassigned, None)
+        return Text(width, stage.head, reassigned, None, stage.notes)
     fixed = FixedTargets(stage.features[torch.from_numpy(distinct)], rows)
-    return Text(width, stage.head, fixed, None)
+    return Text(width, stage.head, fixed, None, stage.notes)
 
 
 def learned_state(model: nn.Module, spec: RunSpec) -> State:

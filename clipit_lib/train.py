@@ -43,6 +43,8 @@ def train(
         cell = f"{spec.dataset} {spec.backbone} {spec.setting} seed {spec.seed}"
         if main:
             print(f"{number} of {len(asked)}: {cell}: {run.done()['seconds']} s", flush=True)
+            for note in run.notes:
+                print(f"  doubtful: {note}", flush=True)
     return [spec.key for spec in asked]
 
 

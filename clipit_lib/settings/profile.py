@@ -84,6 +84,10 @@ class Profile(Strict):
     def training_settings(self, dataset: str) -> Training:
         return self.training_for.get(dataset, self.training)
 
+    def training_key(self, dataset: str) -> str:
+        """Where the profile states them."""
+        return f"training_for.{dataset}" if dataset in self.training_for else "training"
+
     def tuned(self, dataset: str, setting: str) -> tuple[Profile, Protocol]:
         """This profile and its protocol with what a search chose for a setting, if one was made.
 
