@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
 
 from clipit_lib import paths
 from clipit_lib.files import whole
@@ -31,13 +33,14 @@ def doubtful(profile: str, keys: Sequence[str]) -> str:
 def _name_if_noted(profile: str, key: str) -> str:
     for store in ("runs", "survival_runs"):
         folder = paths.results(profile) / store / key
-        if (folder / "done.json").exists():
-            with whole(folder, "Delete the folder of this run and run again"):
-                done, spec = (
-                    json.loads((folder / name).read_text(encoding="utf-8"))
-                    for name in ("done.json", "spec.json")
-                )
+        if (folder / "done.json").exists() and _read(folder / "done.json").get("notes"):
+            spec = _read(folder / "spec.json")
             about = [spec[name] for name in ("dataset", "backbone", "setting") if name in spec]
-            named = ", ".join([*about, f"seed {spec['seed']}"])
-            return f"{named} ({key})" if done.get("notes") else ""
+            return f"{', '.join(about)}, seed {spec['seed']} ({key})"
     return ""
+
+
+def _read(path: Path) -> dict[str, Any]:
+    with whole(path, "Delete the folder of this run and run again"):
+        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return value

@@ -321,6 +321,6 @@ def test_the_summary_credits_nothing_to_text_beside_doubtful_runs(hasty: list[St
     found = summary(hasty, 20).assign(verdict="helps")
     assert "The text helps here" in summary_words(found)
     words = summary_words(found, doubt)
-    assert words.startswith("**2 of 3 runs rest") and "The text helps here" not in words
+    assert words.startswith("**2 of 3 runs rest") and "helps here" not in words
     assert "**The text is not shown to help here: some runs rest on a doubtful course.**" in words
     assert "**Doubtful**: stage two of " in choice_words(choose(hasty[1:], CELL[0]))

@@ -132,11 +132,11 @@ def spec(cohort: Cohort, setting: str = "unimodal", epochs: int = 6) -> runs.Sur
 
 def test_it_learns_a_planted_hazard_and_finds_none_where_there_is_none(bench: Workbench) -> None:
     cohort = synthetic(signal=2.0)
-    predictions, history = runs.perform(spec(cohort, "clip_it/architecture_only"), bench, cohort)
+    predictions, history, _ = runs.perform(spec(cohort, "clip_it/architecture_only"), bench, cohort)
     assert results.fold_metrics(predictions)["c_index"].mean() > 0.7
     assert set(history["fold"]) == {1, 2, 3, 4, 5} and "distillation" not in history
     nothing = synthetic(signal=0.0)
-    predictions, _ = runs.perform(spec(nothing), bench, nothing)
+    predictions, *_ = runs.perform(spec(nothing), bench, nothing)
     assert results.fold_metrics(predictions)["c_index"].mean() == pytest.approx(0.5, abs=0.12)
 
 

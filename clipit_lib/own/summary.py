@@ -85,15 +85,16 @@ def summary_words(found: pd.DataFrame, doubt: str = "") -> str:
         doubt: which runs have a doubtful course, if any: nothing is credited to text beside them.
     """
     pooled = found[found["dataset"] == POOLED]
-    items = [f"- {_sentence(row)}" for _, row in pooled.iterrows()]
+    items = [f"- {_sentence(row, bool(doubt))}" for _, row in pooled.iterrows()]
     words = "\n".join([conclusion(pooled, bool(doubt)), "", *items, "", _scope(found), "", MANY])
     return f"{doubt}\n\n{words}" if doubt else words
 
 
-def _sentence(row: pd.Series) -> str:
+def _sentence(row: pd.Series, doubtful: bool) -> str:
     added, value = ADDED[row["first"]], _interval(row)
     said = {
-        Verdict.HELPS: "the interval lies above 0, so it helps here",
+        Verdict.HELPS: "the interval lies above 0, "
+        + ("but a doubtful course shows no help" if doubtful else "so it helps here"),
         Verdict.NOT_SHOWN: "the interval covers 0, so an effect is not shown",
         Verdict.HURTS: "the interval lies below 0, so it hurts here",
     }
