@@ -7,6 +7,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from clipit_lib.compute import seeded
+from clipit_lib.divergence import Stage
 from clipit_lib.settings import Probe
 from clipit_lib.tasks import FeatureTask
 from clipit_lib.training import History, fit
@@ -18,6 +19,7 @@ def linear_probe(
     classes: int,
     settings: Probe,
     seed: int,
+    stage: Stage | None = None,
 ) -> tuple[nn.Linear, History]:
     """A linear head on frozen features, chosen on validation.
 
@@ -25,7 +27,7 @@ def linear_probe(
     """
     with seeded(seed):
         head = nn.Linear(train[0].shape[1], classes)
-    history = fit(FeatureTask(head, train, validation), settings, seed)
+    history = fit(FeatureTask(head, train, validation), settings, seed, stage=stage)
     return head.cpu(), history
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 
-from clipit_lib import archive, paths, runs
+from clipit_lib import archive, doubts, paths, runs
 from clipit_lib.errors import ClipItError
 from clipit_lib.figures import gallery
 from clipit_lib.runs import StoredRun
@@ -41,6 +41,8 @@ def main(arguments: list[str]) -> None:
         print(f"{len(risks)} runs in {archive.archive_survival(profile, risks)}")
     if found or risks:
         print(f"all listed in {archive.list_runs(profile, found, risks)}")
+    if said := doubts.doubtful(profile, asked):
+        print(said)
     if missing := len(asked) - len(found) - len(risks):
         print(f"{missing} cited runs are not here, or are of an older version")
     print(f"gallery in {gallery.write()}")

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from clipit_lib import lora, parallel
 from clipit_lib.compute import device, seeded
+from clipit_lib.divergence import Stage
 from clipit_lib.encoders.checkpointing import checkpoint_gradients
 from clipit_lib.encoders.tokens import TokenWindows, embed_windows
 from clipit_lib.encoders.towers import ClipEncoder
@@ -25,7 +26,7 @@ from clipit_lib.outcome import Outcome, raw_predictions
 from clipit_lib.reports.prompts import TEMPLATES, ensemble_scores, prompts
 from clipit_lib.settings import Contrastive, RunSpec
 from clipit_lib.tasks import BLOCK, Patches, in_blocks
-from clipit_lib.training import Task, fit
+from clipit_lib.training import History, Task, fit
 
 
 class PromptClassifier(nn.Module):
@@ -111,7 +112,7 @@ def perform(spec: RunSpec, inputs: Inputs) -> Outcome:
     assert settings is not None
     dataset, clip = inputs.dataset(spec.dataset), inputs.retriever(spec.backbone)
     model = PromptClassifier(clip, settings)
-    history = []
+    history = History()
     if spec.adaptation == "lora":
         assert spec.lora is not None and spec.training is not None and spec.protocol is not None
         which = spec.protocol.lora_targets
@@ -124,7 +125,8 @@ def perform(spec: RunSpec, inputs: Inputs) -> Outcome:
         train = Patches(dataset.pixels, labels.train, labels.train_labels, clip.transform)
         held = Patches(dataset.pixels, labels.validation, labels.validation_labels, clip.transform)
         task = ContrastiveTask(model, train, held, spec.training.augment)
-        history = fit(task, spec.training, spec.seed, spec.protocol.checkpoint)
+        stage = Stage.of_run(spec, "contrastive fine-tuning", "training")
+        history = fit(task, spec.training, spec.seed, spec.protocol.checkpoint, stage=stage)
     model.to(device()).eval()
     frames = []
     for split in ("validation", "test"):
@@ -134,4 +136,5 @@ def perform(spec: RunSpec, inputs: Inputs) -> Outcome:
         with torch.inference_mode():
             logits = model.scores(embed(model, patches))
         frames.append(raw_predictions(dataset, split, logits))
-    return Outcome(lora.adapters(model), history, pd.concat(frames, ignore_index=True))
+    predictions = pd.concat(frames, ignore_index=True)
+    return Outcome(lora.adapters(model), history, predictions, history.notes)

@@ -16,3 +16,7 @@ class ClipItError(Exception):
         self.what, self.where, self.fix = what, str(where), fix
         # What came from data may hold line ends.
         super().__init__(" ".join(f"{where}: {what}. {fix}".splitlines()))
+
+
+class Diverged(ClipItError):
+    """A descent that left the finite numbers: nothing it made is stored, a search goes on."""

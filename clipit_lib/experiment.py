@@ -13,6 +13,7 @@ from clipit_lib import contrastive, lora, text_run, text_stage, variants
 from clipit_lib.baselines import as_tensors, linear_probe
 from clipit_lib.compute import seeded
 from clipit_lib.data.contract import PatchDataset, Split
+from clipit_lib.divergence import Stage
 from clipit_lib.encoders.checkpointing import checkpoint_gradients
 from clipit_lib.encoders.embeddings import image_embeddings
 from clipit_lib.encoders.vision import VisionEncoder
@@ -52,14 +53,18 @@ def perform(spec: RunSpec, inputs: Inputs) -> Outcome:
     encoder = inputs.backbone(spec.backbone, spec.normalisation)
     labels = choose_labels(spec, dataset)
     head, history = _probe(spec, dataset, encoder, labels)
+    notes = history.notes
     if spec.adaptation == "none" and spec.branch is None:
         model = variants.build(spec, encoder.model, encoder.width, len(dataset.classes), None)
         model.vision_head = head
     else:
-        model, history = _adapt(spec, inputs, dataset, encoder, labels, head)
+        floor = min(row["validation"] for row in history)
+        model, history, doubts = _adapt(spec, inputs, dataset, encoder, labels, head, floor)
+        notes += doubts
     model.eval()
     frames = [_predict(model, dataset, encoder, split) for split in ("validation", "test")]
-    return Outcome(learned_state(model, spec), history, pd.concat(frames, ignore_index=True))
+    predictions = pd.concat(frames, ignore_index=True)
+    return Outcome(learned_state(model, spec), history, predictions, notes)
 
 
 def _probe(
@@ -79,6 +84,7 @@ def _probe(
         len(dataset.classes),
         spec.probe,
         spec.seed,
+        Stage.of_run(spec, "the probe", "probe"),
     )
 
 
@@ -89,8 +95,16 @@ def _adapt(
     encoder: VisionEncoder,
     labels: Labels,
     head: nn.Linear,
-) -> tuple[nn.Module, History]:
-    """Stage two: adapt the backbone, with or without the text branch, from the probe's head."""
+    floor: float,
+) -> tuple[nn.Module, History, tuple[str, ...]]:
+    """Stage two: adapt the backbone, with or without the text branch, from the probe's head.
+
+    Args:
+        floor: the probe's validation cross-entropy, in nats: what adapting should improve on.
+
+    Returns:
+        The model, its course, and what makes that or stage one's course doubtful.
+    """
     protocol, training = spec.protocol, spec.training
     assert protocol is not None and training is not None
     classes = len(dataset.classes)
@@ -121,10 +135,12 @@ def _adapt(
         targets,
         spec.distillation_weight or 0.0,
     )
-    history = fit(task, training, spec.seed, protocol.checkpoint, tower)
+    # The probe's value is known; a look of its own would cost a whole pass over validation.
+    stage = Stage.of_run(spec, "stage two", "training", "the probe")
+    history = fit(task, training, spec.seed, protocol.checkpoint, tower, stage, floor)
     if protocol.vision_head is not None:
         lora.fold_head(model)
-    return model, history
+    return model, history, (() if text is None else text.notes) + history.notes
 
 
 def prepare_backbone(backbone: nn.Module, spec: RunSpec, targets: str) -> None:
@@ -138,12 +154,13 @@ def prepare_backbone(backbone: nn.Module, spec: RunSpec, targets: str) -> None:
 
 @dataclass(frozen=True)
 class Text:
-    """What stage two takes from the text: its width, the head h_t, targets."""
+    """What stage two takes from the text: its width, the head h_t, targets, stage one's doubts."""
 
     width: int
     head: State
     targets: Targets
     tower: nn.Module | None
+    notes: tuple[str, ...] = ()
 
 
 def _text(spec: RunSpec, asked: TextSpec, inputs: Inputs, labels: Labels) -> Text:
@@ -160,19 +177,21 @@ def _text(spec: RunSpec, asked: TextSpec, inputs: Inputs, labels: Labels) -> Tex
         tower = text_stage.tuned_tower(clip, asked, stage)
         texts = [paired.texts[i] for i in distinct]
         windows = clip.tokenizer.windows(texts, asked.training.long_text)
-        return Text(width, stage.head, MovingTargets(tower, windows, rows), tower)
+        moving = MovingTargets(tower, windows, rows)
+        return Text(width, stage.head, moving, tower, stage.notes)
     if asked.word_dropout:
         drawn = [
             text_stage.dropped_features(clip, asked, stage, paired, distinct, epoch)
             for epoch in range(spec.training.epochs)
         ]
-        return Text(width, stage.head, RedrawnTargets(torch.stack(drawn), rows), None)
+        anew = RedrawnTargets(torch.stack(drawn), rows)
+        return Text(width, stage.head, anew, None, stage.notes)
     if asked.pairing.reports == "redrawn":
         drawn_reports = redrawn_reports(asked, inputs, spec.training.epochs)[:, position]
         reassigned = ReassignedTargets(stage.features, torch.from_numpy(drawn_reports))
-        return Text(width, stage.head, reassigned, None)
+        return Text(width, stage.head, reassigned, None, stage.notes)
     fixed = FixedTargets(stage.features[torch.from_numpy(distinct)], rows)
-    return Text(width, stage.head, fixed, None)
+    return Text(width, stage.head, fixed, None, stage.notes)
 
 
 def learned_state(model: nn.Module, spec: RunSpec) -> State:

@@ -10,18 +10,22 @@ from torch import Tensor
 
 from clipit_lib.data.contract import PatchDataset, Split
 from clipit_lib.evaluation import predictions_frame
-from clipit_lib.training import History
+from clipit_lib.training import Row
 
 State = dict[str, Tensor]
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """Learned tensors, the course of training, raw predictions on validation and test."""
+    """Learned tensors, the course of training, raw predictions on validation and test.
+
+    `notes` say in plain words what makes the course doubtful.
+    """
 
     state: State
-    history: History
+    history: list[Row]
     predictions: pd.DataFrame
+    notes: tuple[str, ...] = ()
 
 
 def raw_predictions(dataset: PatchDataset, split: Split, logits: np.ndarray) -> pd.DataFrame:

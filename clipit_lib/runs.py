@@ -13,14 +13,17 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
 from safetensors.torch import save_file
 
 from clipit_lib import parallel, paths
+from clipit_lib.divergence import Stage
 from clipit_lib.errors import ClipItError
+from clipit_lib.evaluation import LOGIT
 from clipit_lib.experiment import perform
 from clipit_lib.files import whole, written_beside
 from clipit_lib.outcome import Outcome
-from clipit_lib.settings import RunSpec
+from clipit_lib.settings import Descent, RunSpec
 from clipit_lib.workbench import Workbench
 
 SPEC, CARD, MODEL = "spec.json", "card.json", "model.safetensors"
@@ -52,10 +55,15 @@ class StoredRun:
             return pd.read_csv(self.folder / HISTORY)
 
     def done(self) -> dict[str, Any]:
-        """Seconds, peak memory, number of processes and versions of the run."""
+        """Seconds, peak memory, number of processes, versions and notes of the run."""
         with whole(self.folder / DONE, AGAIN):
             value: dict[str, Any] = json.loads((self.folder / DONE).read_text(encoding="utf-8"))
         return value
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What makes its course doubtful, in plain words."""
+        return tuple(self.done().get("notes", ()))
 
 
 def find(profile: str, key: str) -> StoredRun | None:
@@ -90,13 +98,18 @@ def get_or_run(spec: RunSpec, bench: Workbench) -> StoredRun:
 
     Two jobs that ask for the same run do it once. A kill leaves a whole run or none. The processes
     of one launch all call this; they train together, and the main one writes.
+
+    Raises:
+        Diverged: its training or its predictions are not finite; nothing is stored.
     """
     profile = bench.profile.name
     folder = paths.runs(profile) / spec.key
 
     def trained() -> tuple[Outcome, float]:
         begin = time.monotonic()
-        return perform(spec, bench), time.monotonic() - begin
+        outcome = perform(spec, bench)
+        _check(outcome, spec)
+        return outcome, time.monotonic() - begin
 
     parallel.make_once(
         folder / DONE,
@@ -106,6 +119,21 @@ def get_or_run(spec: RunSpec, bench: Workbench) -> StoredRun:
         folder.with_name(f".{spec.key}.lock"),
     )
     return read(folder)
+
+
+def _check(outcome: Outcome, spec: RunSpec) -> None:
+    """Refuse predictions that are not finite, by the stage that made them."""
+    settings: Descent = spec.probe
+    key = "probe"
+    if spec.training is not None:
+        key, settings = "training", spec.training
+    elif spec.text is not None and spec.text_only:
+        key, settings = "text_stage", spec.text.training
+    trained = spec.training is not None or spec.contrastive is None
+    logits = torch.tensor(outcome.predictions.filter(like=LOGIT).to_numpy())
+    Stage.of_run(spec, "prediction", key).check_tensors(
+        "the logits", [logits], "after training", settings.learning_rate, trained
+    )
 
 
 def _write(folder: Path, spec: RunSpec, bench: Workbench, outcome: Outcome, seconds: float) -> None:
@@ -120,6 +148,7 @@ def _write(folder: Path, spec: RunSpec, bench: Workbench, outcome: Outcome, seco
         "processes": parallel.processes().num_processes,
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in VERSIONS},
+        "notes": outcome.notes,
     }
     with written_beside(folder) as temporary:
         temporary.mkdir()

@@ -131,9 +131,8 @@ def chosen(task: Task, trials: pd.DataFrame) -> dict[SearchedSetting, Chosen]:
         own = trials[trials["setting"] == setting]
         row = own.iloc[int(own["validation"].argmin())]
         if row["validation"] == float("inf"):
-            raise ClipItError(
-                f"every trial of {setting} diverged", task.name, "Lower training.learning_rate"
-            )
+            fix = f"Lower the learning rate that {task.folder / task.name}.csv notes"
+            raise ClipItError(f"every trial of {setting} diverged", task.name, fix)
         dropout = task.profile.lora.dropout
         best[setting] = Chosen(
             lora=Lora(rank=int(row["rank"]), alpha=int(row["alpha"]), dropout=dropout),

@@ -8,6 +8,7 @@ cross-entropy of the image-only model; the choice never looks at a test predicti
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import sys
 from collections.abc import Mapping, Sequence
@@ -24,7 +25,7 @@ from optuna.trial import Trial
 from scipy.special import log_softmax
 
 from clipit_lib import paths, runs, specs
-from clipit_lib.errors import ClipItError
+from clipit_lib.errors import ClipItError, Diverged
 from clipit_lib.evaluation import LOGIT
 from clipit_lib.files import canonical_json, digest, write_text
 from clipit_lib.runs import StoredRun
@@ -41,6 +42,7 @@ from clipit_lib.shared_study import SharedStudy, open_study
 from clipit_lib.workbench import Workbench
 
 SETTINGS: tuple[SearchedSetting, ...] = get_args(SearchedSetting)
+NOTE = "note"  # what diverged, of a trial and in the table
 STUDIES = "studies"  # below results/PROFILE/search: journals and locks
 
 Mistake = tuple[str, str, str]  # the three parts of a ClipItError, which pickle as they are
@@ -78,6 +80,8 @@ def search(task: Task, processes: int = 1) -> pd.DataFrame:
             f"the seeds {shared} are evaluated with", "seeds of the search", "Choose others"
         )
     bench = Workbench(task.profile)
+    own = specs.resolve(bench, task.dataset, task.backbone, "clip_it", task.search.seeds[0])
+    bench.check(own)  # before the first trial
     studies = [study(task, bench, setting) for setting in SETTINGS]
     if processes == 1:
         work(task, bench)
@@ -131,9 +135,14 @@ def work(task: Task, bench: Workbench) -> None:
         def objective(trial: Trial, setting: SearchedSetting = setting) -> float:
             candidate = candidate_of(trial.params, task.profile.lora.dropout)
             asked = [spec(task, bench, setting, candidate, seed) for seed in task.search.seeds]
-            stored = [runs.get_or_run(each, bench) for each in asked]
+            stored: list[StoredRun] = []
+            try:
+                stored += (runs.get_or_run(each, bench) for each in asked)
+                value = mean_validation_loss(stored)
+            except Diverged as error:  # said in the table, never chosen; the search goes on
+                trial.set_user_attr(NOTE, str(error))
+                value = math.inf
             trial.set_user_attr("runs", [run.key for run in stored])
-            value = mean_validation_loss(stored)
             print(f"{setting}: {describe(candidate)}: validation {value:.4f}", flush=True)
             return value
 
@@ -154,6 +163,7 @@ def validation_loss(predictions: pd.DataFrame) -> float:
 def trial_table(task: Task, studies: Mapping[SearchedSetting, SharedStudy]) -> pd.DataFrame:
     """One row a trial: setting, number, rank, alpha, targets, lambda, validation, runs.
 
+    A trial that diverged has infinite validation; then a column `note` says of which what diverged.
     Each setting's first `trials` are in it, so that a longer study gives no setting an advantage.
     """
     rows = []
@@ -169,9 +179,11 @@ def trial_table(task: Task, studies: Mapping[SearchedSetting, SharedStudy]) -> p
                 "lambda": candidate.distillation_weight,
                 "validation": trial.value,
                 "runs": " ".join(trial.user_attrs["runs"]),
+                NOTE: trial.user_attrs.get(NOTE),
             })  # fmt: skip
     columns = ["setting", "number", "rank", "alpha", "targets", "lambda", "validation", "runs"]
-    return pd.DataFrame(rows, columns=columns).astype({"lambda": float})
+    noted = [NOTE] if any(row[NOTE] for row in rows) else []
+    return pd.DataFrame(rows, columns=[*columns, *noted]).astype({"lambda": float})
 
 
 def _work_together(task: Task, processes: int) -> None:

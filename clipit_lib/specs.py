@@ -175,11 +175,12 @@ def resolve(
     if isinstance(own.get("protocol"), str):
         named = bench.profile.model_copy(update={"protocol": own.pop("protocol")})
         profile, protocol = named.tuned(dataset, setting)
+    pairing, adapted = own.pop("pairing", None), own.get("adaptation") != "none"
+    learns = adapted or pairing is not None
+    by_protocol = learns or "protocol" in own
     protocol = own.pop("protocol", protocol)
     backbones.check(backbone)
-    pairing, adapted = own.pop("pairing", None), own.get("adaptation") != "none"
     texts = {name: own.pop(name) for name in OF_TEXT if name in own}
-    learns = adapted or pairing is not None
     text_learns = pairing is not None and texts.get("text_adaptation") is None
     labelled: Fields = {
         "kernels": kernels.level(),
@@ -188,7 +189,7 @@ def resolve(
         "seed": seed,
         "labels_per_class": own.pop("labels_per_class", None),
         "label_noise": own.pop("label_noise", 0.0),
-        "validation_per_class": protocol.validation_per_class if learns else None,
+        "validation_per_class": protocol.validation_per_class if by_protocol else None,
     }
     lora = own.pop("lora", profile.lora) if adapted or text_learns else own.pop("lora", None)
     fields: Fields = labelled | {
@@ -200,9 +201,11 @@ def resolve(
         "normalisation": protocol.normalisation,
         "probe": profile.probe,
         "lora": lora,
-        "protocol": protocol if learns else None,
+        "protocol": protocol if by_protocol else None,
     }
-    if pairing is not None:
+    if pairing is None:
+        own["distillation_weight"] = None
+    else:
         fields |= {"branch": "late", "distillation_weight": profile.distillation_weight}
         if pairing.reports != "none":
             adapters = lora if text_learns else None
@@ -211,7 +214,9 @@ def resolve(
         fields["training"] = profile.training_settings(dataset)
     if own.get("contrastive") is not None:
         clip.entry(backbone)
-        own["contrastive"] = _contrastive(bench, dataset, own["contrastive"])
+        own["contrastive"] = _contrastive(
+            profile, bench.dataset(dataset).class_texts, own["contrastive"]
+        )
     return RunSpec(**fields | own)
 
 
@@ -254,12 +259,11 @@ def _text(
     )
 
 
-def _contrastive(bench: Workbench, dataset: str, own: Contrastive) -> Contrastive:
+def _contrastive(profile: Profile, class_texts: tuple[str, ...], own: Contrastive) -> Contrastive:
     """How a CLIP classifies by prompts, with all that the prompts say."""
-    profile = bench.profile
     changed: Fields = {
         "templates": profile.templates,
-        "class_texts": bench.dataset(dataset).class_texts,
+        "class_texts": class_texts,
         "wording": wording(profile.templates),
     }
     if profile.protocol == "released":

@@ -10,6 +10,7 @@ import numpy as np
 import pandas as pd
 
 from clipit_lib import paper, paths
+from clipit_lib.doubts import doubtful
 from clipit_lib.encoders import backbones
 from clipit_lib.errors import ClipItError
 from clipit_lib.evaluation import accuracy, balanced_accuracy, correct
@@ -151,11 +152,23 @@ def describe(values: np.ndarray) -> str:
 
 
 def save(profile: str, name: str, tidy: pd.DataFrame, text: str, runs: Sequence[str]) -> None:
-    """Write NAME.csv, NAME.md and the keys of the runs behind them, NAME.runs.json."""
-    folder = paths.tables(profile)
+    """Write NAME.csv, NAME.md and the keys of the runs behind them, NAME.runs.json.
+
+    The text ends with the runs whose course is doubtful, which are printed too, unless it has them.
+    """
+    folder, text = paths.tables(profile), with_doubts(profile, text, runs)
     write_text(folder / f"{name}.csv", tidy.to_csv(index=False, float_format="%.4f"))
     write_text(folder / f"{name}.md", text.rstrip() + "\n")
     write_text(folder / f"{name}.runs.json", json.dumps(sorted(runs), indent=1) + "\n")
+
+
+def with_doubts(profile: str, text: str, runs: Sequence[str]) -> str:
+    """A text that rests on runs, and after it those whose course is doubtful, printed as well."""
+    doubt = doubtful(profile, runs)
+    if not doubt or doubt in text:
+        return text
+    print(doubt)
+    return f"{text.rstrip()}\n\n{doubt}"
 
 
 def save_pairs(profile: str, dataset: str, pairs: pd.DataFrame) -> None:

@@ -32,4 +32,4 @@ def perform(spec: RunSpec, inputs: Inputs) -> Outcome:
     ]
     state = {f"text_head.{name}": value for name, value in stage.head.items()}
     state |= {f"text_tower.{name}": value for name, value in stage.adapters.items()}
-    return Outcome(state, [], pd.concat(frames, ignore_index=True))
+    return Outcome(state, [], pd.concat(frames, ignore_index=True), stage.notes)

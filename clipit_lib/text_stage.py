@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,12 +11,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from jaxtyping import Float, Int
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from clipit_lib import lora, parallel, paths
 from clipit_lib.compute import device, seeded
 from clipit_lib.data.contract import Split
+from clipit_lib.divergence import Stage
 from clipit_lib.encoders.tokens import TokenWindows, embed_texts, embed_windows
 from clipit_lib.encoders.towers import ClipEncoder
 from clipit_lib.files import whole, written_beside
@@ -28,7 +31,7 @@ from clipit_lib.reports.word_dropout import drop_from_all
 from clipit_lib.settings import TextSpec
 from clipit_lib.training import fit
 
-PREFIX = "head."
+PREFIX, NOTES = "head.", "notes"
 LEARNED: tuple[Split, ...] = ("train", "validation")
 STAGE_TWO = 1000  # more than any number of epochs of stage one
 
@@ -41,11 +44,13 @@ class TextFeatures:
         features: [m, e] unit-length features of all reports by the fine-tuned text encoder.
         head: weights of the text head h_t.
         adapters: the text encoder's adapters.
+        notes: what makes its course doubtful, in plain words.
     """
 
     features: Float[Tensor, "m e"]
     head: dict[str, Tensor]
     adapters: dict[str, Tensor]
+    notes: tuple[str, ...] = ()
 
 
 def of_run(
@@ -105,11 +110,12 @@ def get_or_train(
 def _read(path: Path) -> TextFeatures:
     with whole(path, "Delete this file and run again"):
         state = load_file(path)
+        with safe_open(path, "pt") as opened:
+            notes = json.loads((opened.metadata() or {}).get(NOTES, "[]"))
         features = state.pop("features")
     head = {k.removeprefix(PREFIX): v for k, v in state.items() if k.startswith(PREFIX)}
-    return TextFeatures(
-        features, head, {k: v for k, v in state.items() if not k.startswith(PREFIX)}
-    )
+    adapters = {k: v for k, v in state.items() if not k.startswith(PREFIX)}
+    return TextFeatures(features, head, adapters, tuple(notes))
 
 
 def _path(spec: TextSpec) -> Path:
@@ -119,7 +125,8 @@ def _path(spec: TextSpec) -> Path:
 def _write(path: Path, result: TextFeatures) -> None:
     head = {PREFIX + name: value for name, value in result.head.items()}
     with written_beside(path) as temporary:
-        save_file({"features": result.features, **head, **result.adapters}, temporary)
+        tensors = {"features": result.features, **head, **result.adapters}
+        save_file(tensors, temporary, metadata={NOTES: json.dumps(result.notes)})
 
 
 def _train(
@@ -145,11 +152,15 @@ def _train(
         "double_softmax" if spec.double_softmax else "cross_entropy",
         None if spec.word_dropout is None else lambda epoch: _dropped(spec, clip, texts, epoch),
     )
-    fit(task, settings, spec.seed)
+    stage = Stage.of_run(spec, "stage one", "text_stage")
+    course = fit(task, settings, spec.seed, stage=stage)
     model.to(device())
     features = embed_texts(model.tower, clip.tokenizer, texts, settings.long_text)
+    rate = settings.learning_rate
+    stage.check_tensors("the reports' features", [features], "after the last step", rate)
     head = {name: value.detach().cpu().clone() for name, value in model.head.state_dict().items()}
-    return TextFeatures(features.float().clone(), head, lora.adapters(model.tower))
+    adapters = lora.adapters(model.tower)
+    return TextFeatures(features.float().clone(), head, adapters, course.notes)
 
 
 def _adapted(clip: ClipEncoder, spec: TextSpec) -> nn.Module:

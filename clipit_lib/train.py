@@ -31,6 +31,8 @@ def train(
     only = {name: value for name, value in asked_for.items() if value is not None}
     main = parallel.processes().is_main_process  # before any tensor goes to a GPU
     bench = Workbench(load_profile(profile))
+    for name in names:
+        studies.asked(bench.profile, name)
     wanted = {spec.key: spec for name in names for spec in studies.runs_of(bench, name)}
     asked = [
         spec
@@ -46,6 +48,8 @@ def train(
         cell = f"{spec.dataset} {spec.backbone} {spec.setting} seed {spec.seed}"
         if main:
             print(f"{number} of {len(asked)}: {cell}: {run.done()['seconds']} s", flush=True)
+            for note in run.notes:
+                print(f"  doubtful: {note}", flush=True)
     return [spec.key for spec in asked]
 
 

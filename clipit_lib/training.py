@@ -11,12 +11,20 @@ from torch import Tensor, nn
 
 from clipit_lib import parallel
 from clipit_lib.compute import autocast, device
+from clipit_lib.divergence import Stage, place
 from clipit_lib.model import train_mode
 from clipit_lib.progress import progress
 from clipit_lib.settings import Descent
 
 State = dict[str, Tensor]
-History = list[dict[str, float]]
+Row = dict[str, float]
+SCORE = "validation cross-entropy"
+
+
+class History(list[Row]):
+    """One row a look at validation, and what makes the course doubtful, in plain words."""
+
+    notes: tuple[str, ...] = ()
 
 
 class Task(ABC):
@@ -52,7 +60,13 @@ class Task(ABC):
 
 
 def fit(
-    task: Task, settings: Descent, seed: int, keep: str = "best", extra: nn.Module | None = None
+    task: Task,
+    settings: Descent,
+    seed: int,
+    keep: str = "best",
+    extra: nn.Module | None = None,
+    stage: Stage | None = None,
+    start: float | None = None,
 ) -> History:
     """Minimise a task's loss with Adam and leave the kept weights in `task.model`.
 
@@ -61,10 +75,17 @@ def fit(
     Args:
         keep: `best` restores the weights with the lowest validation cross-entropy, `last` none.
         extra: a further module to learn that is not deployed (a moving target's text tower).
+        stage: names the descent where something is said of it.
+        start: validation cross-entropy, in nats, that every look should improve on; by default
+            the task's own is computed before the first step. No weights depend on it.
 
     Returns:
         One row a look at validation: epoch, the mean of each loss part since the last, validation.
+
+    Raises:
+        Diverged: a loss, a gradient, a look at validation or a learned weight is not finite.
     """
+    stage, rate = stage or Stage(), settings.learning_rate
     modules = nn.ModuleList([task.model] if extra is None else [task.model, extra])
     modules.to(device())
     learned = [p for p in modules.parameters() if p.requires_grad]
@@ -76,7 +97,10 @@ def fit(
     steps = max(1, round(task.rows / settings.batch_size))
     looks = _looks(steps, settings.checks_per_epoch)
     best = Best(task.model)
-    history: History = []
+    history = History()
+    if start is None:
+        start = _look(task, modules, settings)
+        stage.check({SCORE: start}, "before the first step", rate, moved=False)
     epochs = range(settings.epochs)
     main = parallel.processes().is_main_process
     for epoch in progress(epochs, "train", "epoch") if main else epochs:
@@ -88,18 +112,34 @@ def fit(
             with autocast(settings.precision):
                 parts = task.loss(task.model, rows, generator)
             optimiser.zero_grad()
-            torch.stack(list(parts.values())).sum().backward()
+            losses = torch.stack(list(parts.values()))
+            losses.sum().backward()
             parallel.average_gradients(learned)
-            nn.utils.clip_grad_norm_(learned, settings.gradient_clip)
+            norm = nn.utils.clip_grad_norm_(learned, settings.gradient_clip)
             optimiser.step()
-            seen.append({name: value.item() for name, value in parts.items()})
+            # One transfer from the device, after the step is on its way.
+            *values, size = torch.cat([losses.detach(), norm[None]]).tolist()
+            seen.append(dict(zip(parts, values, strict=True)))
+            when = place(step, steps, epoch + 1, settings.epochs)
+            said = {f"{name} loss": value for name, value in seen[-1].items()}
+            stage.check(said | {"gradient's norm": size}, when, rate, epoch + step > 1)
             if step in looks:
                 row = {"epoch": epoch + step / steps, **_means(seen), **task.notes()}
-                history.append(row | {"validation": _look(task, modules, settings, best)})
+                value = _look(task, modules, settings)
+                stage.check({SCORE: value}, when, rate)
+                best.offer(value)
+                history.append(row | {"validation": value})
                 seen = []
     if keep == "best":
         best.restore()
+    stage.check_tensors("the learned weights", learned, "after the last step", rate)
     modules.eval()
+    # Whole epochs are compared, which have the same rows; looks where there is one epoch only.
+    whole = len(looks) if settings.epochs > 1 else 1
+    part = next(iter(parts))
+    first, last = (_means(rows)[part] for rows in (history[:whole], history[-whole:]))
+    kept = history if keep == "best" else history[-1:]
+    history.notes = stage.doubts(first, last, [row["validation"] for row in kept], start)
     return history
 
 
@@ -122,12 +162,11 @@ class Best:
         return {name: p.detach().clone() for name, p in learned}
 
 
-def _look(task: Task, modules: nn.Module, settings: Descent, best: Best) -> float:
+def _look(task: Task, modules: nn.Module, settings: Descent) -> float:
     modules.eval()
     with autocast(settings.precision):
         value = parallel.from_main(task.validate())
     train_mode(modules)
-    best.offer(value)
     return value
 
 

@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import clipit_lib  # noqa: F401, I001 - holds the CPU's kernels before anything imports NumPy
 import pytest
 from jaxtyping import install_import_hook
 

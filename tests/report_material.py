@@ -82,6 +82,9 @@ def profile_with_results(output: Path, profile: str) -> None:
         ("05_pareto.failed", [new_markdown_cell("# 05 · Half a notebook")]),
     ):  # fmt: skip
         write_notebook(output, profile, name, cells)
-    runs = [("a" * 16, "d", "b", "clip_it", 0, 60.0, 2048), ("b" * 16, "d", "b", "x", 1, 3600, 512)]
+    runs = [
+        ("a" * 16, "d", "b", "clip_it", 0, "avx2", 60.0, 2048),
+        ("b" * 16, "d", "b", "x", 1, "avx2", 3600, 512),
+    ]
     listed = pd.DataFrame(runs, columns=list(archive.LISTED))
     listed.to_csv(output / "results" / profile / archive.RUNS, index=False)

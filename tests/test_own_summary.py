@@ -21,6 +21,8 @@ CELL = ("phantom-pcam", "phantom_vit_s16")
 class Answered(StoredRun):
     """A run that answers a known share of its patches; others answer the same patches."""
 
+    notes = ()
+
     def predictions(self, split: str = "test") -> pd.DataFrame:
         labels = np.arange(400) % 2
         right = np.arange(400) // 2 % 20 < 20 * SHARES[split][self.spec.setting]

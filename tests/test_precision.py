@@ -35,7 +35,9 @@ def test_bf16_learns_what_float32_learns() -> None:
     generator = torch.Generator().manual_seed(0)
     features = torch.randn(96, 16, generator=generator)
     labels = (features[:, 0] > 0).long()
-    start = nn.Linear(16, 2)
+    with torch.random.fork_rng():  # as if no test had run before
+        torch.manual_seed(0)
+        start = nn.Linear(16, 2)
     curves, models = {}, {}
     for precision in ("no", "bf16"):
         model = models[precision] = copy.deepcopy(start)

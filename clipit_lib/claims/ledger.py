@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from clipit_lib import paths
+from clipit_lib import paths, tables
 from clipit_lib.claims.judging import finding_of
 from clipit_lib.claims.model import Claim, Pair, load_claims
 from clipit_lib.claims.shelf import Shelf
@@ -74,7 +74,7 @@ def run_keys(judged: Sequence[Judged]) -> list[str]:
 def save(profile: str, judged: Sequence[Judged], text: str) -> None:
     """Write claims.csv, claims.md and the keys of the runs behind them, claims.runs.json."""
     folder = paths.results(profile)
-    table = ledger_table(judged)
+    table, text = ledger_table(judged), tables.with_doubts(profile, text, run_keys(judged))
     write_text(folder / "claims.csv", table.to_csv(index=False, float_format="%.4f"))
     write_text(folder / "claims.md", text.rstrip() + "\n")
     write_text(folder / "claims.runs.json", json.dumps(run_keys(judged), indent=1) + "\n")

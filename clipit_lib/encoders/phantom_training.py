@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from clipit_lib.compute import device
 from clipit_lib.data.phantom.shapes import draw_shapes
 from clipit_lib.data.transforms import Transform, augment
+from clipit_lib.divergence import Stage, place
 from clipit_lib.encoders import open_clip_models, vision
 from clipit_lib.encoders.store import State
 from clipit_lib.encoders.views import random_view
@@ -72,8 +73,8 @@ def train_clip(name: str, settings: PhantomPretraining) -> tuple[State, History]
         text = F.normalize(open_clip_models.embed_ids(model, words[rows].to(device())), dim=-1)
         return supervised_contrastive(image, text, model.logit_scale.exp().clamp(max=100.0))
 
-    losses = _descend(model, loss, settings, settings.clip_epochs, name)
-    return model.state_dict(), {"loss": losses}
+    course = _descend(model, loss, settings, settings.clip_epochs, name)
+    return model.state_dict(), course
 
 
 def train_vision(name: str, settings: PhantomPretraining) -> tuple[State, History]:
@@ -96,14 +97,20 @@ def train_vision(name: str, settings: PhantomPretraining) -> tuple[State, Histor
         )
         return normalised_temperature(first, second)
 
-    losses = _descend(model, loss, settings, settings.vision_epochs, name)
-    return backbone.state_dict(), {"loss": losses}
+    course = _descend(model, loss, settings, settings.vision_epochs, name)
+    return backbone.state_dict(), course
 
 
 def _descend(
     model: nn.Module, loss: Any, settings: PhantomPretraining, epochs: int, name: str
-) -> list[float]:
-    """AdamW with a one-cycle schedule; returns the mean loss of each epoch."""
+) -> History:
+    """AdamW with a one-cycle schedule; returns the mean loss of each epoch, and notes on it.
+
+    Raises:
+        Diverged: a loss, a gradient or a learned weight is not finite.
+    """
+    stage = Stage("training", "pretraining", f"{name}, seed {settings.seed}")
+    rate = settings.learning_rate
     steps = max(settings.images // settings.batch_size, 1)
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=settings.learning_rate, weight_decay=0.05, fused=True
@@ -115,16 +122,20 @@ def _descend(
     generator = torch.Generator().manual_seed(settings.seed)
     model.train()
     history = []
-    for _ in progress(range(epochs), f"train {name}", "epoch"):
+    for epoch in progress(range(epochs), f"train {name}", "epoch"):
         order = shuffle.permutation(settings.images)[: steps * settings.batch_size]
         values = []
-        for rows in np.array_split(order, steps):
+        for step, rows in enumerate(np.array_split(order, steps), start=1):
             value = loss(rows, generator)
             optimiser.zero_grad()
             value.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+            norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
             optimiser.step()
             schedule.step()
-            values.append(value.item())
+            now, size = torch.stack([value.detach(), norm]).tolist()
+            when = place(step, steps, epoch + 1, epochs)
+            stage.check({"loss": now, "gradient's norm": size}, when, rate, epoch + step > 1)
+            values.append(now)
         history.append(float(np.mean(values)))
-    return history
+    stage.check_tensors("the learned weights", model.parameters(), "after the last step", rate)
+    return {"loss": history, "notes": stage.doubts(history[0], history[-1])}

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from transformers import AutoModel, AutoTokenizer
 
 from clipit_lib.compute import device
+from clipit_lib.divergence import Stage, place
 from clipit_lib.encoders import packages, vision
 from clipit_lib.encoders.image_tower import BACKBONE, TARGETS, ImageTower, part
 from clipit_lib.encoders.image_tower import build as build_image_tower
@@ -104,7 +105,14 @@ def train(
 
     Args:
         pixels: [n, s, s, 3] uint8; labels: [n]; class_texts: one a class.
+
+    Raises:
+        Diverged: a loss or a learned weight is not finite.
     """
+    stage, rate = (
+        Stage("training", "stand_in", f"stand_in, seed {settings.seed}"),
+        settings.learning_rate,
+    )
     torch.manual_seed(settings.seed)
     towers = build(settings).to(device()).eval()
     rng = np.random.default_rng(settings.seed)
@@ -117,11 +125,11 @@ def train(
         parameters, lr=settings.learning_rate, weight_decay=0.05, fused=True
     )
     history = []
-    for _ in progress(range(settings.epochs), "train stand_in", "epoch"):
+    steps = max(1, len(labels) // settings.batch_size)
+    for epoch in progress(range(settings.epochs), "train stand_in", "epoch"):
         values = []
-        for rows in np.array_split(
-            rng.permutation(len(labels)), max(1, len(labels) // settings.batch_size)
-        ):
+        batches = np.array_split(rng.permutation(len(labels)), steps)
+        for step, rows in enumerate(batches, start=1):
             group = torch.from_numpy(labels[rows])
             chosen = texts[group, torch.from_numpy(rng.integers(texts.shape[1], size=len(rows)))]
             image = F.normalize(towers.image.projection(images[torch.from_numpy(rows)]), dim=-1)
@@ -132,10 +140,13 @@ def train(
             loss.backward()
             optimiser.step()
             values.append(loss.item())
+            when = place(step, steps, epoch + 1, settings.epochs)
+            stage.check({"loss": values[-1]}, when, rate, epoch + step > 1)
         history.append(float(np.mean(values)))
+    stage.check_tensors("the learned weights", parameters, "after the last step", rate)
     state = {f"image.{k}": v.cpu() for k, v in towers.image.projection.state_dict().items()}
     state |= {f"text.{k}": v.cpu() for k, v in towers.text.projection.state_dict().items()}
-    return state, {"loss": history}
+    return state, {"loss": history, "notes": stage.doubts(history[0], history[-1])}
 
 
 @torch.no_grad()

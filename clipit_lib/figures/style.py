@@ -6,12 +6,14 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 
 from clipit_lib import paths
+from clipit_lib.doubts import doubtful
 from clipit_lib.names import label as label
 from clipit_lib.files import write_text, written_beside
 
@@ -60,8 +62,13 @@ def plain(text: str) -> str:
 
 
 def save(figure: Figure, profile: str, name: str, runs: Sequence[str] = ()) -> Path:
-    """Write NAME.png, NAME.svg and the run keys behind them; return the png's path."""
+    """Write NAME.png, NAME.svg and the run keys behind them; return the png's path.
+
+    Below the figure stands which of the runs have a doubtful course.
+    """
     folder = paths.figures(profile)
+    if said := plain(doubtful(profile, runs).replace("**", "").replace("`", "")):
+        figure.text(0, -0.02, fill(said, 110), fontsize=7, color="#D55E00", va="top")
     for suffix, metadata in ((".svg", {"Date": None}), (".png", {"Software": None})):
         with written_beside(folder / f"{name}{suffix}") as temporary, plt.rc_context(STYLE):
             figure.savefig(temporary, format=suffix[1:], bbox_inches="tight", metadata=metadata)

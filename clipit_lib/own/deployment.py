@@ -102,10 +102,12 @@ def choice_words(choice: Choice) -> str:
     """The choice, what it rests on, and how to call it, as Markdown."""
     spec, test = choice.run.spec, balanced_accuracy(choice.run.predictions())
     ways = len(choice.candidates.drop_duplicates(GROUP))
+    doubt = "".join(f"\n\n**Doubtful**: {note}." for note in choice.run.notes)
     return (
         f"For {spec.dataset}, deploy **{label(spec.setting)} on {spec.backbone}, seed "
         f"{spec.seed}**: of {ways} ways it has the best mean over seeds on validation, and of its "
         f"seeds this one ({choice.validation:.1f}%; as the best of {len(choice.candidates)} runs "
         f"that is too good by some luck). On test, looked at after the choice, it has {test:.1f}% "
-        f"balanced accuracy. It reads an image and no text:\n\n```sh\n{command(choice.run)}\n```"
+        f"balanced accuracy. It reads an image and no text:\n\n```sh\n"
+        f"{command(choice.run)}\n```{doubt}"
     )

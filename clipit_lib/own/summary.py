@@ -78,17 +78,23 @@ def headline(profile: Profile, datasets: Sequence[str]) -> str:
     return f"What CLIP-IT adds ({about}{'; a phantom, not tissue' if phantom else ''})"
 
 
-def summary_words(found: pd.DataFrame) -> str:
-    """The conclusion, then one Markdown item a reference, over all cells."""
+def summary_words(found: pd.DataFrame, doubt: str = "") -> str:
+    """The conclusion, then one Markdown item a reference, over all cells.
+
+    Args:
+        doubt: which runs have a doubtful course, if any: nothing is credited to text beside them.
+    """
     pooled = found[found["dataset"] == POOLED]
-    items = [f"- {_sentence(row)}" for _, row in pooled.iterrows()]
-    return "\n".join([conclusion(pooled), "", *items, "", _scope(found), "", MANY])
+    items = [f"- {_sentence(row, bool(doubt))}" for _, row in pooled.iterrows()]
+    words = "\n".join([conclusion(pooled, bool(doubt)), "", *items, "", _scope(found), "", MANY])
+    return f"{doubt}\n\n{words}" if doubt else words
 
 
-def _sentence(row: pd.Series) -> str:
+def _sentence(row: pd.Series, doubtful: bool) -> str:
     added, value = ADDED[row["first"]], _interval(row)
     said = {
-        Verdict.HELPS: "the interval lies above 0, so it helps here",
+        Verdict.HELPS: "the interval lies above 0, "
+        + ("but a doubtful course shows no help" if doubtful else "so it helps here"),
         Verdict.NOT_SHOWN: "the interval covers 0, so an effect is not shown",
         Verdict.HURTS: "the interval lies below 0, so it hurts here",
     }
@@ -96,8 +102,11 @@ def _sentence(row: pd.Series) -> str:
     return f"{subject} {value} points over {label(row['first'])}: {said[verdict(value)]}."
 
 
-def conclusion(pooled: pd.DataFrame) -> str:
-    """What the controls of the text say together: text helps only if it beats all that were run."""
+def conclusion(pooled: pd.DataFrame, doubtful: bool = False) -> str:
+    """What the controls of the text say together: text helps only if it beats all that were run.
+
+    Where a run has a doubtful course, a control may have failed in training: no help is claimed.
+    """
     controls = pooled[pooled["first"].isin(CONTROLS)]
     by = {
         each: [label(row["first"]) for _, row in controls.iterrows() if row["verdict"] == each]
@@ -106,6 +115,11 @@ def conclusion(pooled: pd.DataFrame) -> str:
     helps, open_, hurts = (by[each] for each in Verdict)
     if controls.empty:
         return "**No control of the text was run: what it contributed cannot be said.**"
+    if doubtful and helps:
+        return (
+            "**The text is not shown to help here: some runs rest on a doubtful course.** As they "
+            f"are, CLIP-IT lies above {', '.join(helps)}."
+        )
     if len(helps) == len(controls):
         which = "every control" if set(controls["first"]) == set(CONTROLS) else "the controls run"
         return f"**The text helps here**: CLIP-IT lies above {which} ({', '.join(helps)})."

@@ -22,9 +22,14 @@ with warnings.catch_warnings():  # torchsurv 0.2 is compiled in a way that torch
 def cox_loss(
     log_risk: Float[Tensor, " b"], time: Float[Tensor, " b"], event: Bool[Tensor, " b"]
 ) -> Float[Tensor, ""]:
-    """Cox's negative log partial likelihood, mean over events, ties by Efron; 0 without events."""
+    """Cox's negative log partial likelihood, mean over events, ties by Efron; 0 without events.
+
+    NaN where a risk is not finite: torchsurv would end with an error of its own.
+    """
     if not event.any():
         return 0 * log_risk.sum()
+    if not log_risk.isfinite().all():
+        return math.nan * log_risk.sum()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Ties in `time` detected")
         total: Tensor = neg_partial_log_likelihood(

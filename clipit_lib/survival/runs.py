@@ -17,6 +17,7 @@ from torch import nn
 
 from clipit_lib import kernels, paths
 from clipit_lib.compute import device, seeded
+from clipit_lib.divergence import Stage
 from clipit_lib.encoders import clip
 from clipit_lib.encoders.tokens import LongText
 from clipit_lib.files import canonical_json, digest, locked, whole, written_beside
@@ -94,7 +95,7 @@ class SurvivalRun:
             return pd.read_csv(self.folder / HISTORY)
 
     def done(self) -> dict[str, Any]:
-        """Seconds and versions of the run."""
+        """Seconds, versions and notes of the run."""
         with whole(self.folder / DONE, AGAIN):
             value: dict[str, Any] = json.loads((self.folder / DONE).read_text(encoding="utf-8"))
         return value
@@ -143,31 +144,43 @@ def get_or_run(spec: SurvivalSpec, bench: Workbench, cohort: Cohort) -> Survival
         with locked(folder, folder.with_name(f".{spec.key}.lock")):
             if not (folder / DONE).exists():
                 begin = time.monotonic()
-                predictions, history = perform(spec, bench, cohort)
-                _write(folder, spec, predictions, history, time.monotonic() - begin)
+                made = perform(spec, bench, cohort)
+                _write(folder, spec, *made, time.monotonic() - begin)
     return SurvivalRun(folder, spec)
 
 
 def perform(
     spec: SurvivalSpec, inputs: Inputs, cohort: Cohort
-) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Hold out each fold once; return the predictions of all slides and the course of training."""
+) -> tuple[pd.DataFrame, pd.DataFrame, tuple[str, ...]]:
+    """Hold out each fold once; return predictions of all slides, courses, what is doubtful in them.
+
+    Raises:
+        Diverged: the training of a fold, or a risk that it predicts, is not finite.
+    """
     slides, targets = PaddedSlides.of(cohort), None
     if spec.setting == "clip_it":
         assert spec.retriever is not None and spec.corpus is not None
         assert spec.long_text is not None
         targets = text_targets(inputs, cohort, spec.retriever, spec.corpus, spec.long_text)
     log_risk, courses = np.full(len(cohort), np.nan), []
+    notes: tuple[str, ...] = ()
     for fold in cohort.folds:
         train, validation, held = split_rows(cohort, fold, spec.validation, spec.seed)
         weight = spec.distillation_weight or 0.0
         with seeded(1000 * spec.seed + fold):  # initial weights and dropout
             model = build(spec, cohort.width)
             task = FoldTask(model, slides, train, validation, targets, weight)
-            course = pd.DataFrame(fit(task, spec.training, spec.seed))
-        log_risk[held] = predict(model, slides, torch.from_numpy(held).to(device())).cpu().numpy()
-        courses.append(course.assign(fold=fold))
-    return cohort.clinical.assign(log_risk=log_risk), pd.concat(courses, ignore_index=True)
+            of = f"{spec.setting}, seed {spec.seed}, without fold {fold}"
+            stage = Stage("survival", "survival.training", of)
+            course = fit(task, spec.training, spec.seed, stage=stage)
+        risk = predict(model, slides, torch.from_numpy(held).to(device())).cpu()
+        rate = spec.training.learning_rate
+        stage.check_tensors("the predicted risks", [risk], "after the last step", rate)
+        log_risk[held] = risk.numpy()
+        courses.append(pd.DataFrame(course).assign(fold=fold))
+        notes += course.notes
+    predictions = cohort.clinical.assign(log_risk=log_risk)
+    return predictions, pd.concat(courses, ignore_index=True), notes
 
 
 def build(spec: SurvivalSpec, width: int) -> nn.Module:
@@ -178,13 +191,19 @@ def build(spec: SurvivalSpec, width: int) -> nn.Module:
 
 
 def _write(
-    folder: Path, spec: SurvivalSpec, predictions: pd.DataFrame, history: pd.DataFrame, took: float
+    folder: Path,
+    spec: SurvivalSpec,
+    predictions: pd.DataFrame,
+    history: pd.DataFrame,
+    notes: tuple[str, ...],
+    took: float,
 ) -> None:
     done = {
         "key": spec.key,
         "seconds": round(took, 2),
         "python": platform.python_version(),
         "versions": {name: importlib.metadata.version(name) for name in VERSIONS},
+        "notes": notes,
     }
     with written_beside(folder) as temporary:
         temporary.mkdir()
