@@ -7,9 +7,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import clipit_lib  # noqa: F401, I001 - holds the CPU's kernels before anything imports NumPy
 import pytest
-from jaxtyping import install_import_hook
+
+# Holds the CPU's kernels, so before the hook's own package, which imports NumPy.
+import clipit_lib  # noqa: F401
+
+from jaxtyping import install_import_hook  # isort: skip
 
 if TYPE_CHECKING:
     from clipit_lib.workbench import Workbench
