@@ -8,7 +8,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from jaxtyping import install_import_hook
+
+# Holds the CPU's kernels, so before the hook's own package, which imports NumPy.
+import clipit_lib  # noqa: F401
+
+from jaxtyping import install_import_hook  # isort: skip
 
 if TYPE_CHECKING:
     from clipit_lib.workbench import Workbench
