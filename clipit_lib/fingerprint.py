@@ -107,7 +107,7 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m clipit_lib fingerprint", description=main.__doc__
     )
-    parser.add_argument("--profile", default="demo")
+    parser.add_argument("-p", "--profile", default="demo")
     parser.add_argument("--against", type=Path, help="a fingerprint made elsewhere")
     parser.add_argument("--output", type=Path, help="write the fingerprint here; nothing compared")
     options = parser.parse_args(arguments)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from clipit_lib import kernels
 from clipit_lib.archive import recomputed
 from clipit_lib.figures import gallery
 from clipit_lib.paths import repository
@@ -86,6 +87,13 @@ def test_every_table_follows_from_the_kept_predictions(finished: Path) -> None:
             pd.testing.assert_frame_equal(again, table[names], atol=1e-4, rtol=0)
             checked += 1
     assert checked >= 9
+
+
+@pytest.mark.skipif(kernels.level() != "avx2", reason="kernels are not held on this machine")
+def test_every_byte_is_that_of_every_other_machine(finished: Path) -> None:
+    compared = shell(finished, sys.executable, "-m", "clipit_lib", "fingerprint", "-p", "smoke")
+    assert compared.returncode == 0, compared.stderr
+    assert "digests are equal, stage by stage" in compared.stdout
 
 
 def test_a_second_run_changes_nothing(finished: Path) -> None:
