@@ -8,7 +8,15 @@ from collections.abc import Sequence
 
 from clipit_lib.doctor.data import data, reports
 from clipit_lib.doctor.finding import Finding, Status
-from clipit_lib.doctor.machine import accelerator, disk, memory, packages, python, writable
+from clipit_lib.doctor.machine import (
+    accelerator,
+    disk,
+    held_kernels,
+    memory,
+    packages,
+    python,
+    writable,
+)
 from clipit_lib.doctor.models import models
 from clipit_lib.doctor.needs import needs
 from clipit_lib.settings import Profile, load_profile
@@ -21,6 +29,7 @@ def diagnose(profile: Profile) -> list[Finding]:
         python(),
         packages(),
         accelerator(needed.accelerator),
+        held_kernels(),
         memory(needed.memory),
         writable(),
         disk(needed.disk),

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from clipit_lib import paths
+from clipit_lib import kernels, paths
 from clipit_lib.doctor.finding import Finding, failed, passed, warned
 
 PYTHON = (3, 11)
@@ -39,6 +39,16 @@ def packages() -> Finding:
             "packages", f"{error.name} is not installed", "pip install -r requirements.lock"
         )
     return passed("packages", seen)
+
+
+def held_kernels() -> Finding:
+    """Whether numbers will be those of every other x86-64 CPU with AVX2."""
+    if kernels.level() == "avx2":
+        return passed("kernels", "held to AVX2: the same bytes as on every x86-64 CPU with it")
+    if torch.cuda.is_available():
+        return passed("kernels", "the GPU's own: another one gives other digits")
+    fix = "Unset CLIPIT_KERNELS; a CPU without AVX2 cannot do better, see docs/reproducibility.md"
+    return warned("kernels", "this CPU's own: another one gives other digits", fix)
 
 
 def accelerator(wanted: bool) -> Finding:

@@ -17,6 +17,10 @@ from clipit_lib.files import whole
 from clipit_lib.settings import Profile, searched_path
 
 CODE = ("clipit_lib", "notebooks", "profiles", "workflow")
+KERNELS = {
+    "avx2": "avx2: the same bytes on every x86-64 CPU with AVX2",
+    "native": "native: those of the machine that made them; another gives other digits",
+}
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ def _cost(cited: pd.DataFrame) -> dict[str, str]:
     facts = {
         "Runs": f"{len(cited)} runs are behind the tables and figures, counted below",
         "Time": f"{hours} h {minutes} min in all, summed over these runs",
+        "Kernels": "; ".join(KERNELS.get(each, each) for each in sorted(set(cited["kernels"]))),
     }
     if (peak := cited["peak_memory_mib"].max()) > 0:  # NaN where no run has measured it
         facts["Peak memory"] = f"{peak / 1024:.1f} GiB of the process of one run, at most"
