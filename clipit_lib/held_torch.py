@@ -78,7 +78,8 @@ def baddbmm(
 
 def _product(first: Tensor, second: Tensor) -> Tensor:
     product = first.new_empty(*first.shape[:-1], second.shape[-1])
-    np.matmul(_array(first), _array(second), out=product.numpy())
+    with np.errstate(all="ignore"):  # PyTorch says nothing of numbers that are not finite
+        np.matmul(_array(first), _array(second), out=product.numpy())
     return product
 
 

@@ -18,7 +18,7 @@ from clipit_lib.errors import ClipItError
 from clipit_lib.figures.cost import inference_cost_figure
 from clipit_lib.model import ClipIt, VisionClassifier
 from clipit_lib.paper import cost as paper
-from clipit_lib.reports.prompts import TEMPLATES
+from clipit_lib.reports.prompts import TEMPLATES, prompts
 from clipit_lib.workbench import Workbench
 
 
@@ -180,7 +180,10 @@ def test_deployed_cost_of_prompts(bench: Workbench, setting: str) -> None:
     image, text = (count_parameters(t).total for t in (clip.image_tower, clip.text_tower))
     kept, both = deployed_cost(spec, bench), deployed_cost(spec, bench, "encoded")
     assert (kept.parameters, both.parameters) == (image + 9 * clip.width, image + text)
-    context, width, layers = 77, 96, 3  # of the phantom's text tower
+    filled = prompts(bench.dataset("phantom-crc").class_texts, TEMPLATES["conch"])
+    # What is padding in every prompt is not computed.
+    context = max(clip.tokenizer.lengths([text for of_class in filled for text in of_class]))
+    width, layers = 96, 3  # of the phantom's text tower
     prompt = layers * (12 * width**2 * context + 2 * context**2 * width) + width * clip.width
     assert both.flops - kept.flops == pytest.approx(2 * 9 * 22 * prompt, rel=1e-3)
 

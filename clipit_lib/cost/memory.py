@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
@@ -85,7 +86,8 @@ def peak_activations(model: nn.Module, shape: tuple[int, ...], precision: Precis
     with FakeTensorMode(allow_non_fake_inputs=True):
         fake.to_empty(device="cpu")
         alive = _Alive([*fake.parameters(), *fake.buffers()])
-        with alive:
+        # As on a GPU, whatever attention is made of on this machine.
+        with alive, sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]):
             inputs = torch.empty(shape)
             with autocast(precision):
                 output = fake(inputs)

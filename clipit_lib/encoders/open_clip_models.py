@@ -48,7 +48,7 @@ def embed_ids(model: open_clip.CLIP, ids: Int[Tensor, "b context"]) -> Float[Ten
     Attention is causal and the end is what is read, so they change nothing but the time.
     """
     ends = ids.argmax(dim=1)  # the end has the highest id
-    length = int(ends.max()) + 1
+    length = ids.shape[1] if ids.is_meta else int(ends.max()) + 1  # none is read to count
     states = model.token_embedding(ids[:, :length]) + model.positional_embedding[:length]
     states = model.ln_final(model.transformer(states, attn_mask=model.attn_mask[:length, :length]))
     embedding: Tensor = states[torch.arange(len(ids), device=ids.device), ends]
