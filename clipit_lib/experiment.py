@@ -11,7 +11,7 @@ from torch import nn
 
 from clipit_lib import contrastive, lora, text_run, text_stage, variants
 from clipit_lib.baselines import as_tensors, linear_probe
-from clipit_lib.compute import seeded
+from clipit_lib.compute import device, seeded
 from clipit_lib.data.contract import PatchDataset, Split
 from clipit_lib.divergence import Stage
 from clipit_lib.encoders.checkpointing import checkpoint_gradients
@@ -61,7 +61,7 @@ def perform(spec: RunSpec, inputs: Inputs) -> Outcome:
         floor = min(row["validation"] for row in history)
         model, history, doubts = _adapt(spec, inputs, dataset, encoder, labels, head, floor)
         notes += doubts
-    model.eval()
+    model.to(device()).eval()
     frames = [_predict(model, dataset, encoder, split) for split in ("validation", "test")]
     predictions = pd.concat(frames, ignore_index=True)
     return Outcome(learned_state(model, spec), history, predictions, notes)
