@@ -14,6 +14,8 @@ import os
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import matplotlib.pyplot as plt
@@ -55,27 +57,33 @@ bench = Workbench(profile)
 stored = [runs.get_or_run(spec, bench) for spec in studies.runs_of(bench, "table1")]
 pairs = [("unimodal", "clip_it"), ("lora_only", "clip_it")]
 tables.run_table(stored).to_csv(sys.argv[2] + ".runs.csv", index=False)
-tables.gain_table(stored, pairs, profile.bootstrap_draws).to_csv(sys.argv[2] + ".gains.csv")
+gains = tables.gain_table(stored, pairs, profile.bootstrap_draws)
+gains.to_csv(sys.argv[2] + ".gains.csv", index=False)
 """
 CELL = ["dataset", "backbone", "first", "second"]
 
 
-def measure(profile: str) -> tuple[pd.DataFrame, pd.DataFrame]:
+def measure(profile: str, jobs: int) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Runs and gains of Table 1 at each level, with the level as a column."""
-    runs, gains = [], []
-    with tempfile.TemporaryDirectory() as folder:
-        for number, (level, variables) in enumerate(LEVELS.items()):
-            place = Path(folder) / str(number)
-            environment = {k: v for k, v in os.environ.items() if k not in kernels.HELD}
-            environment |= {"OMP_NUM_THREADS": "1", "CLIPIT_OUTPUT": str(place)} | variables
-            environment["CLIPIT_CACHE"] = str(place / "cache")
-            command = [sys.executable, "-c", WORK, profile, str(Path(folder) / f"{number}")]
-            subprocess.run(command, env=environment, check=True)
-            found = [pd.read_csv(f"{place}.{kind}.csv") for kind in ("runs", "gains")]
-            runs.append(found[0].assign(level=level))
-            gains.append(found[1].assign(level=level))
-            print(f"{level}: done", flush=True)
-    return pd.concat(runs, ignore_index=True), pd.concat(gains, ignore_index=True)
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(jobs) as pool:
+        places = [Path(folder) / str(number) for number in range(len(LEVELS))]
+        list(pool.map(partial(_at, profile), places, LEVELS.values()))
+        return tuple(
+            pd.concat(
+                [pd.read_csv(f"{place}.{kind}.csv").assign(level=level)
+                 for place, level in zip(places, LEVELS, strict=True)],
+                ignore_index=True,
+            )
+            for kind in ("runs", "gains")
+        )  # fmt: skip
+
+
+def _at(profile: str, place: Path, variables: dict[str, str]) -> None:
+    """Train the encoders and the runs of Table 1 in a process with these variables."""
+    environment = {k: v for k, v in os.environ.items() if k not in kernels.HELD}
+    environment |= {"OMP_NUM_THREADS": "1", "CLIPIT_OUTPUT": str(place)} | variables
+    environment["CLIPIT_CACHE"] = str(place / "cache")
+    subprocess.run([sys.executable, "-c", WORK, profile, str(place)], env=environment, check=True)
 
 
 def spread_figure(gains: pd.DataFrame) -> Figure:
@@ -136,7 +144,9 @@ def summary(runs: pd.DataFrame, gains: pd.DataFrame) -> pd.DataFrame:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.spread", description=__doc__)
     parser.add_argument("--profile", default="demo")
-    runs, gains = measure(parser.parse_args().profile)
+    parser.add_argument("--jobs", type=int, default=2, help="levels at the same time")
+    options = parser.parse_args()
+    runs, gains = measure(options.profile, options.jobs)
     found = {"table1": runs, "gains": gains, "spread": summary(runs, gains)}
     for name, frame in found.items():
         path = paths.output() / "results" / f"kernels_{name}.csv"
