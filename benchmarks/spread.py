@@ -26,6 +26,7 @@ from benchmarks.figure import save
 from clipit_lib import kernels, paths
 from clipit_lib.figures.style import CYCLE, MARKER_CYCLE, styled
 from clipit_lib.files import write_text
+from clipit_lib.names import label
 
 NOT_HELD = {kernels.CHOICE: "native"}
 LEVELS: dict[str, dict[str, str]] = {
@@ -93,14 +94,21 @@ def spread_figure(gains: pd.DataFrame) -> Figure:
     names = [f"{row.dataset}\n{row.backbone}" for row in cells.itertuples()]
     with styled():
         figure, axes = plt.subplots(
-            1, len(firsts), figsize=(7.2, 0.55 * len(cells) + 1.2), sharey=True
+            1, len(firsts), figsize=(7.2, 0.55 * len(cells) + 1.2), sharex=True, sharey=True
         )
         for axis, first in zip(axes, firsts, strict=True):
             for line, cell in enumerate(cells.itertuples(index=False)):
                 rows = gains[["dataset", "backbone", "first"]].apply(tuple, axis=1)
                 here = gains[rows == (*cell, first)].set_index("level")
                 held = here.loc[next(iter(LEVELS))]
-                axis.hlines(line, held["low"], held["high"], color="#BBBBBB", lw=6)
+                axis.hlines(
+                    line,
+                    held["low"],
+                    held["high"],
+                    color="#BBBBBB",
+                    lw=6,
+                    label="95% interval" if line == 0 else None,
+                )
                 for place, level in enumerate(LEVELS):
                     axis.plot(
                         here.loc[level, "gain"], line, MARKER_CYCLE[place], color=CYCLE[place],
@@ -108,11 +116,11 @@ def spread_figure(gains: pd.DataFrame) -> Figure:
                         label=level if line == 0 else None,
                     )  # fmt: skip
             axis.axvline(0, color="black", lw=0.8)
-            axis.set_title(f"CLIP-IT over {first.replace('_', ' ')}")
+            axis.set_title(f"CLIP-IT over {label(first)}")
             axis.set_xlabel("points of balanced accuracy")
         axes[0].set(yticks=range(len(cells)), yticklabels=names, ylim=(len(cells) - 0.5, -0.5))
         handles, labels = axes[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="upper center", ncols=4, bbox_to_anchor=(0.5, 0.0))
+        figure.legend(handles, labels, loc="upper center", ncols=5, bbox_to_anchor=(0.5, 0.0))
         figure.tight_layout()
     return figure
 
