@@ -6,6 +6,7 @@ Nothing here knows a profile: with its specification these parts are all that a 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 
@@ -29,6 +30,7 @@ class Inputs:
     """Opened data sets, report corpora and encoders, by name.
 
     Args:
+        runs: folder in which runs are stored.
         where: what to name in a message if there is no such name.
     """
 
@@ -37,9 +39,10 @@ class Inputs:
         data: Mapping[str, DataSettings],
         corpora: Mapping[str, CorpusSettings],
         sources: Sources,
+        runs: Path,
         where: str = "inputs",
     ) -> None:
-        self.sources = sources
+        self.sources, self.runs = sources, runs
         self._data, self._corpora, self._where = data, corpora, where
         self._datasets: dict[str, PatchDataset] = {}
         self._reports: dict[str, ReportCorpus] = {}

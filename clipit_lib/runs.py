@@ -22,9 +22,9 @@ from clipit_lib.errors import ClipItError
 from clipit_lib.evaluation import LOGIT
 from clipit_lib.experiment import perform
 from clipit_lib.files import whole, written_beside
+from clipit_lib.inputs import Inputs
 from clipit_lib.outcome import Outcome
 from clipit_lib.settings import Descent, RunSpec
-from clipit_lib.workbench import Workbench
 
 SPEC, CARD, MODEL = "spec.json", "card.json", "model.safetensors"
 PREDICTIONS, HISTORY, DONE = "predictions.parquet", "history.csv", "done.json"
@@ -93,7 +93,7 @@ def stored(profile: str) -> Iterator[StoredRun]:
         yield read(done.parent)
 
 
-def get_or_run(spec: RunSpec, bench: Workbench) -> StoredRun:
+def get_or_run(spec: RunSpec, inputs: Inputs) -> StoredRun:
     """The stored run of this specification; it is run first if it is not there.
 
     Two jobs that ask for the same run do it once. A kill leaves a whole run or none. The processes
@@ -102,19 +102,18 @@ def get_or_run(spec: RunSpec, bench: Workbench) -> StoredRun:
     Raises:
         Diverged: its training or its predictions are not finite; nothing is stored.
     """
-    profile = bench.profile.name
-    folder = paths.runs(profile) / spec.key
+    folder = inputs.runs / spec.key
 
     def trained() -> tuple[Outcome, float]:
         begin = time.monotonic()
-        outcome = perform(spec, bench)
+        outcome = perform(spec, inputs)
         _check(outcome, spec)
         return outcome, time.monotonic() - begin
 
     parallel.make_once(
         folder / DONE,
         trained,
-        lambda made: _write(folder, spec, bench, *made),
+        lambda made: _write(folder, spec, inputs, *made),
         folder,
         folder.with_name(f".{spec.key}.lock"),
     )
@@ -136,11 +135,11 @@ def _check(outcome: Outcome, spec: RunSpec) -> None:
     )
 
 
-def _write(folder: Path, spec: RunSpec, bench: Workbench, outcome: Outcome, seconds: float) -> None:
-    dataset = bench.dataset(spec.dataset)
+def _write(folder: Path, spec: RunSpec, inputs: Inputs, outcome: Outcome, seconds: float) -> None:
+    dataset = inputs.dataset(spec.dataset)
     card = {"classes": dataset.classes, "class_texts": dataset.class_texts,
             "licence": dataset.licence, "limits": dataset.limits,
-            "weights": bench.trained(spec)}  # fmt: skip
+            "weights": inputs.trained(spec)}  # fmt: skip
     done = {
         "key": spec.key,
         "seconds": round(seconds, 2),

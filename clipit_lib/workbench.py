@@ -5,13 +5,25 @@ from __future__ import annotations
 import numpy as np
 import pandas as pd
 
-from clipit_lib import pairing
+from clipit_lib import pairing, paths
 from clipit_lib.data.contract import Split
+from clipit_lib.encoders.published import PUBLISHED
 from clipit_lib.encoders.sources import Sources
 from clipit_lib.encoders.towers import ClipEncoder
 from clipit_lib.inputs import Inputs
 from clipit_lib.reports.corpus import ReportCorpus
-from clipit_lib.settings import Profile
+from clipit_lib.settings import Profile, known
+
+
+def sources_of_profile(profile: Profile, download: bool = True) -> Sources:
+    """Where the weights of a profile's encoders come from.
+
+    Raises:
+        ClipItError: `weights` of the profile names no published model.
+    """
+    for name in profile.weights:
+        known(name, PUBLISHED, "published model", f"profile {profile.name}, `weights`")
+    return Sources(profile.pretraining, profile.stand_in, profile.weights, download)
 
 
 class Workbench(Inputs):
@@ -22,8 +34,11 @@ class Workbench(Inputs):
     """
 
     def __init__(self, profile: Profile, download: bool = True) -> None:
-        sources = Sources.of(profile, download)
-        super().__init__(profile.data, profile.corpora, sources, f"profile {profile.name}")
+        sources = sources_of_profile(profile, download)
+        super().__init__(
+            profile.data, profile.corpora, sources, paths.runs(profile.name),
+            f"profile {profile.name}",
+        )  # fmt: skip
         self.profile = profile
 
     def corpus(self, dataset: str) -> ReportCorpus:

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 from clipit_lib import __main__ as command
 from clipit_lib import collect, doubts, paths, runs, search_trials, specs, tables
 from clipit_lib.encoders import phantom_training, registry, stand_in
-from clipit_lib.encoders.sources import Sources
 from clipit_lib.errors import ClipItError, Diverged
 from clipit_lib.figures import style
 from clipit_lib.own.deployment import choice_words, choose
@@ -27,7 +26,7 @@ from clipit_lib.settings.survival import SlideTraining
 from clipit_lib.survival import opening
 from clipit_lib.survival import runs as survival_runs
 from clipit_lib.training import Task, fit
-from clipit_lib.workbench import Workbench
+from clipit_lib.workbench import Workbench, sources_of_profile
 
 CELL = ("phantom-pcam", "phantom_vit_s16")
 HUGE = {"learning_rate": 1e30, "epochs": 2}
@@ -107,7 +106,7 @@ def test_an_encoder_that_diverges_is_not_kept(bench: Workbench, name: str) -> No
     with pytest.raises(Diverged, match=f"training of {name}, seed 0: diverged: ") as caught:
         registry.get_or_train(name, profile)
     assert str(caught.value).endswith("Lower pretraining.learning_rate (1e+30)")
-    assert not Sources.of(profile).recipe(name).folder.exists()
+    assert not sources_of_profile(profile).recipe(name).folder.exists()
 
 
 def test_an_encoder_says_that_its_loss_rose(bench: Workbench) -> None:

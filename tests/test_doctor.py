@@ -16,7 +16,7 @@ from clipit_lib.data import crc5
 from clipit_lib.doctor import data, machine, models, needs
 from clipit_lib.doctor.finding import Finding, Status
 from clipit_lib.encoders.weights import Reach
-from clipit_lib.settings import Profile, load_profile
+from clipit_lib.settings import load_profile
 
 PASS, WARN, FAIL = Status
 
@@ -31,7 +31,7 @@ def reached(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """No network: what the hub says is said here, by model."""
     asked: list[str] = []
 
-    def reach(name: str, profile: Profile) -> Reach:
+    def reach(name: str, copies: Mapping[str, str]) -> Reach:
         asked.append(name)
         if name == "uni":
             return Reach("refused", "the hub refuses the weights of uni (terms). Ask at PAGE")

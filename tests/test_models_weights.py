@@ -18,6 +18,7 @@ from clipit_lib.encoders.sources import Sources
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import file_digest
 from clipit_lib.settings import Probe, Profile, RunSpec, load_profile
+from clipit_lib.workbench import sources_of_profile
 
 NAME = "kaiko_vits16"
 CONTENT = b"weights of the stub"
@@ -114,7 +115,7 @@ def test_what_the_hub_refuses_is_said_in_one_line(
         with pytest.raises(hub.HubError, match=words) as caught:
             attempt("uni", stub.url)
         assert caught.value.failure == failure and "\n" not in str(caught.value)
-    found = weights.reach("uni", profile(), stub.url)
+    found = weights.reach("uni", profile().weights, stub.url)
     assert found.state == failure and found.bytes is None
     assert {method for method, *_ in stub.asked} == {"HEAD"}  # nothing was downloaded
 
@@ -131,7 +132,7 @@ def test_no_answer_and_no_copy(stub: StubHub, monkeypatch: pytest.MonkeyPatch) -
     for attempt in (hub.download, hub.size):
         with pytest.raises(hub.HubError, match=rf"not here.*`weights: \{{{NAME}: PATH\}}`"):
             attempt(NAME, nobody)
-    assert weights.reach(NAME, profile(), nobody).state == "unreachable"
+    assert weights.reach(NAME, profile().weights, nobody).state == "unreachable"
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(hub.HubError, match="unset HF_HUB_OFFLINE"):
         hub.download(NAME, stub.url)
@@ -160,17 +161,17 @@ def test_a_token_is_used_and_never_shown(
 
 
 def test_reach_downloads_nothing(stub: StubHub, tmp_path: Path) -> None:
-    found = weights.reach(NAME, profile(), stub.url)
+    found = weights.reach(NAME, profile().weights, stub.url)
     assert (found.state, found.bytes) == ("reachable", len(CONTENT))
     assert [method for method, *_ in stub.asked] == ["HEAD"] and hub.cached(NAME) is None
     copy = tmp_path / "model.safetensors"
     copy.write_bytes(b"abc")
-    here = weights.reach(NAME, profile(weights={NAME: str(copy)}), stub.url)
+    here = weights.reach(NAME, profile(weights={NAME: str(copy)}).weights, stub.url)
     assert (here.state, here.bytes, here.words) == ("here", 3, str(copy))
-    gone = weights.reach(NAME, profile(weights={NAME: str(tmp_path / "no")}), stub.url)
+    gone = weights.reach(NAME, profile(weights={NAME: str(tmp_path / "no")}).weights, stub.url)
     assert gone.state == "absent" and "Mend its path" in gone.words
     with pytest.raises(ClipItError, match="unknown published model"):
-        weights.reach("phantom_vit_s16", profile())
+        weights.reach("phantom_vit_s16", profile().weights)
 
 
 def test_a_copy_is_a_file_or_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -183,7 +184,7 @@ def test_a_copy_is_a_file_or_its_folder(tmp_path: Path, monkeypatch: pytest.Monk
     with pytest.raises(ClipItError, match=r"no weights of uni here.*`weights`"):
         weights.locate("uni", Sources(copies={"uni": str(tmp_path)}))  # lacks pytorch_model.bin
     with pytest.raises(ClipItError, match=r"`weights`: unknown published model 'UNI'"):
-        Sources.of(profile(weights={"UNI": str(file)}))
+        sources_of_profile(profile(weights={"UNI": str(file)}))
 
 
 def test_weights_of_a_profile_of_the_user_lie_beside_it(tmp_path: Path) -> None:

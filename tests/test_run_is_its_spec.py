@@ -106,7 +106,7 @@ def test_a_run_reads_nothing_but_its_specification(
     bench: Workbench, stages: list[Path], tmp_path: Path, setting: str
 ) -> None:
     spec = resolved(bench, setting)
-    first = bits(spec, Inputs(bench.profile.data, bench.profile.corpora, bench.sources))
+    first = bits(spec, Inputs(bench.profile.data, bench.profile.corpora, bench.sources, bench.runs))
     stages[0] = tmp_path / "second"
     assert bits(spec, Workbench(poisoned(bench.profile))) == first
 

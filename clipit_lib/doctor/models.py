@@ -10,6 +10,7 @@ from clipit_lib.encoders.published import PUBLISHED
 from clipit_lib.encoders.weights import reach
 from clipit_lib.errors import ClipItError
 from clipit_lib.settings import Profile
+from clipit_lib.workbench import sources_of_profile
 
 OPTIONAL = {"conch": "pip install git+https://github.com/mahmoodlab/CONCH.git, on its own terms"}
 
@@ -42,7 +43,7 @@ def _model(name: str, profile: Profile) -> list[Finding]:
 
 
 def _published(name: str, profile: Profile) -> list[Finding]:
-    model, found = PUBLISHED[name], reach(name, profile)
+    model, found = PUBLISHED[name], reach(name, sources_of_profile(profile).copies)
     findings = []
     if name in OPTIONAL and find_spec(name) is None:
         findings.append(failed("models", f"{name}: its own package is missing", OPTIONAL[name]))

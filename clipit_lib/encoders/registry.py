@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 from clipit_lib.encoders import store
-from clipit_lib.encoders.sources import Sources
 from clipit_lib.errors import ClipItError
 from clipit_lib.settings import Crc5Data, Profile
+from clipit_lib.workbench import sources_of_profile
 
 
 def get_or_train(name: str, profile: Profile) -> dict[str, Any]:
@@ -34,7 +34,7 @@ def get_or_train(name: str, profile: Profile) -> dict[str, Any]:
             return phantom_training.train_clip(name, settings)
         return phantom_training.train_vision(name, settings)
 
-    return store.get_or_train(Sources.of(profile).recipe(name), train)
+    return store.get_or_train(sources_of_profile(profile).recipe(name), train)
 
 
 def _stand_in(profile: Profile) -> dict[str, Any]:
@@ -53,4 +53,4 @@ def _stand_in(profile: Profile) -> dict[str, Any]:
         pixels, labels = retriever_patches(settings.side)
         return stand_in.train(settings, pixels, labels, CLASS_TEXTS)
 
-    return store.get_or_train(Sources.of(profile).recipe("stand_in"), train)
+    return store.get_or_train(sources_of_profile(profile).recipe("stand_in"), train)

@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from clipit_lib import kernels
-from clipit_lib.encoders import published, store
-from clipit_lib.settings import PhantomPretraining, Profile, StandInTraining, known
+from clipit_lib.encoders import store
+from clipit_lib.settings import PhantomPretraining, StandInTraining
 
 
 @dataclass(frozen=True)
@@ -26,19 +26,6 @@ class Sources:
     copies: Mapping[str, str] = field(default_factory=dict)
     download: bool = True
     kernels: str = field(default_factory=kernels.level)
-
-    @classmethod
-    def of(cls, profile: Profile, download: bool = True) -> Sources:
-        """The sources of a profile.
-
-        Raises:
-            ClipItError: `weights` of the profile names no published model.
-        """
-        for name in profile.weights:
-            known(
-                name, published.PUBLISHED, "published model", f"profile {profile.name}, `weights`"
-            )
-        return cls(profile.pretraining, profile.stand_in, profile.weights, download)
 
     def recipe(self, name: str) -> store.Recipe:
         """What an encoder that is trained here is trained from."""

@@ -13,7 +13,7 @@ from clipit_lib.encoders import hub, published, store
 from clipit_lib.encoders.sources import Sources
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import digest, file_digest, whole, write_text
-from clipit_lib.settings import Profile, RunSpec, trained_here
+from clipit_lib.settings import RunSpec, trained_here
 
 
 @dataclass(frozen=True)
@@ -31,17 +31,18 @@ class Reach:
     bytes: int | None = None
 
 
-def reach(name: str, profile: Profile, endpoint: str | None = None) -> Reach:
+def reach(name: str, copies: Mapping[str, str], endpoint: str | None = None) -> Reach:
     """Look for the weights of a published model and download nothing.
 
     Args:
+        copies: local path of a model's weights, by its name.
         endpoint: another address of the hub; by default the library's own.
 
     Raises:
         ClipItError: no published model has this name.
     """
     try:
-        path = here(name, Sources.of(profile).copies)
+        path = here(name, copies)
         if path is not None:
             return Reach("here", str(path), path.stat().st_size)
         size = hub.size(name, endpoint)

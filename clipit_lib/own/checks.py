@@ -12,14 +12,13 @@ from clipit_lib import paths, studies
 from clipit_lib.data.contract import PatchDataset
 from clipit_lib.data.folder import read_manifest
 from clipit_lib.encoders import backbones, clip, vision
-from clipit_lib.encoders.sources import Sources
 from clipit_lib.errors import ClipItError
 from clipit_lib.own import data_checks, report_checks
 from clipit_lib.own.findings import Finding, Severity, sorted_findings
 from clipit_lib.reports.coverage import token_coverage
 from clipit_lib.settings import FolderData, Profile
 from clipit_lib.specs import fields_of
-from clipit_lib.workbench import Workbench
+from clipit_lib.workbench import Workbench, sources_of_profile
 from clipit_lib.zero_shot import zero_shot_hits
 
 
@@ -48,7 +47,9 @@ def _names(profile: Profile) -> Iterator[Finding]:
             yield from _refused("setting", partial(fields_of, setting, profile))
     yield from _refused("retriever", partial(clip.entry, profile.retriever))
     for name in profile.trained_encoders:
-        yield from _refused("encoder", partial(getattr, Sources.of(profile).recipe(name), "key"))
+        yield from _refused(
+            "encoder", partial(getattr, sources_of_profile(profile).recipe(name), "key")
+        )
 
 
 def _refused(name: str, attempt: Callable[[], object]) -> list[Finding]:
@@ -114,7 +115,7 @@ def _texts(bench: Workbench, name: str) -> list[Finding]:
         *report_checks.unmentioned(corpus.texts, data.class_texts),
     ]
     try:
-        here = Sources.of(bench.profile, download=False)
+        here = sources_of_profile(bench.profile, download=False)
         clip.weights_hash(bench.profile.retriever, here)  # a check fetches nothing
         tokenizer = bench.clip.tokenizer
     except ClipItError as error:

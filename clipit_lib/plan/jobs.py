@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from itertools import product
 
 from clipit_lib import runs, specs, studies
-from clipit_lib.encoders.sources import Sources
 from clipit_lib.errors import ClipItError
 from clipit_lib.settings import Profile
-from clipit_lib.workbench import Workbench
+from clipit_lib.workbench import Workbench, sources_of_profile
 
 
 @dataclass(frozen=True)
@@ -48,7 +47,7 @@ def jobs(profile: Profile) -> list[Job]:
 
 def untrained(profile: Profile) -> tuple[str, ...]:
     """The encoders that are trained on the spot and have not been."""
-    sources = Sources.of(profile)
+    sources = sources_of_profile(profile)
     return tuple(name for name in profile.trained_encoders if not sources.recipe(name).trained)
 
 

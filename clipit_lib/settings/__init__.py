@@ -1,6 +1,6 @@
 """Strict, frozen settings: what a profile asks for and everything that can change a run."""
 
-from clipit_lib.settings.base import Fraction, Positive, Strict, Weight
+from clipit_lib.settings.base import Fraction, Positive, Strict, Weight, known
 from clipit_lib.settings.data import (
     BachData,
     CorpusSettings,
@@ -31,7 +31,6 @@ from clipit_lib.settings.pretraining import PhantomPretraining, StandInTraining,
 from clipit_lib.settings.profile import (
     Profile,
     is_file_name,
-    known,
     load_profile,
     read_profile,
     searched_path,

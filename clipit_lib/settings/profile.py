@@ -11,7 +11,7 @@ from pydantic import Field
 
 from clipit_lib import paths
 from clipit_lib.errors import ClipItError
-from clipit_lib.settings.base import Positive, Seeds, Strict, Weight
+from clipit_lib.settings.base import Positive, Seeds, Strict, Weight, known
 from clipit_lib.settings.data import (
     CorpusSettings,
     DataSettings,
@@ -97,19 +97,6 @@ class Profile(Strict):
         values = chosen.fields(protocol)
         protocol = values.pop("protocol")
         return self.model_copy(update=values), protocol
-
-
-def known(value: str, choices: Any, name: str, where: object) -> str:
-    """Return `value` if it is among `choices`.
-
-    Raises:
-        ClipItError: it is not; the message lists the choices.
-    """
-    if value not in choices:
-        raise ClipItError(
-            f"unknown {name} {value!r}", where, f"Known: {', '.join(sorted(choices))}"
-        )
-    return value
 
 
 def load_profile(name: str) -> Profile:

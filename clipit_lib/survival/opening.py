@@ -17,13 +17,13 @@ from clipit_lib.compute import device
 from clipit_lib.data.registry import PHANTOM_LIMITS
 from clipit_lib.data.transforms import Transform
 from clipit_lib.encoders import clip, vision
-from clipit_lib.encoders.sources import Sources
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import canonical_json, digest, locked, whole, write_text, written_beside
 from clipit_lib.progress import progress
 from clipit_lib.settings import FileSlides, PhantomSlides, Profile, SurvivalSettings
 from clipit_lib.survival.bags import Bag, write_bag
 from clipit_lib.survival.cohort import Cohort, read
+from clipit_lib.workbench import sources_of_profile
 
 BAGS, CLINICAL, PLANTED, MADE = "bags", "clinical.csv", "planted.csv", "made.json"
 
@@ -90,7 +90,7 @@ def _made_by(profile: Profile) -> dict[str, Any]:
     from clipit_lib.data.phantom import VERSION as PHANTOM_VERSION
     from clipit_lib.survival.phantom import VERSION
 
-    settings, sources = settings_of(profile), Sources.of(profile)
+    settings, sources = settings_of(profile), sources_of_profile(profile)
     assert isinstance(settings.slides, PhantomSlides)
     slides = settings.slides
     return {
@@ -107,8 +107,8 @@ def _make(folder: Path, profile: Profile, slides: PhantomSlides, folds: int) -> 
     """Draw and embed phantom slides and write them in the layout of real ones."""
     from clipit_lib.survival.phantom import draw_slides, pixels
 
-    backbone = vision.load(slides.backbone, Sources.of(profile))
-    retriever = clip.load(profile.retriever, Sources.of(profile))
+    backbone = vision.load(slides.backbone, sources_of_profile(profile))
+    retriever = clip.load(profile.retriever, sources_of_profile(profile))
     drawn = draw_slides(slides, folds)
     for number, slide in enumerate(progress(drawn.clinical["slide"], "slides")):
         patches = pixels(drawn, slides, number)
