@@ -90,7 +90,7 @@ snakemake() {
 }
 
 if [[ -n $dry_run ]]; then
-    python -m clipit_lib plan --runs --profile "$profile"
+    python -m companion plan --runs --profile "$profile"
     snakemake --dry-run --quiet rules host reason 2>&1 | sed -n '1,/^total/p'
     exit
 fi

@@ -48,14 +48,12 @@ def stages() -> Iterator[Stage]:
     """Name and digest of the bytes of each stage of a run, in order."""
     import torch
 
-    from clipit_lib import statistics
-    from clipit_lib.data.phantom.shapes import draw_shapes
-    from clipit_lib.embedding_space import project
-    from clipit_lib.encoders import registry
-    from clipit_lib.experiment import perform
-    from clipit_lib.settings import load_profile
-    from clipit_lib.specs import resolve
-    from clipit_lib.workbench import Workbench
+    from clipit_lib.run import perform
+    from companion import statistics, train_encoders
+    from companion.measures import project
+    from companion.phantom.training import draw_shapes
+    from companion.profile import Workbench, load_profile
+    from companion.specs import resolve
 
     profile = load_profile("smoke")
     assert profile.pretraining is not None
@@ -67,7 +65,7 @@ def stages() -> Iterator[Stage]:
     yield "patches", digest(np.asarray(data.pixels), draw_shapes(16, 32, 0)[0])
     yield "reports", digest(*(np.frombuffer(text.encode(), np.uint8) for text in corpus.texts))
     for encoder in (backbone, profile.retriever):
-        registry.get_or_train(encoder, profile)
+        train_encoders.get_or_train(encoder, profile)
     vision, clip = bench.backbone(backbone), bench.clip
     yield "backbone trained", digest(*(v.numpy() for v in vision.model.state_dict().values()))
     towers = (clip.image_tower, clip.text_tower)

@@ -10,12 +10,11 @@ from torch import nn
 
 from benchmarks.encoders import conch_sized_retriever, phantom_retriever, vision
 from benchmarks.measure import Row, Scale, counted, interleaved, ratio, timed
-from clipit_lib.cost.flops import flops_per_image
-from clipit_lib.cost.prompted import EncodedPrompts, cached, prompt_ids
-from clipit_lib.cost.published import CLASSES, TEXT_WIDTH
+from clipit_lib.data.reports import TEMPLATES
 from clipit_lib.encoders.vision import VisionEncoder
 from clipit_lib.model import ClipIt, VisionClassifier
-from clipit_lib.reports.prompts import TEMPLATES
+from companion.cost.measure import EncodedPrompts, cached, flops_per_image, prompt_ids
+from companion.cost.models import CLASSES, TEXT_WIDTH
 
 CLASS_TEXTS = ("normal lymph node", "lymph node metastasis")
 

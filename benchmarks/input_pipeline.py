@@ -17,10 +17,9 @@ from torchvision.datasets import PCAM
 from benchmarks.machine import cores
 from benchmarks.measure import Row, Scale, interleaved, measured, ratio, threads, timed
 from benchmarks.patches import fresh_cache, noise_patches
-from clipit_lib.data.contract import PatchDataset
-from clipit_lib.data.transforms import Transform
+from clipit_lib.data.patches import PatchDataset, Transform
 from clipit_lib.encoders.vision import HALF
-from clipit_lib.tasks import Patches
+from clipit_lib.training import Patches
 
 SIDE, BATCH, ENOUGH = 96, 64, 5000
 H5 = "camelyonpatch_level_2_split_train_{}.h5"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 
-from clipit_lib.cost.latency import this_machine
+from companion.cost.measure import this_machine
 
 
 def machine() -> str:

@@ -14,11 +14,11 @@ from benchmarks.measure import Row, Scale, interleaved, ratio, timed
 from benchmarks.patches import fresh_cache, noise_patches, reports
 from benchmarks.released import pair_one_by_one
 from clipit_lib.compute import device
-from clipit_lib.data.contract import PatchDataset
+from clipit_lib.data.patches import PatchDataset
+from clipit_lib.data.reports import ReportCorpus
 from clipit_lib.encoders.embeddings import BLOCK, image_embeddings, text_embeddings
-from clipit_lib.encoders.towers import ClipEncoder
+from clipit_lib.encoders.encoder import ClipEncoder
 from clipit_lib.pairing import Pairs, top_k
-from clipit_lib.reports.corpus import ReportCorpus
 
 
 @dataclass(frozen=True)

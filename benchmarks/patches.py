@@ -11,10 +11,9 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from clipit_lib.data.cache import Recipe, Undecoded, open_or_build
-from clipit_lib.data.contract import PatchDataset
-from clipit_lib.reports.corpus import ReportCorpus
-from clipit_lib.reports.registry import open_corpus
+from clipit_lib.data.patches import PatchDataset, Recipe, Undecoded, open_or_build
+from clipit_lib.data.reports import ReportCorpus
+from clipit_lib.data.sources import open_corpus
 from clipit_lib.settings import PhantomCorpus
 
 CACHE = "CLIPIT_CACHE"

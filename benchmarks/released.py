@@ -11,8 +11,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clipit_lib.compute import device
-from clipit_lib.encoders.towers import ClipEncoder
-from clipit_lib.targets import MovingTargets
+from clipit_lib.encoders.encoder import ClipEncoder
+from clipit_lib.training import MovingTargets
 
 
 @torch.inference_mode()

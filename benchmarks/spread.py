@@ -24,9 +24,9 @@ from matplotlib.figure import Figure
 
 from benchmarks.figure import save
 from clipit_lib import kernels, paths
-from clipit_lib.figures.style import CYCLE, MARKER_CYCLE, styled
 from clipit_lib.files import write_text
-from clipit_lib.names import label
+from companion.figures.style import CYCLE, MARKER_CYCLE, styled
+from companion.specs import label
 
 NOT_HELD = {kernels.CHOICE: "native"}
 LEVELS: dict[str, dict[str, str]] = {
@@ -50,7 +50,7 @@ import sys
 from clipit_lib import runs, studies, tables
 from clipit_lib.encoders import registry
 from clipit_lib.settings import load_profile
-from clipit_lib.workbench import Workbench
+from companion.profile import Workbench
 profile = load_profile(sys.argv[1])
 for name in (profile.retriever, *profile.backbones):
     registry.get_or_train(name, profile)

@@ -12,14 +12,11 @@ from torch import Tensor, nn
 from benchmarks.released import EveryReport
 from clipit_lib import lora
 from clipit_lib.compute import seeded
-from clipit_lib.encoders.tokens import TokenWindows
-from clipit_lib.encoders.towers import ClipEncoder
+from clipit_lib.encoders.encoder import ClipEncoder, TokenWindows
 from clipit_lib.encoders.vision import VisionEncoder
 from clipit_lib.model import ClipIt, VisionClassifier
 from clipit_lib.settings import Lora, Training
-from clipit_lib.targets import MovingTargets, Targets
-from clipit_lib.tasks import ImageTask, Patches
-from clipit_lib.training import fit
+from clipit_lib.training import ImageTask, MovingTargets, Patches, Targets, fit
 
 CLASSES = 2
 LORA = Lora()

@@ -27,9 +27,8 @@ from benchmarks.steps import (
     released,
     vision_only,
 )
-from clipit_lib.encoders.tokens import embed_texts
-from clipit_lib.encoders.towers import ClipEncoder
-from clipit_lib.targets import FixedTargets, MovingTargets
+from clipit_lib.encoders.encoder import ClipEncoder, embed_texts
+from clipit_lib.training import FixedTargets, MovingTargets
 
 
 @dataclass(frozen=True)

@@ -1,21 +1,9 @@
-"""CLIP-IT companion: pair patches with reports, distil the text, deploy the image alone.
+"""CLIP-IT: pair patches with reports, distil the text, deploy the image alone.
 
-Rooms, from the ground up; a room imports only from those before it (a test holds it to that).
-
-Ground: kernels, held_torch, errors, paths, files, text_tables, names, compute, progress, settings,
-divergence, paper, parallel, notebook.
-Mathematics: statistics, losses, embedding_space, pairing, attention, lora.
-What is read: data, reports, encoders, fetch.
-What to run: inputs, workbench, specs, studies.
-The method: model, training, variants, targets, tasks, labels, evaluation, outcome, paired_texts,
-image_targets, report_task, text_stage, baselines, zero_shot, contrastive, text_run, experiment,
-runs.
-What comes out: doubts, tables, comparison, significance, sentences, decomposition, complementarity,
-pareto, audit, shared_study, survival, archive.
-The deployed image: deployment, classifier, tiles, inspection, text_statistics, cost.
-Verdicts and pictures: own, claims, figures, knobs, effect_map.
-Commands: fingerprint, plan, doctor, check, search_space, search_trials, search, train, export,
-predict_tiles, predict, synthesize, collect, report, trace.
+A run, from the ground up: `settings` (a run's specification), `data` and `encoders` (what it reads,
+opened by `inputs`), `pairing` (equation 1), `controls` (other pairs, other targets), `text` (stage
+one, equation 2), `model`, `losses` and `training` (equations 3 and 4), `run` (one run, whole),
+`runs` (the store), `predict` (the image alone). Nothing here knows `companion`, the study.
 """
 
 import logging

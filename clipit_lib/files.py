@@ -1,4 +1,4 @@
-"""Files that are whole or absent, and names that follow from content."""
+"""Files: written whole or not at all, locked, hashed; tables of text; progress bars."""
 
 from __future__ import annotations
 
@@ -8,16 +8,23 @@ import hashlib
 import json
 import os
 import shutil
+import sys
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from io import StringIO
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import pandas as pd
 from filelock import FileLock
 from safetensors import SafetensorError
+from tqdm import tqdm
 
 from clipit_lib.errors import ClipItError
+
+# -- Files that are whole or absent, and names that follow from content.
+
 
 NO_ENTRY = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR)
 
@@ -140,3 +147,51 @@ def file_digest(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()
+
+
+# -- A csv of the user: every cell is text, and every row has the cells of the header.
+
+
+SAVE = "Save it as UTF-8 csv with a header"
+
+
+def read_text_table(path: Path, fix: str = SAVE, content: str | None = None) -> pd.DataFrame:
+    """Read a csv; an empty cell is "".
+
+    Args:
+        fix: what to do if it cannot be read.
+        content: what the file holds, if it has been decoded.
+
+    Raises:
+        ClipItError: no csv in UTF-8, or rows with more cells than the header: texts with commas
+            that are not quoted, whose first cells pandas would take for names of the rows.
+    """
+    source = path if content is None else StringIO(content)
+    try:
+        table = pd.read_csv(source, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+    except (ValueError, OSError) as error:
+        reason = " ".join(str(error).split())[:100]
+        raise ClipItError(f"not a csv in UTF-8 ({reason})", path, fix) from error
+    if not isinstance(table.index, pd.RangeIndex):
+        raise ClipItError(
+            "rows have more cells than the header", path, "Quote texts that hold commas"
+        )
+    return table
+
+
+# -- One kind of progress bar, for a terminal, a log and a notebook alike.
+
+
+DELAY = 5.0  # seconds; what is done sooner shows no bar
+Item = TypeVar("Item")
+
+
+def progress(
+    items: Iterable[Item], what: str, unit: str = "it", total: int | None = None
+) -> tqdm[Item]:
+    """`items` behind a bar that comes late and leaves nothing behind.
+
+    It goes to standard output: a notebook colours standard error as if something were wrong, and
+    shows an emptied bar there as an empty line, while here the next line takes its place.
+    """
+    return tqdm(items, desc=what, unit=unit, total=total, leave=False, delay=DELAY, file=sys.stdout)

@@ -1,29 +1,82 @@
-"""What runs read, opened when it is needed and once: patches, reports, encoders, pairs.
+"""What runs read, opened when it is needed and once: patches, labels, reports, encoders, pairs.
 
 Nothing here knows a profile: with its specification these parts are all that a run sees.
+
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from clipit_lib import pairing
 from clipit_lib.compute import device
-from clipit_lib.data.contract import PatchDataset, Split
-from clipit_lib.data.registry import open_dataset
-from clipit_lib.encoders import backbones, clip, store
+from clipit_lib.data.patches import PatchDataset, Split
+from clipit_lib.data.reports import ReportCorpus
+from clipit_lib.data.sources import open_corpus, open_dataset
+from clipit_lib.encoders import registry, weights
 from clipit_lib.encoders.embeddings import image_embeddings, text_embeddings
-from clipit_lib.encoders.sources import Sources
-from clipit_lib.encoders.tokens import LongText
-from clipit_lib.encoders.towers import ClipEncoder
+from clipit_lib.encoders.encoder import ClipEncoder, LongText
 from clipit_lib.encoders.vision import VisionEncoder
+from clipit_lib.encoders.weights import Sources
 from clipit_lib.errors import ClipItError
-from clipit_lib.reports.corpus import ReportCorpus
-from clipit_lib.reports.registry import open_corpus
-from clipit_lib.settings import CorpusSettings, DataSettings, RunSpec, known, trained_here
+from clipit_lib.settings import CorpusSettings, DataSettings, Labelled, RunSpec, known, trained_here
+
+# -- Which patches and labels a run learns from and is chosen by.
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Rows and labels of what is learned from and chosen by, after subsampling and noise."""
+
+    train: np.ndarray
+    train_labels: Tensor
+    validation: np.ndarray
+    validation_labels: Tensor
+
+
+def choose_labels(spec: Labelled, dataset: PatchDataset) -> Labels:
+    """Take `labels_per_class` training patches of each class and flip a share of all labels.
+
+    Flips reach training and validation alike, as they would in life; never the test split.
+    """
+    rng = np.random.default_rng([spec.seed, 1])
+    train, validation = dataset.indices("train"), dataset.indices("validation")
+    if spec.labels_per_class is not None:
+        train = _some_of_each(dataset, train, spec.labels_per_class, rng)
+    if spec.validation_per_class is not None:
+        draws = np.random.default_rng([spec.seed, 7])
+        validation = _some_of_each(dataset, validation, spec.validation_per_class, draws)
+    noisy = [
+        torch.from_numpy(_flip(dataset.labels[rows], len(dataset.classes), spec.label_noise, rng))
+        for rows in (train, validation)
+    ]
+    return Labels(train, noisy[0], validation, noisy[1])
+
+
+def _some_of_each(
+    dataset: PatchDataset, rows: np.ndarray, count: int, rng: np.random.Generator
+) -> np.ndarray:
+    """At most `count` random rows of each class, ascending."""
+    of_class = [rows[dataset.labels[rows] == c] for c in range(len(dataset.classes))]
+    return np.sort(np.concatenate([rng.permutation(part)[:count] for part in of_class]))
+
+
+def _flip(labels: np.ndarray, classes: int, share: float, rng: np.random.Generator) -> np.ndarray:
+    """Replace a share of the labels by another class, drawn evenly from the other classes."""
+    flipped = rng.random(len(labels)) < share
+    other = (labels + rng.integers(1, classes, size=len(labels))) % classes
+    return np.where(flipped, other, labels).astype(np.int64)
+
+
+# -- What runs read, opened when it is needed and once: patches, reports, encoders, pairs.
+#
+# Nothing here knows a profile: with its specification these parts are all that a run sees.
 
 
 class Inputs:
@@ -63,12 +116,12 @@ class Inputs:
     def retriever(self, name: str) -> ClipEncoder:
         """A retriever by name, frozen."""
         if name not in self._clips:
-            self._clips[name] = clip.load(name, self.sources)
+            self._clips[name] = registry.load_clip(name, self.sources)
         return self._clips[name]
 
     def backbone(self, name: str, normalisation: str = "own") -> VisionEncoder:
         """A backbone with its own weights, loaded anew: training changes it."""
-        return backbones.load(name, self.sources, normalisation)
+        return registry.load_backbone(name, self.sources, normalisation)
 
     def image_embeddings(self, dataset: str, split: Split, retriever: str) -> np.ndarray:
         """A retriever's image embeddings [m, d] of one split."""
@@ -100,7 +153,7 @@ class Inputs:
         """
         names = {spec.backbone, *([spec.text.retriever] if spec.text else [])}
         return {
-            name: str(store.read_card(self.sources.recipe(name))["weights_hash"])
+            name: str(weights.read_card(self.sources.recipe(name))["weights_hash"])
             for name in sorted(names)
             if trained_here(name)
         }
@@ -115,13 +168,13 @@ class Inputs:
         found = {
             f"data set {spec.dataset}": (spec.data_hash, self.dataset(spec.dataset).content_hash),
             f"encoder {spec.backbone}": (
-                spec.backbone_hash, backbones.weights_hash(spec.backbone, self.sources),
+                spec.backbone_hash, registry.backbone_hash(spec.backbone, self.sources),
             ),
         }  # fmt: skip
         if spec.text is not None:
             retriever, corpus = spec.text.retriever, spec.text.corpus
             found[f"encoder {retriever}"] = (
-                spec.text.retriever_hash, clip.weights_hash(retriever, self.sources),
+                spec.text.retriever_hash, registry.clip_hash(retriever, self.sources),
             )  # fmt: skip
             if corpus is not None:
                 here = self.named_corpus(corpus).content_hash

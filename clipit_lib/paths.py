@@ -30,7 +30,7 @@ def data_to_be() -> Path:
             "the variable is not set",
             "CLIPIT_DATA",
             "Set it to the folder of the data, for example by `export CLIPIT_DATA=/data`; "
-            "`python -m clipit_lib fetch --list` says what can be brought there",
+            "`python -m companion fetch --list` says what can be brought there",
         )
     return Path(value).expanduser().resolve()
 

@@ -17,14 +17,13 @@ import torch
 from safetensors.torch import save_file
 
 from clipit_lib import parallel, paths
-from clipit_lib.divergence import Stage
 from clipit_lib.errors import ClipItError
-from clipit_lib.evaluation import LOGIT
-from clipit_lib.experiment import perform
 from clipit_lib.files import whole, written_beside
 from clipit_lib.inputs import Inputs
-from clipit_lib.outcome import Outcome
+from clipit_lib.predictions import LOGIT, Outcome
+from clipit_lib.run import perform
 from clipit_lib.settings import Descent, RunSpec
+from clipit_lib.training import Stage
 
 SPEC, CARD, MODEL = "spec.json", "card.json", "model.safetensors"
 PREDICTIONS, HISTORY, DONE = "predictions.parquet", "history.csv", "done.json"

@@ -1,20 +1,127 @@
-"""One training loop for every setting."""
+"""One training loop, what it is given, and what stops it."""
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int, UInt8
 from torch import Tensor, nn
 
 from clipit_lib import parallel
-from clipit_lib.compute import autocast, device
-from clipit_lib.divergence import Stage, place
+from clipit_lib.compute import autocast, device, stacked
+from clipit_lib.data.patches import Transform, augment
+from clipit_lib.encoders.encoder import TokenWindows, embed_windows
+from clipit_lib.errors import Diverged
+from clipit_lib.files import progress
+from clipit_lib.losses import CLASSIFICATION, cosine_distance
 from clipit_lib.model import train_mode
-from clipit_lib.progress import progress
-from clipit_lib.settings import Descent
+from clipit_lib.settings import Descent, RunSpec, TextSpec
+
+# -- What is said, and stopped, where a descent leaves the finite numbers or leads nowhere.
+
+
+RISE = 1.05  # a mean over few batches may rise by less from the draw of the batches alone
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One descent, named for what is said of it.
+
+    Attributes:
+        name: in words, such as `stage two`.
+        key: the section of a profile that holds its `learning_rate`.
+        of: the data set, backbone, setting and seed, or the encoder, that it trains.
+        start: what the validation of its start is called.
+    """
+
+    name: str = "training"
+    key: str = "training"
+    of: str = "this model"
+    start: str = "the untrained start"
+
+    @staticmethod
+    def of_run(
+        spec: RunSpec | TextSpec, name: str, key: str, start: str = "the untrained start"
+    ) -> Stage:
+        """A stage of one run."""
+        what = (
+            f"{spec.backbone}, {spec.setting}"
+            if isinstance(spec, RunSpec)
+            else f"reports paired by {spec.retriever}"
+        )
+        return Stage(name, key, f"{spec.dataset}, {what}, seed {spec.seed}", start)
+
+    def diverged(self, what: str, when: str, rate: float, moved: bool = True) -> Diverged:
+        """The one line that stops it; `moved` says whether a step was taken before."""
+        fix = f"Lower {self.key}.learning_rate ({rate:g})"
+        if self.key == "training":
+            fix += ", or that of `training_for` if the data set has its own"
+        if not moved:  # no learning rate has had a part in it yet
+            fix = "Look for numbers that are not finite in the encoders' weights and the data"
+        return Diverged(f"diverged: {what} {when}; nothing is stored", self._where, fix)
+
+    def check(
+        self, values: Mapping[str, float], when: str, rate: float, moved: bool = True
+    ) -> None:
+        """Stop at the first of some named numbers that is not finite.
+
+        Raises:
+            Diverged: one is not.
+        """
+        for name, value in values.items():
+            if not math.isfinite(value):
+                raise self.diverged(f"the {name} is {value}", when, rate, moved)
+
+    def check_tensors(
+        self, what: str, tensors: Iterable[Tensor], when: str, rate: float, moved: bool = True
+    ) -> None:
+        """The same of whole tensors, with one transfer from the device.
+
+        Raises:
+            Diverged: some number is not finite.
+        """
+        if not torch.stack([each.detach().isfinite().all() for each in tensors]).all():
+            raise self.diverged(f"{what} are not all finite", when, rate, moved)
+
+    def doubts(
+        self, first: float, last: float, looks: Sequence[float] = (), start: float = math.inf
+    ) -> tuple[str, ...]:
+        """What makes a course doubtful that stayed finite, in plain words; () if nothing.
+
+        Args:
+            first: mean training loss at the beginning of the course; last: at its end.
+            looks: validation cross-entropy in nats of the weights that may be kept.
+            start: the same of the start.
+        """
+        said = []
+        if looks and min(looks) >= start:
+            said.append(
+                f"{self._where}: the best look at validation ({min(looks):.4g} nats) is no better "
+                f"than {self.start} ({start:.4g})"
+            )
+        if last > RISE * first:
+            said.append(f"{self._where}: the training loss rose from {first:.4g} to {last:.4g}")
+        return tuple(said)
+
+    @property
+    def _where(self) -> str:
+        return f"{self.name} of {self.of}"
+
+
+def doubtful_place(step: int, steps: int, epoch: int, epochs: int) -> str:
+    """Where in a descent, counted from 1."""
+    return f"at step {step} of {steps} in epoch {epoch} of {epochs}"
+
+
+# -- One training loop for every setting.
+
 
 State = dict[str, Tensor]
 Row = dict[str, float]
@@ -120,7 +227,7 @@ def fit(
             # One transfer from the device, after the step is on its way.
             *values, size = torch.cat([losses.detach(), norm[None]]).tolist()
             seen.append(dict(zip(parts, values, strict=True)))
-            when = place(step, steps, epoch + 1, settings.epochs)
+            when = doubtful_place(step, steps, epoch + 1, settings.epochs)
             said = {f"{name} loss": value for name, value in seen[-1].items()}
             stage.check(said | {"gradient's norm": size}, when, rate, epoch + step > 1)
             if step in looks:
@@ -176,3 +283,201 @@ def _means(rows: list[dict[str, float]]) -> dict[str, float]:
 
 def _looks(steps: int, per_epoch: int) -> set[int]:
     return {max(1, round(steps * (i + 1) / per_epoch)) for i in range(per_epoch)}
+
+
+# -- Text features to be distilled: fixed after stage one (the paper) or still moving (the code).
+
+
+@runtime_checkable
+class Targets(Protocol):
+    """Text features to be distilled into the images of some training rows: [b, e]."""
+
+    def begin(self, epoch: int) -> None: ...
+
+    def __call__(self, rows: Tensor, generator: torch.Generator) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class FixedTargets:
+    """Features [m, e] of the distinct reports, computed once; `report` [n] says whose."""
+
+    features: Float[Tensor, "m e"]
+    report: Int[Tensor, " n"]
+
+    def begin(self, epoch: int) -> None:
+        """Nothing changes."""
+
+    def __call__(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        return self.features[self.report[rows]].to(device())
+
+
+class RedrawnTargets:
+    """Features [epochs, m, e] that differ from epoch to epoch: words are dropped anew each time."""
+
+    def __init__(self, features: Float[Tensor, "epochs m e"], report: Int[Tensor, " n"]) -> None:
+        self.features, self.report = features, report
+        self.now = features[0]
+
+    def begin(self, epoch: int) -> None:
+        self.now = self.features[epoch]
+
+    def __call__(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        return self.now[self.report[rows]].to(device())
+
+
+class ReassignedTargets:
+    """Features [m, e] of all reports; which one a patch gets, [epochs, n], changes each epoch."""
+
+    def __init__(self, features: Float[Tensor, "m e"], report: Int[Tensor, "epochs n"]) -> None:
+        self.features, self.report = features, report
+        self.now = report[0]
+
+    def begin(self, epoch: int) -> None:
+        self.now = self.report[epoch]
+
+    def __call__(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        return self.features[self.now[rows]].to(device())
+
+
+@dataclass(frozen=True)
+class MovingTargets:
+    """Features from a text tower that keeps learning; a batch encodes its distinct reports once."""
+
+    tower: nn.Module
+    windows: TokenWindows
+    report: Int[Tensor, " n"]
+
+    def begin(self, epoch: int) -> None:
+        """Its tower moves by itself."""
+
+    def __call__(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+        distinct, back = self.report[rows].unique(return_inverse=True)
+        return embed_windows(self.tower, self.windows.select(distinct))[back.to(device())]
+
+
+# -- What the training loop is given: images (with or without text targets), or features.
+
+
+BLOCK = 64
+
+
+@dataclass(frozen=True)
+class Patches:
+    """Some rows of a data set with the labels to learn.
+
+    Attributes:
+        pixels: [n, s, s, 3] uint8 of the whole data set.
+        rows: [m] row numbers into `pixels`.
+        labels: [m].
+    """
+
+    pixels: np.ndarray
+    rows: np.ndarray
+    labels: Int[Tensor, " m"]
+    transform: Transform
+
+    def batch(self, chosen: Tensor) -> Float[Tensor, "b 3 h w"]:
+        """Normalised images."""
+        return self.transform(self._read(chosen)).to(device())
+
+    def share(
+        self, chosen: Tensor, generator: torch.Generator | None = None
+    ) -> Float[Tensor, "s 3 h w"]:
+        """The images of a batch that this process computes; augmented if a generator is given."""
+        mine = parallel.share(len(chosen))
+        if generator is None:
+            return self.batch(chosen[mine])
+        # Drawn for the whole batch, so that the draws do not depend on the number of processes.
+        return self.transform(augment(self._read(chosen), generator)[mine]).to(device())
+
+    def _read(self, chosen: Tensor) -> UInt8[Tensor, "b s s 3"]:
+        return torch.from_numpy(self.pixels[self.rows[chosen.numpy()]])
+
+
+class ImageTask(Task):
+    """Cross-entropy on images, plus lambda times equation 3 where there are targets (eq. 4)."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        train: Patches,
+        validation: Patches,
+        augmented: bool,
+        classification: str = "cross_entropy",
+        targets: Targets | None = None,
+        distillation_weight: float = 0.0,
+    ) -> None:
+        self.model, self.train, self.validation = model, train, validation
+        self.augmented, self.classification = augmented, CLASSIFICATION[classification]
+        self.targets, self.weight = targets, distillation_weight
+        self.spreads: list[float] = []
+        self.rows = len(train.rows)
+
+    def begin(self, epoch: int) -> None:
+        if self.targets is not None:
+            self.targets.begin(epoch)
+
+    def loss(
+        self, model: Callable[..., Any], rows: Tensor, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        output = model(self.train.share(rows, generator if self.augmented else None))
+        logits = parallel.gathered(output.logits, len(rows))
+        labels = self.train.labels[rows].to(device())
+        parts = {"classification": self.classification(logits, labels)}
+        if self.targets is not None and output.distilled is not None:
+            target = self.targets(rows, generator)
+            self.spreads.append(spread(target))
+            distilled = parallel.gathered(output.distilled, len(rows))
+            parts["distillation"] = self.weight * cosine_distance(distilled, target)
+        return parts
+
+    def notes(self) -> dict[str, float]:
+        """How far the targets of a batch lie apart: a moving target may collapse to one point."""
+        if not self.spreads:
+            return {}
+        seen, self.spreads = self.spreads, []
+        return {"target_spread": sum(seen) / len(seen)}
+
+    def validate(self) -> float:
+        logits = predict_logits(self.model, self.validation)
+        return float(F.cross_entropy(logits, self.validation.labels))
+
+
+def spread(features: Float[Tensor, "b e"]) -> float:
+    """Total variance of features at unit length: 0 if all are one, at most 1."""
+    unit = F.normalize(features.detach().float(), dim=-1)
+    return float(1 - unit.mean(dim=0).square().sum())
+
+
+@torch.inference_mode()
+def predict_logits(model: nn.Module, patches: Patches) -> Float[Tensor, "m c"]:
+    """Logits of an image-only model, on the CPU; called by all processes of a launch."""
+    return in_blocks(lambda images: model(images).logits.float(), patches)
+
+
+def in_blocks(compute: Callable[[Tensor], Tensor], patches: Patches) -> Float[Tensor, "m d"]:
+    """What is computed of each image, on the CPU; of each block a process computes its share."""
+    blocks = torch.arange(len(patches.rows)).split(BLOCK * parallel.processes().num_processes)
+    parts = (parallel.gathered(compute(patches.share(rows)), len(rows)).cpu() for rows in blocks)
+    return stacked(parts, len(patches.rows))
+
+
+class FeatureTask(Task):
+    """A linear head on frozen features [n, d]."""
+
+    def __init__(
+        self, head: nn.Linear, train: tuple[Tensor, Tensor], validation: tuple[Tensor, Tensor]
+    ) -> None:
+        self.model, self.train, self.validation = head, train, validation
+        self.rows = len(train[1])
+
+    def loss(
+        self, model: Callable[..., Any], rows: Tensor, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        features, labels = self.train[0][rows].to(device()), self.train[1][rows].to(device())
+        return {"classification": F.cross_entropy(model(features), labels)}
+
+    @torch.inference_mode()
+    def validate(self) -> float:
+        features, labels = self.validation
+        return float(F.cross_entropy(self.model(features.to(device())).cpu(), labels))

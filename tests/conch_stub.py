@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from clipit_lib.encoders.conch_shape import Shape
+from clipit_lib.encoders.clips import Shape
 
 SMALL = Shape(
     image_size=448, patch_size=64, layers=2, width=32, heads=2, embedding=512, caption_queries=4,

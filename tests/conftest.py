@@ -15,11 +15,11 @@ import clipit_lib  # noqa: F401
 from jaxtyping import install_import_hook  # isort: skip
 
 if TYPE_CHECKING:
-    from clipit_lib.workbench import Workbench
+    from companion.profile import Workbench
 
 # Both lines must come before any test imports from clipit_lib or torch: the hook sees later
 # imports only, and torch reads its number of threads once. Notebook kernels inherit the variables.
-install_import_hook("clipit_lib", "beartype.beartype")
+install_import_hook(("clipit_lib", "companion"), "beartype.beartype")
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.update(OMP_NUM_THREADS="1", MKL_NUM_THREADS="1")
 
@@ -37,11 +37,10 @@ def output_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def bench(output_folder: Path) -> Workbench:
     """The smoke profile with its encoders trained, opened in this process."""
-    from clipit_lib.encoders import registry
-    from clipit_lib.settings import load_profile
-    from clipit_lib.workbench import Workbench
+    from companion import train_encoders
+    from companion.profile import Workbench, load_profile
 
     profile = load_profile("smoke")
     for name in profile.trained_encoders:
-        registry.get_or_train(name, profile)
+        train_encoders.get_or_train(name, profile)
     return Workbench(profile)

@@ -13,7 +13,7 @@ import pandas as pd
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
-from clipit_lib import archive
+from companion import archive
 
 EVIL = "<script>alert('name')</script>"
 SENTENCE = "Specimen received in formalin, labelled with a name."

@@ -9,17 +9,19 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import nn
 
-from clipit_lib import contrastive, losses, runs, specs, text_stage, variants
-from clipit_lib.data.phantom.shapes import COLOURS, draw_shapes
-from clipit_lib.encoders import phantom_training
-from clipit_lib.encoders.tokens import embed_texts
-from clipit_lib.labels import choose_labels
-from clipit_lib.paired_texts import paired_texts
-from clipit_lib.reports.prompts import TEMPLATES
-from clipit_lib.reports.word_dropout import drop_from_all, drop_words
+from clipit_lib import losses, prompts, runs
+from clipit_lib import model as variants
+from clipit_lib import text as text_stage
+from clipit_lib.controls import paired_texts
+from clipit_lib.data.reports import TEMPLATES, drop_from_all, drop_words
+from clipit_lib.encoders.encoder import embed_texts
+from clipit_lib.inputs import choose_labels
 from clipit_lib.settings import Contrastive, PhantomPretraining, TextSpec
-from clipit_lib.tasks import Patches
-from clipit_lib.workbench import Workbench
+from clipit_lib.training import Patches
+from companion import specs
+from companion.phantom import training
+from companion.phantom.training import COLOURS, draw_shapes
+from companion.profile import Workbench
 
 CELL = ("phantom-pcam", "phantom_vit_s16")
 
@@ -48,7 +50,7 @@ def text_spec(bench: Workbench, setting: str, backbone: str = CELL[1]) -> TextSp
 def test_dropped_targets_differ_by_epoch_and_undropped_are_the_stage_ones(bench: Workbench) -> None:
     spec = text_spec(bench, "clip_it/word_dropout_50")
     labels = choose_labels(spec, bench.dataset(CELL[0]))
-    paired, stage = text_stage.of_run(spec, bench, labels)
+    paired, stage = text_stage.stage_one(spec, bench, labels)
     rows = np.arange(5)
     two = [
         text_stage.dropped_features(bench.clip, spec, stage, paired, rows, epoch)
@@ -64,7 +66,7 @@ def test_dropped_targets_differ_by_epoch_and_undropped_are_the_stage_ones(bench:
 def built(bench: Workbench, setting: str) -> nn.Module:
     spec = specs.resolve(bench, *CELL, setting, 0)
     torch.manual_seed(0)
-    return variants.build(spec, nn.Flatten(), 12, 2, 7)
+    return variants.build_model(spec, nn.Flatten(), 12, 2, 7)
 
 
 def test_early_fusion_is_one_linear_layer_on_both_features(bench: Workbench) -> None:
@@ -104,7 +106,7 @@ def test_adapters_are_where_the_setting_puts_them(
     state = load_file(runs.get_or_run(spec, bench).folder / "model.safetensors")
     assert any("lora_" in name for name in state) == vision
     assert spec.text is not None
-    _, stage = text_stage.of_run(spec.text, bench, choose_labels(spec, bench.dataset(CELL[0])))
+    _, stage = text_stage.stage_one(spec.text, bench, choose_labels(spec, bench.dataset(CELL[0])))
     assert bool(stage.adapters) == text
     untouched = not text
     own = bench.clip
@@ -138,7 +140,7 @@ def test_classes_of_prompts_follow_the_data_set(bench: Workbench) -> None:
     images = bench.retriever_embeddings("phantom-crc", "test")
     images = images / np.linalg.norm(images, axis=1, keepdims=True)
     forward, backward = (
-        contrastive.PromptClassifier(bench.clip, Contrastive(class_texts=each)).eval()
+        prompts.PromptClassifier(bench.clip, Contrastive(class_texts=each)).eval()
         for each in (texts, texts[::-1])
     )
     with torch.inference_mode():
@@ -151,11 +153,11 @@ def test_classes_of_prompts_follow_the_data_set(bench: Workbench) -> None:
 def test_contrastive_loss_is_the_plain_sum_over_pairs(bench: Workbench, same_class: str) -> None:
     data = bench.dataset(CELL[0])
     settings = Contrastive(same_class=same_class, class_texts=data.class_texts)
-    model = contrastive.PromptClassifier(bench.clip, settings).eval()
+    model = prompts.PromptClassifier(bench.clip, settings).eval()
     rows = data.indices("train")
     labels = torch.from_numpy(data.labels[rows])
     patches = Patches(data.pixels, rows, labels, bench.clip.transform)
-    task = contrastive.ContrastiveTask(model, patches, patches, augmented=False)
+    task = prompts.ContrastiveTask(model, patches, patches, augmented=False)
     few = torch.arange(8)
     with torch.inference_mode():
         ours = float(task.loss(model, few, torch.Generator())["contrastive"])
@@ -205,8 +207,8 @@ def test_shapes_have_captions_that_say_what_is_drawn() -> None:
 
 def test_noisy_captions_move_half_and_keep_all() -> None:
     settings = PhantomPretraining(images=64, clip_epochs=1, vision_epochs=1, side=16)
-    pixels, clean = phantom_training.patches_with_captions(settings)
-    same, noisy = phantom_training.patches_with_noisy_captions(settings)
+    pixels, clean = training.patches_with_captions(settings)
+    same, noisy = training.patches_with_noisy_captions(settings)
     assert (pixels == same).all() and sorted(noisy) == sorted(clean)
     moved = sum(a != b for a, b in zip(clean, noisy, strict=True))
     assert 24 <= moved <= 32

@@ -26,10 +26,11 @@ from bad_input.case import BadInput, World
 from nbformat.v4 import new_markdown_cell, new_notebook
 from PIL import Image
 
-from clipit_lib import paths, runs, tables
-from clipit_lib.__main__ import main
+from clipit_lib import paths, runs
 from clipit_lib.files import write_text
-from clipit_lib.workbench import Workbench
+from companion import tables
+from companion.__main__ import main
+from companion.profile import Workbench
 
 AREAS = {"settings": in_settings, "data": in_data, "reports": in_reports,
          "checkpoints": in_checkpoints, "caches": in_caches, "notebooks": in_notebooks,
@@ -78,7 +79,7 @@ def before(bench: Workbench, output_folder: Path, tmp_path_factory: pytest.TempP
         assert main(["train", "own", "-p", "profile", own]) == 0
         stored = list(runs.stored("mine"))
         keys = [run.key for run in stored]
-        tables.save("mine", "table1", tables.run_table(stored), "One run.", keys)
+        tables.save_table("mine", "table1", tables.run_table(stored), "One run.", keys)
         executed = paths.executed_notebooks("mine") / "03_table1.ipynb"
         write_text(executed, nbformat.writes(new_notebook(cells=[new_markdown_cell("# Table 1")])))
         assert main(["collect", "--profile", own]) == 0
@@ -125,7 +126,7 @@ def test_a_mistake(case: BadInput, world: World, capfd: pytest.CaptureFixture[st
     earlier = contents(world.output, world.home)
     assert call(arguments) == 2
     *_, line = capfd.readouterr().err.strip().splitlines()
-    assert line.startswith("error: ") or line.startswith("python -m clipit_lib ")
+    assert line.startswith("error: ") or line.startswith("python -m companion ")
     places = [line.find(part) for part in (case.where, case.what, case.fix)]
     assert -1 not in places and places == sorted(places), line
     assert earlier.items() <= contents(world.output, world.home).items()

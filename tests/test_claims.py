@@ -6,15 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from clipit_lib import pareto, specs, studies
-from clipit_lib.claims import ledger, verdicts, words
-from clipit_lib.claims.model import Own, load_claims
-from clipit_lib.claims.own import FUNCTIONS
-from clipit_lib.claims.verdicts import Finding, Verdict
 from clipit_lib.errors import ClipItError
-from clipit_lib.paper import HERE, cost, further, table1
-from clipit_lib.settings import Profile, load_profile
-from clipit_lib.statistics import Interval
+from companion import measures, paper, specs, studies
+from companion.claims import ledger, rules
+from companion.claims import ledger as words
+from companion.claims.rules import FUNCTIONS, Finding, Own, Verdict, load_claims
+from companion.paper import HERE, table1
+from companion.profile import Profile, load_profile
+from companion.statistics import Interval
 
 REPRODUCED, DIRECTION, NOT, UNTESTABLE = Verdict
 CLAIMS = {claim.id: claim for claim in load_claims().claims}
@@ -38,24 +37,24 @@ CLAIMS = {claim.id: claim for claim in load_claims().claims}
 def test_rules_on_intervals(
     value: Interval, gain: Verdict, equal: Verdict, not_worse: Verdict
 ) -> None:
-    assert verdicts.gain(value) is gain
-    assert verdicts.equal(value, 1.0) is equal
-    assert verdicts.not_worse(value, 1.0) is not_worse
+    assert rules.gain(value) is gain
+    assert rules.equal(value, 1.0) is equal
+    assert rules.not_worse(value, 1.0) is not_worse
 
 
 def test_rules_on_cells() -> None:
-    higher = {k: verdicts.share_higher([1.0] * k + [0.0] * (18 - k), 0.83) for k in range(19)}
+    higher = {k: rules.share_higher([1.0] * k + [0.0] * (18 - k), 0.83) for k in range(19)}
     assert [k for k, v in higher.items() if v is REPRODUCED] == [15, 16, 17, 18]  # the paper's 15
     assert [k for k, v in higher.items() if v is DIRECTION] == [10, 11, 12, 13, 14]  # 9 is half
-    assert verdicts.share_higher([1.0, 0.0], 0.5) is REPRODUCED
-    assert verdicts.no_loss([0.0, 1.0]) is REPRODUCED  # 0 is not below 0
-    assert verdicts.no_loss([-1.0] + [1.0] * 9) is DIRECTION
-    assert verdicts.no_loss([-1.0] + [1.0] * 8) is NOT
+    assert rules.share_higher([1.0, 0.0], 0.5) is REPRODUCED
+    assert rules.no_loss([0.0, 1.0]) is REPRODUCED  # 0 is not below 0
+    assert rules.no_loss([-1.0] + [1.0] * 9) is DIRECTION
+    assert rules.no_loss([-1.0] + [1.0] * 8) is NOT
 
 
 def test_the_weakest_verdict_counts() -> None:
-    assert verdicts.weakest([REPRODUCED, NOT, DIRECTION]) is NOT
-    assert verdicts.weakest([REPRODUCED, DIRECTION]) is DIRECTION
+    assert rules.weakest_of([REPRODUCED, NOT, DIRECTION]) is NOT
+    assert rules.weakest_of([REPRODUCED, DIRECTION]) is DIRECTION
 
 
 @pytest.mark.parametrize(
@@ -66,7 +65,7 @@ def test_the_weakest_verdict_counts() -> None:
     ],
 )  # fmt: skip
 def test_falling_needs_both(correlation: float, low: float, verdict: Verdict) -> None:
-    assert verdicts.falling(correlation, Interval(1.0, low, 2.0)) is verdict
+    assert rules.falling(correlation, Interval(1.0, low, 2.0)) is verdict
 
 
 # The file
@@ -115,19 +114,19 @@ def test_the_papers_gains_follow_from_its_tables() -> None:
     printed |= {f"gain_{n.lower()}": value for n, value in gains.groupby("dataset").mean().items()}
     printed["gain_overall"] = gains.mean()
     assert f"{(gains > 0).sum()} of {len(gains)} cells" in CLAIMS["gains_in_most_cells"].paper
-    two = further.table2().pivot(index=["dataset", "backbone"], columns="setting", values="mean")
+    two = paper.table2().pivot(index=["dataset", "backbone"], columns="setting", values="mean")
     printed["over_contrastive"] = (two["clip_it"] - two["contrastive"]).mean()
     printed["over_vision_head"] = (two["clip_it"] - two["vision"]).mean()
-    five = further.figure5().set_index("setting")["accuracy"]
+    five = paper.figure5().set_index("setting")["accuracy"]
     for name in ("lora_matters", "without_lora_below_probe", "late_over_early", "dropout_30_holds",
                  "branch_over_direct", "architecture_gives_nothing", "random_falls_to_unimodal",
                  "pairing_over_random"):  # fmt: skip
         printed[name] = five[CLAIMS[name].second] - five[CLAIMS[name].first]
-    seven = further.table7().groupby("setting")["accuracy"].mean()
+    seven = paper.table7().groupby("setting")["accuracy"].mean()
     printed["domain_over_generic"] = seven["tcga_conch"] - seven["tcga_clip"]
     printed["generic_still_gains"] = seven["tcga_clip"] - seven["unimodal"]
     printed["real_over_synthetic"] = seven["tcga_conch"] - seven["synthetic_conch"]
-    six = further.table6().groupby("setting")["accuracy"].mean()
+    six = paper.table6().groupby("setting")["accuracy"].mean()
     printed["reports_over_prompts"] = six["text"] - six["text/prompts"]
     printed["reports_over_terms"] = six["text"] - six["text/terms"]
     ours = {c.id: c.paper_gain for c in CLAIMS.values() if c.paper_gain is not None}
@@ -135,7 +134,7 @@ def test_the_papers_gains_follow_from_its_tables() -> None:
 
 
 def test_the_papers_frontier_is_counted_right() -> None:
-    points = pareto.with_front(cost.pareto_points(), "parameters", "on_front")
+    points = measures.with_front(paper.pareto_points(), "parameters", "on_front")
     front = points.loc[points["on_front"], "setting"]
     said = f"{(front == 'clip_it').sum()} of {len(front)} models"
     assert CLAIMS["pareto"].paper.startswith(said)

@@ -11,15 +11,16 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from clipit_lib import paths, runs, studies
-from clipit_lib.claims import ledger, words
-from clipit_lib.claims.ledger import evaluate, ledger_table
-from clipit_lib.claims.model import InPoints, Own, load_claims
-from clipit_lib.claims.verdicts import Finding, Verdict
-from clipit_lib.figures.claims import claims_figure
+from clipit_lib import paths, runs
 from clipit_lib.runs import StoredRun
-from clipit_lib.settings import RunSpec, Study
-from clipit_lib.workbench import Workbench
+from clipit_lib.settings import RunSpec
+from companion import studies
+from companion.claims import ledger
+from companion.claims import ledger as words
+from companion.claims.ledger import evaluate, ledger_table
+from companion.claims.rules import Finding, InPoints, Own, Verdict, load_claims
+from companion.figures.claims import claims_figure
+from companion.profile import Study, Workbench
 
 REPRODUCED, DIRECTION, NOT, UNTESTABLE = Verdict
 CLAIMS = {claim.id: claim for claim in load_claims().claims}
@@ -204,7 +205,7 @@ def test_the_files(whole: Workbench, simulate) -> None:
     simulate(whole, lambda spec: 80 if spec.setting == "clip_it" else 70)
     judged = evaluate(whole)
     text = words.claims_text(whole.profile, judged, {"smoke": "all had been run"})
-    ledger.save("smoke", judged, text)
+    ledger.save_ledger("smoke", judged, text)
     folder = paths.results("smoke")
     table = pd.read_csv(folder / "claims.csv")
     assert list(table) == ["id", "claim", "where", "paper", "rule", "ours", "low", "high",

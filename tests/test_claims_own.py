@@ -9,13 +9,12 @@ import pandas as pd
 import pytest
 
 from clipit_lib import paths
-from clipit_lib.claims.ledger import evaluate
-from clipit_lib.claims.model import load_claims
-from clipit_lib.claims.verdicts import Finding, Verdict
-from clipit_lib.cost.inference import MERGED, UNIMODAL
-from clipit_lib.survival import results
-from clipit_lib.survival.runs import SlideTraining, SurvivalRun, SurvivalSpec
-from clipit_lib.workbench import Workbench
+from companion.claims.ledger import evaluate
+from companion.claims.rules import Finding, Verdict, load_claims
+from companion.cost.measure import MERGED, UNIMODAL
+from companion.profile import SlideTraining, Workbench
+from companion.survival import study
+from companion.survival.study import SurvivalRun, SurvivalSpec
 
 REPRODUCED, DIRECTION, NOT, UNTESTABLE = Verdict
 CLAIMS = {claim.id: claim for claim in load_claims().claims}
@@ -109,7 +108,7 @@ def test_survival_compares_with_the_unimodal_model(bench: Workbench) -> None:
     for risks, verdict in (((noise, late), REPRODUCED), ((late, noise), NOT)):
         by_setting = dict(zip(("unimodal", "clip_it"), risks, strict=True))
         stored = [survival_run(*each, seed) for seed in (0, 1) for each in by_setting.items()]
-        table = results.run_table(stored)
+        table = study.run_table(stored)
         write_table("survival", table.to_numpy().tolist(), " ".join(table.columns))
         found = one(bench, "survival")
         means = table.groupby("setting")["c_index"].mean()

@@ -7,8 +7,8 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from clipit_lib import archive
 from clipit_lib.paths import repository
+from companion import archive
 
 ARCHIVES = sorted((repository() / "results").glob(f"*/{archive.PREDICTIONS}"))
 NAMES = ["accuracy", "balanced_accuracy"]

@@ -8,13 +8,13 @@ import pandas as pd
 import pytest
 
 from clipit_lib import paths
-from clipit_lib.comparison import Comparison, compare, comparison_table, comparison_words
-from clipit_lib.figures import gallery
-from clipit_lib.figures.comparison import comparison_figure, far_settings
-from clipit_lib.paper import further
 from clipit_lib.paths import repository
 from clipit_lib.runs import StoredRun
 from clipit_lib.settings import RunSpec
+from companion import paper
+from companion.figures import gallery
+from companion.figures.accuracy import comparison_figure, far_settings
+from companion.tables import Comparison, compare, comparison_table, comparison_words
 
 CHANCES = {"clip_it": 0.8, "clip_it/early_fusion": 0.95, "lora_only": 0.55}
 
@@ -118,10 +118,10 @@ def test_the_gallery_shows_what_is_there(tmp_path, monkeypatch) -> None:
 
 
 def test_the_papers_further_numbers() -> None:
-    table = further.table2().pivot(index=["dataset", "backbone"], columns="setting", values="mean")
+    table = paper.table2().pivot(index=["dataset", "backbone"], columns="setting", values="mean")
     wins = (table["clip_it"] > table["contrastive"]).sum()
     assert len(table) == 6 and wins == 4
-    seven = further.table7().pivot(index="backbone", columns="setting", values="accuracy")
+    seven = paper.table7().pivot(index="backbone", columns="setting", values="accuracy")
     assert (seven["tcga_conch"] - seven["tcga_clip"]).round(2).tolist() == [1.97, 0.56, 1.11, 1.28]
-    assert further.figure5().set_index("setting").loc["clip_it", "accuracy"] == 95.49
-    assert further.table6().query("dataset == 'BACH'")["accuracy"].tolist() == [55.5, 36.26, 43.06]
+    assert paper.figure5().set_index("setting").loc["clip_it", "accuracy"] == 95.49
+    assert paper.table6().query("dataset == 'BACH'")["accuracy"].tolist() == [55.5, 36.26, 43.06]

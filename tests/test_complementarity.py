@@ -10,19 +10,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipit_lib.complementarity import (
+from clipit_lib.errors import ClipItError
+from clipit_lib.predictions import predictions_frame
+from clipit_lib.runs import StoredRun
+from clipit_lib.settings import Probe, RunSpec
+from companion.measures import (
     aligned_hits,
+    complementarity_sentences,
     complementarity_table,
     interval_table,
     matched,
-    result_sentences,
     share_interval,
     shares,
 )
-from clipit_lib.errors import ClipItError
-from clipit_lib.evaluation import predictions_frame
-from clipit_lib.runs import StoredRun
-from clipit_lib.settings import Probe, RunSpec
 
 HITS = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=40)
 
@@ -128,7 +128,7 @@ def test_table_pairs_each_vision_model_with_the_text_classifier_of_its_seed(tmp_
     assert table["vision_run"].tolist() == [each.key for each in vision]
     intervals = interval_table(pairs, 50).set_index("measure")
     assert intervals.loc["omega", "share"] == pytest.approx(18.75)
-    assert "on 18.8% [" in result_sentences(table, intervals.reset_index())
+    assert "on 18.8% [" in complementarity_sentences(table, intervals.reset_index())
 
 
 def test_a_missing_seed_is_named(tmp_path: Path) -> None:

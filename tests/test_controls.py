@@ -6,15 +6,21 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipit_lib import experiment, runs, specs, studies
-from clipit_lib.decomposition import STEPS, WHOLE, decomposition, decomposition_words
-from clipit_lib.image_targets import image_targets
-from clipit_lib.labels import choose_labels
-from clipit_lib.paired_texts import paired_reports, paired_texts, redrawn_reports, shuffled
+from clipit_lib import run, runs
+from clipit_lib.controls import (
+    image_targets,
+    paired_reports,
+    paired_texts,
+    redrawn_reports,
+    shuffled,
+)
+from clipit_lib.inputs import choose_labels
 from clipit_lib.pairing import effective_number
 from clipit_lib.settings import RunSpec, TextSpec
-from clipit_lib.targets import ReassignedTargets
-from clipit_lib.workbench import Workbench
+from clipit_lib.training import ReassignedTargets
+from companion import specs, studies
+from companion.profile import Workbench
+from companion.tables import STEPS, WHOLE, decomposition, decomposition_words
 
 CELL = ("phantom-pcam", "phantom_vit_s16")
 
@@ -107,8 +113,8 @@ def test_controls_without_text_read_no_report(bench: Workbench, monkeypatch) -> 
     for setting in ("clip_it/image_target", "clip_it/architecture_only"):
         asked = spec(bench, setting, seed=41)
         with monkeypatch.context() as patch:
-            patch.setattr(experiment.text_stage, "of_run", lambda *_: pytest.fail("read a report"))
-            experiment.perform(asked, bench)
+            patch.setattr(run, "stage_one", lambda *_: pytest.fail("read a report"))
+            run.perform(asked, bench)
 
 
 def test_a_study_of_controls_names_reports_of_another_organ(bench: Workbench) -> None:

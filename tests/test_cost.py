@@ -7,19 +7,30 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from clipit_lib import runs, specs
-from clipit_lib.cost import inference, latency, published, words
-from clipit_lib.cost.deployed import cost_columns, deployed_cost
-from clipit_lib.cost.flops import count_flops, flops_per_image
-from clipit_lib.cost.inference import CACHED, ENCODED, MERGED, UNIMODAL, UNMERGED, Variant
-from clipit_lib.cost.latency import Machine
-from clipit_lib.cost.parameters import count_parameters
+from clipit_lib import runs
+from clipit_lib.data.reports import TEMPLATES, prompts
 from clipit_lib.errors import ClipItError
-from clipit_lib.figures.cost import inference_cost_figure
 from clipit_lib.model import ClipIt, VisionClassifier
-from clipit_lib.paper import cost as paper
-from clipit_lib.reports.prompts import TEMPLATES, prompts
-from clipit_lib.workbench import Workbench
+from companion import paper, specs
+from companion.cost import measure
+from companion.cost import models as published
+from companion.cost import models as words
+from companion.cost.measure import (
+    CACHED,
+    ENCODED,
+    MERGED,
+    UNIMODAL,
+    UNMERGED,
+    Machine,
+    Variant,
+    cost_columns,
+    count_flops,
+    count_parameters,
+    deployed_cost,
+    flops_per_image,
+)
+from companion.figures.cost import inference_cost_figure
+from companion.profile import Workbench
 
 
 def vit_macs(side: int, patch: int, width: int, depth: int) -> int:
@@ -92,7 +103,7 @@ def test_heads_of_clip_it_by_hand() -> None:
 
 def test_published_models_are_those_of_the_paper() -> None:
     """ViT-B/16 at 224 pixels, LoRA of rank 16, and 44 prompts of 128 tokens, all by hand."""
-    counts = inference.cost_table(published.published_variants(), batches=(1,))
+    counts = measure.cost_table(published.published_variants(), batches=(1,))
     macs = dict(zip(counts["variant"], counts["flops"] / 2, strict=True))
     vit = vit_macs(224, 16, 768, 12)
     adapters = 12 * 197 * 16 * sum((768 + 3 * 768, 768 + 768, 768 + 3072, 3072 + 768))
@@ -118,11 +129,11 @@ def models(bench: Workbench) -> dict[str, Variant]:
         runs.get_or_run(specs.resolve(bench, "phantom-pcam", "phantom_vit_s16", name, 0), bench)
         for name in ("unimodal", "clip_it")
     ]
-    return inference.variants(*stored, bench, TEMPLATES["conch"])
+    return measure.variants(*stored, bench, TEMPLATES["conch"])
 
 
 def test_two_ways_to_deploy_one_model_give_the_same_answers(models: dict[str, Variant]) -> None:
-    table = inference.largest_differences(models)
+    table = measure.largest_differences(models)
     assert (table["largest_difference"] < 1e-4 * table["largest_answer"]).all()
 
 
@@ -144,7 +155,7 @@ def test_merged_and_cached_hold_nothing_more_than_they_need(
 
 
 def test_a_batch_shares_its_prompts(models: dict[str, Variant]) -> None:
-    flops = inference.cost_table(models, batches=(1, 4)).pivot(
+    flops = measure.cost_table(models, batches=(1, 4)).pivot(
         index="variant", columns="batch", values="flops"
     )
     image = flops.loc[CACHED, 1] - 2 * 64 * 2  # the tower alone
@@ -207,17 +218,17 @@ def test_seeds_of_a_cell_cost_the_same_and_keep_their_names(bench: Workbench) ->
 def test_every_call_is_timed_once_a_round_after_a_call_that_is_not() -> None:
     made: list[str] = []
     calls = {name: lambda name=name: made.append(name) for name in "abc"}
-    times = latency.interleaved(calls, rounds=5)
+    times = measure.interleaved(calls, rounds=5)
     assert times.shape == (5, 3) and list(times.columns) == ["a", "b", "c"]
     rounds = [made[i : i + 6] for i in range(0, len(made), 6)]
-    assert len(rounds) == 5 + latency.WARM_UP
+    assert len(rounds) == 5 + measure.WARM_UP
     assert all(one[::2] == one[1::2] and sorted(one[::2]) == ["a", "b", "c"] for one in rounds)
     assert len({tuple(one) for one in rounds}) > 1
 
 
 def test_summary_by_hand() -> None:
     times = pd.DataFrame({"base": [2.0, 2.0, 2.0, 2.0, 10.0], "other": [1.0, 3.0, 5.0, 7.0, 9.0]})
-    table = latency.summary(times, "base").set_index("variant")
+    table = measure.latency_summary(times, "base").set_index("variant")
     assert table.loc["other", ["low_ms", "median_ms", "high_ms"]].tolist() == [3, 5, 7]
     assert table.loc["other", ["ratio_low", "ratio", "ratio_high"]].tolist() == [1.5, 2.5, 3.5]
     assert table["rounds"].eq(5).all() and table.loc["base", "ratio"] == 1
@@ -236,7 +247,7 @@ def test_words_and_figure_say_what_the_tables_hold() -> None:
     times = pd.DataFrame(
         dict(zip(costs["variant"], [[4.0], [6.0], [4.0], [40.0], [3.0]], strict=True))
     )
-    table = latency.summary(times, UNIMODAL)
+    table = measure.latency_summary(times, UNIMODAL)
     table.insert(1, "batch", 1)
     said = words.time_sentence(table, Machine("A processor", 1, "2.0"))
     assert "1 interleaved rounds on A processor, 1 thread, PyTorch 2.0" in said

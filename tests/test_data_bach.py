@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clipit_lib.data import bach, folder
-from clipit_lib.data.published import PUBLISHED
-from clipit_lib.data.registry import open_dataset, problems
+from clipit_lib.data import folder, published
+from clipit_lib.data.published import PUBLISHED_DATA
+from clipit_lib.data.sources import open_dataset, problems
 from clipit_lib.errors import ClipItError
 from clipit_lib.settings import BachData, ValidationSplit
 
@@ -55,8 +55,8 @@ def root(photographs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     shutil.copytree(photographs, tmp_path / "bach", copy_function=os.link)
     monkeypatch.setenv("CLIPIT_DATA", str(tmp_path))
     monkeypatch.setenv("CLIPIT_CACHE", str(tmp_path / "cache"))
-    small = replace(PUBLISHED["bach"], image_size=(16, 12))
-    monkeypatch.setitem(PUBLISHED, "bach", small)
+    small = replace(PUBLISHED_DATA["bach"], image_size=(16, 12))
+    monkeypatch.setitem(PUBLISHED_DATA, "bach", small)
     return tmp_path / "bach"
 
 
@@ -66,7 +66,9 @@ def test_the_ranges_are_those_of_the_protocol() -> None:
     assert sorted(train + test) == list(range(400))
     assert np.bincount(np.array(train) // 100).tolist() == [52, 70, 69, 77]
     assert np.bincount(np.array(test) // 100).tolist() == [48, 30, 31, 23]
-    ours = [[n for pair in ranges for n in range(*pair)] for ranges in (bach.TRAIN, bach.TEST)]
+    ours = [
+        [n for pair in ranges for n in range(*pair)] for ranges in (published.TRAIN, published.TEST)
+    ]
     assert ours == [train, test]
 
 
@@ -148,7 +150,7 @@ def test_missing_folders(root: Path) -> None:
     with pytest.raises(ClipItError, match=r"Benign: no .tif images in this class folder"):
         open_dataset("bach", SETTINGS)
     shutil.rmtree(root)
-    with pytest.raises(ClipItError, match=r"bach: no such folder. Run `python -m clipit_lib fetch"):
+    with pytest.raises(ClipItError, match=r"bach: no such folder. Run `python -m companion fetch"):
         open_dataset("bach", SETTINGS)
 
 

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from clipit_lib.data.cache import BLOCK, Recipe, Undecoded, open_or_build
+from clipit_lib.data.patches import BLOCK, Recipe, Undecoded, open_or_build
 from clipit_lib.errors import ClipItError
 from clipit_lib.settings import ValidationSplit
 

@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from clipit_lib.data import folder
-from clipit_lib.data.published import PUBLISHED
-from clipit_lib.data.registry import open_dataset, problems
+from clipit_lib.data.published import PUBLISHED_DATA
+from clipit_lib.data.sources import open_dataset, problems
 from clipit_lib.errors import ClipItError
 from clipit_lib.settings import CrcData
 
@@ -34,8 +34,8 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("CLIPIT_DATA", str(tmp_path))
     monkeypatch.setenv("CLIPIT_CACHE", str(tmp_path / "cache"))
     images = {"train": 27, "validation": 0, "test": 18}
-    small = replace(PUBLISHED["crc"], images=images, image_size=(4, 4))
-    monkeypatch.setitem(PUBLISHED, "crc", small)
+    small = replace(PUBLISHED_DATA["crc"], images=images, image_size=(4, 4))
+    monkeypatch.setitem(PUBLISHED_DATA, "crc", small)
     return root
 
 
@@ -111,7 +111,7 @@ def test_missing_and_empty_folders(root: Path, part: str) -> None:
     with pytest.raises(ClipItError, match=r"DEB: no .tif images in this class folder"):
         open_dataset("crc", SETTINGS)
     (root / part).rename(root / "other")
-    with pytest.raises(ClipItError, match=rf"{part}: no such folder. Run `python -m clipit_lib"):
+    with pytest.raises(ClipItError, match=rf"{part}: no such folder. Run `python -m companion"):
         open_dataset("crc", SETTINGS)
 
 

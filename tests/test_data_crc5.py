@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clipit_lib.data import crc5
 from clipit_lib.data.folder import read_manifest
-from clipit_lib.data.registry import open_dataset
+from clipit_lib.data.sources import open_dataset
 from clipit_lib.errors import ClipItError
 from clipit_lib.settings import Crc5Data
+from companion import pilot
 
 SETTINGS = Crc5Data(source="crc5", side=8, corpus="any")
 
@@ -25,7 +25,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     root, rng = tmp_path / "crc5", np.random.default_rng(0)
     lines = ["path,split,label,sha256,source_path"]
     for split, count in {"train": 10, "test": 2, "retriever": 3}.items():
-        for label in crc5.CLASSES:
+        for label in pilot.CLASSES:
             for number in range(count):
                 path = root / split / label / f"{number}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -35,7 +35,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
                 lines.append(f"{path.relative_to(root)},{split},{label},{digest},upstream")
     (root / "manifest.csv").write_text("\n".join(lines) + "\n")
     (tmp_path / "ours.csv").write_text("\n".join([lines[0], *reversed(lines[1:])]) + "\n")
-    monkeypatch.setattr(crc5, "MANIFEST", tmp_path / "ours.csv")
+    monkeypatch.setattr(pilot, "MANIFEST", tmp_path / "ours.csv")
     monkeypatch.setenv("CLIPIT_DATA", str(tmp_path))
     monkeypatch.setenv("CLIPIT_CACHE", str(tmp_path / "cache"))
     return root
@@ -45,10 +45,10 @@ def test_the_retriever_split_stays_out_of_the_data_set(root: Path) -> None:
     dataset = open_dataset("crc5", SETTINGS)
     assert set(dataset.samples["split"]) == {"train", "validation", "test"}
     assert len(dataset.indices("test")) == 10
-    assert dataset.classes == crc5.CLASSES
+    assert dataset.classes == pilot.CLASSES
     assert "no patient or slide ids" in dataset.limits.lower()
     assert "do not redistribute" in dataset.licence
-    pixels, labels = crc5.retriever_patches(SETTINGS.side)
+    pixels, labels = pilot.retriever_patches(SETTINGS.side)
     assert pixels.shape == (15, 8, 8, 3)
     assert np.bincount(labels).tolist() == [3] * 5
     shared = {p.tobytes() for p in pixels} & {p.tobytes() for p in dataset.pixels}
@@ -85,13 +85,13 @@ def test_no_manifest_or_no_data(root: Path, monkeypatch: pytest.MonkeyPatch) -> 
         open_dataset("crc5", SETTINGS)
     monkeypatch.delenv("CLIPIT_DATA")
     with pytest.raises(ClipItError, match="CLIPIT_DATA: the variable is not set"):
-        crc5.retriever_patches(SETTINGS.side)
+        pilot.retriever_patches(SETTINGS.side)
 
 
 def test_the_list_this_project_carries() -> None:
-    listed = read_manifest(crc5.MANIFEST, crc5.SPLITS)
+    listed = read_manifest(pilot.MANIFEST, pilot.SPLITS)
     counts = listed.groupby(["split", "label"]).size().unstack()
-    assert tuple(counts.columns) == crc5.CLASSES
+    assert tuple(counts.columns) == pilot.CLASSES
     assert counts.T.iloc[0].to_dict() == {"retriever": 500, "test": 300, "train": 400}
     assert (counts.nunique(axis=1) == 1).all()
     assert listed["sha256"].is_unique
@@ -103,4 +103,4 @@ def test_the_users_list_is_the_one_this_project_carries() -> None:
     manifest = Path(os.environ["CLIPIT_DATA"]) / "crc5" / "manifest.csv"
     if not manifest.exists():
         pytest.skip(f"no {manifest}")
-    assert len(crc5._listed(manifest)) == 6000
+    assert len(pilot._listed(manifest)) == 6000

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clipit_lib.data.contract import PatchDataset
 from clipit_lib.data.folder import decode_image
-from clipit_lib.data.registry import open_dataset
+from clipit_lib.data.patches import PatchDataset
+from clipit_lib.data.sources import open_dataset
 from clipit_lib.errors import ClipItError
 from clipit_lib.settings import FolderData, ValidationSplit
 

@@ -12,13 +12,15 @@ import pytest
 from PIL import Image
 from torchvision.datasets import PCAM
 
-from clipit_lib.data import cache, pcam_files, published
-from clipit_lib.data.phantom.worlds import WORLDS
-from clipit_lib.data.published import PUBLISHED, verify
-from clipit_lib.data.registry import open_dataset, problems
+from clipit_lib.data import patches as cache
+from clipit_lib.data import published
+from clipit_lib.data.published import PUBLISHED_DATA, verify
+from clipit_lib.data.sources import open_dataset, problems
 from clipit_lib.errors import ClipItError
-from clipit_lib.fetch.sources import SOURCES
-from clipit_lib.settings import PcamData, ValidationSplit, load_profile, protocol_named
+from clipit_lib.settings import PcamData, ValidationSplit, protocol_named
+from companion.fetch import SOURCES
+from companion.phantom.latents import WORLDS
+from companion.profile import load_profile
 
 SETTINGS = PcamData(source="pcam", corpus="any")
 COUNTS = {"train": 12, "valid": 6, "test": 6}
@@ -38,7 +40,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("CLIPIT_DATA", str(tmp_path))
     monkeypatch.setenv("CLIPIT_CACHE", str(tmp_path / "cache"))
     images = {"train": 12, "validation": 6, "test": 6}
-    monkeypatch.setitem(PUBLISHED, "pcam", replace(PUBLISHED["pcam"], images=images))
+    monkeypatch.setitem(PUBLISHED_DATA, "pcam", replace(PUBLISHED_DATA["pcam"], images=images))
     return folder
 
 
@@ -61,13 +63,13 @@ def read(folder: Path, kind: str) -> np.ndarray:
 
 def test_order_labels_and_pixels(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cache, "BLOCK", 5)  # blocks then cross from one split into the next
-    asked, real = [], pcam_files.read_patches
+    asked, real = [], published.read_patches
 
     def counted(folder: Path, part: str, begin: int, end: int) -> np.ndarray:
         asked.append((part, begin, end))
         return real(folder, part, begin, end)
 
-    monkeypatch.setattr(pcam_files, "read_patches", counted)
+    monkeypatch.setattr(published, "read_patches", counted)
     dataset = open_dataset("pcam", SETTINGS)
     assert asked == [
         ("train", 0, 5), ("train", 5, 10), ("train", 10, 12), ("valid", 0, 3), ("valid", 3, 6),
@@ -183,7 +185,7 @@ def test_missing_and_packed_files(folder: Path) -> None:
     with pytest.raises(ClipItError, match=r"test_y.h5.gz: still packed. Unpack it: gunzip"):
         open_dataset("pcam", SETTINGS)
     packed.unlink()
-    with pytest.raises(ClipItError, match=r"test_y.h5: no such file. Run `python -m clipit_lib"):
+    with pytest.raises(ClipItError, match=r"test_y.h5: no such file. Run `python -m companion"):
         open_dataset("pcam", SETTINGS)
     assert [each.where for each in problems(SETTINGS)] == [str(path)]
 
@@ -230,33 +232,33 @@ def test_checksums(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "b.h5").write_bytes(b"abd")
     abc = "900150983cd24fb0d6963f7d28e17f72"  # RFC 1321
     md5 = {"a.h5": abc, "b.h5": abc, "absent.h5": abc}
-    monkeypatch.setitem(published.PUBLISHED, "pcam", replace(PUBLISHED["pcam"], md5=md5))
+    monkeypatch.setitem(published.PUBLISHED_DATA, "pcam", replace(PUBLISHED_DATA["pcam"], md5=md5))
     assert verify("pcam", tmp_path) == {"a.h5": True, "b.h5": False}
 
 
 def test_facts_agree_with_torchvision_and_with_what_is_fetched() -> None:
-    md5 = PUBLISHED["pcam"].md5
+    md5 = PUBLISHED_DATA["pcam"].md5
     theirs = [each for split in PCAM._FILES.values() for each in split.values()]
     assert {f"{name}.gz": value for name, _, value in theirs}.items() <= md5.items()
     for source in ("pcam", "crc"):
         for piece in SOURCES[source]().pieces:
-            assert piece.checksum == f"md5:{PUBLISHED[source].md5[piece.name]}"
+            assert piece.checksum == f"md5:{PUBLISHED_DATA[source].md5[piece.name]}"
             if piece.contents:
                 file = piece.target.split("/")[1]
                 assert piece.contents == f"md5:{md5[file]}"
     for name in ("pcam", "bach", "crc"):
         pieces = SOURCES[name]().pieces
-        assert sum(each.size for each in pieces) == PUBLISHED[name].download
+        assert sum(each.size for each in pieces) == PUBLISHED_DATA[name].download
 
 
 def test_what_is_published_is_what_the_phantom_mirrors() -> None:
-    for name, entry in PUBLISHED.items():
+    for name, entry in PUBLISHED_DATA.items():
         assert entry.classes == WORLDS[name].classes
         assert entry.class_texts == WORLDS[name].class_texts
-    assert {name: sum(each.images.values()) for name, each in PUBLISHED.items()} == {
+    assert {name: sum(each.images.values()) for name, each in PUBLISHED_DATA.items()} == {
         "pcam": 327_680, "bach": 400, "crc": 107_180,
     }  # fmt: skip
-    assert PUBLISHED["bach"].cache_bytes(224) == 60_211_200  # 400 x 150,528
+    assert PUBLISHED_DATA["bach"].cache_bytes(224) == 60_211_200  # 400 x 150,528
 
 
 def test_the_released_protocol_knows_the_data_sets_of_the_paper() -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clipit_lib.data.registry import open_dataset
+from clipit_lib.data.sources import open_dataset
 from clipit_lib.settings import PhantomData
 
 

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clipit_lib.data.splits import OPTICAL_DENSITY, stain_features, with_validation
+from clipit_lib.data.patches import OPTICAL_DENSITY, stain_features, with_validation
 from clipit_lib.errors import ClipItError
 from clipit_lib.settings import ValidationSplit
 

@@ -13,20 +13,27 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from clipit_lib import __main__ as command
-from clipit_lib import collect, doubts, paths, runs, search_trials, specs, tables
-from clipit_lib.encoders import phantom_training, registry, stand_in
+from clipit_lib import paths, runs
+from clipit_lib import run as run_
 from clipit_lib.errors import ClipItError, Diverged
-from clipit_lib.figures import style
-from clipit_lib.own.deployment import choice_words, choose
-from clipit_lib.own.summary import summary, summary_words
 from clipit_lib.runs import StoredRun
-from clipit_lib.settings import Descent, Profile, Search, StandInTraining, load_profile
-from clipit_lib.settings.survival import SlideTraining
-from clipit_lib.survival import opening
-from clipit_lib.survival import runs as survival_runs
+from clipit_lib.settings import Descent, StandInTraining
 from clipit_lib.training import Task, fit
-from clipit_lib.workbench import Workbench, sources_of_profile
+from companion import __main__, collect, pilot, specs, tables, train_encoders
+from companion import search as search_trials
+from companion.figures import style
+from companion.own.summary import choice_words, choose, summary, summary_words
+from companion.phantom import training
+from companion.profile import (
+    Profile,
+    Search,
+    SlideTraining,
+    Workbench,
+    load_profile,
+    sources_of_profile,
+)
+from companion.survival import cohort as opening
+from companion.survival import study
 
 CELL = ("phantom-pcam", "phantom_vit_s16")
 HUGE = {"learning_rate": 1e30, "epochs": 2}
@@ -90,9 +97,9 @@ def test_survival_stops(bench: Workbench) -> None:
     rate = SlideTraining.model_validate(HUGE | {"epochs": 3})
     own = changed(bench, "survival", training=rate)
     cohort = opening.open_cohort(own.profile)
-    spec = survival_runs.resolve(own, cohort, "clip_it", 0)
+    spec = study.resolve(own, cohort, "clip_it", 0)
     with pytest.raises(Diverged, match="survival of clip_it, seed 0, without fold ") as caught:
-        survival_runs.get_or_run(spec, own, cohort)
+        study.get_or_run(spec, own, cohort)
     assert "Lower survival.training.learning_rate (1e+30)" in str(caught.value)
     assert not (paths.results("smoke") / "survival_runs" / spec.key).exists()
 
@@ -104,7 +111,7 @@ def test_an_encoder_that_diverges_is_not_kept(bench: Workbench, name: str) -> No
     new = settings.model_copy(update={"learning_rate": 1e30, "images": 128})
     profile = bench.profile.model_copy(update={"pretraining": new})
     with pytest.raises(Diverged, match=f"training of {name}, seed 0: diverged: ") as caught:
-        registry.get_or_train(name, profile)
+        train_encoders.get_or_train(name, profile)
     assert str(caught.value).endswith("Lower pretraining.learning_rate (1e+30)")
     assert not sources_of_profile(profile).recipe(name).folder.exists()
 
@@ -119,28 +126,28 @@ def test_an_encoder_says_that_its_loss_rose(bench: Workbench) -> None:
     def loss(rows: np.ndarray, generator: torch.Generator) -> Tensor:
         return 0 * model.weight.sum() + next(values)
 
-    course = phantom_training._descend(model, loss, few, 2, "toy")
+    course = training._descend(model, loss, few, 2, "toy")
     assert course["loss"] == [1.0, 2.0]
     assert course["notes"] == ("training of toy, seed 0: the training loss rose from 1 to 2",)
 
 
 def test_the_stand_in_stops(monkeypatch) -> None:
-    tower = stand_in.TextTower(nn.Identity(), 6, 0, 4)
+    tower = pilot.TextTower(nn.Identity(), 6, 0, 4)
     image = nn.Module()
     image.backbone, image.projection = nn.Identity(), nn.Linear(5, 4)
     towers = nn.Module()
     towers.image, towers.text = image, tower
     towers.log_scale = nn.Parameter(torch.tensor(2.66))
-    monkeypatch.setattr(stand_in, "build", lambda settings: towers)
-    monkeypatch.setattr(stand_in, "tokenizer", lambda settings: None)
-    monkeypatch.setattr(stand_in, "_image_states", lambda *_: torch.randn(8, 5))
-    monkeypatch.setattr(stand_in, "_text_states", lambda *_: torch.randn(2, 3, 6))
+    monkeypatch.setattr(pilot, "build_stand_in", lambda settings: towers)
+    monkeypatch.setattr(pilot, "stand_in_tokenizer", lambda settings: None)
+    monkeypatch.setattr(pilot, "_image_states", lambda *_: torch.randn(8, 5))
+    monkeypatch.setattr(pilot, "_text_states", lambda *_: torch.randn(2, 3, 6))
     settings = StandInTraining(
         dataset="toy", epochs=3, batch_size=4, captions_per_class=3, learning_rate=1e30
     )
     pixels, labels = np.zeros((8, 2, 2, 3), np.uint8), np.arange(8) % 2
     with pytest.raises(Diverged, match="training of stand_in, seed 0") as caught:
-        stand_in.train(settings, pixels, labels, ("adenocarcinoma", "villous adenoma"))
+        pilot.train_stand_in(settings, pixels, labels, ("adenocarcinoma", "villous adenoma"))
     assert str(caught.value).endswith("Lower stand_in.learning_rate (1e+30)")
 
 
@@ -219,7 +226,7 @@ def test_a_doubtful_course_is_noted_and_a_healthy_one_is_not() -> None:
 
 
 def test_a_look_at_the_start_changes_no_weight_and_no_row() -> None:
-    from clipit_lib.tasks import FeatureTask
+    from clipit_lib.training import FeatureTask
 
     found = []
     for start in (None, 0.7):
@@ -235,7 +242,7 @@ def test_a_look_at_the_start_changes_no_weight_and_no_row() -> None:
 
 def test_predictions_that_are_not_finite_are_not_stored(bench: Workbench, monkeypatch) -> None:
     spec = specs.resolve(bench, *CELL, "unimodal", 77)
-    perform = runs.perform
+    perform = run_.perform
 
     def spoilt(*asked: Any) -> Any:
         outcome = perform(*asked)
@@ -258,7 +265,7 @@ def written(folder: Path, **sections: Any) -> str:
 def test_train_ends_with_one_line_and_code_2(bench: Workbench, tmp_path: Path, capsys) -> None:
     profile = written(tmp_path, training={"epochs": 1, "learning_rate": 1e6})
     asked = ["-p", "profile", profile, "-p", "dataset", CELL[0]]
-    assert command.main(["train", "own", *asked]) == 2
+    assert __main__.main(["train", "own", *asked]) == 2
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1 and said[0].startswith("error: stage two of phantom-pcam")
     assert {run.spec.setting for run in runs.stored("hasty")} == {"unimodal"}
@@ -279,7 +286,7 @@ def test_a_diverged_trial_is_said_and_never_chosen(bench: Workbench, monkeypatch
     assert len(table) == 4 and np.isinf(table["validation"]).tolist() == [True, False] * 2
     assert table["note"].isna().tolist() == [False, True] * 2
     assert "Lower training.learning_rate" in table["note"][0]
-    from clipit_lib import search
+    from companion import search
 
     best = search.chosen(task, table)
     assert best["lora_only"].found_with.validation == pytest.approx(table["validation"][1], 1e-5)
@@ -304,12 +311,12 @@ def test_what_rests_on_a_doubtful_run_says_so(
     assert not unimodal.notes and "is no better than the probe" in lora_only.notes[0]
     assert json.loads((lora_only.folder / runs.DONE).read_text())["notes"] == list(lora_only.notes)
     keys = [run.key for run in hasty]
-    tables.save("hasty", "any", pd.DataFrame({"x": [1]}), "words", keys)
+    tables.save_table("hasty", "any", pd.DataFrame({"x": [1]}), "words", keys)
     said = (paths.tables("hasty") / "any.md").read_text(encoding="utf-8")
     assert "**2 of 3 runs rest on a doubtful course**" in said and said.startswith("words\n")
     assert f"phantom-pcam, phantom_vit_s16, lora_only, seed 0 ({lora_only.key})" in said
     assert "2 of 3 runs rest on a doubtful course" in capsys.readouterr().out
-    tables.save("hasty", "sound", pd.DataFrame({"x": [1]}), "words", [unimodal.key])
+    tables.save_table("hasty", "sound", pd.DataFrame({"x": [1]}), "words", [unimodal.key])
     assert (paths.tables("hasty") / "sound.md").read_text(encoding="utf-8") == "words\n"
     collect.main(["--profile", written(tmp_path)])
     assert "2 of 3 runs rest on a doubtful course" in capsys.readouterr().out
@@ -322,7 +329,7 @@ def test_what_rests_on_a_doubtful_run_says_so(
 
 
 def test_the_summary_credits_nothing_to_text_beside_doubtful_runs(hasty: list[StoredRun]) -> None:
-    doubt = doubts.doubtful("hasty", [run.key for run in hasty])
+    doubt = tables.doubtful("hasty", [run.key for run in hasty])
     found = summary(hasty, 20).assign(verdict="helps")
     assert "The text helps here" in summary_words(found)
     words = summary_words(found, doubt)

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from clipit_lib import paths, specs
-from clipit_lib.encoders import clip, published, vision
-from clipit_lib.workbench import Workbench
+from clipit_lib import paths
+from clipit_lib.encoders import registry, vision, weights
+from companion import specs
+from companion.profile import Workbench
 
 DOCS = paths.repository() / "docs"
 BLOCK = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
@@ -19,7 +20,7 @@ PAGES = sorted(page.stem for page in DOCS.glob("add_a_*.md"))
 @pytest.fixture
 def registries() -> Iterator[None]:
     """What a page adds is taken out again."""
-    changed = (specs.SETTINGS, clip.CLIPS, published.PUBLISHED, vision.VISION)
+    changed = (specs.SETTINGS, registry.CLIPS, weights.PUBLISHED_MODELS, vision.VISION)
     before = [dict(each) for each in changed]
     yield
     for each, old in zip(changed, before, strict=True):
@@ -42,9 +43,7 @@ def test_there_is_a_page_for_each_part() -> None:
 
 
 def test_files_that_the_pages_name_exist() -> None:
-    library = paths.repository() / "clipit_lib"
     for page in DOCS.glob("*.md"):
         text = page.read_text(encoding="utf-8")
-        for name in re.findall(r"`(?:clipit_lib/)?([a-z0-9_/]+\.py)`", text):
-            if not name.startswith("tests/") and "stripes" not in name:
-                assert (library / name).exists(), f"{page.name} names {name}"
+        for name in re.findall(r"`((?:clipit_lib|companion|tests)/[a-z0-9_/]+\.py)`", text):
+            assert (paths.repository() / name).exists(), f"{page.name} names {name}"

@@ -10,13 +10,16 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from clipit_lib import doctor
-from clipit_lib.__main__ import main
-from clipit_lib.data import crc5
-from clipit_lib.doctor import data, machine, models, needs
-from clipit_lib.doctor.finding import Finding, Status
+from clipit_lib.data import folder
 from clipit_lib.encoders.weights import Reach
-from clipit_lib.settings import load_profile
+from companion import doctor, pilot
+from companion import doctor as data
+from companion import doctor as machine
+from companion import doctor as models
+from companion import doctor as needs
+from companion.__main__ import main
+from companion.doctor import Finding, Status
+from companion.profile import load_profile
 
 PASS, WARN, FAIL = Status
 
@@ -135,7 +138,7 @@ def test_missing_images_are_found_without_decoding(
     profile = load_profile("pilot")
     (absent,) = data.data(profile)
     assert absent.status is FAIL and "manifest" in absent.seen
-    listed = crc5.read_manifest(crc5.MANIFEST, crc5.SPLITS)
+    listed = folder.read_manifest(pilot.MANIFEST, pilot.SPLITS)
     (tmp_path / "crc5").mkdir()
     listed.to_csv(tmp_path / "crc5" / "manifest.csv", index=False)
     (absent,) = data.data(profile)

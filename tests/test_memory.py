@@ -12,11 +12,11 @@ import pytest
 import torch
 from toys import Means, toy, transform
 
-from clipit_lib.classifier import ImageClassifier
-from clipit_lib.data.contract import PatchDataset
+from clipit_lib.data.patches import PatchDataset
 from clipit_lib.encoders import embeddings
 from clipit_lib.model import Output
-from clipit_lib.tasks import Patches, predict_logits
+from clipit_lib.predict import ImageClassifier
+from clipit_lib.training import Patches, predict_logits
 
 resource = pytest.importorskip("resource", reason="no limits of a process to set here")
 MIB = 2**20

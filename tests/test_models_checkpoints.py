@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from clipit_lib.encoders import backbones, checkpoint, published, vision
-from clipit_lib.encoders.sources import Sources
+from clipit_lib.encoders import registry, vision, weights
+from clipit_lib.encoders.weights import Sources
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import file_digest
-from clipit_lib.settings import Profile, load_profile
+from companion.profile import Profile, load_profile
 
 NAME = "kaiko_vits16"
 CONTENT = b"weights of the stub"
@@ -37,7 +37,7 @@ def test_a_checkpoint_that_runs_code_is_not_read(tmp_path: Path) -> None:
     path = tmp_path / "pytorch_model.bin"
     torch.save({"weight": torch.ones(2), "and": Runs()}, path)
     with pytest.raises(ClipItError, match=r"would run code when read, so it was not.*safetensors"):
-        checkpoint.read(path)
+        weights.read_checkpoint(path)
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin"])
@@ -45,52 +45,52 @@ def test_a_checkpoint_that_runs_code_is_not_read(tmp_path: Path) -> None:
 def test_a_damaged_checkpoint_is_said(tmp_path: Path, name: str, content: bytes) -> None:
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ClipItError, match=r"damaged|would run code"):
-        checkpoint.read(tmp_path / name)
+        weights.read_checkpoint(tmp_path / name)
 
 
 def test_wrapped_states_are_unwrapped(tmp_path: Path) -> None:
     path, inner = tmp_path / "w.pth", {"module.a": torch.ones(1), "module.b": torch.zeros(1)}
     torch.save({"state_dict": inner, "epoch": 3}, path)
-    assert checkpoint.read(path).keys() == {"a", "b"}
+    assert weights.read_checkpoint(path).keys() == {"a", "b"}
 
 
 def test_a_checkpoint_of_another_model_names_what_does_not_fit() -> None:
     model = nn.Sequential(*(nn.Linear(2, 2) for _ in range(4)))
     state = model.state_dict()
     fitting = {k: v + 1 for k, v in state.items()}
-    checkpoint.fill(model, fitting, "file")
+    weights.fill_model(model, fitting, "file")
     assert all(torch.equal(v, fitting[k]) for k, v in model.state_dict().items())
     bad = {k: v for k, v in state.items() if not k.startswith(("0", "1"))}
     bad |= {"head": torch.ones(1), "3.weight": torch.ones(3, 2)}
     with pytest.raises(ClipItError) as caught:
-        checkpoint.check_fit(model, bad, "file")
+        weights.check_fit(model, bad, "file")
     assert "4 weights missing, 1 unexpected, 1 of another shape" in str(caught.value)
     assert "(0.weight, 0.bias, 1.weight, 1.bias, head)" in str(caught.value)
-    checkpoint.check_fit(model, bad, "file", r"[013]\..*|head")
+    weights.check_fit(model, bad, "file", r"[013]\..*|head")
 
 
 def test_a_published_backbone_loads_its_own_weights(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
-    model = vision.build(NAME, None).eval()
+    model = vision.build_vision(NAME, None).eval()
     save_file(model.state_dict(), path)
     sources = Sources(copies={NAME: str(path)})
-    encoder = backbones.load(NAME, sources)
+    encoder = registry.load_backbone(NAME, sources)
     images = torch.randn(1, 3, 224, 224)
     with torch.inference_mode():
         torch.testing.assert_close(encoder.model(images), model(images))
     assert encoder.width == 384 and encoder.weights_hash == file_digest(path)[:16]
     assert encoder.transform.mean == vision.HALF and encoder.transform.size == 224
-    assert backbones.load(NAME, sources, "imagenet").transform.mean == vision.IMAGENET[0]
+    assert registry.load_backbone(NAME, sources, "imagenet").transform.mean == vision.IMAGENET[0]
     with pytest.raises(ClipItError, match=r"does not fit: \d+ weights missing"):
-        vision.load("kaiko_vitb8", Sources(copies={"kaiko_vitb8": str(path)}))
+        vision.load_vision("kaiko_vitb8", Sources(copies={"kaiko_vitb8": str(path)}))
 
 
 def test_weights_in_dinov2s_layout_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """kaiko's own file of L/14 has DINOv2's names, and positions for 518 pixels and for CLS."""
-    row = vision.entry("kaiko_vitl14")
+    row = vision.vision_entry("kaiko_vitl14")
     small = replace(row, options=row.options | {"embed_dim": 64, "depth": 1, "num_heads": 2})
     monkeypatch.setitem(vision.VISION, "kaiko_vitl14", small)
-    model = vision.build("kaiko_vitl14", None)
+    model = vision.build_vision("kaiko_vitl14", None)
     state = {k: torch.randn_like(v) for k, v in model.state_dict().items()}
     positions = torch.randn(1, 1 + 37 * 37, 64)
     theirs = {k: v for k, v in state.items() if k not in ("reg_token", "cls_token", "pos_embed")}
@@ -100,7 +100,7 @@ def test_weights_in_dinov2s_layout_load(tmp_path: Path, monkeypatch: pytest.Monk
     }  # fmt: skip
     path = tmp_path / "vitl14.pth"
     torch.save(theirs, path)
-    loaded = vision.load("kaiko_vitl14", Sources(copies={"kaiko_vitl14": str(path)})).model
+    loaded = vision.load_vision("kaiko_vitl14", Sources(copies={"kaiko_vitl14": str(path)})).model
     found = loaded.state_dict()
     torch.testing.assert_close(found["cls_token"], state["cls_token"] + positions[:, :1])
     torch.testing.assert_close(found["reg_token"], state["reg_token"])
@@ -114,7 +114,7 @@ def test_weights_in_dinov2s_layout_load(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_clip_and_its_image_half_are_the_published_one(name: str, tmp_path: Path) -> None:
     """Written as its authors' library writes it, read by ours: the same embeddings."""
     torch.manual_seed(0)
-    path, images = tmp_path / published.entry(name).file, torch.randn(1, 3, 224, 224)
+    path, images = tmp_path / weights.published_entry(name).file, torch.randn(1, 3, 224, 224)
     ids = torch.zeros(1, 77, dtype=torch.long)
     ids[0, :4] = torch.tensor([49406, 320, 1125, 49407])
     if name == "plip":
@@ -133,10 +133,10 @@ def test_a_clip_and_its_image_half_are_the_published_one(name: str, tmp_path: Pa
         with torch.inference_mode():
             expected = model(images, ids)[:2]
         torch.save(model.state_dict(), path)
-    from clipit_lib.encoders import clip
+    from clipit_lib.encoders import registry
 
     sources, unit = Sources(copies={name: str(tmp_path)}), partial(nn.functional.normalize, dim=-1)
-    encoder, half = clip.load(name, sources), backbones.load(name, sources)
+    encoder, half = registry.load_clip(name, sources), registry.load_backbone(name, sources)
     with torch.inference_mode():
         torch.testing.assert_close(unit(encoder.image_tower(images)), expected[0])
         torch.testing.assert_close(unit(encoder.text_tower(ids)), expected[1])

@@ -14,15 +14,16 @@ import torch.nn.functional as F
 from conch_stub import SMALL, CoCa, create_model_from_pretrained, get_tokenizer
 from torch import Tensor
 
-from clipit_lib import lora, runs, specs
-from clipit_lib.classifier import load_classifier
-from clipit_lib.encoders import backbones, clip, conch, weights
-from clipit_lib.encoders.checkpointing import checkpoint_gradients
-from clipit_lib.encoders.conch_shape import Conch
-from clipit_lib.encoders.sources import Sources
+from clipit_lib import lora, runs
+from clipit_lib.encoders import clips, registry, weights
+from clipit_lib.encoders.clips import Conch
+from clipit_lib.encoders.vision import checkpoint_gradients
+from clipit_lib.encoders.weights import Sources
 from clipit_lib.errors import ClipItError
-from clipit_lib.settings import Lora, Profile, load_profile
-from clipit_lib.workbench import Workbench
+from clipit_lib.predict import load_classifier
+from clipit_lib.settings import Lora
+from companion import specs
+from companion.profile import Profile, Workbench, load_profile
 
 SETTINGS = Lora(rank=4, alpha=6)
 DATA = "phantom-pcam"
@@ -62,13 +63,13 @@ def desk(bench: Workbench, profile: Profile) -> Workbench:
 
 
 def ids(texts: list[str]) -> Tensor:
-    return conch.tokenizer().windows(texts, "truncate").ids
+    return clips.conch_tokenizer().windows(texts, "truncate").ids
 
 
 def test_towers_are_the_packages_own_embeddings(file: Path) -> None:
-    theirs = conch.load(file)
+    theirs = clips.load_conch(file)
     expected = copy.deepcopy(theirs)
-    encoder = conch.wrap(theirs, "hash")
+    encoder = clips.wrap_conch(theirs, "hash")
     images, texts = torch.randn(2, 3, 448, 448), ids(["a gland", "x" * 300])
     # The window: 127 tokens, cut from the right, start and end kept; then the slot for CLS.
     assert texts.shape == (2, 127) and texts[0, 0] == 1 and texts[1, -1] == 2
@@ -90,7 +91,7 @@ def test_towers_are_the_packages_own_embeddings(file: Path) -> None:
 
 def test_our_shape_of_it_is_its_layout(file: Path) -> None:
     """What is counted and timed without the package has its parts, names and answers."""
-    theirs, ours = conch.load(file), Conch(SMALL).eval()
+    theirs, ours = clips.load_conch(file), Conch(SMALL).eval()
     used = {k: v for k, v in theirs.state_dict().items() if k.startswith(("visual", "text."))}
     mine = {k: v for k, v in ours.state_dict().items() if k.startswith(("visual", "text."))}
     assert {k: v.shape for k, v in mine.items()} == {k: v.shape for k, v in used.items()}
@@ -106,7 +107,7 @@ def test_our_shape_of_it_is_its_layout(file: Path) -> None:
 @pytest.mark.parametrize("half", ["image", "text"])
 def test_every_adapter_learns_and_merges(file: Path, half: str, which: str) -> None:
     torch.manual_seed(0)
-    encoder = conch.wrap(conch.load(file), "hash")
+    encoder = clips.wrap_conch(clips.load_conch(file), "hash")
     tower, targets = (
         (encoder.image_tower, encoder.image_targets) if half == "image"
         else (encoder.text_tower, encoder.text_targets)
@@ -140,7 +141,7 @@ def test_every_adapter_learns_and_merges(file: Path, half: str, which: str) -> N
 
 
 def test_checkpointing_reaches_its_vit(file: Path) -> None:
-    tower = conch.image_tower(file)
+    tower = clips.conch_image_tower(file)
     checkpoint_gradients(tower)
     assert tower.visual.trunk.grad_checkpointing
 
@@ -148,7 +149,7 @@ def test_checkpointing_reaches_its_vit(file: Path) -> None:
 @pytest.mark.parametrize("setting", ["vision", "lora_only", "contrastive", "zero_shot", "clip_it"])
 def test_it_classifies_in_every_setting(desk: Workbench, setting: str) -> None:
     spec = specs.resolve(desk, DATA, "conch", setting, 0)
-    assert spec.backbone_hash == weights.weights_hash("conch", desk.sources)
+    assert spec.backbone_hash == weights.published_hash("conch", desk.sources)
     run = runs.get_or_run(spec, desk)
     assert len(run.predictions()) == len(desk.dataset(DATA).indices("test"))
     if setting in ("lora_only", "clip_it"):  # deployed from the run alone, which names no path
@@ -166,7 +167,7 @@ def test_it_retrieves_and_teaches_another_backbone(desk: Workbench) -> None:
     assert pairs.reports.shape == (60, 2) and abs(pairs.similarities).max() <= 1 + 1e-5
     spec = specs.resolve(desk, DATA, "phantom_vit_s16", "clip_it", 0)
     assert spec.text is not None and spec.text.retriever == "conch"
-    assert spec.text.retriever_hash == clip.weights_hash("conch", desk.sources)
+    assert spec.text.retriever_hash == registry.clip_hash("conch", desk.sources)
     assert runs.get_or_run(spec, desk).predictions().notna().all(axis=None)
 
 
@@ -174,11 +175,11 @@ def test_a_missing_package_is_said_in_one_line(file: Path, monkeypatch: pytest.M
     monkeypatch.delitem(sys.modules, "conch.open_clip_custom")
     monkeypatch.delitem(sys.modules, "conch")
     sources = Sources(copies={"conch": str(file)})
-    for attempt in (clip.load, backbones.load):
+    for attempt in (registry.load_clip, registry.load_backbone):
         with pytest.raises(ClipItError, match=r"not installed.*pip install git\+https") as caught:
             attempt("conch", sources)
         assert "\n" not in str(caught.value)
-    assert backbones.untrained("conch", None, None).width == 512  # counted without it
+    assert registry.untrained_backbone("conch", None, None).width == 512  # counted without it
 
 
 def test_what_the_package_overlooks_is_refused(file: Path, tmp_path: Path) -> None:
@@ -186,7 +187,7 @@ def test_what_the_package_overlooks_is_refused(file: Path, tmp_path: Path) -> No
     less = {k: v for k, v in state.items() if "text.transformer" not in k}
     torch.save(less, tmp_path / "less.bin")
     with pytest.raises(ClipItError, match=r"does not fit: 24 weights missing, 0 unexpected"):
-        conch.load(tmp_path / "less.bin")
+        clips.load_conch(tmp_path / "less.bin")
     torch.save({"other": torch.ones(2)}, tmp_path / "other.bin")
     with pytest.raises(ClipItError, match=r"does not fit CONCH \('visual.trunk.pos_embed'\)"):
-        conch.load(tmp_path / "other.bin")
+        clips.load_conch(tmp_path / "other.bin")

@@ -13,12 +13,12 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 
-from clipit_lib.encoders import hub, published, weights
-from clipit_lib.encoders.sources import Sources
+from clipit_lib.encoders import weights
+from clipit_lib.encoders.weights import Sources
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import file_digest
-from clipit_lib.settings import Probe, Profile, RunSpec, load_profile
-from clipit_lib.workbench import sources_of_profile
+from clipit_lib.settings import Probe, RunSpec
+from companion.profile import Profile, load_profile, sources_of_profile
 
 NAME = "kaiko_vits16"
 CONTENT = b"weights of the stub"
@@ -47,7 +47,7 @@ def stub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[StubHub]:
                 self.send_header("X-Error-Code", state.code)
             if state.status == 200:
                 self.send_header("ETag", '"0123456789abcdef"')
-                self.send_header("X-Repo-Commit", published.entry(NAME).revision)
+                self.send_header("X-Repo-Commit", weights.published_entry(NAME).revision)
                 self.send_header("Content-Length", str(len(CONTENT)))
             else:
                 self.send_header("Content-Length", "0")
@@ -82,16 +82,16 @@ def profile(**changes: object) -> Profile:
 
 
 def test_a_file_is_fetched_once_from_its_revision(stub: StubHub) -> None:
-    assert hub.cached(NAME) is None
-    path = hub.download(NAME, stub.url)
-    assert path.read_bytes() == CONTENT and hub.cached(NAME) == path
-    model = published.entry(NAME)
+    assert weights.hub_cached(NAME) is None
+    path = weights.hub_download(NAME, stub.url)
+    assert path.read_bytes() == CONTENT and weights.hub_cached(NAME) == path
+    model = weights.published_entry(NAME)
     assert stub.asked[0][1] == f"/{model.repo}/resolve/{model.revision}/{model.file}"
     asked = len(stub.asked)
-    assert hub.download(NAME, stub.url) == path and len(stub.asked) == asked
+    assert weights.hub_download(NAME, stub.url) == path and len(stub.asked) == asked
     # Found in the cache of the hub's library, its digest is that of the file.
     assert weights.locate(NAME, Sources(download=False)) == path
-    assert weights.weights_hash(NAME, Sources()) == file_digest(path)[:16]
+    assert weights.published_hash(NAME, Sources()) == file_digest(path)[:16]
 
 
 @pytest.mark.parametrize(
@@ -111,8 +111,8 @@ def test_what_the_hub_refuses_is_said_in_one_line(
     stub: StubHub, status: int, code: str, failure: str, words: str
 ) -> None:
     stub.status, stub.code = status, code
-    for attempt in (hub.download, hub.size):
-        with pytest.raises(hub.HubError, match=words) as caught:
+    for attempt in (weights.hub_download, weights.hub_size):
+        with pytest.raises(weights.HubError, match=words) as caught:
             attempt("uni", stub.url)
         assert caught.value.failure == failure and "\n" not in str(caught.value)
     found = weights.reach("uni", profile().weights, stub.url)
@@ -122,20 +122,20 @@ def test_what_the_hub_refuses_is_said_in_one_line(
 
 def test_an_open_model_is_not_asked_for(stub: StubHub) -> None:
     stub.status, stub.code = 401, ""
-    with pytest.raises(hub.HubError, match="remove a token that has expired"):
-        hub.download(NAME, stub.url)
+    with pytest.raises(weights.HubError, match="remove a token that has expired"):
+        weights.hub_download(NAME, stub.url)
 
 
 def test_no_answer_and_no_copy(stub: StubHub, monkeypatch: pytest.MonkeyPatch) -> None:
     nobody = "http://127.0.0.1:9"
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
-    for attempt in (hub.download, hub.size):
-        with pytest.raises(hub.HubError, match=rf"not here.*`weights: \{{{NAME}: PATH\}}`"):
+    for attempt in (weights.hub_download, weights.hub_size):
+        with pytest.raises(weights.HubError, match=rf"not here.*`weights: \{{{NAME}: PATH\}}`"):
             attempt(NAME, nobody)
     assert weights.reach(NAME, profile().weights, nobody).state == "unreachable"
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    with pytest.raises(hub.HubError, match="unset HF_HUB_OFFLINE"):
-        hub.download(NAME, stub.url)
+    with pytest.raises(weights.HubError, match="unset HF_HUB_OFFLINE"):
+        weights.hub_download(NAME, stub.url)
 
 
 def test_a_full_disk_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,19 +143,19 @@ def test_a_full_disk_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", full)
-    with pytest.raises(hub.HubError, match=r"no space left.*HF_HOME"):
-        hub.download("conch")
+    with pytest.raises(weights.HubError, match=r"no space left.*HF_HOME"):
+        weights.hub_download("conch")
 
 
 def test_a_token_is_used_and_never_shown(
     stub: StubHub, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_stub_of_a_token")
-    assert hub.size(NAME, stub.url) == len(CONTENT)
+    assert weights.hub_size(NAME, stub.url) == len(CONTENT)
     assert stub.asked[-1][2] == "Bearer hf_stub_of_a_token"
     stub.status, stub.code = 403, "GatedRepo"
     with pytest.raises(ClipItError) as caught:
-        hub.download("uni", stub.url)
+        weights.hub_download("uni", stub.url)
     assert stub.asked[-1][2] == "Bearer hf_stub_of_a_token"
     assert "hf_stub" not in str(caught.value) + "".join(capfd.readouterr())
 
@@ -163,7 +163,7 @@ def test_a_token_is_used_and_never_shown(
 def test_reach_downloads_nothing(stub: StubHub, tmp_path: Path) -> None:
     found = weights.reach(NAME, profile().weights, stub.url)
     assert (found.state, found.bytes) == ("reachable", len(CONTENT))
-    assert [method for method, *_ in stub.asked] == ["HEAD"] and hub.cached(NAME) is None
+    assert [method for method, *_ in stub.asked] == ["HEAD"] and weights.hub_cached(NAME) is None
     copy = tmp_path / "model.safetensors"
     copy.write_bytes(b"abc")
     here = weights.reach(NAME, profile(weights={NAME: str(copy)}).weights, stub.url)
@@ -201,11 +201,11 @@ def test_a_large_file_is_read_for_its_digest_once(
     file.write_bytes(CONTENT)
     monkeypatch.setattr(weights, "file_digest", lambda path: read.append(path) or file_digest(path))
     sources = Sources(copies={NAME: str(file)})
-    first = weights.weights_hash(NAME, sources)
-    assert weights.weights_hash(NAME, sources) == first and len(read) == 1
+    first = weights.published_hash(NAME, sources)
+    assert weights.published_hash(NAME, sources) == first and len(read) == 1
     file.write_bytes(b"other weights, alike in length")
     os.utime(file, ns=(1, 1))
-    other = weights.weights_hash(NAME, sources)
+    other = weights.published_hash(NAME, sources)
     assert other == file_digest(file)[:16] != first and len(read) == 2
     # A stored run names no path: its copy is the file seen before with the digest it states.
     spec = RunSpec(

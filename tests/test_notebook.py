@@ -13,8 +13,9 @@ from typing import Any
 import nbformat
 import pytest
 
-from clipit_lib import notebook, paths
+from clipit_lib import paths
 from clipit_lib.errors import ClipItError
+from companion import notebook
 
 DECLARED = (
     'profile: str = "demo"\nscale: float = 1.0\nseeds: list[int] = [0]\nfast: bool = False\n'

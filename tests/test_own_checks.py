@@ -6,17 +6,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from clipit_lib.data.contract import PatchDataset
-from clipit_lib.own import data_checks, report_checks
-from clipit_lib.own.findings import (
-    Finding,
-    Severity,
-    interval_caveats,
-)
-from clipit_lib.reports.coverage import Coverage
-from clipit_lib.settings import (
-    ValidationSplit,
-)
+from clipit_lib.data.patches import PatchDataset
+from clipit_lib.data.reports import Coverage
+from clipit_lib.settings import ValidationSplit
+from companion.own import checks
+from companion.own.checks import Finding, Severity, interval_caveats
 
 CELL = ("phantom-pcam", "phantom_vit_s16")
 
@@ -36,42 +30,42 @@ def one(found: list[Finding], check: str, severity: Severity = Severity.WARNING)
 
 def test_groups_in_two_splits_are_named() -> None:
     leak = samples([("train", "p1"), ("train", "p2"), ("test", "p2"), ("test", "p3"), ("test", "")])
-    found = one(data_checks.shared_groups(leak), "shared_groups", Severity.STOP)
+    found = one(checks.shared_groups(leak), "shared_groups", Severity.STOP)
     assert found.what == "1 groups are in several splits: p2" and "1 of 3 test" in found.why
     apart = samples([("train", "p1"), ("train", ""), ("test", ""), ("test", "p2"), ("test", "p2")])
-    assert data_checks.shared_groups(apart) == []
+    assert checks.shared_groups(apart) == []
 
 
 def test_validation_drawn_through_groups_is_stopped() -> None:
     split = ValidationSplit(by="stratified")
     several = samples([("train", "p1"), ("train", "p1"), ("train", "p2"), ("test", "p3")])
-    found = data_checks.split_through_groups(several, split)
+    found = checks.split_through_groups(several, split)
     assert "1 of 2 training groups" in one(found, "split_through_groups", Severity.STOP).why
-    assert data_checks.split_through_groups(several, ValidationSplit(by="group")) == []
+    assert checks.split_through_groups(several, ValidationSplit(by="group")) == []
     singles = samples([("train", "p1"), ("train", "p2"), ("test", "p3")])
-    assert data_checks.split_through_groups(singles, split) == []
+    assert checks.split_through_groups(singles, split) == []
     given = pd.concat([several, samples([("validation", "p4")])])
-    assert data_checks.split_through_groups(given, split) == []
+    assert checks.split_through_groups(given, split) == []
 
 
 def test_unknown_groups() -> None:
-    found = data_checks.unknown_groups(samples([("train", "a"), ("test", ""), ("test", "b")]))
+    found = checks.unknown_groups(samples([("train", "a"), ("test", ""), ("test", "b")]))
     assert "1 of 2 test patches" in one(found, "unknown_groups").what
-    assert data_checks.unknown_groups(samples([("train", ""), ("test", "b")])) == []
+    assert checks.unknown_groups(samples([("train", ""), ("test", "b")])) == []
 
 
 def test_few_test_groups_and_how_far_a_bootstrap_is_off() -> None:
     few = samples([("test", f"p{k}") for k in range(5)], repeat=8)
-    assert "5 groups" in one(data_checks.few_groups(few), "few_groups").what
+    assert "5 groups" in one(checks.few_groups(few), "few_groups").what
     # Simulated: by how much percentile intervals of 5 means must be widened to hold 95%.
     rng = np.random.default_rng(0)
     means = rng.normal(size=(4000, 5))
     half = 1.96 * means.std(axis=1) / np.sqrt(5)  # what the bootstrap says, nearly
     needed = np.quantile(np.abs(means.mean(axis=1)) / half, 0.95)
-    said = float(one(data_checks.few_groups(few), "few_groups").why.split("about ")[1].split()[0])
+    said = float(one(checks.few_groups(few), "few_groups").why.split("about ")[1].split()[0])
     assert said == pytest.approx(needed, rel=0.08)
-    assert data_checks.few_groups(samples([("test", f"p{k}") for k in range(20)])) == []
-    assert data_checks.few_groups(samples([("test", "")], repeat=5)) == []
+    assert checks.few_groups(samples([("test", f"p{k}") for k in range(20)])) == []
+    assert checks.few_groups(samples([("test", "")], repeat=5)) == []
 
 
 def patches(splits: list[str], pixels: np.ndarray) -> PatchDataset:
@@ -83,84 +77,84 @@ def test_equal_pixels_across_splits_and_no_others() -> None:
     pixels = np.random.default_rng(0).integers(0, 256, (6, 4, 4, 3), dtype=np.uint8)
     splits = ["train", "train", "validation", "test", "test", "test"]
     pixels[1] = pixels[0]  # within a split: no leak
-    assert data_checks.duplicates(patches(splits, pixels)) == []
+    assert checks.duplicates(patches(splits, pixels)) == []
     near = pixels.copy()
     near[4] = near[0]
     near[4, 0, 0, 0] ^= 1  # one bit off is another image
-    assert data_checks.duplicates(patches(splits, near)) == []
+    assert checks.duplicates(patches(splits, near)) == []
     pixels[4] = pixels[0]
-    found = one(data_checks.duplicates(patches(splits, pixels)), "duplicates")
+    found = one(checks.duplicates(patches(splits, pixels)), "duplicates")
     assert "1 of 3 test patches are also in train" in found.what and "4.png" in found.what
     assert "33.3 points" in found.why
 
 
 def test_validation_that_is_too_small_to_choose_by() -> None:
     small = np.repeat([0, 1], [40, 8])
-    found = one(data_checks.small_validation(small, ("a", "b")), "small_validation")
+    found = one(checks.small_validation(small, ("a", "b")), "small_validation")
     said = float(found.why.split("up to ")[1].split()[0])
     rng = np.random.default_rng(0)  # two classes, each right half of the time
     drawn = (rng.binomial(40, 0.5, 20000) / 40 + rng.binomial(8, 0.5, 20000) / 8) / 2
     assert said == pytest.approx(100 * drawn.std(), rel=0.03)
-    assert data_checks.small_validation(np.repeat([0, 1], 60), ("a", "b")) == []
+    assert checks.small_validation(np.repeat([0, 1], 60), ("a", "b")) == []
 
 
 def test_imbalance() -> None:
-    found = one(data_checks.imbalance(np.repeat([0, 1], [220, 20]), ("a", "b"), 60), "imbalance")
+    found = one(checks.imbalance(np.repeat([0, 1], [220, 20]), ("a", "b"), 60), "imbalance")
     assert "a has 220 training patches, b has 20" in found.what and "sees 5.0 of b" in found.why
-    assert data_checks.imbalance(np.repeat([0, 1], [200, 20]), ("a", "b"), 60) == []
+    assert checks.imbalance(np.repeat([0, 1], [200, 20]), ("a", "b"), 60) == []
 
 
 def test_patches_kept_at_another_size_than_the_backbone_reads() -> None:
-    found = data_checks.resized_twice(224, {"small": 128, "large": 224})
+    found = checks.resized_twice(224, {"small": 128, "large": 224})
     assert "small reads 128" in one(found, "resized_twice", Severity.NOTE).what
-    assert data_checks.resized_twice(128, {"small": 128}) == []
+    assert checks.resized_twice(128, {"small": 128}) == []
 
 
 # Reports, pairs, retriever.
 
 
 def test_few_reports() -> None:
-    found = one(report_checks.few_reports(99, 1980), "few_reports")
+    found = one(checks.few_reports(99, 1980), "few_reports")
     assert "99 reports" in found.what and "20 to a report" in found.why
-    assert report_checks.few_reports(100, 1980) == []
+    assert checks.few_reports(100, 1980) == []
 
 
 def test_what_is_said_beside_an_interval() -> None:
-    unknown = data_checks.unknown_groups(samples([("test", "")]))
-    said = interval_caveats([*unknown, *report_checks.few_reports(9, 90)])
+    unknown = checks.unknown_groups(samples([("test", "")]))
+    said = interval_caveats([*unknown, *checks.few_reports(9, 90)])
     assert said.count("\n") == 0 and "intervals are too narrow" in said
-    assert interval_caveats(report_checks.few_reports(9, 90)) == ""
+    assert interval_caveats(checks.few_reports(9, 90)) == ""
 
 
 def test_few_reports_in_use() -> None:
     spread = np.arange(400) % 40
-    assert report_checks.few_used(spread, 9) == []
-    assert "20" in one(report_checks.few_used(spread // 2, 12), "few_used").what
-    found = one(report_checks.few_used(spread // 5, 2), "few_used")  # eight equally often: 3 bits
+    assert checks.few_used(spread, 9) == []
+    assert "20" in one(checks.few_used(spread // 2, 12), "few_used").what
+    found = one(checks.few_used(spread // 5, 2), "few_used")  # eight equally often: 3 bits
     assert "8 reports, as many as 8.0" in found.what and "3.0 bits" in found.why
 
 
 def test_hubs() -> None:
     ids = [f"r{k}" for k in range(100)]
     even = np.arange(1000) % 100
-    assert report_checks.hubs(even, ids) == []
+    assert checks.hubs(even, ids) == []
     one_hub = np.where(np.arange(1000) < 300, 7, even)
-    assert "report r7 serves 31%" in one(report_checks.hubs(one_hub, ids), "hubs").what
+    assert "report r7 serves 31%" in one(checks.hubs(one_hub, ids), "hubs").what
     ten = np.where(np.arange(1000) < 900, even % 10, even)
-    assert "ten reports 91%" in one(report_checks.hubs(ten, ids), "hubs").what
+    assert "ten reports 91%" in one(checks.hubs(ten, ids), "hubs").what
 
 
 def test_truncation() -> None:
     long = Coverage(100, np.array([50, 350]))
-    found = one(report_checks.truncation(long, "truncate"), "truncation")
+    found = one(checks.truncation(long, "truncate"), "truncation")
     assert "62% of all tokens" in found.what and "50% of the reports" in found.what
-    assert report_checks.truncation(long, "chunk") == []
-    assert report_checks.truncation(Coverage(100, np.array([50, 120])), "truncate") == []
+    assert checks.truncation(long, "chunk") == []
+    assert checks.truncation(Coverage(100, np.array([50, 120])), "truncate") == []
 
 
 def retriever(hits: np.ndarray, labels: np.ndarray) -> list[Finding]:
     groups = np.arange(len(labels)).astype(str)
-    return report_checks.weak_retriever(hits, labels, groups, 2, 400)
+    return checks.weak_retriever(hits, labels, groups, 2, 400)
 
 
 def test_a_retriever_at_chance_and_one_above() -> None:
@@ -176,7 +170,7 @@ def test_a_retriever_that_is_right_on_most_of_few_patients_may_be_at_chance() ->
     patients, labels = np.repeat(np.arange(5), 20), np.tile([0, 1], 50)
     hits = patients < 4  # 80% of the patches, and four of five patients
     assert retriever(hits, labels) == []
-    by_patient = report_checks.weak_retriever(hits, labels, patients.astype(str), 2, 400)
+    by_patient = checks.weak_retriever(hits, labels, patients.astype(str), 2, 400)
     assert "80%" in one(by_patient, "weak_retriever").what
 
 
@@ -186,26 +180,26 @@ def test_class_information_is_that_of_scikit_learn() -> None:
     rng = np.random.default_rng(0)
     reports, labels = rng.integers(0, 7, 300), rng.integers(0, 3, 300)
     expected = [mutual_info_score(reports, labels == c) / np.log(2) for c in range(3)]
-    np.testing.assert_allclose(report_checks.class_information(reports, labels, 3), expected)
+    np.testing.assert_allclose(checks.class_information(reports, labels, 3), expected)
 
 
 def test_a_class_whose_reports_are_everybodys() -> None:
     rng = np.random.default_rng(0)
     labels = np.repeat([0, 1, 2], 200)
     own = 20 * labels + rng.integers(0, 20, 600)
-    assert report_checks.classes_without_text(own, labels, "abc") == []
+    assert checks.classes_without_text(own, labels, "abc") == []
     # a and b share their reports; they are told from c alone, so each is still partly told.
     lone = np.where(labels == 2, 40, 0) + rng.integers(0, 20, 600)
-    assert report_checks.classes_without_text(lone, labels, "abc") == []
+    assert checks.classes_without_text(lone, labels, "abc") == []
     anyone = np.arange(600) % 20  # each class has each report ten times
-    found = report_checks.classes_without_text(anyone, labels, ("fat", "mucus", "tumor"))
+    found = checks.classes_without_text(anyone, labels, ("fat", "mucus", "tumor"))
     assert one(found, "class_without_text").what.endswith("of: fat, mucus, tumor")
     half = np.where(np.isin(labels, [0, 1]), own, rng.choice(own[labels < 2], 600))
-    assert report_checks.classes_without_text(half, labels, "abc")[0].what.endswith("of: c")
+    assert checks.classes_without_text(half, labels, "abc")[0].what.endswith("of: c")
 
 
 def test_class_texts_that_no_report_has() -> None:
     texts = ["Adenoma of tubular type.", "Mucosa, normal."]
-    found = report_checks.unmentioned(texts, ("tubular adenoma", "a normal mucosa", "serrated"))
+    found = checks.unmentioned(texts, ("tubular adenoma", "a normal mucosa", "serrated"))
     assert one(found, "unmentioned", Severity.NOTE).what.endswith("of: serrated")
-    assert report_checks.unmentioned(texts, ("tubular adenoma", "normal mucosa")) == []
+    assert checks.unmentioned(texts, ("tubular adenoma", "normal mucosa")) == []

@@ -13,27 +13,16 @@ import pytest
 import yaml
 from PIL import Image
 
-from clipit_lib import paths, runs, specs, studies
-from clipit_lib.__main__ import main
-from clipit_lib.encoders import backbones, clip, vision
+from clipit_lib import paths, runs
+from clipit_lib.encoders import registry, vision
 from clipit_lib.errors import ClipItError
-from clipit_lib.evaluation import balanced_accuracy
-from clipit_lib.own.checks import check, datasets
-from clipit_lib.own.deployment import choose
-from clipit_lib.own.findings import (
-    Severity,
-    findings_table,
-    findings_text,
-)
-from clipit_lib.own.summary import ADDED, Verdict, summary, summary_table
-from clipit_lib.settings import (
-    FileCorpus,
-    FolderData,
-    Profile,
-    Study,
-    load_profile,
-)
-from clipit_lib.workbench import Workbench
+from clipit_lib.predictions import balanced_accuracy
+from clipit_lib.settings import FileCorpus, FolderData
+from companion import specs, studies
+from companion.__main__ import main
+from companion.own.checks import Severity, check, datasets, findings_table, findings_text
+from companion.own.summary import ADDED, Verdict, choose, summary, summary_table
+from companion.profile import Profile, Study, Workbench, load_profile
 
 CELL = ("phantom-pcam", "phantom_vit_s16")
 
@@ -105,9 +94,9 @@ def test_the_example_is_a_profile_of_known_parts() -> None:
     profile = load_profile(str(paths.repository() / "examples" / "your_data.yaml"))
     assert {each.corpus for each in profile.data.values()} <= set(profile.corpora)
     for _, backbone, settings, seeds in studies.cells(profile, "own"):
-        backbones.check(backbone)
+        registry.check_backbone(backbone)
         assert seeds and all(specs.fields_of(name, profile) for name in settings)
-    assert profile.retriever in clip.CLIPS
+    assert profile.retriever in registry.CLIPS
 
 
 PAGE = (paths.repository() / "docs" / "your_data.md").read_text(encoding="utf-8")
@@ -118,17 +107,15 @@ def test_the_page_explains_every_field_and_model() -> None:
     elsewhere = {"settings", "protocol", "training_for", "stand_in", "survival", "clips",
                  "templates", "synthetic", "searched"}  # fmt: skip
     assert {name for name in fields - elsewhere if f"`{name}`" not in PAGE} <= {"path"}
-    for name in [*clip.CLIPS, *vision.VISION]:
+    for name in [*registry.CLIPS, *vision.VISION]:
         assert f"`{name}`" in PAGE, name
 
 
 def test_the_page_explains_every_check() -> None:
-    folder = paths.repository() / "clipit_lib" / "own"
-    sources = [(folder / f"{name}.py").read_text() for name in ("data_checks", "report_checks")]
+    source = (paths.repository() / "companion" / "own" / "checks.py").read_text()
     names = {
         line.strip().strip('",')
-        for text in sources
-        for before, line in zip(text.splitlines(), text.splitlines()[1:], strict=False)
+        for before, line in zip(source.splitlines(), source.splitlines()[1:], strict=False)
         if before.strip() == "Finding("
     }
     assert len(names) >= 13 and {name for name in names if f"`{name}`" not in PAGE} == set()

@@ -6,14 +6,24 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from clipit_lib import paths, specs
+from clipit_lib import paths
 from clipit_lib.errors import ClipItError
-from clipit_lib.evaluation import predictions_frame
-from clipit_lib.figures.own import own_figure
-from clipit_lib.own.deployment import candidate_table, choice_words, choose, command
-from clipit_lib.own.summary import ADDED, POOLED, summary, summary_table, summary_words
+from clipit_lib.predictions import predictions_frame
 from clipit_lib.runs import StoredRun
-from clipit_lib.workbench import Workbench
+from companion import specs
+from companion.figures.own import own_figure
+from companion.own.summary import (
+    ADDED,
+    POOLED,
+    candidate_table,
+    choice_words,
+    choose,
+    command,
+    summary,
+    summary_table,
+    summary_words,
+)
+from companion.profile import Workbench
 
 CELL = ("phantom-pcam", "phantom_vit_s16")
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from clipit_lib import paper
+from companion import paper
 
 
 def test_table1_is_whole() -> None:

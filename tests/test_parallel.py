@@ -17,16 +17,15 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 from torch import nn
 
-from clipit_lib import parallel, runs, specs
-from clipit_lib.data.transforms import Transform
-from clipit_lib.encoders.tokens import TokenWindows
+from clipit_lib import parallel, runs
+from clipit_lib.data.patches import Transform
+from clipit_lib.encoders.encoder import TokenWindows
 from clipit_lib.model import ClipIt
-from clipit_lib.settings import Training, load_profile
-from clipit_lib.targets import MovingTargets
-from clipit_lib.tasks import ImageTask, Patches
-from clipit_lib.train import train
-from clipit_lib.training import fit
-from clipit_lib.workbench import Workbench
+from clipit_lib.settings import Training
+from clipit_lib.training import ImageTask, MovingTargets, Patches, fit
+from companion import specs
+from companion.profile import Workbench, load_profile
+from companion.train import train
 
 SIDE, CLASSES, WIDTH, TEXT = 8, 3, 12, 6
 

@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clipit_lib import pareto
-from clipit_lib.figures.pareto import pareto_figure
-from clipit_lib.paper import cost as paper
+from companion import measures, paper
+from companion.figures.accuracy import pareto_figure
 
 # Few distinct values, so that ties are common.
 POINTS = st.lists(st.tuples(st.integers(0, 5), st.integers(-3, 3)), max_size=12)
@@ -27,7 +26,7 @@ def dominated(points: list[tuple[int, int]], index: int) -> bool:
 def test_front_is_what_nothing_dominates(points: list[tuple[int, int]]) -> None:
     cost, value = (np.array([p[i] for p in points], dtype=float) for i in (0, 1))
     expected = [not dominated(points, i) for i in range(len(points))]
-    assert pareto.pareto_front(cost, value).tolist() == expected
+    assert measures.pareto_front(cost, value).tolist() == expected
 
 
 @given(POINTS.filter(bool), st.randoms(use_true_random=False))
@@ -35,20 +34,20 @@ def test_front_does_not_depend_on_order_or_units(points: list[tuple[int, int]], 
     order = list(range(len(points)))
     random.shuffle(order)
     cost, value = (np.array([p[i] for p in points], dtype=float) for i in (0, 1))
-    front = pareto.pareto_front(cost, value)
-    moved = pareto.pareto_front(1e6 * cost[order], 3 * value[order] - 7)
+    front = measures.pareto_front(cost, value)
+    moved = measures.pareto_front(1e6 * cost[order], 3 * value[order] - 7)
     assert moved.tolist() == front[order].tolist()
 
 
 def test_ties() -> None:
     cost, value = np.array([1, 1, 2, 2, 2, 3]), np.array([5.0, 5.0, 5.0, 7.0, 6.0, 6.5])
-    assert pareto.pareto_front(cost, value).tolist() == [True, True, False, True, False, False]
+    assert measures.pareto_front(cost, value).tolist() == [True, True, False, True, False, False]
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
 def test_front_refuses_what_has_no_order(bad: float) -> None:
     with pytest.raises(ValueError, match="finite"):
-        pareto.pareto_front(np.array([1.0, 2.0]), np.array([1.0, bad]))
+        measures.pareto_front(np.array([1.0, 2.0]), np.array([1.0, bad]))
 
 
 def cells() -> pd.DataFrame:
@@ -67,33 +66,33 @@ def cells() -> pd.DataFrame:
 
 
 def test_cells_are_means_with_the_range_of_their_seeds() -> None:
-    first = pareto.cell_points(cells()).iloc[0]
+    first = measures.cell_points(cells()).iloc[0]
     assert (first["mean"], first["low"], first["high"]) == (82.0, 80.0, 84.0)
     assert (first["parameters_deployed"], first["flops"]) == (10, 100)
 
 
 def test_each_data_set_has_its_own_frontier() -> None:
-    points = pareto.cell_points(cells())
-    by_parameters = pareto.with_front(points, "parameters_deployed", "on")["on"]
-    by_flops = pareto.with_front(points, "flops", "on")["on"]
+    points = measures.cell_points(cells())
+    by_parameters = measures.with_front(points, "parameters_deployed", "on")["on"]
+    by_flops = measures.with_front(points, "flops", "on")["on"]
     assert by_parameters.tolist() == [True, True, True, True, False]
     assert by_flops.tolist() == [False, False, True, False, True]
 
 
 def test_words_name_the_frontier_and_what_caching_decides() -> None:
-    points = pareto.cell_points(cells())
-    said = pareto.front_sentences(points, "parameters_deployed").splitlines()
+    points = measures.cell_points(cells())
+    said = measures.front_sentences(points, "parameters_deployed").splitlines()
     assert said[0].startswith("- a: cheap unimodal (probe) (70.0), good CLIP-IT (82.0), dear")
     assert said[1] == "- b: good CLIP-IT (50.0); CLIP-IT in 1 of 1."
-    changed = pareto.changed_by(points, "flops", "flops_encoded")
+    changed = measures.changed_by(points, "flops", "flops_encoded")
     assert "good CLIP-IT enters (b)" in changed and "dear contrastive leaves (b)" in changed
-    same = pareto.changed_by(points, "parameters_deployed", "parameters_encoded")
+    same = measures.changed_by(points, "parameters_deployed", "parameters_encoded")
     assert same == "the same models"
 
 
 def test_the_papers_frontier() -> None:
     """Read off Tables 1, 2 and 5 by eye; parameters in millions."""
-    points = pareto.with_front(paper.pareto_points(), "parameters", "on")
+    points = measures.with_front(paper.pareto_points(), "parameters", "on")
     front = points[points["on"]]
     found = {
         (row["dataset"], row["backbone"], row["setting"], row["parameters"] / 1e6)
@@ -117,7 +116,7 @@ def test_a_contrastive_model_counts_both_towers_in_the_paper() -> None:
 
 
 def test_figure_names_the_frontier_and_leaves_out_what_would_overlap() -> None:
-    points = pareto.cell_points(cells())
+    points = measures.cell_points(cells())
     figure = pareto_figure(points, {"parameters_deployed": "parameters", "flops": "FLOPs"})
     panels = figure.axes
     assert [panel.get_title(loc="left") for panel in panels] == ["a", "b", "", ""]

@@ -13,12 +13,11 @@ from torch import nn
 
 from clipit_lib import lora, pairing
 from clipit_lib.compute import device
-from clipit_lib.data.transforms import Transform
-from clipit_lib.encoders import backbones, vision
+from clipit_lib.data.patches import Transform
+from clipit_lib.encoders import registry, vision
 from clipit_lib.model import ClipIt
 from clipit_lib.settings import Lora
-from clipit_lib.targets import FixedTargets
-from clipit_lib.tasks import ImageTask, Patches
+from clipit_lib.training import FixedTargets, ImageTask, Patches
 
 # --- Equation 1: pairing -------------------------------------------------------------------------
 
@@ -167,7 +166,7 @@ def test_loss_and_gradients_are_those_of_the_equations(unit: bool, scale: float)
 
 # --- LoRA: merged is unmerged --------------------------------------------------------------------
 
-PHANTOM = [name for name in vision.VISION if vision.entry(name).weights == "phantom"]
+PHANTOM = [name for name in vision.VISION if vision.vision_entry(name).weights == "phantom"]
 ADAPTERS = Lora(rank=4, alpha=6)
 
 
@@ -176,7 +175,7 @@ ADAPTERS = Lora(rank=4, alpha=6)
 def test_merged_and_unmerged_give_the_same_logits(name: str, which: str) -> None:
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(3)
-        plain, adapted = (backbones.untrained(name, 32, None) for _ in range(2))
+        plain, adapted = (registry.untrained_backbone(name, 32, None) for _ in range(2))
         adapted.model.load_state_dict(plain.model.state_dict())
         lora.inject(adapted.model, adapted.lora_targets, ADAPTERS, which)
         for own_name, parameter in adapted.model.named_parameters():

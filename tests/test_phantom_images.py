@@ -9,19 +9,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clipit_lib.data.phantom.geometry import region, standardised
-from clipit_lib.data.phantom.latents import (
+from clipit_lib.errors import ClipItError
+from companion.phantom.latents import (
+    MEANS,
     MORPHOLOGY,
+    NEIGHBOURS,
     WORLDS,
     Latents,
     balanced_labels,
     draw,
     draw_dataset,
 )
-from clipit_lib.data.phantom.render import render
-from clipit_lib.data.phantom.stain import EOSIN, HAEMATOXYLIN
-from clipit_lib.data.phantom.worlds import MEANS, NEIGHBOURS
-from clipit_lib.errors import ClipItError
+from companion.phantom.patches import EOSIN, HAEMATOXYLIN, region, render, standardised
 
 STAIN = ("haematoxylin", "eosin", "haematoxylin_hue", "eosin_hue", "tint")
 
@@ -130,7 +129,7 @@ def test_a_patch_is_the_same_in_any_block(cut: int, seed: int) -> None:
 def test_block_size_does_not_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     latents, _ = draw_dataset("crc", 36, 0, 0, 0)
     whole = render(latents, 64, 0)
-    monkeypatch.setattr("clipit_lib.data.phantom.render.PIXELS_PER_BLOCK", 5 * 64**2)
+    monkeypatch.setattr("companion.phantom.patches.PIXELS_PER_BLOCK", 5 * 64**2)
     assert whole.tobytes() == render(latents, 64, 0).tobytes()
 
 

@@ -9,20 +9,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clipit_lib.data.phantom.latents import MORPHOLOGY, WORLDS, draw_dataset
-from clipit_lib.data.phantom.render import render
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import digest
-from clipit_lib.reports.phantom import (
+from clipit_lib.settings import PhantomCorpus
+from companion.phantom.latents import MORPHOLOGY, WORLDS, draw_dataset
+from companion.phantom.patches import render
+from companion.phantom.reports import (
+    FINDINGS,
+    PHRASES,
     PRETRAINING_CLASSES,
+    TISSUES,
     captions,
+    findings,
+    grade,
     pretraining_pairs,
     report_corpus,
+    write_report,
 )
-from clipit_lib.reports.phantom_phrases import PHRASES
-from clipit_lib.reports.phantom_reports import write_report
-from clipit_lib.reports.phantom_words import FINDINGS, TISSUES, findings, grade
-from clipit_lib.settings import PhantomCorpus
 
 ORGANS = ("breast", "colon")
 

@@ -7,17 +7,28 @@ import sys
 
 import pytest
 
-from clipit_lib import paths, plan, runs, specs, studies
-from clipit_lib.__main__ import main
-from clipit_lib.plan import words
-from clipit_lib.plan.disk import disk
-from clipit_lib.plan.effort import Passes, passes, seconds_of, shared_seconds
-from clipit_lib.plan.jobs import Job, grouped, jobs
-from clipit_lib.plan.models import Facts, facts
-from clipit_lib.plan.sizes import Sizes, sizes
-from clipit_lib.plan.speed import Speed, assumed, speeds
-from clipit_lib.settings import Training, load_profile
-from clipit_lib.workbench import Workbench
+from clipit_lib import paths, runs
+from clipit_lib.settings import Training
+from companion import plan, specs, studies
+from companion.__main__ import main
+from companion.plan import (
+    Facts,
+    Job,
+    Passes,
+    Sizes,
+    Speed,
+    assumed,
+    disk,
+    facts,
+    grouped,
+    jobs,
+    passes,
+    seconds_of,
+    shared_seconds,
+    sizes,
+    speeds,
+)
+from companion.profile import Workbench, load_profile
 
 SIZES = Sizes(train=100, validation=10, test=20, side=4)
 
@@ -69,7 +80,7 @@ def test_features_that_runs_share_are_counted_once() -> None:
 
 
 def test_an_assumed_accelerator_keeps_the_measured_ratio(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clipit_lib.plan.speed.measure", lambda *_: Speed(step=3.0, forward=1.0))
+    monkeypatch.setattr("companion.plan.measure", lambda *_: Speed(step=3.0, forward=1.0))
     known = {"phantom_vit_s16": Facts(multiply_adds=1e9, width=64, adapters=10)}
     here = speeds(known, load_profile("smoke"))
     assert here["phantom_vit_s16"].step == 3.0
@@ -78,9 +89,9 @@ def test_an_assumed_accelerator_keeps_the_measured_ratio(monkeypatch: pytest.Mon
 
 
 def test_a_large_model_is_scaled_by_its_operations(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clipit_lib.plan.speed.measure", lambda *_: Speed(step=3.0, forward=1.0))
-    monkeypatch.setattr("clipit_lib.plan.speed.facts", lambda *_: Facts(4e9, 384, 10))
-    monkeypatch.setattr("clipit_lib.plan.speed.device", lambda: __import__("torch").device("cpu"))
+    monkeypatch.setattr("companion.plan.measure", lambda *_: Speed(step=3.0, forward=1.0))
+    monkeypatch.setattr("companion.plan.facts", lambda *_: Facts(4e9, 384, 10))
+    monkeypatch.setattr("clipit_lib.compute.device", lambda: __import__("torch").device("cpu"))
     found = speeds({"uni": Facts(60e9, 1024, 10)}, load_profile("smoke"))
     assert found["uni"] == Speed(step=45.0, forward=15.0)
 
@@ -122,7 +133,7 @@ def test_the_lines(bench: Workbench, capsys: pytest.CaptureFixture[str]) -> None
 
 
 def test_a_reader_that_stops_reading_is_no_error() -> None:
-    command = [sys.executable, "-m", "clipit_lib", "plan", "--profile", "smoke", "--runs"]
+    command = [sys.executable, "-m", "companion", "plan", "--profile", "smoke", "--runs"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=paths.repository()
     ) as process:
@@ -132,14 +143,14 @@ def test_a_reader_that_stops_reading_is_no_error() -> None:
 
 
 def test_hours_and_how_they_were_found() -> None:
-    assert "90 min on 2 cores" in words.time_here(10800.0, 2, scaled=False)
-    weeks = words.time_here(3600.0 * 96, 2, scaled=True)
+    assert "90 min on 2 cores" in plan.time_here(10800.0, 2, scaled=False)
+    weeks = plan.time_here(3600.0 * 96, 2, scaled=True)
     assert "96 core-hours (2.0 days on 2)" in weeks and "kaiko_vits16" in weeks
-    assert "5 GPU-hours if a GPU sustains 40 TFLOP/s" in words.time_assumed(18000.0, 40.0)
+    assert "5 GPU-hours if a GPU sustains 40 TFLOP/s" in plan.time_assumed(18000.0, 40.0)
 
 
 def test_durations() -> None:
-    assert [words.duration(s) for s in (40.0, 720.0, 12600.0)] == ["40 s", "12 min", "3.5 h"]
+    assert [plan.duration(s) for s in (40.0, 720.0, 12600.0)] == ["40 s", "12 min", "3.5 h"]
 
 
 @pytest.mark.parametrize("value", ["0", "-3", "nan"])

@@ -10,13 +10,13 @@ import timm
 import torch
 from torch import nn
 
-from clipit_lib import experiment, specs
-from clipit_lib.encoders.checkpointing import checkpoint_gradients
+from clipit_lib import run
+from clipit_lib.encoders.vision import checkpoint_gradients
 from clipit_lib.files import canonical_json
 from clipit_lib.settings import Descent, Lora, RunSpec, Training
-from clipit_lib.tasks import FeatureTask
-from clipit_lib.training import fit
-from clipit_lib.workbench import Workbench
+from clipit_lib.training import FeatureTask, fit
+from companion import specs
+from companion.profile import Workbench
 
 CELL = ("phantom-crc", "phantom_vit_s16", "clip_it", 0)
 
@@ -51,7 +51,7 @@ def test_bf16_learns_what_float32_learns() -> None:
 
 
 def test_a_bf16_run_predicts_in_float32_and_close_to_a_float32_run(bench: Workbench) -> None:
-    outcomes = [experiment.perform(changed(bench, precision=p), bench) for p in ("no", "bf16")]
+    outcomes = [run.perform(changed(bench, precision=p), bench) for p in ("no", "bf16")]
     full, half = (logits(outcome.predictions) for outcome in outcomes)
     torch.testing.assert_close(half, full, rtol=0.05, atol=0.05)
     assert not torch.equal(half, full)
@@ -105,9 +105,9 @@ def test_a_checkpointed_run_is_the_run_without(bench: Workbench, monkeypatch) ->
         seen.append(model)
         checkpoint_gradients(model)
 
-    plain = experiment.perform(changed(bench), bench)
-    monkeypatch.setattr(experiment, "checkpoint_gradients", watched)
-    saving = experiment.perform(changed(bench, gradient_checkpointing=True), bench)
+    plain = run.perform(changed(bench), bench)
+    monkeypatch.setattr(run, "checkpoint_gradients", watched)
+    saving = run.perform(changed(bench, gradient_checkpointing=True), bench)
     assert len(seen) == 1
     torch.testing.assert_close(
         logits(saving.predictions), logits(plain.predictions), rtol=1e-4, atol=1e-4

@@ -10,20 +10,20 @@ import pytest
 import torch
 from PIL import Image
 
-from clipit_lib import classifier as deployed
-from clipit_lib import experiment, runs, specs
-from clipit_lib.__main__ import main
-from clipit_lib.classifier import load_classifier
-from clipit_lib.export import export
+from clipit_lib import predict, runs
+from clipit_lib import run as experiment
 from clipit_lib.inputs import Inputs
-from clipit_lib.workbench import Workbench
+from clipit_lib.predict import load_classifier
+from companion import specs
+from companion.__main__ import main
+from companion.deploy import export
+from companion.profile import Workbench
 
 CELL = ("phantom-crc", "phantom_vit_s16")
 # What must not be loaded: text encoders, tokenizers, reports, and whatever would load them.
 FORBIDDEN = (
-    "open_clip", "transformers", "tokenizers", "peft", "clipit_lib.reports",
-    "clipit_lib.encoders.clip", "clipit_lib.encoders.tokens", "clipit_lib.encoders.towers",
-    "clipit_lib.text_stage", "clipit_lib.pairing", "clipit_lib.targets",
+    "open_clip", "transformers", "tokenizers", "peft", "clipit_lib.data.reports",
+    "clipit_lib.controls", "clipit_lib.text", "clipit_lib.pairing", "clipit_lib.training",
 )  # fmt: skip
 
 
@@ -57,7 +57,7 @@ def test_command_line_prediction_loads_no_text(
     run = runs.get_or_run(specs.resolve(bench, *CELL, "clip_it", 0), bench)
     exported = export(run, tmp_path / "exported", onnx=False)
     program = (
-        "import sys; from clipit_lib.__main__ import main; image = sys.argv[-1]; "
+        "import sys; from companion.__main__ import main; image = sys.argv[-1]; "
         "codes = [main(['predict', model, image, image]) for model in sys.argv[1:3]]; "
         "codes += [main(['predict', sys.argv[1], image, '--tiles', '16'])]; "
         f"bad = [n for n in sys.modules if n.startswith({FORBIDDEN!r})]; "
@@ -139,14 +139,14 @@ def test_folders_are_read_at_any_depth_a_batch_at_a_time(
     bench: Workbench, run: runs.StoredRun, folder: Path, tmp_path: Path, monkeypatch, capsys
 ) -> None:
     output, sizes = tmp_path / "out" / "answers.csv", []
-    whole = deployed.ImageClassifier.probabilities
+    whole = predict.ImageClassifier.probabilities
 
-    def counted(self: deployed.ImageClassifier, pixels: np.ndarray) -> torch.Tensor:
+    def counted(self: predict.ImageClassifier, pixels: np.ndarray) -> torch.Tensor:
         sizes.append(len(pixels))
         return whole(self, pixels)
 
-    monkeypatch.setattr(deployed, "BATCH", 3)
-    monkeypatch.setattr(deployed.ImageClassifier, "probabilities", counted)
+    monkeypatch.setattr(predict, "BATCH", 3)
+    monkeypatch.setattr(predict.ImageClassifier, "probabilities", counted)
     assert main(["predict", str(run.folder), str(folder), "--output", str(output)]) == 0
     assert sizes == [3, 3, 1] and capsys.readouterr() == ("", "")
     found = answers(output)

@@ -6,13 +6,12 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from clipit_lib import lora, losses, runs, specs, text_stage
-from clipit_lib.audit import spread_table, spread_words
-from clipit_lib.classifier import load_classifier
-from clipit_lib.contrastive import PromptClassifier
-from clipit_lib.labels import choose_labels
-from clipit_lib.paired_texts import paired_texts
-from clipit_lib.reports.released import lose_letters
+from clipit_lib import lora, losses, runs, text
+from clipit_lib.controls import paired_texts
+from clipit_lib.data.reports import lose_letters
+from clipit_lib.inputs import choose_labels
+from clipit_lib.predict import load_classifier
+from clipit_lib.prompts import PromptClassifier
 from clipit_lib.settings import (
     PROTOCOLS,
     SWITCHES,
@@ -23,8 +22,10 @@ from clipit_lib.settings import (
     protocol_named,
     switched,
 )
-from clipit_lib.tasks import spread
-from clipit_lib.workbench import Workbench
+from clipit_lib.training import spread
+from companion import specs
+from companion.measures import spread_table, spread_words
+from companion.profile import Workbench
 
 CELL = ("phantom-pcam", "phantom_vit_s16")
 
@@ -76,7 +77,7 @@ def test_class_texts_replace_the_least_similar_training_reports(bench: Workbench
     asked, own = (spec(bench, s).text for s in ("clip_it/switch_class_text", "clip_it"))
     assert asked is not None and own is not None
     plain = paired_texts(asked, bench, ["train", "validation"])
-    changed = text_stage.as_released(asked, bench, plain)
+    changed = text.as_released(asked, bench, plain)
     data = bench.dataset(CELL[0])
     close = bench.pairs(CELL[0], "train", 1).similarities[:, 0]
     replaced = changed.chosen["train"] >= len(plain.texts)
@@ -87,7 +88,7 @@ def test_class_texts_replace_the_least_similar_training_reports(bench: Workbench
         assert changed.texts[changed.chosen["train"][row]] == f"an H&E image of {name}"
     assert (changed.chosen["train"] == plain.chosen["train"])[~replaced].all()
     assert (changed.chosen["validation"] == plain.chosen["validation"]).all()
-    assert text_stage.as_released(own, bench, plain) == plain
+    assert text.as_released(own, bench, plain) == plain
 
 
 def test_tiny_validation_keeps_four_of_each_class(bench: Workbench) -> None:

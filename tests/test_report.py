@@ -23,10 +23,10 @@ from report_material import (
     profile_with_results,
 )
 
-from clipit_lib.__main__ import main
-from clipit_lib.figures import gallery
-from clipit_lib.report.page import HERE, page
-from clipit_lib.settings import load_profile
+from companion.__main__ import main
+from companion.figures import gallery
+from companion.profile import load_profile
+from companion.report import HERE, page
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markupsafe import Markup
 
-from clipit_lib.report.data_tables import data_tables
-from clipit_lib.report.outline import Outline
-from clipit_lib.report.page import HERE
-from clipit_lib.report.prose import formula, prose
+from companion.report import HERE, Outline, data_tables, formula, prose
 
 EVIL = "<script>alert('name')</script>"
 

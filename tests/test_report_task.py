@@ -4,9 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from clipit_lib.encoders.tokens import Tokenizer, embed_texts
-from clipit_lib.report_task import ReportTask, TextClassifier
-from clipit_lib.text_stage import pair_counts
+from clipit_lib.encoders.encoder import Tokenizer, embed_texts
+from clipit_lib.text import ReportTask, TextClassifier, pair_counts
 
 
 class Bag(nn.Module):

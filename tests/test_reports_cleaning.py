@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clipit_lib.data.reports import RULES, clean
 from clipit_lib.errors import ClipItError
-from clipit_lib.reports.cleaning import RULES, clean
 
 DEFAULT = ("control", "hyphenation", "spacing")
 # Words and marks that the rules look for, so that they meet in every order.

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
+from clipit_lib.data.reports import ReportCorpus
+from clipit_lib.data.sources import open_corpus
 from clipit_lib.errors import ClipItError
-from clipit_lib.reports.corpus import ReportCorpus
-from clipit_lib.reports.registry import open_corpus
 from clipit_lib.settings import FileCorpus
 
 

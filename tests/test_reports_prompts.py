@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from clipit_lib.data.reports import TEMPLATES, Averaging, ensemble_scores, prompts
 from clipit_lib.errors import ClipItError
-from clipit_lib.reports.prompts import TEMPLATES, Averaging, ensemble_scores, prompts
 
 
 def test_templates_are_those_of_the_paper() -> None:

@@ -8,17 +8,15 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from clipit_lib.data.crc5 import CLASS_TEXTS, CLASSES
-from clipit_lib.data.phantom.worlds import WORLDS
+from clipit_lib.data.reports import ReportCorpus
+from clipit_lib.data.sources import open_corpus
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import digest
-from clipit_lib.reports.corpus import ReportCorpus
-from clipit_lib.reports.descriptions import DESCRIPTIONS
-from clipit_lib.reports.phantom import PRETRAINING, REPORTS
-from clipit_lib.reports.phantom_words import FINDINGS
-from clipit_lib.reports.registry import open_corpus
-from clipit_lib.reports.synthetic_grammar import KINDS, SYNTHETIC
 from clipit_lib.settings import PhantomCorpus, SyntheticCorpus
+from companion.phantom.latents import WORLDS
+from companion.phantom.reports import FINDINGS, PRETRAINING, REPORTS
+from companion.pilot import CLASS_TEXTS, CLASSES, DESCRIPTIONS
+from companion.synthetic import KINDS, SYNTHETIC
 
 CLASSES_OF = {name: dict(zip(w.classes, w.class_texts, strict=True)) for name, w in WORLDS.items()}
 CLASSES_OF["crc5"] = dict(zip(CLASSES, CLASS_TEXTS, strict=True))
@@ -90,7 +88,7 @@ def test_a_report_tells_what_its_class_looks_like() -> None:
 
 
 def test_more_than_there_are_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("clipit_lib.reports.synthetic_grammar.PATIENCE", 1)
+    monkeypatch.setattr("companion.synthetic.PATIENCE", 1)
     with pytest.raises(ClipItError, match=r"no more than about \d+ reports of ADI"):
         written("crc", 2000)
 
@@ -103,7 +101,7 @@ def test_settings_name_one_origin(origin: dict[str, Any]) -> None:
 
 def test_a_profile_can_ask_for_them(tmp_path: Any) -> None:
     from clipit_lib import paths
-    from clipit_lib.settings import read_profile
+    from companion.profile import read_profile
 
     smoke = (paths.profiles() / "smoke.yaml").read_text(encoding="utf-8")
     line = "  phantom-breast: {source: phantom, organ: breast, reports: 40}"

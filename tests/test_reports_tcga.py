@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
+from clipit_lib.data.sources import open_corpus
 from clipit_lib.errors import ClipItError
-from clipit_lib.reports.registry import open_corpus
-from clipit_lib.settings import FileCorpus, TcgaCorpus, load_profile
+from clipit_lib.settings import FileCorpus, TcgaCorpus
+from companion.profile import load_profile
 
 CODE = "25c0b433-5557-4165-922e-2c1eac9c26f0"
 REPORTS = {
@@ -95,7 +96,7 @@ def test_other_columns_and_missing_files(data: Path) -> None:
     pd.DataFrame({"patient_id": ["a"], "kind": ["b"]}).to_csv(data / "types.csv", index=False)
     with pytest.raises(ClipItError, match=r"no column cancer_type or .*found: patient_id, kind\)"):
         open_corpus("breast", settings(cancer_type_table="types.csv"))
-    with pytest.raises(ClipItError, match=r"no such file. Run `python -m clipit_lib fetch tcga`"):
+    with pytest.raises(ClipItError, match=r"no such file. Run `python -m companion fetch tcga`"):
         open_corpus("breast", settings(path="absent.csv"))
     (data / "reports.txt").write_text("a\n")
     with pytest.raises(ClipItError, match=r"unknown kind of file '.txt'"):

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from clipit_lib.data.reports import RELEASED_GROUPS, Terms, own_terms, read_terms, term_texts
 from clipit_lib.errors import ClipItError
-from clipit_lib.reports.terms import RELEASED_GROUPS, Terms, own_terms, read_terms, term_texts
 
 
 def test_own_terms_cover_every_group() -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from clipit_lib import fingerprint, kernels, runs, specs
-from clipit_lib.encoders import registry
-from clipit_lib.evaluation import LOGIT
+from clipit_lib import kernels, runs
 from clipit_lib.files import digest
-from clipit_lib.settings import load_profile
-from clipit_lib.workbench import Workbench
+from clipit_lib.predictions import LOGIT
+from companion import fingerprint, specs, train_encoders
+from companion.profile import Workbench, load_profile
 
 DATASET, BACKBONE = "phantom-bach", "phantom_vit_s16"
 SETTINGS = ("unimodal", "lora_only", "clip_it")
@@ -26,7 +25,7 @@ def test_one_cell_of_the_demo_gives_the_same_bytes_on_every_machine() -> None:
         "patches": {DATASET: bench.dataset(DATASET).content_hash},
         "reports": {corpus.name: corpus.content_hash},
         "encoders": {
-            name: registry.get_or_train(name, profile)["weights_hash"]
+            name: train_encoders.get_or_train(name, profile)["weights_hash"]
             for name in (profile.retriever, BACKBONE)
         },
     }

@@ -9,27 +9,25 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clipit_lib import specs, text_stage
-from clipit_lib.data import crc5
-from clipit_lib.encoders import registry
+from clipit_lib import text as text_stage
+from clipit_lib.controls import paired_reports
 from clipit_lib.errors import ClipItError
-from clipit_lib.experiment import perform
 from clipit_lib.inputs import Inputs
-from clipit_lib.paired_texts import paired_reports
+from clipit_lib.run import perform
 from clipit_lib.runs import get_or_run
 from clipit_lib.settings import (
     FolderData,
     Lora,
     PhantomCorpus,
     Probe,
-    Profile,
     RunSpec,
     StandInTraining,
-    Study,
     TextStage,
     Training,
 )
-from clipit_lib.workbench import Workbench
+from companion import pilot as crc5
+from companion import specs, train_encoders
+from companion.profile import Profile, Study, Workbench
 
 DATASET, BACKBONE, CLIP = "phantom-pcam", "phantom_vit_s16", "phantom_clip"
 BY_PROMPTS = [s for s in specs.SETTINGS if s.startswith(("zero_shot", "contrastive"))]
@@ -283,12 +281,12 @@ def test_the_stand_in_reads_its_patches_as_its_own_settings_say(
     monkeypatch.setattr(crc5, "retriever_patches", patches)
     pilot = specs_of_pilot()
     with pytest.raises(ClipItError, match="enough"):
-        registry.get_or_train("stand_in", pilot)
+        train_encoders.get_or_train("stand_in", pilot)
     assert asked == [96]
 
 
 def specs_of_pilot() -> Profile:
-    from clipit_lib.settings import load_profile
+    from companion.profile import load_profile
 
     pilot = load_profile("pilot")
     data = {"crc5": pilot.data["crc5"].model_copy(update={"side": 64})}

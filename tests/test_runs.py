@@ -10,10 +10,12 @@ import pandas as pd
 import pytest
 import torch
 
-from clipit_lib import experiment, paths, runs, specs, tables
+from clipit_lib import inputs, paths, runs
+from clipit_lib import run as experiment
 from clipit_lib.errors import ClipItError
 from clipit_lib.settings import PROTOCOLS, SWITCHES, RunSpec
-from clipit_lib.workbench import Workbench
+from companion import specs, tables
+from companion.profile import Workbench
 
 CELL = ("phantom-crc", "phantom_vit_s16")
 
@@ -91,7 +93,7 @@ def test_a_failure_leaves_no_run_and_no_rest(bench: Workbench, monkeypatch) -> N
 
 def _work(values: str) -> str:
     """What each of two processes does with one specification."""
-    from clipit_lib.settings import load_profile
+    from companion.profile import load_profile
 
     bench = Workbench(load_profile("smoke"))
     run = runs.get_or_run(RunSpec.model_validate_json(values), bench)
@@ -116,11 +118,11 @@ def test_results_that_cannot_be_written_are_said(bench: Workbench, monkeypatch, 
 
 def test_noise_and_subsets_never_reach_the_test_split(bench: Workbench) -> None:
     data = bench.dataset(CELL[0])
-    chosen = experiment.choose_labels(spec(bench, "lora_only", labels_per_class=3), data)
+    chosen = inputs.choose_labels(spec(bench, "lora_only", labels_per_class=3), data)
     counts = np.bincount(data.labels[chosen.train], minlength=9)
     assert counts.tolist() == [3] * 9
     assert (chosen.train_labels.numpy() == data.labels[chosen.train]).all()
-    noisy = experiment.choose_labels(spec(bench, "lora_only", label_noise=0.5), data)
+    noisy = inputs.choose_labels(spec(bench, "lora_only", label_noise=0.5), data)
     changed = noisy.train_labels.numpy() != data.labels[noisy.train]
     assert 0.3 < changed.mean() < 0.7
     assert not set(noisy.train) & set(data.indices("test"))
@@ -149,7 +151,7 @@ def test_tables_follow_from_stored_predictions(bench: Workbench) -> None:
 def test_saved_tables_escape_what_came_from_data(tmp_path: Path) -> None:
     text = tables.markdown(pd.DataFrame({"a|b": ["<script>"]}))
     assert "a\\|b" in text and "<script>" not in text
-    tables.save("smoke", "test", pd.DataFrame({"x": [1 / 3]}), text, ["b", "a"])
+    tables.save_table("smoke", "test", pd.DataFrame({"x": [1 / 3]}), text, ["b", "a"])
     folder = paths.tables("smoke")
     assert (folder / "test.csv").read_text() == "x\n0.3333\n"
     assert json.loads((folder / "test.runs.json").read_text()) == ["a", "b"]

@@ -12,11 +12,12 @@ import torch
 from optuna.trial import TrialState
 from sklearn.metrics import log_loss
 
-from clipit_lib import paths, runs, search, search_space, search_trials, specs
+from clipit_lib import paths, runs
 from clipit_lib.errors import ClipItError
-from clipit_lib.search_trials import Task
-from clipit_lib.settings import PROTOCOLS, Lora, Search, SearchSpace, load_profile, searched_path
-from clipit_lib.workbench import Workbench
+from clipit_lib.settings import PROTOCOLS, Lora
+from companion import search, specs
+from companion.profile import Search, SearchSpace, Workbench, load_profile, searched_path
+from companion.search import Task
 
 CELL = ("phantom-pcam", "phantom_vit_s16")
 BUDGET = Search(trials=2, seeds=(1000,))
@@ -53,8 +54,8 @@ def test_processes_share_one_exact_and_equal_budget(
 ) -> None:
     assert trials["setting"].tolist() == ["lora_only", "lora_only", "clip_it", "clip_it"]
     assert trials["number"].tolist() == [0, 1, 0, 1]
-    for setting in search_trials.SETTINGS:
-        every = search_trials.study(task, bench, setting).study.trials
+    for setting in search.SETTINGS:
+        every = search.study(task, bench, setting).study.trials
         assert [trial.state for trial in every] == [TrialState.COMPLETE] * 2
     for _, row in trials.iterrows():
         spec = runs.read(paths.runs("smoke") / row["runs"]).spec
@@ -71,9 +72,9 @@ def test_more_trials_go_on_and_fewer_take_the_first(
     trials: pd.DataFrame, task: Task, monkeypatch
 ) -> None:
     monkeypatch.setattr(runs, "perform", lambda *_: pytest.fail("trained again"))
-    again = search_trials.search(task)
+    again = search.search(task)
     pd.testing.assert_frame_equal(again, trials, rtol=1e-4)
-    fewer = search_trials.search(Task(task.profile, *CELL, Search(trials=1, seeds=(1000,))))
+    fewer = search.search(Task(task.profile, *CELL, Search(trials=1, seeds=(1000,))))
     pd.testing.assert_frame_equal(fewer, again[again["number"] == 0].reset_index(drop=True))
 
 
@@ -94,7 +95,7 @@ def test_a_value_is_validation_cross_entropy_whatever_the_test_predictions(
     every = pd.read_parquet(spoilt / runs.PREDICTIONS)
     every.loc[every["split"] == "test", ["label", "logit_0", "logit_1"]] = [7, np.nan, -np.inf]
     every.to_parquet(spoilt / runs.PREDICTIONS)
-    with_spoilt = search_trials.mean_validation_loss([run, runs.read(spoilt)])
+    with_spoilt = search.mean_validation_loss([run, runs.read(spoilt)])
     assert with_spoilt == pytest.approx(row["validation"], rel=1e-5)
 
 
@@ -126,9 +127,9 @@ def test_the_search_does_not_begin_where_it_ended(
     """Chosen values are no part of a study's name: the same command finds the same study."""
     again = Task(load_profile("smoke"), *CELL, BUDGET)
     assert again.profile.searched
-    for setting in search_trials.SETTINGS:
+    for setting in search.SETTINGS:
         names = [
-            search_trials.study(each, Workbench(each.profile), setting).study.study_name
+            search.study(each, Workbench(each.profile), setting).study.study_name
             for each in (task, again)
         ]
         assert names[0] == names[1]
@@ -179,7 +180,7 @@ def test_nothing_searched_changes_no_run(bench: Workbench, own_profiles: Path, t
 def test_data_sets_are_kept_beside_each_other_and_reach_the_runs(
     own_profiles: Path, task: Task
 ) -> None:
-    (task.folder / search_trials.STUDIES).mkdir(parents=True, exist_ok=True)
+    (task.folder / search.STUDIES).mkdir(parents=True, exist_ok=True)
     other = Task(task.profile, "phantom-crc", CELL[1], BUDGET)
     for each, value in ((task, 0.6), (other, 0.5), (task, 0.4)):
         table = hand_made(lora_only=[value], clip_it=[value])
@@ -223,7 +224,7 @@ def test_a_wrong_file_is_said_in_one_line(own_profiles: Path, text: str, said: s
 
 def test_seeds_of_the_evaluation_are_refused(bench: Workbench) -> None:
     with pytest.raises(ClipItError, match=r"the seeds \[1\] are evaluated with"):
-        search_trials.search(Task(bench.profile, *CELL, Search(trials=1, seeds=(1, 1000))))
+        search.search(Task(bench.profile, *CELL, Search(trials=1, seeds=(1, 1000))))
     for name in (path.stem for path in paths.profiles().glob("*.yaml")):
         assert not set(Search().seeds) & set(load_profile(name).seeds)
 
@@ -246,10 +247,10 @@ def test_a_mistake_in_another_process_is_passed_on(task: Task, monkeypatch) -> N
     def full(*_: object) -> None:
         raise ClipItError("writing failed", "a disk", "Free space")
 
-    monkeypatch.setattr(search_trials, "work", full)
+    monkeypatch.setattr(search, "work", full)
     said = multiprocessing.get_context("spawn").SimpleQueue()
     with pytest.raises(SystemExit):
-        search_trials._worker(task, torch.get_num_threads(), said)
+        search._worker(task, torch.get_num_threads(), said)
     with pytest.raises(ClipItError, match=r"a disk: writing failed\. Free space"):
         raise ClipItError(*said.get())
 
@@ -263,19 +264,19 @@ def test_a_search_begins_with_the_profiles_own_values_where_it_can(
         (narrow, {"scale": 1.0, "targets": "attention_mlp"}),
     ):
         own = Task(task.profile, *CELL, Search(trials=1, seeds=(2000,), space=space))
-        queued = search_trials.study(own, bench, "clip_it").study.trials[0]
+        queued = search.study(own, bench, "clip_it").study.trials[0]
         assert queued.state == TrialState.WAITING
         assert queued.system_attrs["fixed_params"] == wanted
 
 
 def test_a_space_holds_what_a_specification_can_say() -> None:
     rng = np.random.default_rng(0)
-    sampled = search_space.distributions(SearchSpace(), "clip_it")
-    assert set(sampled) - set(search_space.distributions(SearchSpace(), "lora_only")) == {"lambda"}
+    sampled = search.distributions(SearchSpace(), "clip_it")
+    assert set(sampled) - set(search.distributions(SearchSpace(), "lora_only")) == {"lambda"}
     for _ in range(50):
         names = ("rank", "scale", "targets")
         parameters = {name: rng.choice(sampled[name].choices).item() for name in names}
         parameters["lambda"] = rng.uniform(0.01, 10)
-        found = search_space.candidate_of(parameters, 0.0)
+        found = search.candidate_of(parameters, 0.0)
         assert found.lora.alpha / found.lora.rank == parameters["scale"]
         assert found.distillation_weight == pytest.approx(parameters["lambda"], rel=0.006)

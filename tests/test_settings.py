@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from clipit_lib import experiment, paths, runs, specs, text_stage
+from clipit_lib import paths, run, runs, text
 from clipit_lib.errors import ClipItError
 from clipit_lib.inputs import Inputs
-from clipit_lib.settings import load_profile, read_profile
-from clipit_lib.workbench import Workbench
+from companion import specs
+from companion.profile import Workbench, load_profile, read_profile
 
 SMOKE = (Path(__file__).parent.parent / "profiles" / "smoke.yaml").read_text(encoding="utf-8")
 
@@ -94,9 +94,9 @@ def test_an_encoder_not_trained_yet_is_said_before_anything_is_trained(
     bench: Workbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = specs.resolve(bench, "phantom-crc", "phantom_vit_b8", "clip_it", 0)
-    for module, name in ((experiment, "_probe"), (text_stage, "_train"), (Inputs, "backbone")):
+    for module, name in ((run, "_probe"), (text, "_train"), (Inputs, "backbone")):
         monkeypatch.setattr(module, name, lambda *_: pytest.fail("something began"))
-    for perform in (runs.get_or_run, experiment.perform):
+    for perform in (runs.get_or_run, run.perform):
         with pytest.raises(
             ClipItError,
             match=r"encoder phantom_vit_b8 has not been trained yet\. Run notebook 00_encoders",

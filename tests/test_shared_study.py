@@ -10,8 +10,8 @@ import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
 from optuna.trial import Trial, TrialState
 
-from clipit_lib import shared_study
-from clipit_lib.shared_study import SharedStudy, open_study
+from companion import search
+from companion.search import SharedStudy, open_study
 
 SAMPLED = {"rank": CategoricalDistribution((4, 8, 16)), "x": FloatDistribution(0.01, 10, log=True)}
 
@@ -101,6 +101,6 @@ def test_a_diverged_trial_is_never_best(tmp_path: Path) -> None:
 
 def test_a_worker_whose_parent_is_gone_begins_nothing(tmp_path: Path, monkeypatch) -> None:
     gone = multiprocessing.get_context("spawn").Process()
-    monkeypatch.setattr(shared_study, "parent_process", lambda: gone)
+    monkeypatch.setattr(search, "parent_process", lambda: gone)
     monkeypatch.setattr(gone, "is_alive", lambda: False)
     toy(tmp_path).work(2, lambda _: pytest.fail("a trial began"))

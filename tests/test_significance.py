@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binom
 
-from clipit_lib import significance
 from clipit_lib.errors import ClipItError
 from clipit_lib.runs import StoredRun
 from clipit_lib.settings import RunSpec
-from clipit_lib.significance import fisher_as_in_the_paper, holm, mcnemar
+from companion import tables
+from companion.tables import fisher_as_in_the_paper, holm, mcnemar
 
 
 def coin(heads: int, tosses: int) -> float:
@@ -165,7 +165,7 @@ def runs_of(*keys: tuple[str, int]) -> list[Run]:
 
 
 def test_tables_and_words_of_two_seeds_by_hand() -> None:
-    tests = significance.seed_tests(runs_of(*RIGHT), [("unimodal", "clip_it")])
+    tests = tables.seed_tests(runs_of(*RIGHT), [("unimodal", "clip_it")])
     assert list(tests.columns) == [
         "dataset", "backbone", "first", "second", "seed", "lost", "gained", "p", "p_holm",
     ]  # fmt: skip
@@ -173,28 +173,28 @@ def test_tables_and_words_of_two_seeds_by_hand() -> None:
     p = [2 * (1 + 10 + 45) / 1024, 2 / 32]  # at most 2 of 10, none of 5
     assert tests["p"].tolist() == pytest.approx(p)
     assert tests["p_holm"].tolist() == pytest.approx([2 * p[1], 2 * p[1]])
-    row = significance.seed_table(tests).iloc[0]
+    row = tables.seed_table(tests).iloc[0]
     assert row["comparison"] == "CLIP-IT over unimodal (probe)"
     assert row["seed 0"] == "-2 +8: 0.11 (0.12)" and row["seed 1"] == "-5 +0: 0.062 (0.12)"
-    combined = significance.fisher_table(tests).iloc[0]
+    combined = tables.fisher_table(tests).iloc[0]
     assert (combined["tests"], combined["lost"], combined["gained"]) == (2, 7, 8)
     product = p[0] * p[1]
     assert float(combined["Fisher's p, as in the paper"]) == pytest.approx(
         product * (1 - math.log(product)), rel=0.05
     )
-    said = significance.family_words(tests)
+    said = tables.family_words(tests)
     assert "every test in this table: 2, from 1 cells" in said and "2 seeds" in said
     assert said.endswith("alone: 0; adjusted over the family: 0 (gains: 0, losses: 0).")
-    words = significance.family_words(tests.assign(p=[0.03, 0.02], p_holm=[0.06, 0.04]))
+    words = tables.family_words(tests.assign(p=[0.03, 0.02], p_holm=[0.06, 0.04]))
     assert words.endswith("alone: 2; adjusted over the family: 1 (gains: 0, losses: 1).")
 
 
 def test_a_p_value_too_small_for_four_decimals_is_kept_in_writing() -> None:
     tests = pd.DataFrame({"p": [1.23456e-20, 0.5], "p_holm": [2.4e-20, 0.5]})
-    assert significance.in_text(tests)["p"].tolist() == ["1.235e-20", "0.5"]
+    assert tables.in_text(tests)["p"].tolist() == ["1.235e-20", "0.5"]
 
 
 def test_settings_with_other_seeds_are_refused() -> None:
     keys = [key for key in RIGHT if key != ("clip_it", 1)]
     with pytest.raises(ClipItError, match="same seeds"):
-        significance.seed_tests(runs_of(*keys), [("unimodal", "clip_it")])
+        tables.seed_tests(runs_of(*keys), [("unimodal", "clip_it")])

@@ -7,11 +7,11 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from clipit_lib import tables
 from clipit_lib.errors import ClipItError
 from clipit_lib.runs import StoredRun
 from clipit_lib.settings import RunSpec
-from clipit_lib.statistics import Cell, Interval, paired_bootstrap, pooled_bootstrap
+from companion import tables
+from companion.statistics import Cell, Interval, paired_bootstrap, pooled_bootstrap
 
 
 def interval(first: np.ndarray, second: np.ndarray, labels: np.ndarray, groups: np.ndarray):

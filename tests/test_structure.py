@@ -1,15 +1,15 @@
-"""The house: one direction of imports, small files, one place that knows the environment."""
+"""The house: one direction of imports, one place that knows the environment."""
 
 import ast
-import re
+import subprocess
+import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
 
-import clipit_lib
 from clipit_lib.paths import repository
 
-LIBRARY = repository() / "clipit_lib"
-FILES = sorted(LIBRARY.rglob("*.py"))
+PACKAGES = ("clipit_lib", "companion")
+FILES = sorted(path for name in PACKAGES for path in (repository() / name).rglob("*.py"))
 
 
 def module(path: Path) -> str:
@@ -18,7 +18,7 @@ def module(path: Path) -> str:
 
 
 def imported(path: Path) -> set[str]:
-    """Modules of the library that a file imports, inside functions too."""
+    """Modules of the house that a file imports, inside functions too."""
     found: set[str] = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -30,26 +30,28 @@ def imported(path: Path) -> set[str]:
 
 def test_imports_have_one_direction() -> None:
     names = {module(path) for path in FILES}
-    graph = {module(path): (imported(path) & names) - {"clipit_lib"} for path in FILES}
-    # The package's own __init__ is imported with every part of it and imports nothing back.
+    graph = {module(path): (imported(path) & names) - {*PACKAGES} for path in FILES}
+    # A package's own __init__ is imported with every part of it and imports nothing back.
     order = list(TopologicalSorter(graph).static_order())  # raises CycleError on a circle
     assert len(order) >= len(FILES) and "clipit_lib.runs" in order
 
 
-def room(name: str) -> str:
-    return name.split(".")[1]
+def test_the_library_does_not_know_the_companion() -> None:
+    for path in FILES:
+        if module(path).startswith("clipit_lib"):
+            assert not any(name.startswith("companion") for name in imported(path)), path
 
 
-def test_rooms_import_from_those_before_them() -> None:
-    words = (clipit_lib.__doc__ or "").split("Rooms", 1)[1].split("\n\n", 1)[1]
-    order = re.findall(r"[a-z_]+(?=[,.])", words)
-    files = [path for path in FILES if path.parent != LIBRARY or not path.stem.startswith("__")]
-    assert sorted(order) == sorted({room(module(path)) for path in files})
-    for path in files:
-        own = order.index(room(module(path)))
-        for name in imported(path):
-            if name.startswith("clipit_lib.") and room(name) in order:
-                assert order.index(room(name)) <= own, f"{path} imports {name}"
+def test_the_library_is_imported_where_the_companion_is_not() -> None:
+    """Nor is anything else that is the study's: workflow, notebooks, figures, search, ONNX."""
+    absent = ("companion", "snakemake", "papermill", "matplotlib", "seaborn", "optuna", "onnx")
+    names = [module(path) for path in FILES if module(path).startswith("clipit_lib")]
+    names.remove("clipit_lib.__main__")
+    code = (
+        f"import sys\nfor name in {absent!r}: sys.modules[name] = None\n"
+        f"import importlib\nfor name in {names!r}: importlib.import_module(name)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=repository())
 
 
 def test_only_paths_reads_the_environment() -> None:

@@ -2,16 +2,16 @@
 
 import pytest
 
-from clipit_lib import paths, specs, studies
-from clipit_lib.effect_map import axes_of, map_table
+from clipit_lib import paths
 from clipit_lib.errors import ClipItError
-from clipit_lib.knobs import knobs
-from clipit_lib.names import label
 from clipit_lib.runs import StoredRun
-from clipit_lib.settings import Profile, RunSpec, Study, TextSpec, load_profile
-from clipit_lib.train import main as train_main
-from clipit_lib.train import train
-from clipit_lib.workbench import Workbench
+from clipit_lib.settings import RunSpec, TextSpec
+from companion import specs, studies
+from companion.figures.curves import axes_of, knobs, map_table
+from companion.profile import Profile, Study, Workbench, load_profile
+from companion.specs import label
+from companion.train import main as train_main
+from companion.train import train
 
 CELL = ("phantom-pcam", "phantom_vit_s16")
 
@@ -181,7 +181,7 @@ class Answered(StoredRun):
     def predictions(self, split: str = "test"):
         import numpy as np
 
-        from clipit_lib.evaluation import predictions_frame
+        from clipit_lib.predictions import predictions_frame
 
         rng = np.random.default_rng(self.spec.seed)
         labels = np.arange(200) % 2

@@ -12,16 +12,22 @@ import torch
 
 from clipit_lib import paths
 from clipit_lib.errors import ClipItError
-from clipit_lib.settings import FileSlides
-from clipit_lib.survival import results, runs, text, words
-from clipit_lib.survival.bags import Bag, write_bag
-from clipit_lib.survival.cohort import Cohort, read
-from clipit_lib.survival.metrics import cox_loss
-from clipit_lib.survival.model import AttentionMil, ClipItSurvival, Unimodal
-from clipit_lib.survival.opening import open_cohort
-from clipit_lib.survival.runs import SETTINGS
-from clipit_lib.survival.training import FoldTask, PaddedSlides, TextTargets, split_rows
-from clipit_lib.workbench import Workbench
+from companion import profile as profile_
+from companion.profile import FileSlides, Workbench
+from companion.survival import model as text
+from companion.survival import study
+from companion.survival.cohort import Bag, Cohort, open_cohort, read_cohort, write_bag
+from companion.survival.model import (
+    AttentionMil,
+    ClipItSurvival,
+    FoldTask,
+    PaddedSlides,
+    TextTargets,
+    Unimodal,
+    cox_loss,
+    split_rows,
+)
+from companion.survival.study import SETTINGS
 
 
 def some(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -121,10 +127,10 @@ def test_folds_never_meet_and_settings_share_them() -> None:
     assert sorted(held_out) == list(range(len(cohort)))
 
 
-def spec(cohort: Cohort, setting: str = "unimodal", epochs: int = 6) -> runs.SurvivalSpec:
-    training = runs.SlideTraining(epochs=epochs, learning_rate=1e-2)
+def spec(cohort: Cohort, setting: str = "unimodal", epochs: int = 6) -> study.SurvivalSpec:
+    training = profile_.SlideTraining(epochs=epochs, learning_rate=1e-2)
     width = None if setting == "unimodal" else 4
-    return runs.SurvivalSpec(
+    return study.SurvivalSpec(
         kernels="any", setting=setting, seed=0, cohort_hash=cohort.content_hash, folds=5,
         hidden=16, dropout=0.1, training=training, validation=0.2, text_width=width,
     )  # fmt: skip
@@ -132,12 +138,14 @@ def spec(cohort: Cohort, setting: str = "unimodal", epochs: int = 6) -> runs.Sur
 
 def test_it_learns_a_planted_hazard_and_finds_none_where_there_is_none(bench: Workbench) -> None:
     cohort = synthetic(signal=2.0)
-    predictions, history, _ = runs.perform(spec(cohort, "clip_it/architecture_only"), bench, cohort)
-    assert results.fold_metrics(predictions)["c_index"].mean() > 0.7
+    predictions, history, _ = study.perform(
+        spec(cohort, "clip_it/architecture_only"), bench, cohort
+    )
+    assert study.fold_metrics(predictions)["c_index"].mean() > 0.7
     assert set(history["fold"]) == {1, 2, 3, 4, 5} and "distillation" not in history
     nothing = synthetic(signal=0.0)
-    predictions, *_ = runs.perform(spec(nothing), bench, nothing)
-    assert results.fold_metrics(predictions)["c_index"].mean() == pytest.approx(0.5, abs=0.12)
+    predictions, *_ = study.perform(spec(nothing), bench, nothing)
+    assert study.fold_metrics(predictions)["c_index"].mean() == pytest.approx(0.5, abs=0.12)
 
 
 @pytest.fixture(scope="module")
@@ -146,10 +154,10 @@ def cohort(bench: Workbench) -> Cohort:
 
 
 @pytest.fixture(scope="module")
-def stored(bench: Workbench, cohort: Cohort) -> list[runs.SurvivalRun]:
+def stored(bench: Workbench, cohort: Cohort) -> list[study.SurvivalRun]:
     seeds = bench.profile.survival.seeds  # type: ignore[union-attr]
-    specs = [runs.resolve(bench, cohort, s, seed) for seed in seeds for s in SETTINGS]
-    return [runs.get_or_run(each, bench, cohort) for each in specs]
+    specs = [study.resolve(bench, cohort, s, seed) for seed in seeds for s in SETTINGS]
+    return [study.get_or_run(each, bench, cohort) for each in specs]
 
 
 def test_phantom_slides_are_kept_and_read_back(bench: Workbench, cohort: Cohort) -> None:
@@ -175,7 +183,7 @@ def test_slides_of_the_user_are_read_below_the_data_folder(
     opened = open_cohort(bench.profile.model_copy(update={"survival": survival}))
     # These are named by what they hold, whatever file it lies in.
     made = paths.cache() / "slides" / f"phantom-{cohort.content_hash}"
-    assert opened.content_hash == read(made / "bags", made / "clinical.csv", 5).content_hash
+    assert opened.content_hash == read_cohort(made / "bags", made / "clinical.csv", 5).content_hash
     for ours, theirs in zip(opened.bags, cohort.bags, strict=True):
         np.testing.assert_array_equal(ours.features, theirs.features)
         np.testing.assert_array_equal(ours.retriever, theirs.retriever)
@@ -199,7 +207,7 @@ def test_patches_are_paired_with_the_most_similar_report(bench: Workbench, cohor
 
 
 def test_every_slide_is_predicted_once_and_image_only(
-    cohort: Cohort, stored: list[runs.SurvivalRun]
+    cohort: Cohort, stored: list[study.SurvivalRun]
 ) -> None:
     for run in stored:
         predictions = run.predictions()
@@ -210,16 +218,16 @@ def test_every_slide_is_predicted_once_and_image_only(
 
 
 def test_a_stored_run_is_read_and_an_interrupted_one_is_repeated(
-    bench: Workbench, cohort: Cohort, stored: list[runs.SurvivalRun],
+    bench: Workbench, cohort: Cohort, stored: list[study.SurvivalRun],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     before = stored[2].predictions()
     assert stored[2].folder.parent == paths.results("smoke") / "survival_runs"
     with monkeypatch.context() as patch:
-        patch.setattr(runs, "perform", lambda *_: pytest.fail("it was run again"))
-        runs.get_or_run(stored[2].spec, bench, cohort)
-    (stored[2].folder / runs.DONE).unlink()
-    again = runs.get_or_run(stored[2].spec, bench, cohort)
+        patch.setattr(study, "perform", lambda *_: pytest.fail("it was run again"))
+        study.get_or_run(stored[2].spec, bench, cohort)
+    (stored[2].folder / study.DONE).unlink()
+    again = study.get_or_run(stored[2].spec, bench, cohort)
     pd.testing.assert_frame_equal(again.predictions(), before)  # the same to the last digit
 
 
@@ -229,7 +237,7 @@ def test_a_key_follows_all_that_can_change_a_run_and_nothing_else(
     def key(setting: str = "clip_it", seed: int = 0, **changes: object) -> str:
         survival = bench.profile.survival.model_copy(update=changes)  # type: ignore[union-attr]
         profile = bench.profile.model_copy(update={"survival": survival})
-        return runs.resolve(Workbench(profile), cohort, setting, seed).key
+        return study.resolve(Workbench(profile), cohort, setting, seed).key
 
     keys = [
         key(), key(seed=1), key(hidden=17), key(distillation_weight=0.5), key("unimodal"),
@@ -239,7 +247,7 @@ def test_a_key_follows_all_that_can_change_a_run_and_nothing_else(
     for setting in ("unimodal", "clip_it/architecture_only"):  # neither reads a report
         assert key(setting, corpus="phantom-colon", distillation_weight=0.5) == key(setting)
     other = replace(cohort, content_hash="other")
-    assert runs.resolve(bench, other, "unimodal", 0).key != key("unimodal")
+    assert study.resolve(bench, other, "unimodal", 0).key != key("unimodal")
 
 
 def test_clip_it_without_retriever_embeddings_says_so(bench: Workbench, cohort: Cohort) -> None:
@@ -247,31 +255,31 @@ def test_clip_it_without_retriever_embeddings_says_so(bench: Workbench, cohort: 
     with pytest.raises(ClipItError, match="no retriever embeddings"):
         text.pairs(bench, bare, *text.read_by(bench.profile))
     with pytest.raises(ClipItError, match="unknown setting 'lora_only'"):
-        runs.resolve(bench, cohort, "lora_only", 0)
+        study.resolve(bench, cohort, "lora_only", 0)
     silent = bench.profile.model_copy(update={"survival": None})
     with pytest.raises(ClipItError, match="no survival section"):
         open_cohort(silent)
 
 
 def test_tables_say_what_the_predictions_say(
-    cohort: Cohort, stored: list[runs.SurvivalRun]
+    cohort: Cohort, stored: list[study.SurvivalRun]
 ) -> None:
-    table = results.run_table(stored)
+    table = study.run_table(stored)
     assert table.columns.tolist() == ["fold", "setting", "seed", "c_index", "iauc", "run"]
     assert len(table) == 5 * len(stored)
-    limits = results.intervals(stored, table, draws=50)
+    limits = study.intervals(stored, table, draws=50)
     means = table.groupby("setting")["c_index"].mean()
     rows = limits[limits["metric"] == "c_index"].set_index(["setting", "over"])
     assert rows.loc[("clip_it", ""), "value"] == pytest.approx(means["clip_it"])
     gain = rows.loc[("clip_it", "unimodal")]
     assert gain["value"] == pytest.approx(means["clip_it"] - means["unimodal"])
     assert (limits["low"] <= limits["high"]).all()
-    planted = results.planted_metrics(cohort)
-    assert planted is not None and results.planted_metrics(synthetic(0.0, 10)) is None
-    said = words.sentences(limits, 0.04, planted)
+    planted = study.planted_metrics(cohort)
+    assert planted is not None and study.planted_metrics(synthetic(0.0, 10)) is None
+    said = study.sentences(limits, 0.04, planted)
     assert f"{gain['value']:+.3f} [{gain['low']:+.3f}, {gain['high']:+.3f}]" in said
     assert f"{planted['c_index'].mean():.3f}" in said and "+0.052" in said
-    summary = words.summary_table(table, limits)
+    summary = study.summary_table(table, limits)
     assert summary["paper's mean"].tolist() == ["0.609", "no such row", "0.661", "0.634",
                                                 "no such row", "0.699"]  # fmt: skip
 
@@ -285,7 +293,7 @@ def test_halves_are_split_within_folds_by_rank(tmp_path: Path) -> None:
     for seed, risk in enumerate((frame["log_risk"], 10 * frame["log_risk"] - 3)):
         folder = tmp_path / str(seed)
         folder.mkdir()
-        frame.assign(log_risk=risk).to_csv(folder / runs.PREDICTIONS, index=False)
-        made.append(runs.SurvivalRun(folder, spec(synthetic(0.0, 10), "clip_it")))
-    split = results.halves(made, "clip_it")
+        frame.assign(log_risk=risk).to_csv(folder / study.PREDICTIONS, index=False)
+        made.append(study.SurvivalRun(folder, spec(synthetic(0.0, 10), "clip_it")))
+    split = study.halves(made, "clip_it")
     assert split["high"].tolist() == [False, False, True, True, True, True, False, False]

@@ -9,7 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clipit_lib.survival import metrics, resampling
+from companion.survival import model
 
 # Five patients, by hand. Months: 2, 4, 4, 6, 8; the third and the last are censored.
 TIME = np.array([2.0, 4.0, 4.0, 6.0, 8.0])
@@ -36,9 +36,9 @@ def test_c_index_of_five_patients_by_hand() -> None:
     # Patient 1 (month 2) against 2, 3, 4, 5: only 5 has the lower risk: 1 of 4.
     # Patient 2 (month 4) against 3 (censored in the same month), 4, 5: 3 of 3.
     # Patient 4 (month 6) against 5: 1 of 1.
-    assert metrics.concordance(RISK, TIME, EVENT) == pytest.approx(5 / 8)
+    assert model.concordance(RISK, TIME, EVENT) == pytest.approx(5 / 8)
     # Patients 1 and 4 made equal: that pair counts a half.
-    assert metrics.concordance(np.array([0.5, 0.9, 0.5, 0.5, 0.1]), TIME, EVENT) == pytest.approx(
+    assert model.concordance(np.array([0.5, 0.9, 0.5, 0.5, 0.1]), TIME, EVENT) == pytest.approx(
         (0.5 + 0.5 + 1 + 3 + 1) / 8
     )
 
@@ -46,7 +46,7 @@ def test_c_index_of_five_patients_by_hand() -> None:
 def test_cox_loss_of_five_patients_by_hand() -> None:
     h = np.exp(RISK)
     terms = [h[0] / h.sum(), h[1] / h[1:].sum(), h[3] / h[3:].sum()]
-    loss = metrics.cox_loss(torch.tensor(RISK), torch.tensor(TIME), torch.tensor(EVENT))
+    loss = model.cox_loss(torch.tensor(RISK), torch.tensor(TIME), torch.tensor(EVENT))
     assert loss.item() == pytest.approx(-np.mean(np.log(terms)), rel=1e-5)
 
 
@@ -57,16 +57,16 @@ def test_cox_loss_takes_ties_by_efron() -> None:
     tied = h[0] + h[1]
     first = h[0] * h[1] / (h.sum() * (h.sum() - tied / 2))
     expected = -(first.log() + (h[2] / (h[2] + h[3])).log()) / 3
-    assert metrics.cox_loss(risk, time, event).item() == pytest.approx(expected.item(), rel=1e-5)
+    assert model.cox_loss(risk, time, event).item() == pytest.approx(expected.item(), rel=1e-5)
 
 
 @given(st.floats(-5, 5), st.integers(0, 20))
 @settings(max_examples=20, deadline=None)
 def test_cox_loss_knows_no_constant_and_is_zero_without_events(shift: float, seed: int) -> None:
     risk, time, event = (torch.tensor(v) for v in follow_up(seed))
-    moved = metrics.cox_loss(risk + shift, time, event)
-    assert moved.item() == pytest.approx(metrics.cox_loss(risk, time, event).item(), abs=1e-4)
-    assert metrics.cox_loss(risk, time, torch.zeros_like(event)).item() == 0
+    moved = model.cox_loss(risk + shift, time, event)
+    assert moved.item() == pytest.approx(model.cox_loss(risk, time, event).item(), abs=1e-4)
+    assert model.cox_loss(risk, time, torch.zeros_like(event)).item() == 0
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -76,13 +76,13 @@ def test_metrics_agree_with_scikit_survival(seed: int) -> None:
     _, train_time, train_event = follow_up(100 + seed, 80)
     train_time[1], train_event[1] = 30.0, False  # follow-up beyond all that is predicted
     theirs = sksurv.concordance_index_censored(event, time, risk)[0]
-    assert metrics.concordance(risk, time, event) == pytest.approx(theirs, abs=1e-6)
+    assert model.concordance(risk, time, event) == pytest.approx(theirs, abs=1e-6)
 
-    weights = metrics.censoring_weights(train_time, train_event, time)
-    at = metrics.auc_times(time, event, weights)
+    weights = model.censoring_weights(train_time, train_event, time)
+    at = model.auc_times(time, event, weights)
     train, test = structured(train_time, train_event), structured(time, event)
     theirs = sksurv.cumulative_dynamic_auc(train, test, risk, at)[1]
-    assert metrics.integrated_auc(risk, time, event, weights) == pytest.approx(theirs, abs=1e-5)
+    assert model.integrated_auc(risk, time, event, weights) == pytest.approx(theirs, abs=1e-5)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -90,14 +90,14 @@ def test_curves_and_log_rank_agree_with_scikit_survival(seed: int) -> None:
     compare = pytest.importorskip("sksurv.compare")
     nonparametric = pytest.importorskip("sksurv.nonparametric")
     risk, time, event = follow_up(seed)
-    at, share = metrics.kaplan_meier(time, event)
+    at, share = model.kaplan_meier(time, event)
     their_at, their_share = nonparametric.kaplan_meier_estimator(event, time)
     assert (at[0], share[0]) == (0, 1)
     np.testing.assert_array_equal(at[1:], their_at)
     np.testing.assert_allclose(share[1:], their_share, atol=1e-12)
     high = risk > np.median(risk)
     theirs = compare.compare_survival(structured(time, event), high)[1]
-    assert metrics.logrank(time, event, high) == pytest.approx(theirs, rel=1e-6)
+    assert model.logrank(time, event, high) == pytest.approx(theirs, rel=1e-6)
 
 
 @given(st.integers(0, 10_000))
@@ -105,14 +105,14 @@ def test_curves_and_log_rank_agree_with_scikit_survival(seed: int) -> None:
 def test_a_resample_is_worth_what_its_slides_are_worth(seed: int) -> None:
     rng = np.random.default_rng(seed)
     risk, time, event = follow_up(seed, 25)
-    weights = metrics.censoring_weights(*follow_up(seed + 1, 60)[1:], time)
+    weights = model.censoring_weights(*follow_up(seed + 1, 60)[1:], time)
     rows = rng.integers(25, size=25)
     counts = np.bincount(rows, minlength=25)[None]
     drawn = risk[rows], time[rows], event[rows]
-    fast = resampling.resampled_c_index(counts, risk, time, event)[0]
-    assert fast == pytest.approx(metrics.concordance(*drawn), abs=1e-6, nan_ok=True)
-    fast = resampling.resampled_iauc(counts, risk, time, event, weights)[0]
-    slow = metrics.integrated_auc(*drawn, weights[rows])
+    fast = model.resampled_c_index(counts, risk, time, event)[0]
+    assert fast == pytest.approx(model.concordance(*drawn), abs=1e-6, nan_ok=True)
+    fast = model.resampled_iauc(counts, risk, time, event, weights)[0]
+    slow = model.integrated_auc(*drawn, weights[rows])
     assert fast == pytest.approx(slow, abs=1e-5, nan_ok=True)
 
 
@@ -136,12 +136,12 @@ def test_the_interval_of_a_gain_covers_the_truth() -> None:
         rng = np.random.default_rng(1000 + seed)
         for each in (frame, twin):
             each["log_risk"] += rng.standard_normal(100)
-        drawn = resampling.bootstrap({"unimodal": [frame], "clip_it": [twin]}, 200)
+        drawn = model.bootstrap({"unimodal": [frame], "clip_it": [twin]}, 200)
         gain = drawn["clip_it", "c_index"] - drawn["unimodal", "c_index"]
         low, high = np.percentile(gain, [2.5, 97.5])
         covered += low <= 0 <= high
     assert 34 <= covered <= 40  # of 40 at 95%: fewer than 34 has a chance of 0.3%
     frame = cohort(1, 150, 3.0)
     worse = frame.assign(log_risk=np.random.default_rng(3).standard_normal(150))
-    drawn = resampling.bootstrap({"unimodal": [worse], "clip_it": [frame]}, 200)
+    drawn = model.bootstrap({"unimodal": [worse], "clip_it": [frame]}, 200)
     assert np.percentile(drawn["clip_it", "iauc"] - drawn["unimodal", "iauc"], 2.5) > 0

@@ -14,13 +14,19 @@ import pytest
 from clipit_lib import paths
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import canonical_json, digest
-from clipit_lib.settings import PhantomSlides
-from clipit_lib.survival.bags import Bag, read_bag, write_bag
-from clipit_lib.survival.cohort import read
-from clipit_lib.survival.metrics import concordance
-from clipit_lib.survival.opening import open_cohort, phantom_name
-from clipit_lib.survival.phantom import SLIDES, draw_slides, pixels
-from clipit_lib.workbench import Workbench
+from companion.profile import PhantomSlides, Workbench
+from companion.survival.cohort import (
+    SLIDES,
+    Bag,
+    draw_slides,
+    open_cohort,
+    phantom_name,
+    pixels,
+    read_bag,
+    read_cohort,
+    write_bag,
+)
+from companion.survival.model import concordance
 
 Change = Callable[[pd.DataFrame], pd.DataFrame]
 
@@ -46,7 +52,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def reread(folder: Path, folds: int = 2, most: int | None = None):  # type: ignore[no-untyped-def]
-    return read(folder / "bags", folder / "clinical.csv", folds, most)
+    return read_cohort(folder / "bags", folder / "clinical.csv", folds, most)
 
 
 def test_a_cohort_is_read_as_it_was_written(folder: Path) -> None:
@@ -124,9 +130,9 @@ def test_damaged_or_missing_files_are_one_line(folder: Path) -> None:
     with pytest.raises(ClipItError, match="damaged"):
         read_bag(folder / "bags" / "s3.h5")
     with pytest.raises(ClipItError, match="no such folder"):
-        read(folder / "nowhere", folder / "clinical.csv", 2)
+        read_cohort(folder / "nowhere", folder / "clinical.csv", 2)
     with pytest.raises(ClipItError, match="no such file"):
-        read(folder / "bags", folder / "nowhere.csv", 2)
+        read_cohort(folder / "bags", folder / "nowhere.csv", 2)
 
 
 def phantom(**changes: object) -> PhantomSlides:
@@ -172,8 +178,8 @@ def test_aggressive_slides_look_aggressive() -> None:
 
 
 def test_slides_come_from_a_seed_stream_of_their_own() -> None:
-    from clipit_lib.data.phantom.latents import WORLDS, draw_dataset
-    from clipit_lib.reports.phantom import PRETRAINING, REPORTS
+    from companion.phantom.latents import WORLDS, draw_dataset
+    from companion.phantom.reports import PRETRAINING, REPORTS
 
     assert SLIDES not in (PRETRAINING, REPORTS, *range(len(WORLDS)))
     slides = draw_slides(phantom(slides=10, patches=4), 5)

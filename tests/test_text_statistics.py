@@ -5,9 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from clipit_lib.settings import load_profile
-from clipit_lib.text_statistics import distillation, hubs, may_be_shown, pairing_row
-from clipit_lib.workbench import Workbench
+from companion.measures import distillation, hubs, may_be_shown, pairing_row
+from companion.profile import Workbench, load_profile
 
 
 def unit(values: np.ndarray) -> np.ndarray:

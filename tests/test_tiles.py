@@ -14,13 +14,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from clipit_lib import runs, specs, tiles
-from clipit_lib.__main__ import main
-from clipit_lib.classifier import load_classifier
+from clipit_lib import runs
 from clipit_lib.errors import ClipItError
-from clipit_lib.figures.heat_map import heat_map
-from clipit_lib.tiles import Grid, Tile
-from clipit_lib.workbench import Workbench
+from clipit_lib.predict import load_classifier
+from companion import predict, specs
+from companion.__main__ import main
+from companion.figures.heat_map import heat_map
+from companion.predict import Grid, Tile
+from companion.profile import Workbench
 
 CELL = ("phantom-crc", "phantom_vit_s16")
 SIDE = 32  # of the smoke profile's patches
@@ -122,11 +123,11 @@ def test_tiles_lie_inside_and_cover_everything(
 
 
 def test_optical_density_is_that_of_the_transmitted_light() -> None:
-    assert tiles.optical_density(np.full((2, 2, 3), 255, np.uint8)) == pytest.approx(0)
+    assert predict.optical_density(np.full((2, 2, 3), 255, np.uint8)) == pytest.approx(0)
     # A quarter of the light is let through: log10(4).
-    assert tiles.optical_density(np.full((2, 2, 3), 63, np.uint8)) == pytest.approx(0.60206)
+    assert predict.optical_density(np.full((2, 2, 3), 63, np.uint8)) == pytest.approx(0.60206)
     half = np.array([[[255, 255, 255], [63, 63, 63]]], np.uint8)
-    assert tiles.optical_density(half) == pytest.approx(0.30103)
+    assert predict.optical_density(half) == pytest.approx(0.30103)
 
 
 def test_maps_average_what_overlaps_and_leave_out_what_is_background() -> None:
@@ -135,15 +136,15 @@ def test_maps_average_what_overlaps_and_leave_out_what_is_background() -> None:
         Tile(0, 0, 1.0, np.array([0.2, 0.8], np.float32)),
         Tile(2, 0, 1.0, np.array([0.6, 0.4], np.float32)),
     ]
-    first = tiles.probability_maps(both, grid, 2, 1.0)[0]
+    first = predict.probability_maps(both, grid, 2, 1.0)[0]
     np.testing.assert_allclose(first, np.tile([0.2, 0.2, 0.4, 0.4, 0.6, 0.6], (4, 1)), atol=1e-6)
-    one = tiles.probability_maps([both[0], Tile(2, 0, 0.0, None)], grid, 2, 0.5)
+    one = predict.probability_maps([both[0], Tile(2, 0, 0.0, None)], grid, 2, 0.5)
     assert one.shape == (2, 2, 3)
     np.testing.assert_allclose(one[1], [[0.8, 0.8, np.nan]] * 2, atol=1e-6)
 
 
 def test_a_batch_of_tiles_is_held_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiles, "BATCH", 4)
+    monkeypatch.setattr(predict, "BATCH", 4)
     sizes: list[int] = []
 
     def classify(pixels: np.ndarray) -> torch.Tensor:
@@ -153,7 +154,7 @@ def test_a_batch_of_tiles_is_held_at_a_time(monkeypatch: pytest.MonkeyPatch) -> 
 
     ramp = np.repeat(np.arange(0, 240, 8, dtype=np.uint8), 8)  # [240], dark to light
     image = Image.fromarray(np.broadcast_to(ramp[None, :, None], (8, 240, 3)).copy())
-    found = list(tiles.classified(image, Grid(240, 8, 8, 8), classify, 8, 0.1))
+    found = list(predict.classified(image, Grid(240, 8, 8, 8), classify, 8, 0.1))
     assert max(sizes) == 4
     # Answers stay with their tiles although background is left out between them.
     light = [tile for tile in found if tile.probabilities is None]
@@ -220,14 +221,14 @@ def test_images_beyond_the_limit_are_refused_and_below_it_opened(tmp_path: Path)
     path, before = tmp_path / "big.png", Image.MAX_IMAGE_PIXELS
     Image.new("L", (10_000, 9_500), 128).save(path)  # 95 megapixels
     with pytest.raises(ClipItError, match=r"more than 90 megapixels.*--max-megapixels"):
-        tiles.open_image(path, 90)
+        predict.open_image(path, 90)
     with pytest.raises(ClipItError, match="more than 10 megapixels"):
-        tiles.open_image(path, 10)
-    image = tiles.open_image(path, 100)
+        predict.open_image(path, 10)
+    image = predict.open_image(path, 100)
     assert image.mode == "RGB" and image.getpixel((9_999, 9_499)) == (128, 128, 128)
     assert before == Image.MAX_IMAGE_PIXELS
     path.write_bytes(path.read_bytes()[:200])
     with pytest.raises(ClipItError, match="not a readable image or cut short"):
-        tiles.open_image(path, 100)
+        predict.open_image(path, 100)
     with pytest.raises(ClipItError, match="no such image"):
-        tiles.open_image(tmp_path / "none.png")
+        predict.open_image(tmp_path / "none.png")

@@ -9,14 +9,14 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from clipit_lib import archive, collect, runs, specs, tables
-from clipit_lib.__main__ import main
+from clipit_lib import runs
 from clipit_lib.errors import ClipItError
-from clipit_lib.settings.survival import SlideTraining
-from clipit_lib.survival.metrics import concordance
-from clipit_lib.survival.runs import SurvivalSpec
-from clipit_lib.trace import product, trace
-from clipit_lib.workbench import Workbench
+from companion import archive, collect, specs, tables
+from companion.__main__ import main
+from companion.profile import SlideTraining, Workbench
+from companion.survival.model import concordance
+from companion.survival.study import SurvivalSpec
+from companion.trace import product, trace
 
 
 @pytest.fixture(scope="module")
@@ -31,14 +31,16 @@ def output(bench: Workbench, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         ]
         stored = [runs.get_or_run(spec, bench) for spec in resolved]
         keys = [run.key for run in stored]
-        tables.save("smoke", "table1", tables.run_table(stored), "words", keys)
+        tables.save_table("smoke", "table1", tables.run_table(stored), "words", keys)
         figures = folder / "figures" / "smoke"
         figures.mkdir(parents=True)
         for name, cited in (("table1", keys), ("pairing_x", [])):
             (figures / f"{name}.png").write_bytes(b"a picture")
             (figures / f"{name}.runs.json").write_text(json.dumps(cited))
         survival = survival_run(folder / "results" / "smoke" / "survival_runs")
-        tables.save("smoke", "survival", pd.DataFrame({"run": [survival]}), "words", [survival])
+        tables.save_table(
+            "smoke", "survival", pd.DataFrame({"run": [survival]}), "words", [survival]
+        )
         collect.main(["--profile", "smoke"])
         yield folder
 

@@ -16,14 +16,14 @@ from nbformat.v4 import new_code_cell
 from PIL import Image
 from report_material import EVIL, value, write_notebook
 
-from clipit_lib import paths, tables
-from clipit_lib.data.registry import open_dataset
-from clipit_lib.figures.heat_map import heat_map
-from clipit_lib.figures.patches import contact_sheet, pair_sheet
-from clipit_lib.own.data_checks import imbalance, shared_groups
-from clipit_lib.own.findings import findings_table
-from clipit_lib.report import page
-from clipit_lib.settings import FolderData, load_profile, reading
+from clipit_lib import paths, settings
+from clipit_lib.data.sources import open_dataset
+from clipit_lib.settings import FolderData
+from companion import report, tables
+from companion.figures.heat_map import heat_map
+from companion.figures.space import contact_sheet, pair_sheet
+from companion.own.checks import findings_table, imbalance, shared_groups
+from companion.profile import load_profile
 
 READERS = ("pickle.load", "pickle.loads", "pickle.Unpickler", "joblib.load", "pandas.read_pickle",
            "pandas.read_hdf", "yaml.unsafe_load", "yaml.full_load",
@@ -81,14 +81,14 @@ def test_nothing_that_is_read_can_run_code() -> None:
     root = paths.repository()
     files = [
         path
-        for folder in ("clipit_lib", "workflow", "benchmarks", "notebooks")
+        for folder in ("clipit_lib", "companion", "workflow", "benchmarks", "notebooks")
         for path in sorted((root / folder).rglob("*"))
         if path.suffix in (".py", ".ipynb")
     ]
     assert len(files) > 200
     found = {(path.name, each) for path in files for code in code_of(path) for each in faults(code)}
     assert found == EXCEPTIONS
-    assert issubclass(reading._Loader, yaml.SafeLoader)
+    assert issubclass(settings._Loader, yaml.SafeLoader)
 
 
 @pytest.mark.parametrize(
@@ -143,12 +143,12 @@ def test_markup_in_data_is_text_in_tables_and_in_the_report(
     listed = findings_table(found)
     listed["what"] += " " + labels[1] + " " + labels[2]
     text = tables.markdown(listed)
-    tables.save("smoke", "own_findings", listed, text, [])
+    tables.save_table("smoke", "own_findings", listed, text, [])
     kept = (paths.tables("smoke") / "own_findings.md").read_text(encoding="utf-8")
     assert "<script" not in kept and len(kept.splitlines()) == 2 + len(found)
     shown = [value(md=text), value(html=listed.to_html()), value(text=repr(labels))]
     write_notebook(paths.output(), "smoke", "16_data", [new_code_cell("x", outputs=shown)])
-    read = page.write(load_profile("smoke")).read_text(encoding="utf-8")
+    read = report.write_page(load_profile("smoke")).read_text(encoding="utf-8")
     soup = BeautifulSoup(read, "html.parser")
     own = soup.find_all("script")
     assert len(own) == 1 and "alert" not in str(own) and not soup.find_all("b")

@@ -11,9 +11,9 @@ import pandas as pd
 import pytest
 
 from clipit_lib import kernels
-from clipit_lib.archive import recomputed
-from clipit_lib.figures import gallery
 from clipit_lib.paths import repository
+from companion.archive import recomputed
+from companion.figures import gallery
 
 TABLES = (
     "table1", "table2", "pareto", "complementarity", "tsne", "ablations", "text_statistics",
@@ -91,7 +91,7 @@ def test_every_table_follows_from_the_kept_predictions(finished: Path) -> None:
 
 @pytest.mark.skipif(kernels.level() != "avx2", reason="kernels are not held on this machine")
 def test_every_byte_is_that_of_every_other_machine(finished: Path) -> None:
-    compared = shell(finished, sys.executable, "-m", "clipit_lib", "fingerprint", "-p", "smoke")
+    compared = shell(finished, sys.executable, "-m", "companion", "fingerprint", "-p", "smoke")
     assert compared.returncode == 0, compared.stderr
     assert "digests are equal, stage by stage" in compared.stdout
 
@@ -132,7 +132,7 @@ def test_wrong_options_are_one_line(tmp_path: Path, arguments: tuple[str, ...], 
 def test_the_pilot_without_its_data_says_what_to_set(tmp_path: Path, monkeypatch) -> None:
     monkeypatch.delenv("CLIPIT_DATA", raising=False)
     ran = shell(
-        tmp_path, sys.executable, "-m", "clipit_lib", "notebook", "01_pairing",
+        tmp_path, sys.executable, "-m", "companion", "notebook", "01_pairing",
         "--output", str(tmp_path / "x.ipynb"), "-p", "profile", "pilot",
     )  # fmt: skip
     assert ran.returncode == 2

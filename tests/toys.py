@@ -7,9 +7,7 @@ import pandas as pd
 import torch
 from torch import nn
 
-from clipit_lib.data.cache import Recipe, Undecoded, open_or_build
-from clipit_lib.data.contract import PatchDataset
-from clipit_lib.data.transforms import Transform
+from clipit_lib.data.patches import PatchDataset, Recipe, Transform, Undecoded, open_or_build
 
 
 def toy(count: int, side: int = 8) -> PatchDataset:

@@ -4,7 +4,7 @@ import sys
 
 from clipit_lib import paths
 from clipit_lib.errors import ClipItError
-from clipit_lib.settings import load_profile
+from companion.profile import load_profile
 
 try:
     profile = load_profile(sys.argv[1]).name

@@ -32,7 +32,7 @@ if [[ $kind == train ]] && ((wanted > 1)); then
         --mixed_precision no --dynamo_backend no)
 fi
 status=0
-"${run[@]}" -m clipit_lib "$kind" "$name" --output "$output" "$@" > "$log" 2>&1 || status=$?
+"${run[@]}" -m companion "$kind" "$name" --output "$output" "$@" > "$log" 2>&1 || status=$?
 if ((status == 0)); then
     rm -f "$failed" # of an earlier attempt
     printf 'done    %s (%d s)\n' "$about" "$SECONDS" || true

@@ -18,15 +18,14 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from clipit_lib import archive, kernels, paths, specs
-from clipit_lib.encoders import backbones
+from clipit_lib import kernels, paths
+from clipit_lib.encoders import registry
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import write_text
-from clipit_lib.settings import load_profile
-from clipit_lib.survival import opening, runs
-from clipit_lib.survival.bags import Bag
-from clipit_lib.survival.cohort import Cohort
-from clipit_lib.workbench import Workbench
+from companion import archive, specs
+from companion.profile import Workbench, load_profile
+from companion.survival import cohort, study
+from companion.survival.cohort import Bag, Cohort
 
 TEXT = (".csv", ".md", ".json", ".html", ".svg")
 
@@ -44,7 +43,7 @@ def named_now(profile: str) -> dict[str, str]:
     found = {}
     for row in listed.itertuples():
         if row.dataset == archive.SLIDES:
-            spec = runs.resolve(bench, stub(bench), row.setting, int(row.seed))
+            spec = study.resolve(bench, stub(bench), row.setting, int(row.seed))
         else:
             spec = specs.resolve(bench, row.dataset, row.backbone, row.setting, int(row.seed))
         found[row.key] = spec.key
@@ -56,10 +55,12 @@ def named_now(profile: str) -> dict[str, str]:
 def stub(bench: Workbench) -> Cohort:
     """The phantom's cohort by name and width, without embedding its slides."""
     profile = bench.profile
-    width = backbones.untrained(profile.retriever, bench.sources.side, profile.stand_in).width
+    width = registry.untrained_backbone(
+        profile.retriever, bench.sources.side, profile.stand_in
+    ).width
     bag = Bag(np.zeros((1, width), np.float32), np.zeros((1, width), np.float32))
     clinical = pd.DataFrame({"slide": ["-"], "time": [1.0], "event": [True], "fold": [1]})
-    return Cohort(clinical, (bag,), opening.phantom_name(profile))
+    return Cohort(clinical, (bag,), cohort.phantom_name(profile))
 
 
 def files(profile: str) -> Iterator[Path]:

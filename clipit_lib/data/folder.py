@@ -13,12 +13,10 @@ import pandas as pd
 from PIL import Image, ImageOps
 
 from clipit_lib import paths
-from clipit_lib.data.cache import Recipe, Undecoded, open_or_build
-from clipit_lib.data.contract import PatchDataset
+from clipit_lib.data.patches import PatchDataset, Recipe, Undecoded, open_or_build
 from clipit_lib.errors import ClipItError
-from clipit_lib.files import canonical_json, digest
+from clipit_lib.files import canonical_json, digest, read_text_table
 from clipit_lib.settings import FolderData
-from clipit_lib.text_tables import read_text_table
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"}
 SPLITS = ("train", "validation", "test")

@@ -1,15 +1,29 @@
-"""What is known of the paper's data sets without having them: terms, counts, sizes, checksums."""
+"""The paper's data sets as published: PatchCamelyon, BACH and NCT-CRC-HE."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import h5py
+import numpy as np
+import pandas as pd
 import pooch
+from PIL import Image, ImageOps
 
 from clipit_lib import paths
+from clipit_lib.data.folder import decode_image, undecoded
+from clipit_lib.data.patches import PatchDataset, Recipe, Undecoded, open_or_build
 from clipit_lib.errors import ClipItError
+from clipit_lib.files import digest, read_text_table
+from clipit_lib.settings import BachData, CrcData, PcamData
+
+# -- What is known of the paper's data sets without having them: terms, counts, sizes, checksums.
+
 
 READ_TERMS = "Read the terms at the source before use"
 NO_PATIENTS = (
@@ -71,7 +85,7 @@ class Published:
             raise ClipItError(f"not the published {self.name} ({'; '.join(said)})", where, fix)
 
 
-PUBLISHED: dict[str, Published] = {
+PUBLISHED_DATA: dict[str, Published] = {
     "pcam": Published(
         name="PCAM",
         title="PatchCamelyon, lymph node patches with or without tumor",
@@ -158,7 +172,7 @@ PUBLISHED: dict[str, Published] = {
 }
 
 
-def place(path: str) -> Path:
+def published_place(path: str) -> Path:
     """A path of a profile: as it is if absolute, else under `$CLIPIT_DATA`.
 
     Raises:
@@ -168,7 +182,7 @@ def place(path: str) -> Path:
     return given if given.is_absolute() else paths.data() / given
 
 
-def stamp(path: Path) -> str:
+def published_stamp(path: Path) -> str:
     """Size and time of a file: what changes with it, without reading it."""
     status = path.stat()
     return f"{status.st_size}-{status.st_mtime_ns}"
@@ -180,9 +194,439 @@ def verify(name: str, folder: Path) -> dict[str, bool]:
     Returns:
         file name: right or not, of the files in `folder` whose MD5 is known; empty if none is.
     """
-    there = ((folder / file, md5) for file, md5 in PUBLISHED[name].md5.items())
+    there = ((folder / file, md5) for file, md5 in PUBLISHED_DATA[name].md5.items())
     return {
         path.name: pooch.file_hash(str(path), alg="md5") == md5
         for path, md5 in there
         if path.is_file()
     }
+
+
+# -- Published images in one folder a class: listed in the order of the classes, then by name.
+
+
+SUFFIX = ".tif"
+
+
+def list_images(root: Path, classes: Sequence[str], fix: str) -> pd.DataFrame:
+    """All .tif images in the class folders of `root`; hidden and other files are passed over.
+
+    Args:
+        fix: what to do if something is missing.
+
+    Returns:
+        path (relative to `root`), label (class name), stamp (size and time): one row an image.
+
+    Raises:
+        ClipItError: `root` or class folders are missing, or a class folder has no image.
+    """
+    if not root.is_dir():
+        raise ClipItError("no such folder", root, fix)
+    missing = [name for name in classes if not (root / name).is_dir()]
+    if missing:
+        found = ", ".join(class_folders(root)) or "none"
+        what = f"no class folder {', '.join(missing)} (found: {found})"
+        raise ClipItError(what, root, fix)
+    rows: list[tuple[str, str, str]] = []
+    for name in classes:
+        images = sorted(_images(root / name))
+        if not images:
+            raise ClipItError(f"no {SUFFIX} images in this class folder", root / name, fix)
+        rows += [(f"{name}/{image}", name, stamp) for image, stamp in images]
+    return pd.DataFrame(rows, columns=["path", "label", "stamp"])
+
+
+def class_folders(root: Path) -> list[str]:
+    """Names of the folders in `root` that are not hidden, sorted."""
+    return sorted(e.name for e in os.scandir(root) if e.is_dir() and not e.name.startswith("."))
+
+
+def open_listed(
+    name: str, settings: BachData | CrcData, entry: Published, folder: Path, listed: pd.DataFrame
+) -> PatchDataset:
+    """The published images that are listed (see `list_images`), below `folder`.
+
+    Raises:
+        ClipItError: see `cache.open_or_build`.
+    """
+    recipe = Recipe(
+        name=name,
+        declaration={
+            "source": settings.source,
+            "folder": str(folder),
+            "listed": digest(listed.to_csv(index=False)),
+        },
+        classes=entry.classes,
+        class_texts=entry.class_texts,
+        side=settings.side,
+        gather=lambda: undecoded(listed, folder, entry.classes, settings.side),
+        validation_split=settings.validation_split,
+        licence=entry.terms,
+        limits=entry.limits,
+    )
+    return open_or_build(recipe)
+
+
+def sample_problems(
+    root: Path, listed: pd.DataFrame, size: tuple[int, int], prefixes: dict[str, str]
+) -> Iterator[ClipItError]:
+    """Look at the first and last image of each class: its name, its size, and that it decodes.
+
+    Args:
+        listed: as `list_images` gives it.
+        size: width and height that every image should have.
+        prefixes: how the names of each class begin.
+    """
+    for label, listed_paths in listed.groupby("label", sort=False)["path"]:
+        ends = (root / listed_paths.iloc[0], root / listed_paths.iloc[-1])
+        for path in dict.fromkeys(ends):
+            if not path.name.startswith(prefixes[str(label)]):
+                what = f"images of {label} are called {prefixes[str(label)]}..."
+                yield ClipItError(what, path, "Look whether it lies in the wrong folder")
+            yield from _undecodable(path, size)
+
+
+def _undecodable(path: Path, size: tuple[int, int]) -> Iterator[ClipItError]:
+    try:
+        decode_image(path, min(size))
+    except ClipItError as error:
+        yield error
+        return
+    with Image.open(path) as image:
+        found = image.size
+    if found != size:
+        what = f"an image of {found[0]} x {found[1]} pixels, expected {size[0]} x {size[1]}"
+        yield ClipItError(what, path, "Use the published images, not resized ones")
+
+
+def _images(folder: Path) -> Iterator[tuple[str, str]]:
+    for entry in os.scandir(folder):
+        if entry.name.lower().endswith(SUFFIX) and not entry.name.startswith("."):
+            status = entry.stat()
+            yield entry.name, f"{status.st_size}-{status.st_mtime_ns}"
+
+
+# -- The files of PatchCamelyon as torchvision names them: HDF5, read in blocks, and slide ids.
+
+
+# As the files call the splits, in the order in which they are kept.
+SPLITS = {"train": "train", "valid": "validation", "test": "test"}
+SHAPES = {"x": (96, 96, 3), "y": (1, 1, 1)}
+FETCH = "`python -m companion fetch pcam`"
+
+
+def h5_file(folder: Path, part: str, kind: str) -> Path:
+    """The path of a file that is there.
+
+    Raises:
+        ClipItError: it is not, or is still packed.
+    """
+    path = folder / f"camelyonpatch_level_2_split_{part}_{kind}.h5"
+    if path.is_file():
+        return path
+    packed = path.with_name(f"{path.name}.gz")
+    if packed.is_file():
+        raise ClipItError("still packed", packed, f"Unpack it: gunzip {packed.name}")
+    fix = f"Run {FETCH}, or mend `folder` in the profile or CLIPIT_DATA"
+    raise ClipItError("no such file", path, fix)
+
+
+def count_patches(folder: Path, part: str) -> int:
+    """Patches of a split, once shapes, types and lengths are found to be as they should be.
+
+    Raises:
+        ClipItError: they are not, or a file is missing or damaged.
+    """
+    lengths = {}
+    for kind, shape in SHAPES.items():
+        path = h5_file(folder, part, kind)
+        with _opened(path) as stream:
+            array = stream.get(kind)
+            if not isinstance(array, h5py.Dataset):
+                raise ClipItError(f"no {kind} (found: {', '.join(stream)})", path, again("it"))
+            if array.shape[1:] != shape or array.dtype != np.uint8:
+                wanted = ", ".join(map(str, ("n", *shape)))
+                what = f"{kind} is {array.dtype} {list(array.shape)}, expected uint8 [{wanted}]"
+                raise ClipItError(what, path, again("it"))
+            lengths[kind] = int(array.shape[0])
+    if lengths["x"] != lengths["y"] or not lengths["x"]:
+        what = f"{lengths['x']:,} patches but {lengths['y']:,} labels"
+        raise ClipItError(what, h5_file(folder, part, "y"), again("both files"))
+    return lengths["x"]
+
+
+def read_patches(folder: Path, part: str, begin: int, end: int) -> np.ndarray:
+    """Patches `begin` to `end` of a split, uint8 [end - begin, 96, 96, 3]."""
+    with _opened(h5_file(folder, part, "x")) as stream:
+        return np.asarray(stream["x"][begin:end])
+
+
+def read_labels(folder: Path, part: str) -> np.ndarray:
+    """All labels of a split, [n] int64, each 0 or 1."""
+    path = h5_file(folder, part, "y")
+    with _opened(path) as stream:
+        labels = np.asarray(stream["y"]).reshape(-1).astype(np.int64)
+    if labels.max() > 1:
+        raise ClipItError(f"label {labels.max()}, expected 0 or 1", path, again("it"))
+    return labels
+
+
+def meta_file(folder: Path, part: str) -> Path:
+    return folder / f"camelyonpatch_level_2_split_{part}_meta.csv"
+
+
+def read_slides(folder: Path, part: str, count: int) -> list[str]:
+    """The slide of each of the `count` patches of a split, "" if there is no meta file.
+
+    Raises:
+        ClipItError: the meta file is no csv with a column wsi, or of another length.
+    """
+    path = meta_file(folder, part)
+    if not path.is_file():
+        return [""] * count
+    fix = "Restore it, or move it away: without it slides are not known"
+    table = read_text_table(path, fix)
+    if "wsi" not in table:
+        raise ClipItError(f"no column wsi (found: {', '.join(table.columns)})", path, fix)
+    if len(table) != count:
+        raise ClipItError(f"{len(table):,} rows for {count:,} patches", path, fix)
+    return table["wsi"].tolist()
+
+
+def again(what: str) -> str:
+    # What is there is not fetched again, so it must go first.
+    return f"Delete {what} and run {FETCH}"
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[h5py.File]:
+    try:
+        # Without a lock, which a read-only or network disk may refuse: nothing is written.
+        with h5py.File(path, "r", locking=False) as stream:
+            yield stream
+    except (OSError, RuntimeError, KeyError) as error:
+        reason = " ".join(str(error).split())[:120]
+        raise ClipItError(f"damaged or cut short ({reason})", path, again("it")) from error
+
+
+# -- PCAM: PatchCamelyon, decoded out of the files that torchvision downloads.
+
+
+NO_SLIDES = (
+    "Not all slides are known (the files camelyonpatch_level_2_split_*_meta.csv say them), so "
+    "intervals over patches are too narrow."
+)
+
+
+def open_pcam(name: str, settings: PcamData) -> PatchDataset:
+    """Train, validation and test as published; slides as groups where a meta file is.
+
+    Raises:
+        ClipItError: a file is missing, packed, damaged, of another shape or length than
+            published; see also `cache.open_or_build`.
+    """
+    folder, entry = published_place(settings.folder), PUBLISHED_DATA["pcam"]
+    arrays = [h5_file(folder, part, kind) for part in SPLITS for kind in SHAPES]
+    slides = [path for part in SPLITS if (path := meta_file(folder, part)).is_file()]
+    recipe = Recipe(
+        name=name,
+        declaration={
+            "source": "pcam",
+            "folder": str(folder),
+            "files": {path.name: published_stamp(path) for path in (*arrays, *slides)},
+        },
+        classes=entry.classes,
+        class_texts=entry.class_texts,
+        side=settings.side,
+        gather=lambda: _undecoded(folder, settings.side),
+        validation_split=settings.validation_split,
+        licence=entry.terms,
+        limits=entry.limits if len(slides) == len(SPLITS) else f"{entry.limits} {NO_SLIDES}",
+    )
+    return open_or_build(recipe)
+
+
+def pcam_problems(settings: PcamData) -> list[ClipItError]:
+    """What is wrong with the files, found within seconds: shapes, labels, counts, a few patches.
+
+    Whole files are compared by `published.verify`.
+    """
+    found: list[ClipItError] = []
+    counts = {}
+    try:
+        folder = published_place(settings.folder)
+    except ClipItError as error:
+        return [error]
+    for part, split in SPLITS.items():
+        try:
+            counts[split] = count_patches(folder, part)
+            for row in (0, counts[split] - 1):
+                read_patches(folder, part, row, row + 1)
+            read_labels(folder, part)
+            read_slides(folder, part, counts[split])
+        except ClipItError as error:
+            found.append(error)
+    try:
+        if len(counts) == len(SPLITS):
+            _validate(counts, folder)
+    except ClipItError as error:
+        found.append(error)
+    return found
+
+
+def _validate(counts: dict[str, int], folder: Path) -> None:
+    PUBLISHED_DATA["pcam"].validate(counts, folder, again("the files"))
+
+
+def _undecoded(folder: Path, side: int) -> Undecoded:
+    counts = {part: count_patches(folder, part) for part in SPLITS}
+    _validate({split: counts[part] for part, split in SPLITS.items()}, folder)
+    tables = [
+        pd.DataFrame(
+            {
+                "id": [f"{part}-{number:06d}" for number in range(count)],
+                "split": SPLITS[part],
+                "label": read_labels(folder, part),
+                "group": read_slides(folder, part, count),
+            }
+        )
+        for part, count in counts.items()
+    ]
+
+    def decode(begin: int, end: int) -> np.ndarray:
+        first, blocks = 0, []
+        for part, count in counts.items():
+            inside = max(begin - first, 0), min(end - first, count)
+            if inside[0] < inside[1]:
+                blocks.append(read_patches(folder, part, *inside))
+            first += count
+        return _resized(np.concatenate(blocks), side)
+
+    return Undecoded(pd.concat(tables, ignore_index=True), decode)
+
+
+def _resized(patches: np.ndarray, side: int) -> np.ndarray:
+    """[n, 96, 96, 3] to [n, side, side, 3], uint8."""
+    if patches.shape[1] == side:
+        return patches
+    size, bicubic = (side, side), Image.Resampling.BICUBIC
+    return np.stack([np.asarray(ImageOps.fit(Image.fromarray(p), size, bicubic)) for p in patches])
+
+
+# -- BACH: 400 photographs, split by patients as kaiko's eva splits them.
+
+
+PER_CLASS = 100
+# Numbers of the photographs, sorted by class folder and name, ends excluded (kaiko-ai/eva,
+# bach.py: its train, and its val, which is the paper's test).
+TRAIN = ((0, 41), (59, 60), (90, 139), (169, 240), (258, 260), (273, 345), (368, 400))
+TEST = ((41, 59), (60, 90), (139, 169), (240, 258), (260, 273), (345, 368))
+PREFIXES = {"Benign": "b", "InSitu": "is", "Invasive": "iv", "Normal": "n"}
+BACH_FIX = "Run `python -m companion fetch bach`, or mend `folder` in the profile"
+
+
+def open_bach(name: str, settings: BachData) -> PatchDataset:
+    """The photographs with eva's split; the shorter side resized to `side`, the centre kept.
+
+    Raises:
+        ClipItError: a class folder is missing, has not 100 photographs, or one is not readable;
+            see also `cache.open_or_build`.
+    """
+    root = _photos(published_place(settings.folder))
+    listed = _bach_listed(root)
+    return open_listed(name, settings, PUBLISHED_DATA["bach"], root, listed)
+
+
+def bach_problems(settings: BachData) -> list[ClipItError]:
+    """What is wrong with the files, found within seconds: counts, and a few photographs."""
+    try:
+        root = _photos(published_place(settings.folder))
+        listed = _bach_listed(root)
+    except ClipItError as error:
+        return [error]
+    return list(sample_problems(root, listed, PUBLISHED_DATA["bach"].image_size, PREFIXES))
+
+
+def _photos(folder: Path) -> Path:
+    """The folder with the class folders: `folder` itself, or nested as in the archive."""
+    first = PUBLISHED_DATA["bach"].classes[0]
+    nested = (folder / "ICIAR2018_BACH_Challenge" / "Photos", folder / "Photos")
+    return next((each for each in nested if (each / first).is_dir()), folder)
+
+
+def _bach_listed(root: Path) -> pd.DataFrame:
+    entry = PUBLISHED_DATA["bach"]
+    listed = list_images(root, entry.classes, BACH_FIX)
+    counts = listed["label"].value_counts()
+    # The split goes by number, so one photograph too few would move all behind it.
+    other = [f"{counts[c]} of {c}" for c in entry.classes if counts[c] != PER_CLASS]
+    if other:
+        what = f"{', '.join(other)}, expected {PER_CLASS} photographs of each class"
+        raise ClipItError(what, root, f"Restore the published ones. {BACH_FIX}")
+    splits = np.full(len(listed), "", dtype=object)
+    for split, ranges in {"train": TRAIN, "test": TEST}.items():
+        for begin, end in ranges:
+            splits[begin:end] = split
+    listed = listed.assign(split=splits, group="", sha256="")
+    entry.validate(Counter(listed["split"].tolist()), root, BACH_FIX)
+    return listed
+
+
+# -- CRC: NCT-CRC-HE-100K to train on, CRC-VAL-HE-7K to test on.
+
+
+PARTS = {"train": "NCT-CRC-HE-100K", "test": "CRC-VAL-HE-7K"}
+NOT_NORMALISED = "NCT-CRC-HE-100K-NONORM"
+CRC_FIX = "Run `python -m companion fetch crc`, or mend `folder` in the profile"
+
+
+def open_crc(name: str, settings: CrcData) -> PatchDataset:
+    """Both parts, with validation taken out of the first as `validation_split` says.
+
+    Raises:
+        ClipItError: a part or class folder is missing or empty, the counts are not the published
+            ones, there are images without colour normalisation, or one is not readable; see also
+            `cache.open_or_build`.
+    """
+    folder = published_place(settings.folder)
+    listed = _crc_listed(folder)
+    return open_listed(name, settings, PUBLISHED_DATA["crc"], folder, listed)
+
+
+def crc_problems(settings: CrcData) -> list[ClipItError]:
+    """What is wrong with the files, found within seconds: counts, and a few images."""
+    entry = PUBLISHED_DATA["crc"]
+    found: list[ClipItError] = []
+    prefixes = {each: f"{each}-" for each in entry.classes}
+    try:
+        folder = published_place(settings.folder)
+        listed = _crc_listed(folder)
+    except ClipItError as error:
+        return [error]
+    for _, part in listed.groupby("split", sort=False):
+        found += sample_problems(folder, part, entry.image_size, prefixes)
+    return found
+
+
+def _crc_listed(folder: Path) -> pd.DataFrame:
+    entry, parts = PUBLISHED_DATA["crc"], []
+    for split, part in PARTS.items():
+        _refuse_others(folder, folder / part)
+        listed = list_images(folder / part, entry.classes, CRC_FIX)
+        parts.append(listed.assign(path=f"{part}/" + listed["path"], split=split))
+    listed = pd.concat(parts, ignore_index=True).assign(group="", sha256="")
+    entry.validate(Counter(listed["split"].tolist()), folder, f"Restore it. {CRC_FIX}")
+    return listed
+
+
+def _refuse_others(folder: Path, part: Path) -> None:
+    """Raise ClipItError if a part is there without colour normalisation only, or mixed up."""
+    if not part.is_dir():
+        if part.name == PARTS["train"] and (folder / NOT_NORMALISED).is_dir():
+            what = f"no {part.name}, only {NOT_NORMALISED}: without colour normalisation"
+            raise ClipItError(what, folder, f"The paper's CRC is {part.name}. {CRC_FIX}")
+        return
+    others = [each for each in class_folders(part) if each not in PUBLISHED_DATA["crc"].classes]
+    if others:
+        what = f"folders that are no class of CRC: {', '.join(others[:5])}"
+        raise ClipItError(what, part, "Move them out of it")

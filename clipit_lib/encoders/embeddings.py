@@ -14,14 +14,19 @@ from torch import nn
 
 from clipit_lib import kernels, paths
 from clipit_lib.compute import device
-from clipit_lib.data.contract import PatchDataset, Split
-from clipit_lib.data.transforms import Transform
-from clipit_lib.encoders.tokens import LongText, embed_windows
-from clipit_lib.encoders.towers import ClipEncoder
+from clipit_lib.data.patches import PatchDataset, Split, Transform
+from clipit_lib.data.reports import ReportCorpus
+from clipit_lib.encoders.encoder import ClipEncoder, LongText, embed_windows
 from clipit_lib.errors import ClipItError
-from clipit_lib.files import canonical_json, digest, locked, whole, write_text, written_beside
-from clipit_lib.progress import progress
-from clipit_lib.reports.corpus import ReportCorpus
+from clipit_lib.files import (
+    canonical_json,
+    digest,
+    locked,
+    progress,
+    whole,
+    write_text,
+    written_beside,
+)
 
 VERSION = 1
 BLOCK = 64

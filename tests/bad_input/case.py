@@ -107,7 +107,7 @@ class BadInput:
 
     Attributes:
         name: of the case.
-        act: makes the mistake in a world and gives the arguments of `python -m clipit_lib`.
+        act: makes the mistake in a world and gives the arguments of `python -m companion`.
         where, what, fix: parts of the one line that must be said, in this order.
     """
 

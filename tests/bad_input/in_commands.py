@@ -47,7 +47,7 @@ def no_archive(world: World) -> list[str]:
     return ["fetch", "bach", "--from", str(world.place), "--accept-licence"]
 
 
-TRAIN = "python -m clipit_lib train"
+TRAIN = "python -m companion train"
 CASES = [
     BadInput("an unknown study", said("train", "table9"), "profile demo",
              "unknown study 'table9'", "Known: ablations"),

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from servers import NAMES, Handler, Server, md5
 
-from clipit_lib.data.published import PUBLISHED
-from clipit_lib.fetch import download, sources
+from clipit_lib.data.published import PUBLISHED_DATA
+from companion import fetch
 
 
 @pytest.fixture
@@ -21,12 +21,12 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     state = Server()
     handler = type("Bound", (Handler,), {"state": state})
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
-    monkeypatch.setattr(download, "FIRST_WAIT", 0.0)
-    monkeypatch.setattr(download, "CHUNK", 10)
+    monkeypatch.setattr(fetch, "FIRST_WAIT", 0.0)
+    monkeypatch.setattr(fetch, "CHUNK", 10)
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as http:
         state.url = f"http://127.0.0.1:{http.server_address[1]}"
         for origin in ("ZENODO", "GITHUB", "RAW"):
-            monkeypatch.setattr(sources, origin, state.url)
+            monkeypatch.setattr(fetch, origin, state.url)
         thread = threading.Thread(target=lambda: http.serve_forever(poll_interval=0.01))
         thread.start()
         yield state
@@ -45,12 +45,12 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def pcam(server: Server, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
     """Six small files in place of the real ones, on Zenodo's first route; gives them unpacked."""
     contents, table, checksums = {}, {}, {}
-    for number, part in enumerate(sources.PCAM):
+    for number, part in enumerate(fetch.PCAM):
         content = bytes([number]) * 1000
         name, packed = NAMES[number], gzip.compress(content, mtime=0)
         contents[name], table[part] = content, (len(packed), 1)
         checksums |= {name: md5(content), f"{name}.gz": md5(packed)}
         server.files[f"/records/2546921/files/{name}.gz"] = packed
-    monkeypatch.setattr(sources, "PCAM", table)
-    monkeypatch.setitem(PUBLISHED, "pcam", replace(PUBLISHED["pcam"], md5=checksums))
+    monkeypatch.setattr(fetch, "PCAM", table)
+    monkeypatch.setitem(PUBLISHED_DATA, "pcam", replace(PUBLISHED_DATA["pcam"], md5=checksums))
     return contents

@@ -15,12 +15,12 @@ from zipfile import ZipFile
 import pytest
 
 from clipit_lib.errors import ClipItError
-from clipit_lib.fetch import main as fetch
-from clipit_lib.fetch import sources
-from clipit_lib.fetch.download import Resuming
+from companion import fetch
+from companion.fetch import Resuming
+from companion.fetch import main as fetch_main
 
 BODY = bytes(range(256)) * 400
-NAMES = [f"camelyonpatch_level_2_split_{part}.h5" for part in sources.PCAM]
+NAMES = [f"camelyonpatch_level_2_split_{part}.h5" for part in fetch.PCAM]
 Fault = int | float  # a status to answer, or the share of the body after which the line breaks
 
 
@@ -98,7 +98,7 @@ def error_of(call: Callable[[], object]) -> str:
 
 
 def accept(*arguments: str) -> None:
-    fetch([*arguments, "--accept-licence"])
+    fetch_main([*arguments, "--accept-licence"])
 
 
 def brought(server: Server, part: Path, waits: list[float] | None = None) -> bytes:

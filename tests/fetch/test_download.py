@@ -8,9 +8,8 @@ from pathlib import Path
 import pytest
 from servers import BODY, Server, brought, error_of, md5
 
-from clipit_lib.fetch import download
-from clipit_lib.fetch.download import Refused
-from clipit_lib.fetch.sources import Piece
+from companion import fetch
+from companion.fetch import Piece, Refused
 
 
 def test_a_broken_download_goes_on_with_the_rest_alone(server: Server, tmp_path: Path) -> None:
@@ -47,7 +46,7 @@ def test_a_part_that_is_longer_than_the_file_is_thrown_away(server: Server, tmp_
 def test_faults_that_pass_are_waited_for(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(download, "FIRST_WAIT", 1.0)
+    monkeypatch.setattr(fetch, "FIRST_WAIT", 1.0)
     server.files["/file"], server.faults["/file"] = BODY, [500, 503, 502, 0.5, 500]
     waits: list[float] = []
     assert brought(server, tmp_path / "file.part", waits) == BODY
@@ -62,7 +61,7 @@ def test_patience_has_an_end_and_the_part_stays(server: Server, tmp_path: Path) 
     server.files["/file"], server.faults["/file"] = BODY, [0.5, *[500] * 20]
     with pytest.raises(Refused, match="answers 500"):
         brought(server, part)
-    assert len(server.asked) == 1 + download.ATTEMPTS
+    assert len(server.asked) == 1 + fetch.ATTEMPTS
     assert part.read_bytes() == BODY[: len(BODY) // 2]
     server.faults["/file"], server.retry_after = [429], "86400"
     with pytest.raises(Refused, match="answers 429"):
@@ -78,7 +77,7 @@ def test_a_refusal_is_one_line_and_is_not_repeated(
 ) -> None:
     server.files["/file"], server.faults["/file"] = BODY, [status]
     piece = Piece("file", "there", urls=(f"{server.url}/file",))
-    said = error_of(lambda: download.download(piece, tmp_path, "https://terms"))
+    said = error_of(lambda: fetch.download(piece, tmp_path, "https://terms"))
     assert f"{server.url}/file" in said and words in said and "--from FOLDER" in said
     assert len(server.asked) == 1
 
@@ -88,7 +87,7 @@ def test_no_server_at_all(server: Server, tmp_path: Path) -> None:
         address = f"http://127.0.0.1:{closed.server_address[1]}"
     piece = Piece("file", "there", urls=(f"{address}/file",))
     assert "cannot be reached or broke off (ConnectionError)" in error_of(
-        lambda: download.download(piece, tmp_path, "https://terms")
+        lambda: fetch.download(piece, tmp_path, "https://terms")
     )
 
 
@@ -98,13 +97,13 @@ def test_mirrors_are_tried_in_order_until_the_bytes_are_right(
     server.files |= {"/b": b"other bytes", "/c": BODY, "/d": BODY}
     urls = tuple(f"{server.url}/{name}" for name in "abcd")
     piece = Piece("file", "there", urls=urls, checksum=f"md5:{md5(BODY)}")
-    assert download.download(piece, tmp_path, "https://terms").read_bytes() == BODY
+    assert fetch.download(piece, tmp_path, "https://terms").read_bytes() == BODY
     assert server.paths() == ["/a", "/b", "/c"]
 
 
 def test_other_bytes_are_deleted_and_named(server: Server, tmp_path: Path) -> None:
     server.files["/file"] = b"other bytes"
     piece = Piece("file", "there", urls=(f"{server.url}/file",), checksum=f"md5:{md5(BODY)}")
-    said = error_of(lambda: download.download(piece, tmp_path, "https://terms"))
+    said = error_of(lambda: fetch.download(piece, tmp_path, "https://terms"))
     assert md5(BODY) in said and md5(b"other bytes") in said
     assert list(tmp_path.iterdir()) == []

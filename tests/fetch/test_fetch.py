@@ -15,11 +15,11 @@ import pytest
 from filelock import FileLock
 from servers import NAMES, Server, accept, error_of, md5, zipped
 
-from clipit_lib.__main__ import main
-from clipit_lib.data.published import PUBLISHED
-from clipit_lib.fetch import download, sources
-from clipit_lib.fetch import main as fetch
-from clipit_lib.fetch.unpack import unzip
+from clipit_lib.data.published import PUBLISHED_DATA
+from companion import fetch
+from companion.__main__ import main
+from companion.fetch import main as fetch_main
+from companion.fetch import unzip
 
 
 def test_pcam_is_fetched_unpacked_and_then_left_alone(
@@ -32,7 +32,7 @@ def test_pcam_is_fetched_unpacked_and_then_left_alone(
     assert left == []
     said = capsys.readouterr().out
     assert "CC0" in said and "https://zenodo.org/records/2546921" in said and "6 of 6 files" in said
-    fetch(["pcam"])  # nothing to accept, nobody asked
+    fetch_main(["pcam"])  # nothing to accept, nobody asked
     assert len(server.asked) == 6
     assert "nothing to do" in capsys.readouterr().out
     (data / "pcam" / NAMES[2]).unlink()
@@ -43,10 +43,10 @@ def test_pcam_is_fetched_unpacked_and_then_left_alone(
 def test_a_second_command_goes_on_where_the_first_was_cut(
     server: Server, pcam: dict[str, bytes], data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(download, "CHUNK", 1)
+    monkeypatch.setattr(fetch, "CHUNK", 1)
     path = f"/records/2546921/files/{NAMES[1]}.gz"
     half = len(server.files[path]) // 2
-    server.faults[path] = [0.5, *[500] * download.ATTEMPTS]
+    server.faults[path] = [0.5, *[500] * fetch.ATTEMPTS]
     assert "has no such file" in error_of(lambda: accept("pcam"))  # the second route, after 500s
     assert [p.name for p in (data / "pcam").iterdir()] == [NAMES[0]]
     server.asked.clear()
@@ -72,13 +72,13 @@ def test_terms_must_be_accepted(
     server: Server, pcam: dict[str, bytes], data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "stdin", io.StringIO("y\n"))  # not a terminal
-    assert "Add --accept-licence" in error_of(lambda: fetch(["pcam"]))
+    assert "Add --accept-licence" in error_of(lambda: fetch_main(["pcam"]))
     monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))
     monkeypatch.setattr("builtins.input", lambda prompt: "")
-    assert "not accepted" in error_of(lambda: fetch(["pcam"]))
+    assert "not accepted" in error_of(lambda: fetch_main(["pcam"]))
     assert server.asked == [] and not data.exists()
     monkeypatch.setattr("builtins.input", lambda prompt: "y" if "accept?" in prompt else "")
-    fetch(["pcam"])
+    fetch_main(["pcam"])
     assert len(list((data / "pcam").iterdir())) == 6
 
 
@@ -89,24 +89,24 @@ def test_list_and_dry_run_touch_nothing(
     capsys: pytest.CaptureFixture[str],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    fetch(["pcam", "--dry-run"])
+    fetch_main(["pcam", "--dry-run"])
     said = capsys.readouterr().out
     assert f"{server.url}/records/2546921/files/{NAMES[0]}.gz" in said
     assert str(data / "pcam" / NAMES[0]) in said
-    fetch(["--list"])
+    fetch_main(["--list"])
     said = capsys.readouterr().out
     assert re.search(r"pcam .* absent", said) and "BY-NC-ND" in said
     assert not data.exists() and server.asked == []
     accept("pcam")
     (data / "pcam" / NAMES[0]).unlink()
-    fetch(["--list"])
+    fetch_main(["--list"])
     assert re.search(r"pcam .* 5 of 6", capsys.readouterr().out)
     monkeypatch.delenv("CLIPIT_DATA")
-    fetch(["--list"])
+    fetch_main(["--list"])
     assert "(CLIPIT_DATA?)" in capsys.readouterr().out
     assert main(["fetch", "pcam"]) == 2
     assert "CLIPIT_DATA: the variable is not set" in capsys.readouterr().err
-    assert "Name one of pcam, bach" in error_of(lambda: fetch([]))
+    assert "Name one of pcam, bach" in error_of(lambda: fetch_main([]))
 
 
 @pytest.mark.parametrize("free", [3000, 10_000])
@@ -143,7 +143,7 @@ def test_another_fetch_is_not_disturbed(server: Server, pcam: dict[str, bytes], 
 def bach(server: Server, images: int = 100, prefix: str = "ICIAR2018_BACH_Challenge/") -> bytes:
     members = {
         f"{prefix}Photos/{name}/{number:03}.tif": name.encode()
-        for name in PUBLISHED["bach"].classes
+        for name in PUBLISHED_DATA["bach"].classes
         for number in range(images)
     }
     archive = zipped(members | {f"{prefix}WSI/A01.svs": b"slide"})
@@ -224,13 +224,13 @@ def test_pcam_from_a_folder(
 
 
 def test_crc_is_two_trees(server: Server, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    table, checksums, classes = {}, {}, PUBLISHED["crc"].classes
-    for name in sources.CRC:
+    table, checksums, classes = {}, {}, PUBLISHED_DATA["crc"].classes
+    for name in fetch.CRC:
         archive = zipped({f"{name}/{label}/1.tif": b"." for label in classes})
         server.files[f"/api/records/1214456/files/{name}.zip/content"] = archive
         table[name], checksums[f"{name}.zip"] = (len(archive), 9), md5(archive)
-    monkeypatch.setattr(sources, "CRC", table)
-    monkeypatch.setitem(PUBLISHED, "crc", replace(PUBLISHED["crc"], md5=checksums))
+    monkeypatch.setattr(fetch, "CRC", table)
+    monkeypatch.setitem(PUBLISHED_DATA, "crc", replace(PUBLISHED_DATA["crc"], md5=checksums))
     accept("crc")  # the first route gives 404, the second the file
     for name in table:
         assert sorted(p.name for p in (data / "crc" / name).iterdir()) == list(classes)
@@ -238,9 +238,9 @@ def test_crc_is_two_trees(server: Server, data: Path, monkeypatch: pytest.Monkey
 
 def test_tcga_reports_are_known_by_their_columns(server: Server, data: Path) -> None:
     reports = b"patient_filename,text\nTCGA-A1-A0SK.1,A report\n"
-    types = f"/{sources.TCGA_REPOSITORY}/{sources.TCGA_COMMIT}/data/tcga_metadata/"
+    types = f"/{fetch.TCGA_REPOSITORY}/{fetch.TCGA_COMMIT}/data/tcga_metadata/"
     types += "tcga_patient_to_cancer_type.csv"
-    archive = f"/{sources.TCGA_REPOSITORY}/raw/main/TCGA_Reports.csv.zip"
+    archive = f"/{fetch.TCGA_REPOSITORY}/raw/main/TCGA_Reports.csv.zip"
     server.files[archive] = zipped({"TCGA_Reports.csv": reports})
     server.files[types] = b"<html>log in, please</html>"
     assert "no column patient_id (found: <html>log in" in error_of(lambda: accept("tcga"))

@@ -13,11 +13,10 @@ import pytest
 from servers import Server, accept, error_of
 from torchvision.datasets import PCAM
 
-from clipit_lib.data import crc5
 from clipit_lib.data.folder import read_manifest
-from clipit_lib.fetch import command, sources
-from clipit_lib.fetch import main as fetch
 from clipit_lib.files import digest
+from companion import fetch, pilot
+from companion.fetch import main as fetch_main
 
 
 @pytest.fixture
@@ -25,16 +24,16 @@ def few(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict
     """Thirty images behind a list of the kind that the project carries; gives path to bytes."""
     images, lines = {}, ["path,split,label,sha256,source_path"]
     for number in range(30):
-        split = crc5.SPLITS[number % 3]
+        split = pilot.SPLITS[number % 3]
         path, content = f"{split}/AC/{number}.jpg", bytes([number]) * 50
         origin = f"images/a folder/AC/{number}.jpg"
         images[path] = content
         sha256 = hashlib.sha256(content).hexdigest()
         lines.append(f"{path},{split},AC,{sha256},{origin}")
-        server.files[f"/{sources.CRC5_REPOSITORY}/{sources.CRC5_COMMIT}/{origin}"] = content
+        server.files[f"/{fetch.CRC5_REPOSITORY}/{fetch.CRC5_COMMIT}/{origin}"] = content
     manifest = tmp_path / "few.csv.gz"
     manifest.write_bytes(gzip.compress("\n".join([*lines, ""]).encode()))
-    monkeypatch.setattr(crc5, "MANIFEST", manifest)
+    monkeypatch.setattr(pilot, "MANIFEST", manifest)
     return images
 
 
@@ -49,8 +48,8 @@ def test_crc5_comes_image_by_image_with_a_list_that_the_loader_takes(
     accept("crc5")
     assert there(data) == few
     assert len(server.asked) == 30
-    assert len(crc5._listed(data / "crc5" / "manifest.csv")) == 30
-    fetch(["crc5"])
+    assert len(pilot._listed(data / "crc5" / "manifest.csv")) == 30
+    fetch_main(["crc5"])
     assert len(server.asked) == 30
 
 
@@ -65,7 +64,7 @@ def test_only_images_that_are_missing_or_damaged_are_brought(
     accept("crc5")
     assert sorted(path.rsplit("/", 1)[1] for path in server.paths()) == ["0.jpg", "1.jpg"]
     assert there(data) == few
-    assert len(crc5._listed(data / "crc5" / "manifest.csv")) == 30
+    assert len(pilot._listed(data / "crc5" / "manifest.csv")) == 30
 
 
 def test_the_list_is_written_last(server: Server, few: dict[str, bytes], data: Path) -> None:
@@ -95,7 +94,7 @@ def test_crc5_from_a_folder(
 def test_an_interruption_keeps_what_is_there(
     server: Server, pcam: dict[str, bytes], data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    install, calls = command.install, []
+    install, calls = fetch.install, []
 
     def interrupted(*arguments: Any, **named: Any) -> None:
         calls.append(arguments)
@@ -103,7 +102,7 @@ def test_an_interruption_keeps_what_is_there(
             raise KeyboardInterrupt
         install(*arguments, **named)
 
-    monkeypatch.setattr(command, "install", interrupted)
+    monkeypatch.setattr(fetch, "install", interrupted)
     assert "goes on from here" in error_of(lambda: accept("pcam"))
     accept("pcam")
     assert len(server.asked) == 6  # the third was kept, whole, beside its place
@@ -119,12 +118,12 @@ def test_pcam_agrees_with_torchvision() -> None:
         for split in PCAM._FILES.values()
         for name, _, checksum in split.values()
     }
-    pieces = sources.SOURCES["pcam"]().pieces
+    pieces = fetch.SOURCES["pcam"]().pieces
     assert {piece.name: piece.checksum for piece in pieces} == known
 
 
 def test_the_table_is_complete() -> None:
-    table = {name: build() for name, build in sources.SOURCES.items()}
+    table = {name: build() for name, build in fetch.SOURCES.items()}
     for name, source in table.items():
         assert source.name == name
         assert source.licence and source.checked and source.page.startswith("https://")
@@ -146,5 +145,5 @@ def test_the_table_is_complete() -> None:
 
 def test_the_list_of_crc5_stands_for_the_same_images_as_before_it_named_origins() -> None:
     # Caches and runs made earlier are found by this digest.
-    listed = read_manifest(crc5.MANIFEST, crc5.SPLITS)
+    listed = read_manifest(pilot.MANIFEST, pilot.SPLITS)
     assert digest(listed.to_csv(index=False)) == "883cf88043d32cbb"

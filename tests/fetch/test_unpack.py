@@ -10,7 +10,7 @@ from zipfile import ZipFile, ZipInfo
 import pytest
 from servers import BODY, error_of, zipped
 
-from clipit_lib.fetch.unpack import gunzip, unzip
+from companion.fetch import gunzip, unzip
 
 
 @pytest.mark.parametrize("name", ["../evil", "in/../../evil", "/evil", "..\\evil", "C:/evil"])

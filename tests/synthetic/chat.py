@@ -10,9 +10,8 @@ from typing import Any
 import pytest
 
 from clipit_lib.errors import ClipItError
-from clipit_lib.reports import synthetic
-from clipit_lib.reports.synthetic import Order
-from clipit_lib.reports.synthetic_endpoint import Endpoint
+from companion import synthesize
+from companion.synthesize import Endpoint, Order
 
 KEY = "sk-secret-of-the-user"
 CLASSES = {"N": "normal tissue", "T": "tumor"}
@@ -58,7 +57,7 @@ def endpoint(server: Server, **changes: Any) -> Endpoint:
 
 def some_orders(per_class: int = 3, seed: int = 0) -> list[Order]:
     examples = ["First real report.", "Second real report."]
-    return synthetic.orders(CLASSES, "colon", examples, per_class, seed)
+    return synthesize.orders(CLASSES, "colon", examples, per_class, seed)
 
 
 class Clock:

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 from chat import KEY, UNUSABLE, Server
 
-from clipit_lib.__main__ import main
+from companion.__main__ import main
 
 
 @pytest.fixture

@@ -23,16 +23,16 @@ from chat import (
     some_orders,
 )
 
+from clipit_lib.data.sources import open_corpus
 from clipit_lib.errors import ClipItError
-from clipit_lib.reports import synthetic
-from clipit_lib.reports.registry import open_corpus
-from clipit_lib.reports.synthetic_endpoint import Endpoint, ask
 from clipit_lib.settings import FileCorpus, SyntheticCorpus
+from companion import synthesize
+from companion.synthesize import Endpoint, ask
 
 
 def test_reports_are_asked_for_kept_and_opened(server: Server, tmp_path: Path) -> None:
     wanted, output = some_orders(), tmp_path / "folder" / "synthetic.csv"
-    outcome = synthetic.generate(endpoint(server), wanted, output.with_suffix(".jsonl"))
+    outcome = synthesize.generate(endpoint(server), wanted, output.with_suffix(".jsonl"))
     assert list(outcome.texts) == [order.id for order in wanted] and not outcome.missing
     assert set(server.paths) == {"/v1/chat/completions"}
     assert {headers["Authorization"] for headers in server.headers} == {f"Bearer {KEY}"}
@@ -40,7 +40,7 @@ def test_reports_are_asked_for_kept_and_opened(server: Server, tmp_path: Path) -
     assert {(body["model"], body["temperature"]) for body in server.asked} == {("small", 1.0)}
     assert server.asked[0]["messages"] == list(wanted[0].messages)
 
-    synthetic.write_csv(wanted, outcome.texts, output)
+    synthesize.write_csv(wanted, outcome.texts, output)
     table = pd.read_csv(output)
     assert table.columns.tolist() == ["id", "class", "text"]
     assert table["class"].tolist() == ["N", "N", "N", "T", "T", "T"]
@@ -98,14 +98,14 @@ def test_three_faults_of_the_server_end_in_one_line_and_keep_the_rest(
 ) -> None:
     server.script = [chat("first"), chat("second"), *[failing(500, "out of\norder")] * 3]
     clock, journal = Clock(), tmp_path / "s.jsonl"
-    said = error_of(lambda: synthetic.generate(endpoint(server), some_orders(), journal, clock))
+    said = error_of(lambda: synthesize.generate(endpoint(server), some_orders(), journal, clock))
     assert "answers 500 (out of order). Run the same command later" in said
     assert clock.waits == [1.0, 2.0]
     assert [json.loads(line)["text"] for line in journal.read_text().splitlines()] == [
         "first",
         "second",
     ]
-    left = synthetic.remaining(endpoint(server), some_orders(), journal)
+    left = synthesize.remaining(endpoint(server), some_orders(), journal)
     assert [order.id for order in left] == ["N-0002", "T-0002", "N-0003", "T-0003"]
 
 
@@ -117,12 +117,12 @@ def test_an_interrupted_run_goes_on_without_asking_again(server: Server, tmp_pat
 
     server.script = [chat("first"), chat("second"), chat("third"), failing(500)]
     with pytest.raises(KeyboardInterrupt):
-        synthetic.generate(endpoint(server), wanted, journal, stop)
+        synthesize.generate(endpoint(server), wanted, journal, stop)
     # Killed in the middle of a line, in the middle of a letter of two bytes.
     journal.write_bytes(journal.read_bytes() + '{"class_name": "T", "text": "é'.encode()[:-1])
     before = len(server.asked)
     # More reports may be asked for later: those that are there still count.
-    outcome = synthetic.generate(endpoint(server), some_orders(4), journal)
+    outcome = synthesize.generate(endpoint(server), some_orders(4), journal)
     assert len(outcome.texts) == 8
     assert list(outcome.texts.values())[:3] == ["first", "second", "third"]
     assert server.numbers()[before:] == [
@@ -130,29 +130,29 @@ def test_an_interrupted_run_goes_on_without_asking_again(server: Server, tmp_pat
         for number, name in [(2, "T"), (3, "N"), (3, "T"), (4, "N"), (4, "T")]
     ]
     assert len(journal.read_text(encoding="utf-8").splitlines()) == 8
-    again = synthetic.generate(endpoint(server), some_orders(4), journal)
+    again = synthesize.generate(endpoint(server), some_orders(4), journal)
     assert again == outcome and len(server.asked) == before + 5
 
 
 def test_a_journal_of_other_requests_is_not_mixed_in(server: Server, tmp_path: Path) -> None:
     journal = tmp_path / "s.jsonl"
-    synthetic.generate(endpoint(server), some_orders(), journal)
+    synthesize.generate(endpoint(server), some_orders(), journal)
     for other, wanted in [
         (endpoint(server, model="large"), some_orders()),
         (endpoint(server, temperature=0.5), some_orders()),
         (endpoint(server), some_orders(seed=1)),
     ]:
-        said = error_of(lambda o=other, w=wanted: synthetic.remaining(o, w, journal))
+        said = error_of(lambda o=other, w=wanted: synthesize.remaining(o, w, journal))
         assert "report N-0001 was asked for otherwise" in said
     moved = endpoint(server, url="https://elsewhere.example/v1", key=None)
-    assert synthetic.remaining(moved, some_orders(), journal) == []
+    assert synthesize.remaining(moved, some_orders(), journal) == []
 
 
 def test_a_damaged_journal_is_named(server: Server, tmp_path: Path) -> None:
     journal = tmp_path / "s.jsonl"
-    synthetic.generate(endpoint(server), some_orders(1), journal)
+    synthesize.generate(endpoint(server), some_orders(1), journal)
     journal.write_text(journal.read_text() + "nonsense\n")
-    said = error_of(lambda: synthetic.generate(endpoint(server), some_orders(), journal))
+    said = error_of(lambda: synthesize.generate(endpoint(server), some_orders(), journal))
     assert f"{journal}: line 3 is not an answer" in said
 
 
@@ -167,7 +167,7 @@ def test_answers_that_are_no_completion_are_tried_again(server: Server, body: st
 def test_a_wrong_key_is_said_at_once_and_not_shown(server: Server, tmp_path: Path) -> None:
     server.script = [failing(401, f"Incorrect API key provided: {KEY}.")]
     clock, journal = Clock(), tmp_path / "s.jsonl"
-    said = error_of(lambda: synthetic.generate(endpoint(server), some_orders(), journal, clock))
+    said = error_of(lambda: synthesize.generate(endpoint(server), some_orders(), journal, clock))
     assert "answers 401 (Incorrect API key provided: [key].). Set CLIPIT_LLM_KEY" in said
     assert len(server.asked) == 1 and clock.waits == []
     assert KEY not in repr(endpoint(server))
@@ -215,20 +215,20 @@ def test_what_is_no_report_is_asked_for_anew_then_passed_over(
 ) -> None:
     wanted, journal = some_orders(2), tmp_path / "s.jsonl"
     server.script = [chat("first"), *[UNUSABLE[kind]] * 3, UNUSABLE[kind], chat("third")]
-    outcome = synthetic.generate(endpoint(server), wanted, journal)
+    outcome = synthesize.generate(endpoint(server), wanted, journal)
     assert list(outcome.texts) == ["N-0001", "N-0002", "T-0002"]
     assert outcome.texts["N-0002"] == "third"
     assert list(outcome.missing) == ["T-0001"]
     assert len({body["seed"] for body in server.asked}) == len(server.asked) == 7
     # The same again asks for the missing one only.
-    assert not synthetic.generate(endpoint(server), wanted, journal).missing
+    assert not synthesize.generate(endpoint(server), wanted, journal).missing
     assert len(server.asked) == 8
 
 
 def test_a_model_that_refuses_everything_is_given_up(server: Server, tmp_path: Path) -> None:
     server.script = [UNUSABLE["refused"]] * 1000
     said = error_of(
-        lambda: synthetic.generate(endpoint(server), some_orders(100), tmp_path / "s.jsonl")
+        lambda: synthesize.generate(endpoint(server), some_orders(100), tmp_path / "s.jsonl")
     )
     assert "10 reports in a row came to nothing (the last: refused)" in said
     assert len(server.asked) == 30
@@ -239,5 +239,5 @@ def test_what_cannot_be_written_is_said_before_anything_is_sent(
 ) -> None:
     (tmp_path / "file").write_text("")
     journal = tmp_path / "file" / "s.jsonl"
-    said = error_of(lambda: synthetic.generate(endpoint(server), some_orders(), journal))
+    said = error_of(lambda: synthesize.generate(endpoint(server), some_orders(), journal))
     assert "cannot write" in said and server.asked == []

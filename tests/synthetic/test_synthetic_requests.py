@@ -6,16 +6,16 @@ import pytest
 from chat import some_orders
 
 from clipit_lib.errors import ClipItError
-from clipit_lib.reports import synthetic
+from companion import synthesize
 
 
 def test_a_request_shows_the_examples_and_names_the_class() -> None:
-    system, user = synthetic.build_request(["one", "two {}"], "a tumor", "breast", 7)
+    system, user = synthesize.build_request(["one", "two {}"], "a tumor", "breast", 7)
     assert (system["role"], user["role"]) == ("system", "user")
     said = user["content"]
     assert said.index("one") < said.index("two {}") < said.index("a tumor")
     assert "Organ: breast" in said and "report 7" in said
-    other = synthetic.build_request(["one", "two {}"], "fat", "breast", 8)[1]["content"]
+    other = synthesize.build_request(["one", "two {}"], "fat", "breast", 8)[1]["content"]
     assert said.split("Write synthetic")[0] == other.split("Write synthetic")[0]
 
 
@@ -30,21 +30,21 @@ def test_orders_go_number_by_number_and_do_not_depend_on_how_many_follow() -> No
 
 def test_examples_are_drawn_once_without_repetition() -> None:
     texts = [str(number) for number in range(20)]
-    chosen = synthetic.choose_examples(texts, 10, 0)
+    chosen = synthesize.choose_examples(texts, 10, 0)
     assert len(set(chosen)) == 10 and set(chosen) < set(texts)
-    assert chosen == synthetic.choose_examples(texts, 10, 0)
-    assert chosen != synthetic.choose_examples(texts, 10, 1)
+    assert chosen == synthesize.choose_examples(texts, 10, 0)
+    assert chosen != synthesize.choose_examples(texts, 10, 1)
     with pytest.raises(ClipItError, match="21 examples of 20 reports"):
-        synthetic.choose_examples(texts, 21, 0)
+        synthesize.choose_examples(texts, 21, 0)
 
 
 def test_an_estimate_worked_by_hand() -> None:
     """Examples of 18 and 19 characters: 18.5 / 4 tokens a report, six reports."""
     todo = some_orders()
     characters = sum(len(m["content"]) for order in todo for m in order.messages)
-    guess = synthetic.estimate(todo, todo[0].examples, price_in=2.0, price_out=8.0)
+    guess = synthesize.estimate(todo, todo[0].examples, price_in=2.0, price_out=8.0)
     assert (guess.requests, guess.prompt_tokens) == (6, round(characters / 4))
     assert guess.completion_tokens == round(6 * 18.5 / 4)
     assert guess.cost == pytest.approx((2 * characters / 4 + 8 * 27.75) / 1e6)
-    assert synthetic.estimate(todo, [], price_in=2.0).cost is None
+    assert synthesize.estimate(todo, [], price_in=2.0).cost is None
     assert "4 characters a token" in str(guess)

@@ -1,1 +1,0 @@
-"""What the paper claims, judged by rules that were fixed before the runs."""

@@ -1,1 +1,0 @@
-"""What a classifier costs once it is deployed: operations, parameters and time."""

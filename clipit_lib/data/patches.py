@@ -1,0 +1,501 @@
+"""Patches with labels: the data set contract, splits, the cache of pixels, transforms."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, TypeVar
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from threadpoolctl import threadpool_limits
+from torch import Tensor
+
+from clipit_lib import paths
+from clipit_lib.errors import ClipItError
+from clipit_lib.files import canonical_json, digest, locked, progress, write_text, written_beside
+from clipit_lib.settings import ValidationSplit
+
+# -- What every data set offers, whatever its files look like.
+
+
+Split = Literal["train", "validation", "test"]
+
+
+@dataclass(frozen=True)
+class PatchDataset:
+    """Decoded patches with labels and splits.
+
+    Attributes:
+        name: as the profile calls it.
+        classes: class names; a label is an index into them.
+        class_texts: how a sentence names each class, in the same order.
+        samples: one row a patch: id (str), split, label (int), group (str, "" if unknown).
+        pixels: [n, side, side, 3] uint8, memory-mapped, in the order of `samples`.
+        content_hash: digest of pixels, labels, splits and groups.
+        licence: terms of the images, to be shown before use.
+        limits: what a reader of any result on these data must know.
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    class_texts: tuple[str, ...]
+    samples: pd.DataFrame
+    pixels: np.ndarray
+    content_hash: str
+    licence: str = "not stated"
+    limits: str = ""
+
+    @property
+    def labels(self) -> np.ndarray:
+        """[n] int64."""
+        return self.samples["label"].to_numpy()
+
+    @property
+    def groups_known(self) -> bool:
+        """Whether patients or slides are known (else intervals over patches are too narrow)."""
+        return bool((self.samples["group"] != "").all())
+
+    def indices(self, split: Split) -> np.ndarray:
+        """Row numbers of one split, [m] int64, ascending."""
+        return np.flatnonzero((self.samples["split"] == split).to_numpy())
+
+    def validate(self) -> None:
+        """Check what every consumer relies on.
+
+        Raises:
+            ClipItError: naming the first thing that does not hold.
+        """
+        shape = (len(self.samples), self.pixels.shape[1], self.pixels.shape[1], 3)
+        self._require(self.pixels.dtype == np.uint8, f"pixels are {self.pixels.dtype}, not uint8")
+        self._require(self.pixels.shape == shape, f"pixels {self.pixels.shape}, expected {shape}")
+        self._require(len(self.class_texts) == len(self.classes), "class_texts and classes differ")
+        self._require(self.samples["id"].is_unique, "sample ids are not unique")
+        inside = self.samples["label"].between(0, len(self.classes) - 1)
+        self._require(bool(inside.all()), f"labels outside 0..{len(self.classes) - 1}")
+        for split in ("train", "validation", "test"):
+            present = set(self.samples.loc[self.samples["split"] == split, "label"])
+            missing = [self.classes[c] for c in range(len(self.classes)) if c not in present]
+            self._require(not missing, f"no {split} patches of {', '.join(missing)}")
+        if self.groups_known:
+            spread = self.samples.groupby("group")["split"].nunique()
+            shared = spread[spread > 1]
+            self._require(shared.empty, f"group {shared.index.min()} is in several splits")
+
+    def _require(self, holds: bool, what: str) -> None:
+        if not holds:
+            raise ClipItError(what, f"data set {self.name}", "Mend the data or its settings")
+
+
+# -- Validation samples for data sets that bring none; the test split is never touched.
+
+
+CLUSTERS = 9
+# Units among which pairs are tried for an exchange: enough for any share, and memory is bounded.
+EXCHANGED = 300
+# Optical density of each byte value; one is added so that black stays finite.
+OPTICAL_DENSITY = -np.log((np.arange(256) + 1) / 256)
+
+
+def with_validation(
+    samples: pd.DataFrame,
+    split: ValidationSplit,
+    stain: np.ndarray | None = None,
+    classes: Sequence[str] = (),
+) -> pd.DataFrame:
+    """Move about `fraction` of the train samples to validation; a split that exists is kept.
+
+    `stratified` draws patches in each class, `group` whole groups, and `stain` whole clusters of
+    stain colour in each class. The last is for data without slide ids: patches of one slide share
+    its stain, so a random split can be answered by colour alone, while patches of another stain
+    are a question like the test's (in crc5 colour alone answers 94% of a random split and 54% of
+    the test).
+
+    Args:
+        samples: one row a patch: id, split, label, group.
+        stain: [n, 6] colour features of every row (see `stain_features`), for `stain` only.
+        classes: names for messages; without them classes are numbered.
+
+    Raises:
+        ClipItError: `official` without validation samples; `group` without groups; a class or
+            the train split cannot be divided.
+    """
+    if (samples["split"] == "validation").any():
+        return samples
+    train = np.flatnonzero(samples["split"] == "train")
+    labels = samples["label"].to_numpy()[train]
+    rng = np.random.default_rng(split.seed)
+    names = classes or [str(label) for label in range(labels.max(initial=0) + 1)]
+    if split.by == "stratified":
+        held = _stratified(labels, split.fraction, rng, names)
+    elif split.by == "group":
+        held = _by_group(samples["group"].to_numpy()[train], labels, split.fraction, rng)
+    elif split.by == "stain":
+        if stain is None:
+            raise ValueError("a split by stain needs colour features")
+        held = _by_stain(stain[train], labels, split, rng, names)
+    else:
+        raise _error("the data set brings no validation samples", "Use stratified, group or stain")
+    column = samples["split"].to_numpy(dtype=object, copy=True)
+    column[train[held]] = "validation"
+    return samples.assign(split=column)
+
+
+def stain_features(pixels: np.ndarray) -> np.ndarray:
+    """Mean and standard deviation of the optical density of each channel.
+
+    Args:
+        pixels: [n, side, side, 3] uint8.
+
+    Returns:
+        [n, 6] float64.
+    """
+    counts = [[np.bincount(c.ravel(), minlength=256) for c in np.moveaxis(p, 2, 0)] for p in pixels]
+    share = np.array(counts) / (pixels.shape[1] * pixels.shape[2])
+    mean = share @ OPTICAL_DENSITY
+    variance = share @ OPTICAL_DENSITY**2 - mean**2
+    return np.concatenate([mean, np.sqrt(variance.clip(min=0))], axis=1)
+
+
+def _stratified(
+    labels: np.ndarray, fraction: float, rng: np.random.Generator, names: Sequence[str]
+) -> np.ndarray:
+    held = np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        rows = rng.permutation(np.flatnonzero(labels == label))
+        if len(rows) < 2:
+            raise _error(f"class {names[label]} has a single train patch", "Add patches of it")
+        held[rows[: min(max(1, round(fraction * len(rows))), len(rows) - 1)]] = True
+    return held
+
+
+def _by_group(
+    groups: np.ndarray, labels: np.ndarray, fraction: float, rng: np.random.Generator
+) -> np.ndarray:
+    if (groups == "").any():
+        raise _error("some train patches have no group", "Use stratified or stain, or add groups")
+    if len(np.unique(groups)) < 2:
+        raise _error("all train patches are of one group", "Use stratified or stain")
+    counts = pd.crosstab(groups, labels)
+    chosen = _improved(_hold_out(counts.to_numpy(), fraction, rng), counts.to_numpy(), fraction)
+    return np.isin(groups, counts.index[chosen].to_numpy())
+
+
+def _by_stain(
+    stain: np.ndarray,
+    labels: np.ndarray,
+    split: ValidationSplit,
+    rng: np.random.Generator,
+    names: Sequence[str],
+) -> np.ndarray:
+    held = np.zeros(len(labels), bool)
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        clusters = _clusters(stain[rows], split.seed)
+        counts = np.bincount(clusters)[:, None]
+        if len(counts) < 2:
+            raise _error(f"class {names[label]} has a single stain colour", "Use stratified")
+        held[rows] = _hold_out(counts, split.fraction, rng)[clusters]
+    return held
+
+
+def _clusters(features: np.ndarray, seed: int) -> np.ndarray:
+    """Cluster number of each row, [n]."""
+    from sklearn.cluster import KMeans  # slow to import, and seldom needed
+
+    scaled = (features - features.mean(axis=0)) / (features.std(axis=0) + 1e-6)
+    count = min(CLUSTERS, len(np.unique(scaled, axis=0)))
+    # Sums in another order round differently: one thread keeps the split the same everywhere.
+    with threadpool_limits(1):
+        found = KMeans(count, n_init=10, random_state=seed).fit_predict(scaled)
+    return np.unique(found, return_inverse=True)[1]
+
+
+def _hold_out(counts: np.ndarray, fraction: float, rng: np.random.Generator) -> np.ndarray:
+    """Choose whole units, in random order, while they bring every class nearer to `fraction`.
+
+    Args:
+        counts: [units, classes], at least two units.
+
+    Returns:
+        [units] bool, at least one and not all.
+    """
+    target = fraction * counts.sum(axis=0)
+    chosen = np.zeros(len(counts), bool)
+    held = np.zeros_like(target)
+    for unit in rng.permutation(len(counts)):
+        if np.abs(held + counts[unit] - target).sum() < np.abs(held - target).sum():
+            chosen[unit] = True
+            held += counts[unit]
+    if not chosen.any():
+        chosen[np.abs(counts - target).sum(axis=1).argmin()] = True
+    if chosen.all():
+        chosen[counts.sum(axis=1).argmax()] = False
+    return chosen
+
+
+def _improved(chosen: np.ndarray, counts: np.ndarray, fraction: float) -> np.ndarray:
+    """Exchange or move single units while that brings the classes nearer to `fraction`.
+
+    With several classes a single pass can leave one class far off while the others are met.
+    The squared distance falls at every step, so this ends.
+    """
+    target = fraction * counts.sum(axis=0)
+    # Moving unit i across changes the held counts by +counts[i] or -counts[i]; the last is no move.
+    while True:
+        movable = np.where(chosen[:EXCHANGED, None], -counts[:EXCHANGED], counts[:EXCHANGED])
+        change = np.vstack([movable, np.zeros_like(counts[:1])])
+        off = counts[chosen].sum(axis=0) - target
+        distance = ((off + change[:, None] + change[None]) ** 2).sum(axis=2)
+        np.fill_diagonal(distance, np.inf)
+        first, second = np.unravel_index(distance.argmin(), distance.shape)
+        if distance[first, second] >= (off**2).sum() - 1e-9:
+            return chosen
+        moved = chosen.copy()
+        for unit in (first, second):
+            if unit < len(movable):
+                moved[unit] = ~moved[unit]
+        if moved.all() or not moved.any():
+            return chosen
+        chosen = moved
+
+
+def _error(what: str, fix: str) -> ClipItError:
+    return ClipItError(what, "validation_split", fix)
+
+
+# -- Decoded patches: written once as plain bytes, opened as a memory map ever after.
+
+
+VERSION = 1
+BLOCK = 256
+PIXELS, SAMPLES, MADE = "pixels.npy", "samples.parquet", "dataset.json"
+Read = TypeVar("Read")
+
+
+class Undecoded(NamedTuple):
+    """Samples whose pixels are still to be made.
+
+    Attributes:
+        samples: one row a patch: id, split, label, group.
+        decode: rows `begin` to `end` as uint8 [end - begin, side, side, 3].
+    """
+
+    samples: pd.DataFrame
+    decode: Callable[[int, int], np.ndarray]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """How to make a data set, and what tells it from every other.
+
+    Attributes:
+        declaration: all that can change the patches; another declaration is another cache.
+        gather: called only when the patches are not in the cache yet.
+        validation_split: None for patches that are no data set of their own (not validated).
+    """
+
+    name: str
+    declaration: dict[str, Any]
+    classes: tuple[str, ...]
+    class_texts: tuple[str, ...]
+    side: int
+    gather: Callable[[], Undecoded]
+    validation_split: ValidationSplit | None
+    licence: str
+    limits: str
+
+    @property
+    def made_by(self) -> dict[str, Any]:
+        """What a kept cache must say of itself."""
+        split = self.validation_split
+        return {
+            "version": VERSION,
+            "declaration": self.declaration,
+            "classes": list(self.classes),
+            "side": self.side,
+            "validation_split": None if split is None else split.model_dump(mode="json"),
+        }
+
+    @property
+    def folder(self) -> Path:
+        key = digest(canonical_json(self.made_by))
+        return paths.cache() / "patches" / f"{self.name}-{key}"
+
+
+def open_or_build(recipe: Recipe) -> PatchDataset:
+    """Open the data set from the cache; decode it into the cache first if it is not there.
+
+    A build that is interrupted leaves nothing. Two processes that ask for the same data set
+    build it once.
+
+    Raises:
+        ClipItError: the cache cannot be written, is damaged, or was made from other settings;
+            whatever `gather`, `decode` and `PatchDataset.validate` raise.
+    """
+    folder = recipe.folder
+    if not folder.exists():
+        with locked(folder):
+            if not folder.exists():
+                _build(folder, recipe)
+    return _open(folder, recipe)
+
+
+def _build(folder: Path, recipe: Recipe) -> None:
+    samples, decode = recipe.gather()
+    with written_beside(folder) as temporary:
+        temporary.mkdir()
+        shape = (len(samples), recipe.side, recipe.side, 3)
+        pixels_hash = _write_pixels(temporary / PIXELS, shape, decode, recipe.name)
+        pixels = np.load(temporary / PIXELS, mmap_mode="r")
+        if recipe.validation_split is not None:
+            samples = _split(samples, pixels, recipe)
+        samples.to_parquet(temporary / SAMPLES, index=False)
+        made = recipe.made_by | {
+            "name": recipe.name,
+            "shape": list(shape),
+            "content_hash": _content_hash(pixels_hash, samples),
+        }
+        write_text(temporary / MADE, json.dumps(made, indent=1))
+        # Before it is moved into place: a data set that does not hold is never kept.
+        dataset = _dataset(recipe, samples, pixels, made)
+        if recipe.validation_split is not None:
+            dataset.validate()
+
+
+def _write_pixels(
+    path: Path, shape: tuple[int, ...], decode: Callable[[int, int], np.ndarray], name: str
+) -> str:
+    """Stream blocks of patches into a .npy file; return the SHA-256 of the pixels."""
+    state = hashlib.sha256()
+    # Written, not mapped: on a full disk a write fails with a message, a map kills the process.
+    with path.open("wb") as stream:
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(stream, header)
+        for begin in progress(range(0, shape[0], BLOCK), f"decode {name}"):
+            end = min(begin + BLOCK, shape[0])
+            block = np.ascontiguousarray(decode(begin, end))
+            if block.dtype != np.uint8 or block.shape != (end - begin, *shape[1:]):
+                raise ValueError(f"decode gave {block.dtype} {block.shape}")
+            state.update(block.data)
+            stream.write(block.data)
+    return state.hexdigest()
+
+
+def _split(samples: pd.DataFrame, pixels: np.ndarray, recipe: Recipe) -> pd.DataFrame:
+    split, stain = recipe.validation_split, None
+    assert split is not None
+    if split.by == "stain":
+        blocks = range(0, len(pixels), BLOCK)
+        stain = np.concatenate([stain_features(pixels[i : i + BLOCK]) for i in blocks])
+    return with_validation(samples, split, stain, recipe.classes)
+
+
+def _content_hash(pixels_hash: str, samples: pd.DataFrame) -> str:
+    columns = {name: samples[name].tolist() for name in ("id", "label", "split", "group")}
+    return digest(pixels_hash, canonical_json(columns))
+
+
+def _open(folder: Path, recipe: Recipe) -> PatchDataset:
+    made = _read(folder / MADE, lambda path: json.loads(path.read_text(encoding="utf-8")))
+    expected = json.loads(canonical_json(recipe.made_by))
+    if not isinstance(made, dict) or {key: made.get(key) for key in expected} != expected:
+        raise _unusable(folder / MADE, "the patches were made from other settings")
+    pixels = _read(folder / PIXELS, lambda path: np.load(path, mmap_mode="r"))
+    size = (folder / PIXELS).stat().st_size
+    if list(pixels.shape) != made.get("shape") or size != pixels.offset + pixels.nbytes:
+        raise _unusable(folder / PIXELS, f"pixels {pixels.shape}, expected {made.get('shape')}")
+    samples = _read(folder / SAMPLES, pd.read_parquet)
+    if len(samples) != len(pixels):
+        raise _unusable(folder / SAMPLES, f"{len(samples)} rows for {len(pixels)} patches")
+    return _dataset(recipe, samples, pixels, made)
+
+
+def _dataset(
+    recipe: Recipe, samples: pd.DataFrame, pixels: np.ndarray, made: dict[str, Any]
+) -> PatchDataset:
+    return PatchDataset(
+        recipe.name, recipe.classes, recipe.class_texts, samples, pixels,
+        made["content_hash"], recipe.licence, recipe.limits,
+    )  # fmt: skip
+
+
+def _read(path: Path, reader: Callable[[Path], Read]) -> Read:
+    try:
+        return reader(path)
+    except (OSError, ValueError, EOFError) as error:
+        reason = " ".join(str(error).split())[:100]
+        raise _unusable(path, f"missing or damaged ({reason})") from error
+
+
+def _unusable(path: Path, what: str) -> ClipItError:
+    return ClipItError(what, path, f"Delete the folder {path.parent} and run again")
+
+
+# -- Patches as network input, and light augmentation, on tensors in batches.
+
+
+Patches = UInt8[Tensor, "b s s 3"] | Float[Tensor, "b s s 3"]
+
+
+@dataclass(frozen=True)
+class Transform:
+    """Resize to `size` pixels, then normalise by the mean and deviation of each channel."""
+
+    size: int
+    mean: tuple[float, float, float]
+    std: tuple[float, float, float]
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+
+    def __call__(self, pixels: Patches | np.ndarray) -> Float[Tensor, "b 3 size size"]:
+        """Network input, float32, of patches as uint8 or as floats from 0 to 1."""
+        # A copy of an array: torch warns about read-only maps.
+        patches = torch.from_numpy(np.array(pixels)) if isinstance(pixels, np.ndarray) else pixels
+        scale = 255.0 if patches.dtype == torch.uint8 else 1.0
+        images = patches.permute(0, 3, 1, 2).float().div(scale)
+        if images.shape[-1] != self.size:
+            shape = (self.size, self.size)
+            # Bicubic overshoots at edges, beyond what a pixel can be.
+            images = F.interpolate(
+                images, shape, mode=self.interpolation, antialias=True, align_corners=False
+            ).clamp(0, 1)
+        mean, std = (torch.tensor(v, device=images.device) for v in (self.mean, self.std))
+        return (images - mean.view(3, 1, 1)) / std.view(3, 1, 1)
+
+
+def augment(pixels: Patches, generator: torch.Generator, jitter: float = 0.1) -> Patches:
+    """Turn, mirror and restain each patch at random; same shape, dtype and range as given.
+
+    Args:
+        pixels: uint8, or floats from 0 to 1.
+        generator: the only source of randomness.
+        jitter: relative spread of each channel's optical density; half of it, as optical density,
+            is the spread of brightness.
+    """
+    count = len(pixels)
+
+    def normal(channels: int) -> Tensor:
+        drawn = torch.randn(count, 1, 1, channels, generator=generator, device=generator.device)
+        return drawn.to(pixels.device).clamp(-3, 3)
+
+    turned = _turn(pixels, generator)
+    values = turned.float() if pixels.dtype == torch.uint8 else turned * 255
+    density = -torch.log((values + 1) / 256)
+    density = density * (1 + jitter * normal(3)) + 0.5 * jitter * normal(1)
+    values = (256 * torch.exp(-density) - 1).clamp(0, 255)
+    return values.round().to(torch.uint8) if pixels.dtype == torch.uint8 else values / 255
+
+
+def _turn(pixels: Patches, generator: torch.Generator) -> Patches:
+    """One of the eight symmetries of the square for each patch, all equally likely."""
+    drawn = torch.rand(3, len(pixels), 1, 1, 1, generator=generator, device=generator.device)
+    upside_down, mirrored, transposed = (drawn < 0.5).to(pixels.device)
+    pixels = torch.where(upside_down, pixels.flip(1), pixels)
+    pixels = torch.where(mirrored, pixels.flip(2), pixels)
+    return torch.where(transposed, pixels.transpose(1, 2), pixels)

@@ -1,0 +1,624 @@
+"""Reports: cleaning, corpora, TCGA, class prompts, pathology terms, word dropout."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import pandas as pd
+import pyarrow.parquet as pq
+from jaxtyping import Float, Float32, Int64
+
+from clipit_lib.data.published import READ_TERMS, published_place
+from clipit_lib.errors import ClipItError
+from clipit_lib.files import digest, read_text_table
+from clipit_lib.pairing import top_k
+from clipit_lib.settings import TcgaCorpus
+
+# -- Repairs of scanned report text; no rule ever loses a letter or a digit.
+
+
+LETTER = r"[^\W\d_]"
+
+
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+# Endings that are no words of their own: before them a hyphen only marks a broken word.
+ENDINGS = _words(
+    "al ally ance ary atic ation ations ative cal cular ectomy ed ence ery fied gical ial ic ical "
+    "ified ing ings ism ity ities ive lar lial logic logical logy ly ma mas mata ment ments ness "
+    "noma nomas omy ory ous phy plasia plastic scopic scopically scopy sia sion sions tatic "
+    "tatases tasis tases thelial thelium tic tion tions tomy trophy ular"
+)
+# Words that are joined to the next, or to the one before, with a hyphen that belongs there.
+HEADS = _words(
+    "anti black blue brown cross dark extra fifty follow forty full gray green grey half hemi high "
+    "inter intra light low lymph mid moderate moderately neo ninety non one para peri pink poorly "
+    "post pre red self semi seventy sixty eighty so sub tan thirty twenty well white yellow"
+)
+TAILS = _words(
+    "appearing based brown circumscribed colored differentiated filled forming free grade gray "
+    "inked like marked pink producing red shaped sided stained tan thickness up white yellow"
+)
+# "pre- and postoperative": the hyphen waits for a word further on.
+SUSPENDING = _words("and or to")
+BREAK = re.compile(r"(?<![A-Za-z])([A-Za-z]+)(\s+-\s*|-\s+)(?=([A-Za-z]+))")
+LINE_END = re.compile(r"-[ \t]*\n[ \t]*")
+
+
+def control(text: str) -> str:
+    """Take out control characters, byte order marks, zero-width and replacement characters."""
+    text = re.sub(r"\r\n?", "\n", text)
+    text = re.sub("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]", "", text)
+    return re.sub("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufffd]", " ", text)
+
+
+def form(text: str) -> str:
+    """Take out what a form leaves behind: empty boxes and rows of dots or lines."""
+    text = re.sub(r"([._=~*-])\1{2,}|[☐□▢◻○◯]", " ", text)
+    return _until_stable(lambda part: re.sub(r"\[\s*\]|\(\s*\)", " ", part), text)
+
+
+def hyphenation(text: str) -> str:
+    """Join words broken at a hyphen: "carcino- ma", "tumor -free", "high- grade".
+
+    Where neither word says whether the hyphen joins or is a dash, nothing is changed.
+    """
+    return _until_stable(lambda part: BREAK.sub(_join, part), text)
+
+
+def spacing(text: str) -> str:
+    """One space between words, none inside brackets or before punctuation."""
+    text = re.sub(r"\s+", " ", text).strip()
+    text = re.sub(r"(?<=[(\[]) | (?=[)\]])", "", text)
+    text = re.sub(rf"(?<=[\w)\]%]) ([,.;:])(?={LETTER})", r"\1 ", text)
+    text = re.sub(r"(?<=[\w)\]%]) (?=[,.;:](?!\w))", "", text)
+    return re.sub(r"(?<=\d) (?=\.\d+ ?(?:cm|mm|x)\b)", "", text)
+
+
+# In the order in which they are applied: each leaves nothing for those before it to do.
+RULES: dict[str, Callable[[str], str]] = {
+    "control": control,
+    "form": form,
+    "hyphenation": hyphenation,
+    "spacing": spacing,
+}
+
+
+def clean(text: str, rules: Sequence[str]) -> str:
+    """Apply the named rules, in the order of `RULES` whatever order they are named in.
+
+    Raises:
+        ClipItError: there is no such rule.
+    """
+    for name in rules:
+        if name not in RULES:
+            raise ClipItError(f"unknown rule {name!r}", "cleaning", f"Known: {', '.join(RULES)}")
+    for name, rule in RULES.items():
+        text = rule(text) if name in rules else text
+    return text
+
+
+def _join(found: re.Match[str]) -> str:
+    left, gap, right = found[1].lower(), found[2], found[3].lower()
+    # With spaces on both sides it is a hyphen only inside a phrase: "RESECTION - FREE" is a list.
+    dash = gap[0].isspace() and gap[-1].isspace() and not found[3].islower()
+    if right in SUSPENDING or len(right) == 1 or dash:
+        return found[0]
+    if left in HEADS or right in TAILS:
+        return f"{found[1]}-"
+    # A line that ends in a hyphen breaks a word, unless the words above say otherwise.
+    if right in ENDINGS or (LINE_END.fullmatch(gap) and found[3].islower()):
+        return found[1]
+    return found[0]
+
+
+def _until_stable(step: Callable[[str], str], text: str) -> str:
+    while (changed := step(text)) != text:
+        text = changed
+    return text
+
+
+# -- A corpus of pathology reports, from whatever file holds them.
+
+
+@dataclass(frozen=True)
+class ReportCorpus:
+    """Reports of one organ.
+
+    Attributes:
+        name: as the profile calls it.
+        ids: one a report, unique.
+        texts: cleaned, none empty.
+        organ: the tissue the reports are about.
+        content_hash: digest of ids and texts.
+        licence: terms of the reports.
+        notes: what was left out when the corpus was read, for a reader.
+    """
+
+    name: str
+    ids: tuple[str, ...]
+    texts: tuple[str, ...]
+    organ: str
+    content_hash: str
+    licence: str = "not stated"
+    notes: str = ""
+
+    def __len__(self) -> int:
+        return len(self.texts)
+
+
+def cleaned_corpus(
+    name: str,
+    ids: Sequence[str],
+    texts: Sequence[str],
+    *,
+    organ: str,
+    cleaning: Sequence[str] = (),
+    licence: str = "not stated",
+    origin: object = "corpus",
+) -> ReportCorpus:
+    """Clean raw reports and check them.
+
+    Args:
+        cleaning: names of rules in `cleaning.RULES`.
+        origin: the file to name in messages.
+
+    Raises:
+        ClipItError: no reports, a report that is empty once cleaned, an id used twice, or an
+            unknown rule.
+    """
+    if not texts:
+        raise ClipItError("no reports", origin, "Add at least one report")
+    cleaned = tuple(clean(text, cleaning) for text in texts)
+    for each, text in zip(ids, cleaned, strict=True):
+        if not text.strip():
+            raise ClipItError(f"report {each} is empty", origin, "Take it out or write a report")
+    most, times = Counter(ids).most_common(1)[0]
+    if times > 1:
+        raise ClipItError(f"{times} reports have the id {most}", origin, "Make the ids unique")
+    return ReportCorpus(name, tuple(ids), cleaned, organ, digest(*ids, *cleaned), licence)
+
+
+# -- TCGA reports of one organ, out of TCGA-Reports or an export of Lab-Rasool/TCGA.
+
+
+# Of TCGA-Reports first, then of Lab-Rasool/TCGA, which has reports and clinical data apart.
+PATIENTS = ("patient_filename", "patient_id", "PatientID", "case_submitter_id")
+TEXTS = ("text", "report_text", "pathology_report")
+CANCER_TYPE, ORIGIN = "cancer_type", "tissue_or_organ_of_origin"
+TERMS = {
+    "text": "TCGA-Reports of Kefeli and Tatonetti, CC BY 4.0: name the authors, try to identify "
+    f"nobody. {READ_TERMS}: https://data.mendeley.com/datasets/hyg5xkznpx/1",
+    "report_text": "Lab-Rasool/TCGA, CC BY-NC-ND 4.0: not for commercial use, no derivatives. "
+    f"{READ_TERMS}: https://huggingface.co/datasets/Lab-Rasool/TCGA",
+}
+FETCH = "Run `python -m companion fetch tcga`, or mend the profile"
+
+
+def open_tcga(name: str, settings: TcgaCorpus) -> ReportCorpus:
+    """Reports of the wanted cancer types or organ, each text once, the first kept.
+
+    Ids are patient barcodes; a patient's further reports are numbered (`TCGA-A1-A0SB/2`). What
+    was left out is counted in `notes`.
+
+    Raises:
+        ClipItError: a file is missing, not readable or lacks a column, a cancer type is not in
+            the table, no report is left, or a cleaning rule is unknown.
+    """
+    path = published_place(settings.path)
+    reports = _read(path)
+    patient, text = _column(reports, PATIENTS, path), _column(reports, TEXTS, path)
+    reports = reports.assign(patient=reports[patient].map(_barcode), text=reports[text].map(_text))
+    wanted, known, said = _patients(reports, settings, path)
+    chosen = reports[reports["patient"].isin(wanted)]
+    texts = [clean(each, settings.cleaning) for each in chosen["text"]]
+    taken = _first_of_each(texts)
+    if not taken:
+        raise ClipItError(f"no reports of {said}", path, "Mend cancer_types or organ")
+    unknown = int((~reports["patient"].isin(known)).sum())
+    empty = sum(not each.strip() for each in texts)
+    patients = chosen["patient"].tolist()
+    corpus = cleaned_corpus(
+        name,
+        _numbered([patients[row] for row in taken]),
+        [texts[row] for row in taken],
+        organ=settings.organ,
+        licence=settings.licence or TERMS.get(text, "not stated"),
+        origin=path,
+    )
+    notes = (
+        f"{len(taken):,} of {len(reports):,} reports, those of {said}; left out: "
+        f"{len(texts) - len(taken) - empty} exact duplicates once cleaned, {empty} without text, "
+        f"{unknown} of patients whose {'cancer type' if settings.cancer_types else 'origin'} is "
+        "not known"
+    )
+    return replace(corpus, notes=notes)
+
+
+def _patients(
+    reports: pd.DataFrame, settings: TcgaCorpus, path: Path
+) -> tuple[set[str], set[str], str]:
+    """Patients that are wanted, all whose kind is known, and what is wanted in words."""
+    if settings.cancer_type_table is not None:
+        path = published_place(settings.cancer_type_table)
+        table = _read(path)
+        table = table.assign(patient=table[_column(table, PATIENTS, path)].map(_barcode))
+    elif ORIGIN in reports:
+        table = reports
+    else:
+        fix = "Set cancer_type_table in the profile to the table that says what patients have"
+        raise ClipItError(f"no column {ORIGIN}", path, fix)
+    column = _column(table, (CANCER_TYPE, ORIGIN), path)
+    table = table.assign(kind=table[column].map(_text))
+    table = table[table["kind"].str.strip() != ""]
+    if column == ORIGIN:
+        is_wanted = _containing(settings, path)
+        said = f"an origin that contains {settings.organ!r}"
+    else:
+        is_wanted = _among(settings, set(table["kind"]), path)
+        said = ", ".join(settings.cancer_types)
+    wanted = table[table["kind"].map(is_wanted).astype(bool)]
+    return set(wanted["patient"]), set(table["patient"]), said
+
+
+def _containing(settings: TcgaCorpus, path: Path) -> Callable[[str], bool]:
+    if settings.cancer_types:
+        what = f"has {ORIGIN}, but cancer_types are given"
+        raise ClipItError(what, path, "Take cancer_types out of the profile; `organ` is looked for")
+    return lambda kind: settings.organ.lower() in kind.lower()
+
+
+def _among(settings: TcgaCorpus, known: set[str], path: Path) -> Callable[[str], bool]:
+    other = [each for each in settings.cancer_types if each not in known]
+    if other or not settings.cancer_types:
+        what = f"no cancer type {', '.join(other)}" if other else "no cancer_types in the profile"
+        raise ClipItError(what, path, f"Known: {', '.join(sorted(known))}")
+    return lambda kind: kind in settings.cancer_types
+
+
+def _read(path: Path) -> pd.DataFrame:
+    """The columns above of a csv or parquet file; a csv's are all str, "" where empty."""
+    if not path.is_file():
+        raise ClipItError("no such file", path, FETCH)
+    known = {*PATIENTS, *TEXTS, CANCER_TYPE, ORIGIN}
+    try:
+        if path.suffix == ".parquet":  # embeddings in it are large and stay there
+            names = pq.read_schema(path).names
+            table = pd.read_parquet(path, columns=[each for each in names if each in known])
+        elif path.suffix == ".csv":
+            table = read_text_table(path, FETCH)
+            names = list(table.columns)
+        else:
+            what = f"unknown kind of file {path.suffix!r}"
+            raise ClipItError(what, path, "Use .csv or .parquet; a .txt is `source: file`")
+    except (ValueError, OSError) as error:
+        reason = " ".join(str(error).split())[:100]
+        raise ClipItError(f"not readable ({reason})", path, FETCH) from error
+    table.attrs["names"] = names
+    return table
+
+
+def _column(table: pd.DataFrame, wanted: Sequence[str], path: Path) -> str:
+    found = next((each for each in wanted if each in table), None)
+    if found is None:
+        names = ", ".join(table.attrs.get("names", table.columns))
+        raise ClipItError(f"no column {' or '.join(wanted)} (found: {names})", path, FETCH)
+    return found
+
+
+def _barcode(name: Any) -> str:
+    """TCGA-BP-5195 of TCGA-BP-5195.25c0b433-5557-4165-922e-2c1eac9c26f0."""
+    return str(name).split(".")[0].strip()
+
+
+def _text(cell: Any) -> str:
+    """A cell as text: an export may hold lists of pages, or nothing."""
+    if isinstance(cell, str):
+        return cell
+    return " ".join(map(str, cell)) if hasattr(cell, "__iter__") else ""
+
+
+def _first_of_each(texts: Sequence[str]) -> list[int]:
+    """Rows that say something, and not what an earlier one says."""
+    rows = {text: row for row, text in reversed(list(enumerate(texts))) if text.strip()}
+    return sorted(rows.values())
+
+
+def _numbered(patients: Sequence[str]) -> list[str]:
+    """Unique ids: a patient's second report is PATIENT/2."""
+    seen: Counter[str] = Counter()
+    ids = []
+    for patient in patients:
+        seen[patient] += 1
+        ids.append(patient if seen[patient] == 1 else f"{patient}/{seen[patient]}")
+    return ids
+
+
+# -- Class prompts: the templates of CONCH and QuiltNet (appendix E), and scores of an ensemble.
+
+
+Averaging = Literal["similarities", "embeddings"]
+
+# `{}` stands for the class; the wording, full stops included, is that of the models' authors.
+TEMPLATES: dict[str, tuple[str, ...]] = {
+    "conch": (
+        "an H&E image of {}.",
+        "{}.",
+        "a photomicrograph showing {}.",
+        "a photomicrograph of {}.",
+        "an image of {}.",
+        "an image showing {}.",
+        "an example of {}.",
+        "{} is shown.",
+        "this is {}.",
+        "there is {}.",
+        "a histopathological image showing {}.",
+        "a histopathological image of {}.",
+        "a histopathological photograph of {}.",
+        "a histopathological photograph showing {}.",
+        "shows {}.",
+        "presence of {}.",
+        "{} is present.",
+        "an H&E stained image of {}.",
+        "an H&E stained image showing {}.",
+        "an H&E image showing {}.",
+        "{}, H&E stain.",
+        "{}, H&E.",
+    ),
+    "quiltnet": (
+        "a histopathology slide showing {}",
+        "histopathology image of {}",
+        "pathology tissue showing {}",
+        "presence of {} tissue on image",
+    ),
+}
+
+
+def wording(templates: str) -> str:
+    """A digest of what named templates say."""
+    return digest(*TEMPLATES[templates])
+
+
+def prompts(class_texts: Sequence[str], templates: Sequence[str]) -> list[list[str]]:
+    """Every template filled with every class: [classes][templates], classes in their order.
+
+    Raises:
+        ClipItError: a template does not have exactly one `{}`.
+    """
+    for template in templates:
+        if template.count("{}") != 1:
+            raise ClipItError(
+                f"{template.count('{}')} places for a class in {template!r}",
+                "templates",
+                "Write {} once, where the class goes",
+            )
+    return [[template.replace("{}", text) for template in templates] for text in class_texts]
+
+
+def ensemble_scores(
+    images: Float[np.ndarray, "n d"],
+    texts: Float[np.ndarray, "classes templates d"],
+    averaging: Averaging,
+) -> Float[np.ndarray, "n classes"]:
+    """Scores of a prompt ensemble; the answer is the class of the highest.
+
+    Args:
+        averaging: "similarities" (appendix E): mean over templates of the cosine similarities.
+            "embeddings" (CONCH's own example): cosine similarity with the mean of the unit-length
+            template embeddings, brought back to unit length. The first is the second times the
+            length of that mean, so it favours classes on whose templates the model agrees.
+    """
+    mean = _unit(texts).mean(axis=1)
+    if averaging == "embeddings":
+        mean = _unit(mean)
+    return _unit(images) @ mean.T
+
+
+def _unit(vectors: np.ndarray) -> np.ndarray:
+    """Vectors scaled to length one; zero stays zero."""
+    length = np.linalg.norm(vectors, axis=-1, keepdims=True)
+    return vectors / np.maximum(length, np.finfo(vectors.dtype).tiny)
+
+
+# -- Lists of histology terms as text: an image is described by the terms most similar to it.
+#
+# Table 6 compares reports with such entities, which its authors take from Nguyen et al. (MICCAI
+# 2024). That list is not ours to pass on; `terms.csv` beside this file is a smaller one of our own
+# in its manner, and `read_terms` opens any other.
+
+
+OWN = Path(__file__).with_name("terms.csv")
+# Groups that the released code of the paper chooses between, "all" being every group.
+RELEASED_GROUPS = (
+    "all",
+    "Neoplastic Process",
+    "Disease or Syndrome",
+    "Pathologic Function",
+)
+
+
+@dataclass(frozen=True)
+class Terms:
+    """Terms and the semantic group of each, in one order."""
+
+    names: tuple[str, ...]
+    groups: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def of(self, group: str) -> Terms:
+        """The terms of one group; "all" gives every term.
+
+        Raises:
+            ClipItError: no term is of this group.
+        """
+        if group == "all":
+            return self
+        if group not in self.groups:
+            raise ClipItError(
+                f"no group {group!r}", "terms", f"Known: all, {', '.join(sorted(set(self.groups)))}"
+            )
+        kept = tuple(n for n, g in zip(self.names, self.groups, strict=True) if g == group)
+        return Terms(kept, (group,) * len(kept))
+
+
+def own_terms() -> Terms:
+    """The terms this project brings."""
+    return read_terms(OWN)
+
+
+def read_terms(path: Path) -> Terms:
+    """Terms from a csv with the columns term and group.
+
+    Raises:
+        ClipItError: no such file, not a csv in UTF-8, a column is missing, no term, a term or a
+            group is empty, or a term is listed twice.
+    """
+    if not path.is_file():
+        raise ClipItError("no such file", path, "Name a csv with the columns term and group")
+    table = read_text_table(path)
+    missing = [column for column in ("term", "group") if column not in table]
+    if missing:
+        raise ClipItError(
+            f"no column {' and no column '.join(missing)} (found: {', '.join(table.columns)})",
+            path,
+            "Name the columns term and group",
+        )
+    names, groups = (table[column].str.strip().tolist() for column in ("term", "group"))
+    _check(names, groups, path)
+    return Terms(tuple(names), tuple(groups))
+
+
+def _check(names: Sequence[str], groups: Sequence[str], path: Path) -> None:
+    if not names:
+        raise ClipItError("no terms", path, "Add at least one row")
+    for row, (name, group) in enumerate(zip(names, groups, strict=True), start=1):
+        if not (name and group):
+            raise ClipItError(
+                f"row {row} has no {'group' if name else 'term'}", path, "Fill it in or delete it"
+            )
+    most, times = Counter(name.casefold() for name in names).most_common(1)[0]
+    if times > 1:
+        raise ClipItError(f"{most!r} is listed {times} times", path, "Keep one of them")
+
+
+def term_texts(
+    images: Float32[np.ndarray, "n d"],
+    term_embeddings: Float32[np.ndarray, "m d"],
+    terms: Terms,
+    k: int,
+) -> tuple[list[str], Int64[np.ndarray, " n"]]:
+    """Describe each image by its `k` most similar terms, most similar first.
+
+    Returns:
+        The different texts ("term, term, term"), in the order in which images first need them,
+        and the index [n] of each image's text.
+
+    Raises:
+        ClipItError: fewer than k terms, another number of embeddings than of terms, embeddings
+            of different widths or not finite.
+    """
+    if len(term_embeddings) != len(terms):
+        raise ClipItError(
+            f"{len(term_embeddings)} embeddings of {len(terms)} terms",
+            "terms",
+            "Embed exactly these terms, in their order",
+        )
+    numbers: dict[str, int] = {}
+    chosen = top_k(images, term_embeddings, k).reports
+    texts = (", ".join(terms.names[term] for term in row) for row in chosen)
+    index = [numbers.setdefault(text, len(numbers)) for text in texts]
+    return list(numbers), np.array(index, dtype=np.int64)
+
+
+# -- What the released code does to the texts it trains on.
+
+
+CLASS_TEXT = "an H&E image of {}"
+
+
+def lose_letters(text: str) -> str:
+    """Without every i, I, 1 and |, as a regular expression of its PCAM loader leaves it."""
+    return re.sub(r"[iI1|]", "", text)
+
+
+# -- Words taken out of reports, to see how much of the text is needed (Figure 5).
+
+
+def drop_words(text: str, share: float, rng: np.random.Generator) -> str:
+    """`text` without a random `share` of its words (rounded; one word always stays)."""
+    words = text.split()
+    removed = min(round(share * len(words)), len(words) - 1)
+    kept = np.sort(rng.permutation(len(words))[removed:])
+    return " ".join(words[k] for k in kept)
+
+
+def drop_from_all(texts: tuple[str, ...], share: float, seed: int, epoch: int) -> list[str]:
+    """All texts with words dropped anew for this epoch."""
+    rng = np.random.default_rng([seed, 4, epoch])
+    return [drop_words(text, share, rng) for text in texts]
+
+
+# -- How much of each report a text encoder's window lets through.
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Lengths of reports in tokens, against a window of `context_length` tokens.
+
+    Attributes:
+        lengths: [reports] int64, tokens of each report as the tokenizer counts them.
+    """
+
+    context_length: int
+    lengths: np.ndarray
+
+    @property
+    def reports(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def median(self) -> float:
+        return float(np.median(self.lengths))
+
+    @property
+    def mean(self) -> float:
+        return float(self.lengths.mean())
+
+    @property
+    def longest(self) -> int:
+        return int(self.lengths.max())
+
+    @property
+    def longer_share(self) -> float:
+        """Share of the reports that do not fit the window."""
+        return float((self.lengths > self.context_length).mean())
+
+    @property
+    def seen_share(self) -> float:
+        """Share of all tokens that are seen when each report is cut at the window."""
+        seen = np.minimum(self.lengths, self.context_length).sum()
+        return float(seen / max(self.lengths.sum(), 1))
+
+
+def token_coverage(
+    texts: Sequence[str], tokenize_length: Callable[[list[str]], list[int]], context_length: int
+) -> Coverage:
+    """Measure `texts` (at least one) with a tokenizer.
+
+    Args:
+        tokenize_length: tokens of each text, before anything is cut.
+        context_length: tokens that the encoder sees, counted in the same way.
+    """
+    if not texts:
+        raise ValueError("no texts to measure")
+    return Coverage(context_length, np.array(tokenize_length(list(texts)), np.int64))

@@ -1,1 +1,0 @@
-"""Figures, from stored runs and cached embeddings only."""

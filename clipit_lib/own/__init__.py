@@ -1,1 +1,0 @@
-"""Data of the user: what will hurt, what the text contributed, which run to deploy."""

@@ -1,0 +1,550 @@
+"""Settings as frozen models, and specifications: everything that can change a run."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+
+from clipit_lib.errors import ClipItError
+from clipit_lib.files import canonical_json, digest
+
+# -- A frozen model that refuses what it does not know.
+
+
+Positive = Annotated[int, Field(gt=0)]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Seed = Annotated[int, Field(ge=0)]
+Seeds = Annotated[tuple[Seed, ...], Field(min_length=1)]
+
+
+class Strict(BaseModel):
+    """A frozen model that refuses unknown keys and does not convert types."""
+
+    model_config = ConfigDict(frozen=True, strict=True, extra="forbid")
+
+
+def known(value: str, choices: Any, name: str, where: object) -> str:
+    """Return `value` if it is among `choices`.
+
+    Raises:
+        ClipItError: it is not; the message lists the choices.
+    """
+    if value not in choices:
+        raise ClipItError(
+            f"unknown {name} {value!r}", where, f"Known: {', '.join(sorted(choices))}"
+        )
+    return value
+
+
+# -- Settings of the method: protocol switches, adapters, training stages.
+
+
+class Protocol(Strict):
+    """Where the paper and its released code differ, one switch each (defaults: the paper)."""
+
+    double_softmax: bool = False
+    moving_target: bool = False
+    text_stage: Literal["fine_tuned", "ignored"] = "fine_tuned"
+    lora_targets: Literal["attention_mlp", "all"] = "attention_mlp"
+    normalisation: Literal["own", "imagenet", "clip"] = "own"
+    checkpoint: Literal["best", "last"] = "best"
+    fusion_start: Literal["average", "random"] = "average"
+    unit_distilled: bool = True
+    # Switches added since; None means: as the paper says.
+    vision_head: Literal["adapted", "random_adapted"] | None = None
+    letters_lost: Literal[True] | None = None
+    class_text_share: Fraction | None = None
+    validation_per_class: Positive | None = None
+
+
+class Lora(Strict):
+    """Low-rank adapters: update scaled by alpha / rank."""
+
+    rank: Positive = 16
+    alpha: Positive = 8
+    dropout: Fraction = 0.0
+
+
+class Descent(Strict):
+    """One stage of gradient descent with Adam; `checks_per_epoch` counts looks at validation.
+
+    `precision` is that of forward passes while training, looks at validation included. Weights and
+    their updates, cached embeddings and stored predictions are float32 whatever it is.
+    """
+
+    epochs: Positive = 1
+    batch_size: Positive = 64
+    learning_rate: Rate = 1e-3
+    weight_decay: Weight = 1e-4
+    gradient_clip: Rate = 0.5
+    checks_per_epoch: Positive = 1
+    precision: Literal["no", "bf16"] = "no"
+
+
+class Training(Descent):
+    """Stage two (CLIP-IT and its LoRA-only control alike).
+
+    `gradient_checkpointing` computes the image encoder's blocks twice and keeps one block's
+    activations at a time: less memory, the same gradients.
+    """
+
+    augment: bool = False
+    gradient_checkpointing: Literal[True] | None = None
+
+
+class Probe(Descent):
+    """The linear probe on frozen features."""
+
+    epochs: Positive = 30
+
+
+class TextStage(Descent):
+    """Stage one: text encoder and head on (paired report, label); batches count reports."""
+
+    epochs: Positive = 10
+    batch_size: Positive = 16
+    long_text: Literal["truncate", "chunk"] = "truncate"
+
+
+class Pairing(Strict):
+    """Which text an image gets: the report of this `rank` by cosine similarity (1 is equation 1).
+
+    Controls: `random` draws a report for each patch once, `redrawn` anew in each epoch; `shuffled`
+    moves the paired reports among all patches, `shuffled_within_class` among those of a class;
+    `constant` gives every patch the most used one. `source` replaces reports by the retriever's
+    nearest class prompt, by the histology terms nearest to the image (Table 6), or by a prompt of
+    the patch's own class.
+    """
+
+    rank: Positive = 1
+    reports: Literal[
+        "matched", "random", "none", "redrawn", "shuffled", "shuffled_within_class", "constant"
+    ] = "matched"
+    source: Literal["prompts", "terms", "class_prompts"] | None = None
+
+
+class Contrastive(Strict):
+    """Prompt-based classification by a CLIP (Table 2, appendix E).
+
+    Other patches of the same class have the same prompt: `same_class` leaves them out of the loss,
+    or takes them as negatives, as the released code does.
+    """
+
+    templates: Literal["conch", "quiltnet"] = "conch"
+    averaging: Literal["similarities", "embeddings"] = "similarities"
+    temperature: Rate = 0.07
+    same_class: Literal["left_out", "negatives"] = "left_out"
+    misaligned_names: Literal[True] | None = None
+    # What the names of classes and templates say; filled in when a run is specified.
+    class_texts: tuple[str, ...] = ()
+    wording: str | None = None
+
+
+# -- The paper's protocol, and the released code's, switch by switch.
+
+
+PAPER = Protocol()
+# What the released code does differently, one switch each (traps of its commit 4f2bed7 and of the
+# later file versions; see notebook 15). They are facts about code, not about the printed numbers.
+SWITCHES: dict[str, dict[str, Any]] = {
+    "double_softmax": {"double_softmax": True},
+    "moving_target": {"moving_target": True},
+    "text_stage_ignored": {"text_stage": "ignored"},
+    "lora_everywhere": {"lora_targets": "all", "vision_head": "adapted"},
+    "imagenet_normalisation": {"normalisation": "imagenet"},
+    "clip_normalisation": {"normalisation": "clip"},
+    "last_checkpoint": {"checkpoint": "last"},
+    "random_fusion": {"fusion_start": "random", "unit_distilled": False},
+    "random_vision_head": {"vision_head": "random_adapted"},
+    "letters_lost": {"letters_lost": True},
+    "class_text": {"class_text_share": 0.5},
+    "tiny_validation": {"validation_per_class": 4},
+}
+# Which of them meet everywhere, and which on one data set of the paper only.
+EVERYWHERE = (
+    "double_softmax", "moving_target", "text_stage_ignored", "lora_everywhere",
+    "imagenet_normalisation", "last_checkpoint", "random_fusion",
+)  # fmt: skip
+ONLY_ON: dict[str, tuple[str, ...]] = {
+    "PCAM": ("letters_lost",),
+    "BACH": ("tiny_validation",),
+    "CRC": ("class_text",),
+}
+
+
+def protocol_named(name: str, mirrored: str | None = None) -> Protocol:
+    """`paper`, or `released` on the data set of the paper that is used or mirrored."""
+    if name == "paper":
+        return PAPER
+    values: dict[str, Any] = {}
+    for switch in (*EVERYWHERE, *ONLY_ON.get(mirrored or "", ())):
+        values |= SWITCHES[switch]
+    return PAPER.model_copy(update=values)
+
+
+def switched(name: str) -> Protocol:
+    """The paper's protocol with one switch set; KeyError if there is none of this name."""
+    return PAPER.model_copy(update=SWITCHES[name])
+
+
+PROTOCOLS: dict[str, Protocol] = {"paper": PAPER, "released": protocol_named("released")}
+
+
+# -- Settings of the encoders that are trained on the spot.
+
+
+def trained_here(encoder: str) -> bool:
+    """Whether an encoder of this name is trained on the spot."""
+    return encoder.startswith("phantom_") or encoder == "stand_in"
+
+
+class PhantomPretraining(Strict):
+    """How the phantom's own encoders are trained, on its own pretraining patches."""
+
+    images: Positive
+    clip_epochs: Positive
+    vision_epochs: Positive
+    side: Positive = 64
+    batch_size: Positive = 128
+    learning_rate: Rate = 1e-3
+    seed: Seed = 0
+
+
+class StandInTraining(Strict):
+    """How the stand-in retriever is trained: projections that join EfficientNet-Lite2 and MiniLM.
+
+    `dataset` names the data set whose retriever split is used, read at `side` pixels;
+    `context_length` counts tokens.
+    """
+
+    dataset: str
+    side: Positive = 128
+    epochs: Positive = 30
+    captions_per_class: Positive = 100
+    width: Positive = 128
+    batch_size: Positive = 256
+    learning_rate: Rate = 1e-3
+    context_length: Positive = 128
+    seed: Seed = 0
+
+
+# -- Settings of data sets and report corpora.
+
+
+class ValidationSplit(Strict):
+    """How validation samples are taken when the data set brings no such split.
+
+    `stain` holds out whole clusters of stain colour in each class, for data without slide ids.
+    """
+
+    by: Literal["official", "stratified", "group", "stain"] = "official"
+    fraction: Fraction = 0.1
+    seed: int = 0
+
+
+class PatchData(Strict):
+    """What all data sets have in common."""
+
+    @property
+    def paper_name(self) -> str | None:
+        """The data set of the paper that this is or mirrors: PCAM, BACH, CRC, or None."""
+        return None
+
+
+class PhantomData(PatchData):
+    """A procedural data set; `train`, `validation` and `test` count patches."""
+
+    source: Literal["phantom"]
+    world: Literal["pcam", "bach", "crc"]
+    train: Positive
+    validation: Positive
+    test: Positive
+    side: Positive = 64
+    seed: int = 0
+    corpus: str
+    validation_split: ValidationSplit = ValidationSplit()
+
+    @property
+    def paper_name(self) -> str:
+        return self.world.upper()
+
+
+class FolderData(PatchData):
+    """Images of the user: a folder of class folders, or a manifest (path, label, split, group)."""
+
+    source: Literal["folder"]
+    folder: str
+    manifest: str | None = None
+    classes: tuple[str, ...] | None = None
+    class_texts: tuple[str, ...] | None = None
+    licence: str = "not stated"
+    side: Positive = 224
+    corpus: str
+    validation_split: ValidationSplit = ValidationSplit(by="stratified")
+
+
+class Crc5Data(PatchData):
+    """The five-class colorectal patches under `$CLIPIT_DATA/crc5`."""
+
+    source: Literal["crc5"]
+    side: Positive = 224
+    corpus: str
+    validation_split: ValidationSplit = ValidationSplit(by="stain", fraction=0.2)
+
+
+class OfThePaper(PatchData):
+    """Public data in `folder` under `$CLIPIT_DATA`, on which the paper reports."""
+
+    source: str
+    corpus: str
+
+    @property
+    def paper_name(self) -> str:
+        return self.source.upper()
+
+
+class PcamData(OfThePaper):
+    """PatchCamelyon in `folder` under `$CLIPIT_DATA`, as torchvision leaves it in `pcam/`."""
+
+    source: Literal["pcam"]
+    folder: str = "pcam"
+    side: Positive = 96
+    validation_split: ValidationSplit = ValidationSplit()
+
+
+class BachData(OfThePaper):
+    """The photographs of BACH in `folder` under `$CLIPIT_DATA`."""
+
+    source: Literal["bach"]
+    folder: str = "bach"
+    side: Positive = 224
+    validation_split: ValidationSplit = ValidationSplit(by="stratified", fraction=0.1)
+
+
+class CrcData(OfThePaper):
+    """NCT-CRC-HE-100K and CRC-VAL-HE-7K in `folder` under `$CLIPIT_DATA`."""
+
+    source: Literal["crc"]
+    folder: str = "crc"
+    side: Positive = 224
+    validation_split: ValidationSplit = ValidationSplit(by="stratified", fraction=0.1)
+
+
+PublishedData = PcamData | BachData | CrcData
+DataSettings = Annotated[
+    PhantomData | FolderData | Crc5Data | PublishedData, Field(discriminator="source")
+]
+
+
+class PhantomCorpus(Strict):
+    source: Literal["phantom"]
+    organ: Literal["breast", "colon"]
+    reports: Positive
+    seed: int = 0
+
+
+class FileCorpus(Strict):
+    """Reports from one text file (one a line), a csv, or a folder of text files."""
+
+    source: Literal["file"]
+    path: str
+    column: str | None = None
+    organ: str = "unknown"
+    licence: str = "not stated"
+    cleaning: tuple[str, ...] = ("control", "hyphenation", "spacing")
+
+
+class SyntheticCorpus(Strict):
+    """Reports written class by class: by a grammar, or by a language model beforehand.
+
+    `classes_of` names the classes that the grammar writes `per_class` reports of, those of a
+    phantom world or of crc5. `path` opens a csv of the command `synthesize` instead.
+    """
+
+    source: Literal["synthetic"]
+    classes_of: Literal["pcam", "bach", "crc", "crc5"] | None = None
+    per_class: Positive = 500
+    seed: int = 0
+    path: str | None = None
+    organ: str = "unknown"
+    licence: str = "not stated"
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> SyntheticCorpus:
+        if (self.classes_of is None) == (self.path is None):
+            raise ValueError("give either classes_of or path")
+        return self
+
+
+class TcgaCorpus(Strict):
+    """TCGA reports of one organ, out of a table of all.
+
+    With `cancer_type_table` (patient_id, cancer_type) the reports of `cancer_types` are taken;
+    where tissue_or_organ_of_origin is known instead, in the table or beside the reports, those
+    of an origin that contains `organ`. `licence` None: as is known of the kind of table.
+    """
+
+    source: Literal["tcga"]
+    path: str
+    cancer_types: tuple[str, ...] = ()
+    cancer_type_table: str | None = None
+    organ: str
+    licence: str | None = None
+    cleaning: tuple[str, ...] = ("control", "hyphenation", "spacing")
+
+    @model_validator(mode="after")
+    def _types_are_known(self) -> TcgaCorpus:
+        if self.cancer_types and self.cancer_type_table is None:
+            raise ValueError("cancer_types needs cancer_type_table")
+        return self
+
+
+CorpusSettings = Annotated[
+    PhantomCorpus | FileCorpus | SyntheticCorpus | TcgaCorpus, Field(discriminator="source")
+]
+
+
+# -- YAML files into strict settings, with mistakes said in one line.
+
+
+class _Loader(yaml.SafeLoader):
+    """Plain values only, as `yaml.safe_load`; of a key given twice YAML would keep the last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [self.construct_object(key, deep=True) for key, _ in node.value]
+        if twice := [key for key in keys if keys.count(key) > 1]:
+            raise yaml.constructor.ConstructorError(None, None, f"{twice[0]} is given twice")
+        return super().construct_mapping(node, deep)
+
+
+def plain(text: str, where: object) -> Any:
+    """Numbers, texts, lists and mappings out of YAML; a date is text.
+
+    Raises:
+        ClipItError: not YAML; a key given twice; a value of another kind, or within itself.
+    """
+    try:
+        return json.loads(json.dumps(yaml.load(text, _Loader), default=str))
+    except (yaml.YAMLError, ValueError) as error:  # ValueError: a date that is none, a circle
+        raise ClipItError(f"not YAML ({str(error).splitlines()[0]})", where, "Mend it") from error
+
+
+def read_strict(path: Path, kind: Any, absent: Any = None) -> Any:
+    """Read a YAML file as `kind`, a model or a type made of models.
+
+    Args:
+        absent: plain values that an empty file stands for.
+
+    Raises:
+        ClipItError: not UTF-8 or not YAML; a key given twice or unknown; a value of the wrong type.
+    """
+    try:
+        values = plain(path.read_text(encoding="utf-8"), path)
+    except UnicodeDecodeError as error:
+        raise ClipItError(f"not UTF-8 ({error.reason})", path, "Save it as UTF-8") from error
+    try:
+        # Through JSON: strict validation then takes a list where a tuple is meant.
+        text = json.dumps(absent if values is None else values)
+        return TypeAdapter(kind).validate_json(text)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]) or "the whole file"
+        raise ClipItError(
+            f"{key}: {first['msg']} (got {str(first['input'])[:60]!r})",
+            path,
+            "Mend this key; docs are in clipit_lib/settings/",
+        ) from error
+
+
+# -- Everything that can change the result of one run.
+
+
+class Labelled(Strict):
+    """What is computed on which patches and labels; a hash of all fields is its key.
+
+    Fields that are not used are None, so that they cannot change the key.
+    """
+
+    version: int = 2
+    kernels: str  # what floating-point kernels computed it, see `kernels.level`
+    dataset: str
+    data_hash: str
+    seed: int
+    labels_per_class: Positive | None = None
+    label_noise: Fraction = 0.0
+    validation_per_class: Positive | None = None
+
+    @property
+    def key(self) -> str:
+        """16 hexadecimal digits.
+
+        None is left out, so that a field added later (None: not used) renames nothing older.
+        """
+        return digest(canonical_json(self.model_dump(mode="json", exclude_none=True)))
+
+
+class TextSpec(Labelled):
+    """Everything that can change which text each patch gets and what stage one makes of it.
+
+    Attributes:
+        corpus: None where no report is read.
+        class_texts, templates: None where the texts do not name the classes.
+        wording: digest of the fixed texts that are filled in or chosen from.
+        lora: None leaves the text encoder as it is.
+        stage: `ignored` is the released code's way, see `Protocol`, as the fields after it.
+    """
+
+    retriever: str
+    retriever_hash: str
+    corpus: str | None = None
+    corpus_hash: str | None = None
+    pairing: Pairing
+    class_texts: tuple[str, ...] | None = None
+    templates: Literal["conch", "quiltnet"] | None = None
+    wording: str | None = None
+    training: TextStage
+    lora: Lora | None = None
+    word_dropout: Fraction | None = None
+    stage: Literal["fine_tuned", "ignored"] = "fine_tuned"
+    lora_targets: Literal["attention_mlp", "all"] = "attention_mlp"
+    double_softmax: bool = False
+    letters_lost: Literal[True] | None = None
+    class_text_share: Fraction | None = None
+
+
+class RunSpec(Labelled):
+    """Everything that can change the result of one run; its key names the run.
+
+    Attributes:
+        branch: where the text branch joins the image; `text_only` is the text classifier of
+            stage one, which sees no image; None has no text branch.
+        text: None where no text is read.
+    """
+
+    backbone: str
+    backbone_hash: str
+    setting: str
+    pretraining: PhantomPretraining | None
+    stand_in: StandInTraining | None = None
+    normalisation: Literal["own", "imagenet", "clip"]
+    probe: Probe
+    adaptation: Literal["none", "lora", "full"] = "none"
+    lora: Lora | None = None
+    training: Training | None = None
+    protocol: Protocol | None = None
+    branch: Literal["late", "early", "direct", "text_only"] | None = None
+    text: TextSpec | None = None
+    target: Literal["image", "image_centroids"] | None = None
+    distillation_weight: Weight | None = None
+    contrastive: Contrastive | None = None
+
+    @property
+    def text_only(self) -> bool:
+        """Whether the run is the text classifier of stage one, which sees no image."""
+        return self.branch == "text_only"

@@ -1,0 +1,132 @@
+"""Raw predictions of a profile in small files, so that tables can be checked anywhere."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import TypeAdapter
+
+from clipit_lib import paths
+from clipit_lib.files import whole, write_text, written_beside
+from clipit_lib.predictions import LOGIT, accuracy, balanced_accuracy
+from clipit_lib.runs import StoredRun
+from companion.survival.study import AGAIN, DONE, SPEC, SurvivalRun, SurvivalSpec, fold_metrics
+
+PREDICTIONS, RISKS, RUNS = "predictions.parquet", "survival_predictions.parquet", "runs.csv"
+LISTED = ("key", "dataset", "backbone", "setting", "seed", "kernels", "seconds", "peak_memory_mib")
+AGAIN_ALL = "Run ./run_all.sh, or python -m companion collect, again"
+SLIDES = "slides"  # what stands for the data set of a survival run
+
+
+def archive(profile: str, runs: Sequence[StoredRun]) -> Path:
+    """Write predictions.parquet: the runs' keys with every test prediction."""
+    order = ["sample", "group"]  # equal in every run of a data set, so that it packs well
+    frames = [
+        run.predictions().drop(columns="split").assign(run=run.key).sort_values(order)
+        for run in sorted(runs, key=lambda run: (run.spec.dataset, run.key))
+    ]
+    frame = pd.concat(frames, ignore_index=True)
+    return write(paths.results(profile) / PREDICTIONS, frame, ["run", *order])
+
+
+def archive_survival(profile: str, runs: Sequence[SurvivalRun]) -> Path:
+    """Write survival_predictions.parquet: the risk of each slide, by a model that never saw it."""
+    frame = pd.concat([run.predictions().assign(run=run.key) for run in runs], ignore_index=True)
+    return write(paths.results(profile) / RISKS, frame, ["run", "slide"])
+
+
+def write(path: Path, frame: pd.DataFrame, names: list[str]) -> Path:
+    """Write an archive; the columns `names` hold few different values each."""
+    frame[names] = frame[names].astype("category")
+    logits = [str(name) for name in frame if str(name).startswith(LOGIT)]
+    others = [str(name) for name in frame if name not in logits]
+    table = pa.Table.from_pandas(frame, preserve_index=False)
+    with written_beside(path) as temporary:
+        # Bytes of equal weight beside each other: signs and exponents of logits repeat.
+        pq.write_table(
+            table, temporary, compression="zstd", compression_level=19, use_dictionary=others,
+            use_byte_stream_split=logits,
+        )  # fmt: skip
+    return path
+
+
+def list_runs(
+    profile: str, runs: Sequence[StoredRun], survival: Sequence[SurvivalRun] = ()
+) -> Path:
+    """Write runs.csv: what each key stands for, and what the run took."""
+    about = [(r.spec.dataset, r.spec.backbone, r) for r in runs] + [
+        (SLIDES, "", r) for r in survival
+    ]
+    rows = [
+        (r.key, dataset, backbone, r.spec.setting, r.spec.seed, r.spec.kernels, r.done())
+        for dataset, backbone, r in about
+    ]
+    table = pd.DataFrame(
+        [(*about, done["seconds"], done.get("peak_memory_mib")) for *about, done in rows],
+        columns=list(LISTED),
+    )
+    path = paths.results(profile) / RUNS
+    write_text(path, table.sort_values("key").to_csv(index=False))
+    return path
+
+
+def listed(results: Path) -> pd.DataFrame:
+    """The runs.csv of a folder of results; no row if it has none."""
+    path = results / RUNS
+    text = dict.fromkeys(("key", "dataset", "backbone", "setting", "kernels"), str)
+    if not path.exists():
+        return pd.DataFrame(columns=list(LISTED))
+    empty = {"peak_memory_mib": ""}
+    with whole(path, AGAIN_ALL):
+        return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=empty)[list(LISTED)]
+
+
+def keys(sidecar: Path) -> list[str]:
+    """The run keys in a NAME.runs.json.
+
+    Raises:
+        ClipItError: it is missing or damaged.
+    """
+    with whole(sidecar, "Run the notebook that writes it again"):
+        return TypeAdapter(list[str]).validate_json(sidecar.read_bytes())
+
+
+def survival_run(results: Path, key: str) -> SurvivalRun | None:
+    """A finished survival run in a folder of results, or None."""
+    folder = results / "survival_runs" / key
+    if not (folder / DONE).exists():
+        return None
+    with whole(folder / SPEC, AGAIN):
+        text = (folder / SPEC).read_text(encoding="utf-8")
+        return SurvivalRun(folder, SurvivalSpec.model_validate_json(text))
+
+
+def recomputed(path: Path, keys: Collection[str] | None = None) -> pd.DataFrame:
+    """Accuracies of all or some archived runs: run, accuracy, balanced_accuracy (percent)."""
+    rows = [
+        # Runs of data sets with fewer classes leave logit columns empty.
+        (key, accuracy(own), balanced_accuracy(own))
+        for key, run in _by_run(path, keys)
+        for own in [run.dropna(axis=1, how="all")]
+    ]
+    return pd.DataFrame(rows, columns=["run", "accuracy", "balanced_accuracy"])
+
+
+def recomputed_survival(path: Path, keys: Collection[str] | None = None) -> pd.DataFrame:
+    """Metrics of archived survival runs by fold: run, fold, c_index, iauc."""
+    parts = [fold_metrics(own).assign(run=key) for key, own in _by_run(path, keys)]
+    columns = ["run", "fold", "c_index", "iauc"]
+    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
+
+
+def _by_run(path: Path, keys: Collection[str] | None) -> Iterator[tuple[str, pd.DataFrame]]:
+    """Each run of an archive with its rows."""
+    with whole(path, AGAIN_ALL):
+        frame = pd.read_parquet(path)
+    for key, run in frame.groupby("run", observed=True):
+        if keys is None or key in keys:
+            yield str(key), run.reset_index(drop=True)

@@ -1,0 +1,218 @@
+"""The ledger of claims, as a table and in words."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import pandas as pd
+
+from clipit_lib import paths
+from clipit_lib.encoders import registry
+from clipit_lib.files import write_text
+from clipit_lib.settings import PhantomData
+from companion import tables
+from companion.claims.rules import (
+    Claim,
+    Equal,
+    Finding,
+    InPoints,
+    NoLoss,
+    Pair,
+    ShareHigher,
+    Shelf,
+    Verdict,
+    finding_of,
+    load_claims,
+)
+from companion.profile import Profile, Workbench
+from companion.statistics import Interval
+from companion.tables import markdown
+
+# -- All claims of the paper judged by what a profile has stored, as results/PROFILE/claims.csv.
+
+
+COLUMNS = [
+    "id", "claim", "where", "paper", "rule", "ours", "low", "high", "verdict", "reason", "runs",
+]  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A claim and what was found of it."""
+
+    claim: Claim
+    finding: Finding
+
+
+def evaluate(bench: Workbench, claims: Sequence[Claim] | None = None) -> list[Judged]:
+    """Judge claims (by default all of the paper's) by stored runs and tables; train nothing.
+
+    Raises:
+        ClipItError: the data or the encoders of the profile are not there, so that it cannot be
+            said which runs belong to it.
+    """
+    shelf = Shelf(bench)
+    chosen = load_claims().claims if claims is None else claims
+    own = {registry.clip_entry(name).namesake: name for name in bench.profile.retrievers}
+    return [Judged(claim, finding_of(_with_own_retrievers(claim, own), shelf)) for claim in chosen]
+
+
+def _with_own_retrievers(claim: Claim, own: Mapping[str | None, str]) -> Claim:
+    """The claim on a profile's retrievers, in place of those of the paper that they stand for."""
+    if not isinstance(claim, Pair):
+        return claim
+
+    def named(setting: str) -> str:
+        base, found, retriever = setting.partition("/retriever_")
+        return f"{base}{found}{own.get(retriever, retriever)}"
+
+    return claim.model_copy(update={"first": named(claim.first), "second": named(claim.second)})
+
+
+def ledger_table(judged: Sequence[Judged]) -> pd.DataFrame:
+    """One row a claim, with `COLUMNS`; `runs` counts the runs behind the verdict."""
+    rows = [
+        [one.claim.id, one.claim.claim, one.claim.where, one.claim.paper, one.claim.rule,
+         one.finding.ours, one.finding.low, one.finding.high, str(one.finding.verdict),
+         one.finding.reason, len(one.finding.runs)]
+        for one in judged
+    ]  # fmt: skip
+    return pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys(("ours", "low", "high"), float))
+
+
+def run_keys(judged: Sequence[Judged]) -> list[str]:
+    """Keys of all runs behind the verdicts, each once."""
+    return sorted({key for one in judged for key in one.finding.runs})
+
+
+def save_ledger(profile: str, judged: Sequence[Judged], text: str) -> None:
+    """Write claims.csv, claims.md and the keys of the runs behind them, claims.runs.json."""
+    folder = paths.results(profile)
+    table, text = ledger_table(judged), tables.with_doubts(profile, text, run_keys(judged))
+    write_text(folder / "claims.csv", table.to_csv(index=False, float_format="%.4f"))
+    write_text(folder / "claims.md", text.rstrip() + "\n")
+    write_text(folder / "claims.runs.json", json.dumps(run_keys(judged), indent=1) + "\n")
+
+
+# -- The ledger of claims to read: counts, tables by verdict, and what could turn a verdict.
+
+
+def is_phantom(profile: Profile) -> bool:
+    """Whether all data of a profile are drawn by a program."""
+    return all(isinstance(each, PhantomData) for each in profile.data.values())
+
+
+def headline(profile: Profile) -> str:
+    """The title of the figure."""
+    if is_phantom(profile):
+        return f"The paper's claims; ours is a phantom, not tissue ({profile.name})"
+    return f"The paper's claims beside ours ({profile.name})"
+
+
+def counts(judged: Sequence[Judged]) -> dict[Verdict, int]:
+    """How many claims got each verdict, the strongest first."""
+    found = [one.finding.verdict for one in judged]
+    return {verdict: found.count(verdict) for verdict in Verdict}
+
+
+def count_sentences(profile: Profile, judged: Sequence[Judged]) -> str:
+    """The counts in words, why claims are not testable, and what had been seen before."""
+    each = ", ".join(f"{number} {verdict}" for verdict, number in counts(judged).items())
+    said = [f"Of {len(judged)} claims: {each}."]
+    reasons = [one.finding.reason for one in judged if one.finding.verdict is Verdict.UNTESTABLE]
+    if reasons:
+        listed = ", ".join(f"{why} ({reasons.count(why)})" for why in dict.fromkeys(reasons))
+        said.append(f"Not testable for: {listed}.")
+    if is_phantom(profile):
+        said.append("Ours is a phantom: these verdicts are on the claims there, not on tissue.")
+    return " ".join(said)
+
+
+def seen_sentence(profile: str, seen: dict[str, str]) -> str:
+    """What had been run of a profile when the rules were written."""
+    if profile in seen:
+        return f"Made of this profile before the rules were written: {seen[profile]}."
+    return "No run of this profile is recorded as made before the rules were written."
+
+
+def claims_text(profile: Profile, judged: Sequence[Judged], seen: dict[str, str]) -> str:
+    """claims.md: counts on top, then one table a verdict, then what could turn one."""
+    parts = [
+        f"# Claims of the paper, judged at profile {profile.name}",
+        count_sentences(profile, judged),
+        seen_sentence(profile.name, seen),
+    ]
+    for verdict in Verdict:
+        here = [one for one in judged if one.finding.verdict is verdict]
+        if here:
+            heading = str(verdict).capitalize()
+            parts.append(f"## {heading} ({len(here)})\n\n{markdown(reading_table(here))}")
+    parts.append(f"## What would change our mind\n\n{turning_sentences(judged)}")
+    return "\n\n".join(parts)
+
+
+def reading_table(judged: Sequence[Judged]) -> pd.DataFrame:
+    """To read: claim, where, paper, ours, verdict, on what it rests."""
+    return pd.DataFrame(
+        [
+            {
+                "claim": one.claim.claim,
+                "where": one.claim.where,
+                "paper": one.claim.paper,
+                "ours": ours(one),
+                "verdict": str(one.finding.verdict),
+                "resting on": "; ".join(filter(None, (one.finding.reason, one.claim.note))),
+            }
+            for one in judged
+        ]
+    )
+
+
+def ours(one: Judged) -> str:
+    """The number that was judged, with its interval where it has one."""
+    found = one.finding
+    if found.ours is None:
+        return ""
+    bounded = found.low is not None and found.high is not None
+    if isinstance(one.claim, InPoints) and bounded:
+        return f"{_interval(one)} points"
+    if isinstance(one.claim, ShareHigher | NoLoss):
+        return f"{found.ours:.0%} of cells"
+    limits = f" [{found.low:.3g}, {found.high:.3g}]" if bounded else ""
+    return f"{found.ours:.3g}{limits}"
+
+
+def turning_sentences(judged: Sequence[Judged]) -> str:
+    """One Markdown item a claim that is not reproduced: its number, and what could turn it."""
+    items = [
+        f"- {one.claim.claim} ({one.claim.where}): {ours(one)}; {_turning(one)}."
+        for one in judged
+        if one.finding.verdict is Verdict.NOT
+    ]
+    return "\n".join(items) or "No claim is `not reproduced` here."
+
+
+def _turning(one: Judged) -> str:
+    found = one.finding
+    if not isinstance(one.claim, InPoints) or found.low is None or found.high is None:
+        return f"{found.reason}; the rule is: {one.claim.rule}"
+    if isinstance(one.claim, Equal):
+        margin = one.claim.margin
+        if found.low <= margin and found.high >= -margin:
+            return "the interval reaches into the margin: more seeds and patients could turn it"
+        return "the whole interval lies outside the margin: only another setting could turn it"
+    least = 0.0 - getattr(one.claim, "margin", 0.0)
+    if found.high > least:
+        return (
+            f"the interval still holds values above {least:g}: more seeds and patients could "
+            "turn it"
+        )
+    return f"no value of the interval is above {least:g}: only another setting could turn it"
+
+
+def _interval(one: Judged) -> Interval:
+    found = one.finding
+    assert found.ours is not None and found.low is not None and found.high is not None
+    return Interval(found.ours, found.low, found.high)

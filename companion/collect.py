@@ -1,0 +1,49 @@
+"""What is kept of a profile: every cited prediction in two files, and the gallery of figures."""
+
+from __future__ import annotations
+
+import argparse
+
+from clipit_lib import paths, runs
+from clipit_lib.errors import ClipItError
+from clipit_lib.runs import StoredRun
+from companion import archive, tables
+from companion.figures import gallery
+from companion.profile import load_profile
+
+
+def cited(profile: str) -> list[str]:
+    """Keys of the runs behind tables, figures and claims of a profile, as their sidecars list."""
+    folders = (paths.tables(profile), paths.figures(profile), paths.results(profile))
+    sidecars = [path for folder in folders for path in sorted(folder.glob("*.runs.json"))]
+    return list(dict.fromkeys(key for path in sidecars for key in archive.keys(path)))
+
+
+def stored(profile: str, key: str) -> StoredRun | None:
+    """A finished run, None if it is not there or an older version of this library has made it."""
+    try:
+        return runs.find(profile, key)
+    except ClipItError:  # a table that is no longer asked for may cite what cannot be read
+        return None
+
+
+def main(arguments: list[str]) -> None:
+    """`collect --profile NAME`: write the archives, runs.csv and figures/README.md."""
+    parser = argparse.ArgumentParser(prog="python -m companion collect", description=main.__doc__)
+    parser.add_argument("--profile", default="demo")
+    profile = load_profile(parser.parse_args(arguments).profile).name
+    asked = cited(profile)
+    found = [run for key in asked if (run := stored(profile, key)) is not None]
+    results = paths.results(profile)
+    risks = [each for key in asked if (each := archive.survival_run(results, key)) is not None]
+    if found:
+        print(f"{len(found)} runs in {archive.archive(profile, found)}")
+    if risks:
+        print(f"{len(risks)} runs in {archive.archive_survival(profile, risks)}")
+    if found or risks:
+        print(f"all listed in {archive.list_runs(profile, found, risks)}")
+    if said := tables.doubtful(profile, asked):
+        print(said)
+    if missing := len(asked) - len(found) - len(risks):
+        print(f"{missing} cited runs are not here, or are of an older version")
+    print(f"gallery in {gallery.write()}")

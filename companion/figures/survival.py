@@ -1,0 +1,119 @@
+"""Table 8 as a picture: concordance by fold, and survival of the predicted halves."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from companion.figures.style import COLOURS, MARKERS, styled
+from companion.survival.model import kaplan_meier
+from companion.survival.study import NAMES
+
+LOW, HIGH = "#56B4E9", "#D55E00"
+
+
+def survival_figure(
+    table: pd.DataFrame,
+    limits: pd.DataFrame,
+    split: pd.DataFrame,
+    p: float,
+    planted: pd.DataFrame | None = None,
+) -> Figure:
+    """C-index by fold beside the Kaplan-Meier curves of CLIP-IT's predicted halves.
+
+    Args:
+        table, limits, split: of `results.run_table`, `results.intervals` and `results.halves`.
+        p: of the log-rank test between the halves.
+        planted: of `results.planted_metrics`.
+    """
+    with styled():
+        figure, (left, right) = plt.subplots(
+            1, 2, figsize=(7.2, 3.1), gridspec_kw={"width_ratios": [1.2, 1]}
+        )
+        _concordance(left, table, limits, planted)
+        _curves(right, split, p)
+        figure.tight_layout(w_pad=2.5)
+    return figure
+
+
+def _concordance(
+    axis: Axes, table: pd.DataFrame, limits: pd.DataFrame, planted: pd.DataFrame | None
+) -> None:
+    folds = sorted(table["fold"].unique())
+    mean_at = len(folds) + 0.3
+    means = limits.query("metric == 'c_index' and over == ''").set_index("setting")
+    for place, setting in enumerate(means.index):
+        offset = 0.24 * (place - (len(means) - 1) / 2)
+        look: dict[str, Any] = {"color": COLOURS[setting], "marker": MARKERS[setting], "ls": ""}
+        values = table[table["setting"] == setting]
+        places = values["fold"].map(folds.index) + offset
+        axis.plot(places, values["c_index"], **look, ms=3, alpha=0.55)
+        by_fold = values.groupby("fold")["c_index"].mean()
+        axis.plot(np.arange(len(folds)) + offset, by_fold, **look, ms=5, label=NAMES[setting])
+        mean, low, high = means.loc[setting, ["value", "low", "high"]]
+        axis.errorbar(
+            mean_at + offset, mean, yerr=[[mean - low], [high - mean]], **look, ms=5, capsize=2,
+            lw=1.3,
+        )  # fmt: skip
+    if planted is not None:
+        ceilings = [*planted["c_index"], planted["c_index"].mean()]
+        look = {"color": "black", "marker": "_", "ls": "", "ms": 22, "mew": 1}
+        axis.plot([*range(len(folds)), mean_at], ceilings, **look)
+        axis.plot([], [], color="black", lw=1, label="planted risk")
+    axis.axhline(0.5, color="black", lw=0.8, ls=":")
+    axis.annotate("chance", (-0.45, 0.5), xytext=(0, 2), textcoords="offset points", fontsize=7)
+    axis.axvline(len(folds) - 0.35, color="#BBBBBB", lw=0.8)
+    axis.set(
+        xticks=[*range(len(folds)), mean_at],
+        xticklabels=[*(f"fold {fold}" for fold in folds), "mean"],
+        xlim=(-0.5, len(folds) + 0.8), ylabel="C-index on the held-out fold",
+    )  # fmt: skip
+    axis.tick_params(axis="x", length=0, labelsize=8)
+    axis.legend(
+        fontsize=7.5, ncols=4, loc="lower center", bbox_to_anchor=(0.48, 1.0), handletextpad=0.2,
+        columnspacing=0.9, handlelength=1.2, borderpad=0,
+    )  # fmt: skip
+
+
+def _curves(axis: Axes, split: pd.DataFrame, p: float) -> None:
+    """Curves with ticks where a slide is censored, until a tenth of all slides is left."""
+    last = float(split["time"].quantile(0.9))
+    ticks = np.asarray(MaxNLocator(5, steps=[1, 2, 3, 6, 10]).tick_values(0, last))
+    ticks = ticks[(ticks >= 0) & (ticks <= last)]
+    for row, (name, high, colour) in enumerate(
+        [("low risk", False, LOW), ("high risk", True, HIGH)]
+    ):
+        half = split[split["high"] == high]
+        time, event = half["time"].to_numpy(), half["event"].to_numpy()
+        at, share = kaplan_meier(time, event)
+        steps = np.r_[at[at < last], last]
+        axis.step(steps, _at(steps, at, share), where="post", color=colour, lw=1.5)
+        axis.plot(time[~event], _at(time[~event], at, share), "|", color=colour, ms=5, mew=0.8)
+        middle = np.array([last / 2])
+        axis.annotate(
+            name, (middle[0], _at(middle, at, share)[0]), xytext=(4, 5),
+            textcoords="offset points", color=colour, fontsize=8,
+        )  # fmt: skip
+        below = -0.30 - 0.09 * row
+        side: dict[str, Any] = {"color": colour, "fontsize": 7}
+        for tick in ticks:
+            count = str((time >= tick).sum())
+            axis.text(tick, below, count, transform=axis.get_xaxis_transform(), ha="center", **side)
+        axis.text(-0.09, below, name.split()[0], transform=axis.transAxes, ha="right", **side)
+    axis.text(-0.09, -0.21, "at risk", transform=axis.transAxes, fontsize=7, ha="right")
+    axis.text(0.98, 0.95, f"log-rank p = {p:.2g}", transform=axis.transAxes, ha="right",
+              va="top", fontsize=8)  # fmt: skip
+    axis.set(xticks=ticks, xlim=(0, last), ylim=(0, 1.02), xlabel="months",
+             ylabel="free of the event", title="Predicted halves of CLIP-IT")  # fmt: skip
+
+
+def _at(when: np.ndarray, at: np.ndarray, share: np.ndarray) -> np.ndarray:
+    """Height of a step curve at some times."""
+    height: np.ndarray = share[np.searchsorted(at, when, side="right") - 1]
+    return height

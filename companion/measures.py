@@ -1,0 +1,696 @@
+"""Measures beside accuracy: complementarity, Pareto fronts, spaces, text statistics."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int, Real
+from sklearn.manifold import TSNE
+from sklearn.metrics import silhouette_score
+from torch import nn
+
+from clipit_lib import text as text_stage
+from clipit_lib.compute import device, stacked
+from clipit_lib.controls import SPLITS
+from clipit_lib.data.patches import Split
+from clipit_lib.data.reports import token_coverage
+from clipit_lib.errors import ClipItError
+from clipit_lib.inputs import choose_labels
+from clipit_lib.predict import load_classifier
+from clipit_lib.predictions import correct
+from clipit_lib.runs import StoredRun
+from clipit_lib.settings import PhantomCorpus, PhantomData
+from clipit_lib.training import BLOCK, Patches
+from companion import paper
+from companion.profile import Profile, Workbench
+from companion.specs import label
+from companion.statistics import Interval, paired_bootstrap
+from companion.tables import GAIN_CELL, run_table
+
+# -- Whether distillation targets stay apart while a run is trained.
+
+
+FIXED, MOVING = "clip_it", "clip_it/switch_moving_target"
+SPREAD_COLUMNS = ["dataset", "setting", "seed", "epoch", "target_spread", "distillation"]
+
+
+def spread_table(stored: Sequence[StoredRun]) -> pd.DataFrame:
+    """One row a look at validation: dataset, setting, seed, epoch, target_spread, distillation."""
+    frames = [pd.DataFrame(columns=SPREAD_COLUMNS)]
+    for run in stored:
+        history = run.history()
+        if run.spec.setting in (FIXED, MOVING) and "target_spread" in history:
+            history["dataset"], history["setting"] = run.spec.dataset, run.spec.setting
+            history["seed"] = run.spec.seed
+            frames.append(history[SPREAD_COLUMNS])
+    return pd.concat(frames[1:] or frames, ignore_index=True)
+
+
+def spread_words(spreads: pd.DataFrame) -> str:
+    """What is left of the targets' variance at the end, fixed and moving, data set by data set."""
+    lines = []
+    for dataset, rows in spreads.groupby("dataset", sort=False):
+        at = rows.sort_values("epoch").groupby(["setting", "seed"])["target_spread"]
+        first, last = at.first().groupby("setting").mean(), at.last().groupby("setting").mean()
+        parts = [
+            f"{what} target {first[setting]:.2f} at first and {last[setting]:.2f} at the end"
+            for what, setting in (("fixed", FIXED), ("moving", MOVING))
+            if setting in first
+        ]
+        lines.append(f"- {dataset}: variance of the {'; '.join(parts)}.")
+    return "\n".join(lines)
+
+
+# -- What text gets right where vision is wrong (section 4.4, equation 5, Figure 4).
+
+
+Hits = Bool[np.ndarray, " n"]
+
+
+@dataclass(frozen=True)
+class Shares:
+    """The four cases of two classifiers on the same samples, in percent of samples.
+
+    Attributes:
+        omega: text right, vision wrong: equation 5, as Figure 4 prints it.
+        counterpart: vision right, text wrong.
+    """
+
+    omega: float
+    counterpart: float
+    both_right: float
+    both_wrong: float
+
+    @property
+    def oracle(self) -> float:
+        """Accuracy of one who always knew which of the two to trust."""
+        return self.omega + self.counterpart + self.both_right
+
+    @property
+    def omega_independent(self) -> float:
+        """The omega of two classifiers of these accuracies whose errors were independent."""
+        text = self.omega + self.both_right
+        vision = self.counterpart + self.both_right
+        return text * (100 - vision) / 100
+
+
+def shares(vision: Hits, text: Hits) -> Shares:
+    """Count the four cases.
+
+    Args:
+        vision, text: [n], whether each sample is right, in the same order.
+    """
+
+    def percent(cases: Hits) -> float:
+        return 100 * float(cases.mean())
+
+    return Shares(
+        omega=percent(text & ~vision),
+        counterpart=percent(vision & ~text),
+        both_right=percent(text & vision),
+        both_wrong=percent(~text & ~vision),
+    )
+
+
+def aligned_hits(vision: pd.DataFrame, text: pd.DataFrame) -> tuple[Hits, Hits]:
+    """Whether each sample is right, for two prediction frames of the same samples.
+
+    Raises:
+        ClipItError: the frames hold other samples, another order or other labels.
+    """
+    for column in ("sample", "label"):
+        if vision[column].tolist() != text[column].tolist():
+            raise ClipItError(
+                f"vision has {len(vision)} predictions, text {len(text)}, and their {column}s "
+                "differ or are in another order",
+                "complementarity",
+                "Compare runs of the same data and split",
+            )
+    return correct(vision), correct(text)
+
+
+def matched(
+    vision: Sequence[StoredRun], text: Sequence[StoredRun]
+) -> list[tuple[StoredRun, StoredRun]]:
+    """Each run of a vision model beside the text classifier of its data set and seed.
+
+    Raises:
+        ClipItError: there is no such text classifier.
+    """
+    found = {(run.spec.dataset, run.spec.seed): run for run in text}
+    for run in vision:
+        if (run.spec.dataset, run.spec.seed) not in found:
+            raise ClipItError(
+                f"no text classifier for seed {run.spec.seed}",
+                f"{run.spec.dataset}, {run.spec.backbone}",
+                "Run the setting text with the same seeds",
+            )
+    return [(run, found[run.spec.dataset, run.spec.seed]) for run in vision]
+
+
+def complementarity_table(pairs: Sequence[tuple[StoredRun, StoredRun]]) -> pd.DataFrame:
+    """One row a pair of `matched`: the text classifier's accuracies beside one vision model.
+
+    Columns: those of `tables.run_table` of the text classifier, but with the vision model's
+    backbone; then vision_accuracy, the shares (all in percent) and vision_run.
+    """
+    table = run_table([text for _, text in pairs])
+    table["backbone"] = [vision.spec.backbone for vision, _ in pairs]
+    cases = [
+        shares(*aligned_hits(vision.predictions(), text.predictions())) for vision, text in pairs
+    ]
+    table["vision_accuracy"] = [case.counterpart + case.both_right for case in cases]
+    for name in ("omega", "counterpart", "both_right", "both_wrong", "oracle", "omega_independent"):
+        table[name] = [getattr(case, name) for case in cases]
+    table["vision_run"] = [vision.key for vision, _ in pairs]
+    return table
+
+
+def interval_table(pairs: Sequence[tuple[StoredRun, StoredRun]], draws: int) -> pd.DataFrame:
+    """One row a cell and measure: dataset, backbone, measure, share, low, high (percent).
+
+    Intervals are those of `statistics.paired_bootstrap`, over seeds and groups.
+    """
+    rows = []
+    for dataset, backbone in dict.fromkeys((v.spec.dataset, v.spec.backbone) for v, _ in pairs):
+        cell = [p for p in pairs if (p[0].spec.dataset, p[0].spec.backbone) == (dataset, backbone)]
+        frames = [(vision.predictions(), text.predictions()) for vision, text in cell]
+        hits = [aligned_hits(*frame) for frame in frames]
+        samples = frames[0][0]
+        groups = samples["group"].where(samples["group"] != "", samples["sample"]).to_numpy()
+        cases = {
+            "omega": np.stack([text & ~vision for vision, text in hits]),
+            "counterpart": np.stack([vision & ~text for vision, text in hits]),
+        }
+        for measure, case in cases.items():
+            value = share_interval(case, groups, draws)
+            rows.append([dataset, backbone, measure, value.estimate, value.low, value.high])
+    return pd.DataFrame(rows, columns=[*GAIN_CELL, "measure", "share", "low", "high"])
+
+
+def share_interval(cases: Bool[np.ndarray, "seeds n"], groups: np.ndarray, draws: int) -> Interval:
+    """The share of samples that are a case, in percent, with its interval over seeds and groups.
+
+    A share of samples is a gain over never, with all samples in one class.
+    """
+    one_class = np.zeros(cases.shape[1], np.int64)
+    rng = np.random.default_rng(0)
+    return paired_bootstrap(np.zeros_like(cases), cases, one_class, groups, draws, rng)
+
+
+def complementarity_sentences(table: pd.DataFrame, intervals: pd.DataFrame) -> str:
+    """One Markdown item a cell, and where omega came out largest."""
+    means = table.groupby(GAIN_CELL, sort=False, as_index=False).mean(numeric_only=True)
+    omega = intervals.query("measure == 'omega'")[[*GAIN_CELL, "low", "high"]]
+    cells = means.merge(omega, on=GAIN_CELL)
+    items = [
+        f"- {cell['dataset']}, {cell['backbone']}: text is right where vision is wrong on "
+        f"{cell['omega']:.1f}% [{cell['low']:.1f}, {cell['high']:.1f}] of patches, vision where "
+        f"text is wrong on {cell['counterpart']:.1f}%. Classifiers of these accuracies (text "
+        f"{cell['accuracy']:.1f}%, vision {cell['vision_accuracy']:.1f}%) with independent errors "
+        f"would give an omega of {cell['omega_independent']:.1f}%."
+        for _, cell in cells.iterrows()
+    ]
+    return "\n".join(items) + "\n\n" + _where_largest(cells) + _beside_independence(cells)
+
+
+def _where_largest(cells: pd.DataFrame) -> str:
+    means = cells.groupby("dataset", sort=False)["omega"].mean()
+    if len(means) < 2:
+        return ""
+    listed = ", ".join(f"{name} {value:.1f}%" for name, value in means.items())
+    first, second = sorted(means, reverse=True)[:2]
+    return (
+        f"Omega is largest on {means.idxmax()} ({listed}), by {first - second:.1f} points over the "
+        "next; in the paper it is largest on PCAM. "
+    )
+
+
+def _beside_independence(cells: pd.DataFrame) -> str:
+    below = int((cells["omega"] < cells["omega_independent"]).sum())
+    return (
+        f"It lies below what independent errors would give in {below} of {len(cells)} cells: "
+        "where it does, text tends to be right on patches that vision has right already."
+    )
+
+
+# -- Which models nothing cheaper matches: the frontier of cost and accuracy (Figure 3).
+
+
+CELL = ["dataset", "backbone", "setting"]
+COST_COLUMNS = [
+    "parameters_deployed", "flops", "gflops", "parameters_encoded", "flops_encoded",
+]  # fmt: skip
+
+# A cost, the same with prompts encoded for each image, and its name.
+COSTS = (
+    ("parameters_deployed", "parameters_encoded", "deployed parameters"),
+    ("flops", "flops_encoded", "operations"),
+)
+
+
+def pareto_front(
+    cost: Real[np.ndarray, " n"], value: Real[np.ndarray, " n"]
+) -> Bool[np.ndarray, " n"]:
+    """Points that no other point dominates: as cheap and as good, and better in one of the two.
+
+    Equal points are on the frontier together.
+
+    Raises:
+        ValueError: a number is not finite.
+    """
+    if not (np.isfinite(cost).all() and np.isfinite(value).all()):
+        raise ValueError("costs and values must be finite")
+    if len(cost) == 0:
+        return np.zeros(0, dtype=bool)
+    costs, place = np.unique(cost, return_inverse=True)
+    best = np.full(len(costs), -np.inf)
+    np.maximum.at(best, place, value)
+    cheaper = np.concatenate([[-np.inf], np.maximum.accumulate(best)[:-1]])
+    return (value == best[place]) & (value > cheaper[place])
+
+
+def cell_points(runs: pd.DataFrame) -> pd.DataFrame:
+    """One row a cell of a tidy table of runs joined with `cost_columns`.
+
+    Columns: dataset, backbone, setting, mean, low, high (balanced accuracy in percent: mean,
+    lowest and highest over seeds), and the costs, which are the same for every seed.
+    """
+    cells = runs.groupby(CELL, sort=False)
+    points = cells["balanced_accuracy"].agg(mean="mean", low="min", high="max")
+    return points.join(cells[COST_COLUMNS].first()).reset_index()
+
+
+def with_front(points: pd.DataFrame, cost: str, column: str) -> pd.DataFrame:
+    """`points` with a column more: whether a cell is on its data set's frontier by `cost`."""
+    marked = points.assign(**{column: False})
+    for _, rows in points.groupby("dataset"):
+        front = pareto_front(rows[cost].to_numpy(), rows["mean"].to_numpy())
+        marked.loc[rows.index, column] = front
+    return marked
+
+
+def front_sentences(points: pd.DataFrame, cost: str) -> str:
+    """One Markdown item a data set: its frontier from cheap to dear, and CLIP-IT's part in it."""
+    items = []
+    for dataset, rows in with_front(points, cost, "on_front").groupby("dataset", sort=False):
+        front = rows[rows["on_front"]].sort_values(cost)
+        steps = ", ".join(
+            f"{row['backbone']} {label(row['setting'])} ({row['mean']:.1f})"
+            for _, row in front.iterrows()
+        )
+        ours = (front["setting"] == "clip_it").sum()
+        items.append(f"- {dataset}: {steps}; CLIP-IT in {ours} of {len(front)}.")
+    return "\n".join(items)
+
+
+def pareto_words(points: pd.DataFrame) -> str:
+    """The frontiers by parameters and by operations, and whether cached prompts decide them."""
+    parts = []
+    for cost, other, name in COSTS:
+        parts.append(f"Frontier by {name}:\n\n{front_sentences(points, cost)}")
+        parts.append(f"With prompts encoded for each image: {changed_by(points, cost, other)}.")
+    return "\n\n".join(parts)
+
+
+def changed_by(points: pd.DataFrame, cost: str, other: str) -> str:
+    """In words, which cells enter or leave the frontier if `other` is counted, not `cost`."""
+    before = with_front(points, cost, "on_front")["on_front"]
+    after = with_front(points, other, "on_front")["on_front"]
+    parts = []
+    for rows, verb in ((points[before & ~after], "leaves"), (points[after & ~before], "enters")):
+        parts += [
+            f"{row['backbone']} {label(row['setting'])} {verb} ({row['dataset']})"
+            for _, row in rows.iterrows()
+        ]
+    return ", ".join(parts) or "the same models"
+
+
+def reading_table(points: pd.DataFrame) -> pd.DataFrame:
+    """The cells to read, by data set and cost; frontiers are marked."""
+    ordered = points.sort_values(["dataset", "parameters_deployed"], kind="stable")
+    return pd.DataFrame(
+        {
+            "data set": ordered["dataset"],
+            "backbone": ordered["backbone"],
+            "setting": ordered["setting"].map(label),
+            "balanced accuracy (%), range over seeds": [
+                f"{mean:.1f} ({low:.1f} to {high:.1f})"
+                for mean, low, high in ordered[["mean", "low", "high"]].to_numpy()
+            ],
+            "parameters": ordered["parameters_deployed"].map("{:,}".format),
+            "GFLOPs": ordered["gflops"].map("{:.3g}".format),
+            "on the frontier by": [
+                ", ".join(n for n, on in (("parameters", a), ("FLOPs", b)) if on)
+                for a, b in ordered[["on_front_parameters", "on_front_gflops"]].to_numpy()
+            ],
+        }
+    )
+
+
+# -- How well the classes part in a space of features, in numbers and as a picture (appendix F.2).
+
+
+Features = Float[np.ndarray, "m d"]
+ClassLabels = Int[np.ndarray, " m"]
+TIE = 1e-6  # cosines closer than this are one similarity: rounding must not choose a neighbour
+
+
+def unit_length(features: Features) -> Features:
+    """Each row divided by its length; a row of zeros stays."""
+    normalised: np.ndarray = F.normalize(torch.from_numpy(features), dim=-1).numpy()
+    return normalised
+
+
+def balanced_sample(labels: ClassLabels, most: int, seed: int) -> Int[np.ndarray, " k"]:
+    """At most `most` positions, ascending, as many of each class as the classes' sizes allow."""
+    rng = np.random.default_rng(seed)
+    of_class = [rng.permutation(np.flatnonzero(labels == each)) for each in np.unique(labels)]
+    kept: list[np.ndarray] = []
+    # The smallest class first: what it cannot fill is shared by the others.
+    for place, rows in enumerate(sorted(of_class, key=len)):
+        room = most - sum(map(len, kept))
+        kept.append(rows[: room // (len(of_class) - place)])
+    return np.sort(np.concatenate(kept))
+
+
+def knn_purity(features: Features, labels: ClassLabels, k: int = 10) -> float:
+    """Mean share of a sample's k nearest others, by cosine, that are of its class, in 0..1.
+
+    Samples that tie for the last places share them: patches with the same report have the same
+    text features, and their order in the data set must not decide.
+
+    Raises:
+        ClipItError: fewer than k others.
+    """
+    if not 1 <= k < len(features):
+        raise ClipItError(f"{k} neighbours among {len(features)} samples", "k", "Ask for fewer")
+    unit = unit_length(features)
+    similarity = unit @ unit.T
+    np.fill_diagonal(similarity, -np.inf)
+    border = -np.partition(-similarity, k - 1, axis=1)[:, k - 1 : k]  # [m, 1], the k-th largest
+    nearer = similarity > border + TIE
+    tied = ~nearer & (similarity > border - TIE)
+    places = k - nearer.sum(axis=1)
+    same = labels[:, None] == labels[None, :]
+    of_class = (nearer & same).sum(axis=1) + places * (tied & same).sum(axis=1) / tied.sum(axis=1)
+    return float((of_class / k).mean())
+
+
+def chance_purity(labels: ClassLabels) -> float:
+    """The expected purity when neighbours are drawn from all others, in 0..1."""
+    _, counts = np.unique(labels, return_counts=True)
+    count = counts.sum()
+    return float((counts * (counts - 1)).sum() / (count * (count - 1)))
+
+
+def silhouette(features: Features, labels: ClassLabels) -> float:
+    """Mean silhouette by cosine distance, in -1..1: 0 where classes overlap."""
+    return float(silhouette_score(unit_length(features), labels, metric="cosine"))
+
+
+def project(features: Features, seed: int, perplexity: float = 30.0) -> Float[np.ndarray, "m 2"]:
+    """t-SNE of unit-length features to the plane; distances in it prove nothing.
+
+    Args:
+        perplexity: lowered to a quarter of the samples where they are few.
+    """
+    unit = unit_length(features)
+    if np.ptp(unit, axis=0).max() < TIE:  # one point: principal components do not exist
+        return np.zeros((len(unit), 2))
+    smaller = min(perplexity, len(unit) / 4)
+    plane: np.ndarray = TSNE(perplexity=smaller, init="pca", random_state=seed).fit_transform(unit)
+    return plane
+
+
+# -- What a stored run holds inside: image, text and joint features of patches (appendix F.2).
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Features of the patches of one split, in the order of the data set.
+
+    Attributes:
+        image: [m, d] backbone features v.
+        text: [m, e] distilled text features h_d(v), of whatever length the model gives them.
+    """
+
+    image: Float[np.ndarray, "m d"]
+    text: Float[np.ndarray, "m e"]
+
+    @property
+    def joint(self) -> Float[np.ndarray, "m de"]:
+        """[m, d + e], both at unit length, one beside the other."""
+        return np.concatenate([unit_length(self.image), unit_length(self.text)], axis=1)
+
+
+@torch.inference_mode()
+def embed(run: StoredRun, bench: Workbench, split: Split) -> Embedded:
+    """Features of a split by the deployed, image-only model of a run.
+
+    Raises:
+        ClipItError: the run predicts no text features; see also `classifier.load_classifier`.
+    """
+    model, image = _image_features(run, bench, split)
+    if not isinstance(getattr(model, "distillation", None), nn.Linear):
+        raise ClipItError(
+            f"{run.spec.setting} has no text branch", run.folder, "Name a CLIP-IT run"
+        )
+    text = model.distillation(torch.from_numpy(image).to(device()))  # type: ignore[operator]
+    return Embedded(image, text.float().cpu().numpy())
+
+
+@torch.inference_mode()
+def _image_features(
+    run: StoredRun, bench: Workbench, split: Split
+) -> tuple[nn.Module, Float[np.ndarray, "m d"]]:
+    """The model of a run, and v of each patch."""
+    classifier = load_classifier(run.folder)
+    dataset = bench.dataset(run.spec.dataset)
+    rows = dataset.indices(split)
+    labels = torch.from_numpy(dataset.labels[rows])
+    patches = Patches(dataset.pixels, rows, labels, classifier.transform)
+    blocks = torch.arange(len(rows)).split(BLOCK)
+    features = (classifier.model.backbone(patches.batch(each)).float().cpu() for each in blocks)  # type: ignore[operator]
+    return classifier.model, stacked(features, len(rows)).numpy()
+
+
+def paired_features(run: StoredRun, bench: Workbench, split: Split) -> Float[np.ndarray, "m e"]:
+    """Unit-length features t of the text that each patch is paired with, as stage one left them.
+
+    Raises:
+        ClipItError: the run is paired with no text.
+    """
+    spec = run.spec
+    if spec.text is None:
+        raise ClipItError(f"{spec.setting} reads no reports", run.folder, "Name a run with text")
+    labels = choose_labels(spec, bench.dataset(spec.dataset))
+    paired, stage = text_stage.stage_one(spec.text, bench, labels, SPLITS)
+    features: np.ndarray = stage.features[torch.from_numpy(paired.chosen[split])].numpy()
+    return features
+
+
+def spaces(run: StoredRun, bench: Workbench, split: Split) -> dict[str, np.ndarray]:
+    """Features [m, d] of the patches of a split by the name of their space.
+
+    `image` always; with a text branch also the paired report's true features, the distilled
+    features that the image predicts of them, and image and distilled features joined.
+    """
+    if run.spec.branch is None:
+        return {"image": _image_features(run, bench, split)[1]}
+    found = embed(run, bench, split)
+    return {
+        "image": found.image,
+        "report": paired_features(run, bench, split),
+        "distilled": found.text,
+        "joint": found.joint,
+    }
+
+
+def space_table(
+    runs: Sequence[StoredRun],
+    bench: Workbench,
+    sample: Int[np.ndarray, " k"],
+    neighbours: int = 10,
+) -> pd.DataFrame:
+    """One row a run and space: how well the classes part among some test patches.
+
+    Columns: those of `tables.run_table`, then space, silhouette (-1..1), purity and chance (0..1).
+
+    Args:
+        sample: positions within the test split.
+    """
+    rows = []
+    for run in runs:
+        dataset = bench.dataset(run.spec.dataset)
+        labels = dataset.labels[dataset.indices("test")][sample]
+        for space, features in spaces(run, bench, "test").items():
+            row = run_table([run]).assign(
+                space=space,
+                silhouette=silhouette(features[sample], labels),
+                purity=knn_purity(features[sample], labels, neighbours),
+                chance=chance_purity(labels),
+            )
+            rows.append(row)
+    return pd.concat(rows, ignore_index=True)
+
+
+def inspection_sentences(table: pd.DataFrame, without: str, with_lora: str, control: str) -> str:
+    """One Markdown item a space: how purity and silhouette change with LoRA; then the control.
+
+    Args:
+        table: `space_table` of one data set and backbone, with the three settings named.
+    """
+    means = table.groupby(["space", "setting"], sort=False)[["purity", "silhouette"]].mean()
+    purity, shape = means["purity"].to_dict(), means["silhouette"].to_dict()
+    items = [
+        f"- {name}: of ten neighbours {10 * purity[name, without]:.1f} share the class without "
+        f"LoRA, {10 * purity[name, with_lora]:.1f} with it; silhouette "
+        f"{shape[name, without]:+.2f} and {shape[name, with_lora]:+.2f}."
+        for name in dict.fromkeys(table["space"])
+    ]
+    return "\n".join(items) + (
+        f"\n\nBy chance {10 * table['chance'].mean():.1f} of ten neighbours would share the class. "
+        f"LoRA without any text brings the image space to {10 * purity['image', control]:.1f}, "
+        f"CLIP-IT to {10 * purity['image', with_lora]:.1f}: only what lies between these two "
+        "can be due to the text or to its branch."
+    )
+
+
+# -- How close reports are to patches, and what the image really predicts of them (F.3 and F.4).
+
+
+# Appendix F.3: mean similarity of a patch and its report ("near 0.55", "around 0.40").
+PAPER_SIMILARITY = {"PCAM": 0.55, "BACH": 0.55, "CRC": 0.40}
+
+
+@dataclass(frozen=True)
+class Distillation:
+    """How near predicted text features are to the true ones, on patches not trained on.
+
+    Attributes:
+        cosines: [m], of the distilled and the true text features of each patch.
+        constant: [m], the same for one vector that never looks at the image: the mean of the true
+            text features over the training pairs.
+        explained: share of the variance of the true features that the image explains; 0 is what
+            the mean over the training pairs explains, NaN if the true features do not vary.
+    """
+
+    cosines: Float[np.ndarray, " m"]
+    constant: Float[np.ndarray, " m"]
+    explained: float
+
+
+def distillation(
+    distilled: Float[np.ndarray, "m e"],
+    true: Float[np.ndarray, "m e"],
+    train: Float[np.ndarray, "n e"],
+) -> Distillation:
+    """Compare distilled with true text features, all brought to unit length.
+
+    explained = 1 - mean |t - that|^2 / mean |t - mean|^2, with the mean over the training pairs.
+
+    Args:
+        train: true features of the training pairs.
+    """
+    target, guess = unit_length(true), unit_length(distilled)
+    mean = unit_length(train).mean(axis=0, keepdims=True)
+    left = float(((target - guess) ** 2).sum(axis=1).mean())
+    whole = float(((target - mean) ** 2).sum(axis=1).mean())
+    return Distillation(
+        cosines=(target * guess).sum(axis=1),
+        constant=(target * unit_length(mean)).sum(axis=1),
+        explained=1 - left / whole if whole > 1e-9 else float("nan"),
+    )
+
+
+def of_run(run: StoredRun, bench: Workbench) -> Distillation:
+    """`distillation` of a stored CLIP-IT run on its test split."""
+    return distillation(
+        embed(run, bench, "test").text,
+        paired_features(run, bench, "test"),
+        paired_features(run, bench, "train"),
+    )
+
+
+def distillation_table(runs: Sequence[StoredRun], found: Sequence[Distillation]) -> pd.DataFrame:
+    """One row a run: accuracies, mean and sd of both cosines, share of variance explained."""
+    table = run_table(runs)
+    for name in ("cosines", "constant"):
+        values = [getattr(each, name) for each in found]
+        table[f"{name}_mean"] = [float(each.mean()) for each in values]
+        table[f"{name}_sd"] = [float(each.std()) for each in values]
+    table["explained"] = [each.explained for each in found]
+    return table
+
+
+def by_dataset(
+    runs: Sequence[StoredRun], found: Sequence[Distillation]
+) -> dict[str, list[Distillation]]:
+    """What was found of every run, by its data set."""
+    groups: dict[str, list[Distillation]] = {}
+    for run, each in zip(runs, found, strict=True):
+        groups.setdefault(run.spec.dataset, []).append(each)
+    return groups
+
+
+def pairing_row(bench: Workbench, dataset: str) -> dict[str, object]:
+    """Similarity, report use and token coverage of one data set's train split."""
+    corpus, tokenizer = bench.corpus(dataset), bench.clip.tokenizer
+    cover = token_coverage(corpus.texts, tokenizer.lengths, tokenizer.context_length)
+    pairing = bench.pairing_summary(dataset, 1).drop(columns="rank").iloc[0]
+    return {str(name): value for name, value in pairing.items()} | {
+        "context_length": cover.context_length,
+        "tokens_median": cover.median,
+        "tokens_longest": cover.longest,
+        "longer_share": cover.longer_share,
+        "seen_share": cover.seen_share,
+    }
+
+
+def hubs(reports: Int[np.ndarray, " n"], most: int) -> list[tuple[int, Int[np.ndarray, " c"]]]:
+    """The most chosen reports, most chosen first, each with the positions of its patches."""
+    values, counts = np.unique(reports, return_counts=True)
+    order = np.argsort(-counts, kind="stable")[:most]
+    return [(int(values[i]), np.flatnonzero(reports == values[i])) for i in order]
+
+
+def may_be_shown(profile: Profile, dataset: str) -> bool:
+    """Whether patches and reports may be kept in a figure: those of the phantom, no others."""
+    settings = profile.data_settings(dataset)
+    corpus = profile.corpora.get(settings.corpus)
+    return isinstance(settings, PhantomData) and isinstance(corpus, PhantomCorpus)
+
+
+def pairing_sentences(table: pd.DataFrame) -> str:
+    """One Markdown item a data set, from rows of `pairing_row`; the paper's mean beside ours."""
+    return "\n".join(
+        f"- {row['dataset']}: similarity {row['similarity_mean']:.2f} ± "
+        f"{row['similarity_sd']:.2f}{_printed(str(row['dataset']))}; {row['images']} patches use "
+        f"{row['distinct_reports']} of {row['reports']} reports, as many as "
+        f"{row['effective_number']:.1f} used equally often, and ten reports serve "
+        f"{row['top10_share']:.0%}; the encoder sees {row['seen_share']:.0%} of the tokens."
+        for _, row in table.iterrows()
+    )
+
+
+def _printed(dataset: str) -> str:
+    mirrored = paper.MIRRORS.get(dataset)
+    return f" (paper, {mirrored}: {PAPER_SIMILARITY[mirrored]:.2f})" if mirrored else ""
+
+
+def distillation_sentences(table: pd.DataFrame) -> str:
+    """One Markdown item a data set: distilled beside constant, means over backbones and seeds."""
+    cells = table.groupby("dataset", sort=False, as_index=False).mean(numeric_only=True)
+    return "\n".join(
+        f"- {cell['dataset']}: cosine with the true text features {cell['cosines_mean']:.3f} when "
+        f"distilled, {cell['constant_mean']:.3f} for one constant vector; share of the "
+        f"variance between reports that the image explains {cell['explained']:.2f}"
+        f"{' (below 0: the mean report is the better guess)' if cell['explained'] < 0 else ''}."
+        for _, cell in cells.iterrows()
+    )

@@ -1,0 +1,200 @@
+"""Notebooks run through papermill, with its silent failures made loud."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import json
+import logging
+import os
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+
+from clipit_lib import paths
+from clipit_lib.errors import ClipItError
+from clipit_lib.files import written_beside
+from clipit_lib.settings import known, plain
+from companion.profile import is_file_name, load_profile
+
+INJECTED = "# Parameters"  # how papermill begins the cell it injects
+
+
+def parameters(namespace: Mapping[str, Any]) -> SimpleNamespace:
+    """Check what was injected into a notebook against what it declares; return the values.
+
+    A notebook's setup cell calls this with `globals()`. The declaration is the cell of annotated
+    assignments above it. Papermill passes a list on its command line as text: it is read as JSON.
+
+    Raises:
+        ClipItError: a parameter was injected that is not declared; a value has the wrong type.
+    """
+    cells = [cell for cell in namespace.get("In", []) if cell]
+    declared: dict[str, str] = next(filter(None, map(_declared, reversed(cells))), {})
+    for name in (name for cell in cells if cell.startswith(INJECTED) for name in _assigned(cell)):
+        known(name, declared, "parameter", "notebook parameters")
+    return SimpleNamespace(
+        **{name: _checked(name, namespace[name], text) for name, text in declared.items()}
+    )
+
+
+def execute(name: str, output: Path, parameters: Mapping[str, Any]) -> None:
+    """Run `notebooks/NAME.ipynb` and keep the executed notebook as `output`.
+
+    `output` appears only when every code cell has completed. A notebook that fails is kept beside
+    it as `*.failed.ipynb`.
+
+    Raises:
+        ClipItError: no such notebook; a parameter or a profile is wrong; a cell failed; the
+            notebook stopped early; `output` cannot be written.
+    """
+    import nbformat
+    from papermill.exceptions import PapermillExecutionError
+
+    known(name, [path.stem for path in paths.notebooks().glob("*.ipynb")], "notebook", name)
+    source = paths.notebooks() / f"{name}.ipynb"
+    _check(nbformat.read(source, as_version=4), parameters)
+    output = output.resolve()
+    failed = output.with_suffix(".failed.ipynb")
+    with written_beside(output) as temporary:
+        failed.unlink(missing_ok=True)
+        draft = temporary.with_suffix(".ipynb")
+        where = what = ""
+        try:
+            _run(source, draft, parameters)
+            where, what = _first_unfinished(nbformat.read(draft, as_version=4))
+        except PapermillExecutionError as error:
+            where, what = f"In [{error.exec_count}]", _last_line(error)
+        except RuntimeError as error:  # how nbclient says that a kernel died or did not start
+            where, what = "kernel", f"{error} (most often memory ran out)"
+        finally:
+            if draft.exists():
+                draft.replace(failed if what else temporary)
+        if what:
+            raise ClipItError(what, f"{name}, {where}", f"The notebook as far as it got: {failed}")
+
+
+def main(args: list[str]) -> None:
+    """`NAME --output FILE -p key value ...`; values are read as YAML (see `execute`)."""
+    parser = argparse.ArgumentParser(prog="python -m companion notebook")
+    parser.add_argument("name", help="a notebook in notebooks/, without .ipynb")
+    parser.add_argument("--output", type=Path, required=True, help="the executed notebook")
+    parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"))
+    options = parser.parse_args(args)
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    values = {key: plain(value, f"parameter {key}") for key, value in options.p}
+    if is_file_name(str(values.get("profile"))):  # the kernel starts in another folder
+        values["profile"] = str(Path(values["profile"]).expanduser().resolve())
+    execute(options.name, options.output, values)
+
+
+def _check(asked: Any, values: Mapping[str, Any]) -> None:
+    """Say before a kernel starts what a notebook's setup cell would say."""
+    tagged = [cell for cell in asked.cells if "parameters" in cell.metadata.get("tags", [])]
+    declared: dict[str, str] = next((_declared(cell.source) for cell in tagged), {})
+    for name, value in values.items():
+        known(name, declared, "parameter", "notebook parameters")
+        _checked(name, value, declared[name])
+    if "profile" in values:
+        load_profile(values["profile"])
+
+
+def _declared(cell: str) -> dict[str, str]:
+    """Names and annotations of a cell that holds annotated assignments and nothing else."""
+    body = _parsed(cell)
+    if not all(isinstance(line, ast.AnnAssign) and line.value is not None for line in body):
+        return {}
+    lines = [line for line in body if isinstance(line, ast.AnnAssign)]
+    return {ast.unparse(line.target): ast.unparse(line.annotation) for line in lines}
+
+
+def _assigned(cell: str) -> list[str]:
+    lines = [line for line in _parsed(cell) if isinstance(line, ast.Assign)]
+    return [ast.unparse(target) for line in lines for target in line.targets]
+
+
+def _parsed(cell: str) -> list[ast.stmt]:
+    try:
+        return ast.parse(cell).body
+    except SyntaxError:  # a cell with an IPython magic
+        return [ast.Pass()]
+
+
+def _checked(name: str, value: Any, annotation: str) -> Any:
+    """`value` if it has the annotated type; an integer passes for a float."""
+    wanted = eval(annotation)
+    if annotation.startswith("list") and isinstance(value, str):
+        value = _from_json(value)
+    try:
+        return TypeAdapter(wanted).validate_python(value, strict=True)
+    except ValidationError as error:
+        raise ClipItError(
+            f"{name} is {value!r} ({type(value).__name__})",
+            "notebook parameters",
+            f"Give {name} as {annotation}",
+        ) from error
+
+
+def _from_json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return text
+
+
+def _run(source: Path, draft: Path, values: Mapping[str, Any]) -> None:
+    """Execute with the Python of this process, whatever kernels the user has installed."""
+    import papermill
+    from ipykernel.kernelspec import get_kernel_dict
+    from jupyter_client.kernelspec import KernelSpec
+    from jupyter_client.manager import AsyncKernelManager
+    from traitlets import CaselessStrEnum, Unicode
+
+    path = os.pathsep.join(filter(None, [str(paths.repository()), os.environ.get("PYTHONPATH")]))
+
+    # A progress bar is a line of output each time: in a kept notebook, seldom is enough.
+    environment = {"PYTHONPATH": path, "TQDM_MININTERVAL": "30"}
+
+    with tempfile.TemporaryDirectory(prefix="kernel-") as sockets:
+
+        class ThisPython(AsyncKernelManager):
+            kernel_spec = KernelSpec(**get_kernel_dict(), env=environment)
+            # TCP ports are chosen before a kernel binds them: kernels that start together may
+            # choose the same. Sockets in a folder of their own cannot meet.
+            transport = CaselessStrEnum(["tcp", "ipc"], default_value="ipc")
+            ip = Unicode(str(Path(sockets) / "socket"))
+
+        papermill.execute_notebook(
+            source,
+            draft,
+            dict(values),
+            kernel_name="python3",
+            language="python",
+            cwd=paths.notebooks(),
+            progress_bar=False,
+            log_output=True,
+            kernel_manager_class=ThisPython,
+        )
+
+
+def _first_unfinished(executed: Any) -> tuple[str, str]:
+    """Where and why a notebook stopped early, which papermill takes for success."""
+    for cell in executed.cells:
+        if cell.cell_type == "code" and cell.metadata.papermill.status != "completed":
+            return f"In [{cell.execution_count}]", f"stopped early at {_head(cell.source)!r}"
+    return "", ""
+
+
+def _last_line(error: Any) -> str:
+    """What the exception of a cell said; a ClipItError says all by itself."""
+    last = next((line for line in reversed(error.evalue.splitlines()) if line.strip()), "")
+    return last if error.ename == "ClipItError" else f"{error.ename}: {last}"
+
+
+def _head(source: str) -> str:
+    return next(iter(source.strip().splitlines()), "")[:60]

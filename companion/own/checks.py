@@ -1,0 +1,704 @@
+"""What in data, reports or retriever will hurt, before anything is trained."""
+
+from __future__ import annotations
+
+import argparse
+import re
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from functools import partial
+from hashlib import blake2b
+from itertools import combinations
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float, Int
+from scipy.stats import t
+
+from clipit_lib import paths
+from clipit_lib.data.folder import read_manifest
+from clipit_lib.data.patches import PatchDataset, Split
+from clipit_lib.data.reports import Coverage, token_coverage
+from clipit_lib.encoders import registry, vision
+from clipit_lib.encoders.encoder import embed_texts
+from clipit_lib.errors import ClipItError
+from clipit_lib.pairing import effective_number, top_share
+from clipit_lib.settings import FolderData, ValidationSplit
+from companion import studies
+from companion.profile import Profile, Workbench, load_profile, sources_of_profile
+from companion.specs import fields_of
+from companion.statistics import Interval, paired_bootstrap
+
+# -- A finding: something in data, reports or retriever that will hurt, and what to do about it.
+
+
+# Checks after which an interval says less than it seems to.
+TOO_SURE = ("unknown_groups", "few_groups", "duplicates")
+
+
+class Severity(StrEnum):
+    """How bad it is, the worst first."""
+
+    STOP = "stop"  # nothing can be run
+    WARNING = "warning"  # results can be poor or misleading
+    NOTE = "note"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What one check found.
+
+    Attributes:
+        check: the name of the check, as in docs/your_data.md.
+        what: what is so, with its number.
+        why: what it does to the results, with a number where there is one.
+        fix: what to do about it.
+        dataset: the data set it is about; "" for the whole profile.
+    """
+
+    check: str
+    severity: Severity
+    what: str
+    why: str
+    fix: str
+    dataset: str = ""
+
+    def about(self, dataset: str) -> Finding:
+        """The same finding, said of a data set."""
+        return replace(self, dataset=dataset)
+
+
+def sorted_findings(findings: Sequence[Finding]) -> list[Finding]:
+    """The worst first, otherwise in the order given; each once."""
+    return sorted(dict.fromkeys(findings), key=lambda one: list(Severity).index(one.severity))
+
+
+def findings_table(findings: Sequence[Finding]) -> pd.DataFrame:
+    """To read and to keep: severity, data set, check, what, why, what to do."""
+    columns = ["severity", "data set", "check", "what", "why it hurts", "what to do"]
+    rows = [
+        [str(one.severity), one.dataset, one.check, one.what, one.why, one.fix]
+        for one in sorted_findings(findings)
+    ]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def counts_sentence(findings: Sequence[Finding]) -> str:
+    """How many findings of each severity."""
+    if not findings:
+        return "Nothing was found that is known to hurt."
+    found = [one.severity for one in findings]
+    return "Found: " + ", ".join(f"{found.count(each)} {each}" for each in Severity) + "."
+
+
+def interval_caveats(findings: Sequence[Finding]) -> str:
+    """What must be said beside every interval, one Markdown item each; "" if nothing."""
+    said = [one for one in findings if one.check in TOO_SURE]
+    return "\n".join(f"- {one.dataset}: {one.what}; {one.why}." for one in said)
+
+
+def findings_text(findings: Sequence[Finding]) -> str:
+    """For a terminal: three lines a finding, then the counts."""
+    blocks = [
+        f"{str(one.severity).upper():8}{one.dataset or 'profile'}: {one.what} [{one.check}]\n"
+        f"        why: {one.why}\n        do:  {one.fix}"
+        for one in sorted_findings(findings)
+    ]
+    return "\n".join([*blocks, counts_sentence(findings)])
+
+
+# -- What in patches, labels, groups and splits will hurt; each check is [] where all is well.
+
+
+SPLITS = ("train", "validation", "test")
+FEW_GROUPS = 20
+VALIDATION_ERROR = 5.0  # points
+IMBALANCE = 10.0
+# Patches a group and their likeness, where nothing is known: an example, and said to be one.
+EXAMPLE_PATCHES, EXAMPLE_CORRELATION = 10, 0.3
+
+
+def shared_groups(samples: pd.DataFrame) -> list[Finding]:
+    """The same patient or slide in several splits.
+
+    Args:
+        samples: one row a patch with the columns split and group ("" if unknown).
+    """
+    known = samples[samples["group"] != ""]
+    spread = known.groupby("group")["split"].nunique()
+    shared = spread.index[spread > 1]
+    if shared.empty:
+        return []
+    test = known[known["split"] == "test"]
+    leaked, whole = int(test["group"].isin(shared).sum()), len(samples.query("split == 'test'"))
+    return [
+        Finding(
+            "shared_groups",
+            Severity.STOP,
+            f"{len(shared)} groups are in several splits: {_some(shared.tolist())}",
+            f"{leaked} of {whole} test patches ({leaked / max(whole, 1):.0%}) come from a patient "
+            "or slide that is also trained on or chosen by: their accuracy is recognition",
+            "Put every group into one split only",
+        )
+    ]
+
+
+def split_through_groups(samples: pd.DataFrame, split: ValidationSplit) -> list[Finding]:
+    """Validation that would be drawn patch by patch out of groups that are known.
+
+    Args:
+        samples: as listed by the user, before any validation samples are drawn.
+    """
+    if (samples["split"] == "validation").any() or split.by in ("group", "official"):
+        return []
+    train = samples[(samples["split"] == "train") & (samples["group"] != "")]
+    sizes = train.groupby("group").size()
+    several = int((sizes > 1).sum())
+    if several == 0:
+        return []
+    return [
+        Finding(
+            "split_through_groups",
+            Severity.STOP,
+            f"validation would be drawn by {split.by}, but groups are known",
+            f"{several} of {len(sizes)} training groups have several patches and can end up on "
+            "both sides: validation would choose what has been memorised",
+            "Write `validation_split: {by: group, fraction: 0.2}` in the data set",
+        )
+    ]
+
+
+def unknown_groups(samples: pd.DataFrame) -> list[Finding]:
+    """Test patches whose patient or slide is not known, so that intervals are too narrow."""
+    test = samples[samples["split"] == "test"]
+    unknown = int((test["group"] == "").sum())
+    if unknown == 0:
+        return []
+    effect = np.sqrt(1 + (EXAMPLE_PATCHES - 1) * EXAMPLE_CORRELATION)
+    return [
+        Finding(
+            "unknown_groups",
+            Severity.WARNING,
+            f"{unknown} of {len(test)} test patches have no group (patient or slide)",
+            f"they count as {unknown} patients, so intervals are too narrow: {effect:.1f} times, "
+            f"for example, with {EXAMPLE_PATCHES} patches a patient of intraclass correlation "
+            f"{EXAMPLE_CORRELATION} (Kish's design effect); nor can a shared patient be noticed",
+            "Add a column `group` to the manifest, with the patient's or slide's id",
+        )
+    ]
+
+
+def few_groups(samples: pd.DataFrame) -> list[Finding]:
+    """So few test groups that a percentile bootstrap over them is too narrow."""
+    test = samples[(samples["split"] == "test") & (samples["group"] != "")]
+    groups = int(test["group"].nunique())
+    if not 0 < groups < FEW_GROUPS:
+        return []
+    # A bootstrap knows neither n - 1 nor Student's tails.
+    wider = "no interval exists"
+    if groups > 1:
+        factor = t.ppf(0.975, groups - 1) / 1.96 * np.sqrt(groups / (groups - 1))
+        wider = f"intervals should be about {factor:.1f} times as wide as the bootstrap says"
+    return [
+        Finding(
+            "few_groups",
+            Severity.WARNING,
+            f"the test split has {groups} groups (patients or slides)",
+            f"{wider} (Student's t on {groups} groups)",
+            f"Test on more patients; from {FEW_GROUPS} on this is below a tenth",
+        )
+    ]
+
+
+def duplicates(dataset: PatchDataset) -> list[Finding]:
+    """Patches with exactly the same pixels in two splits."""
+    digests = [blake2b(patch.tobytes(), digest_size=16).digest() for patch in dataset.pixels]
+    frame = dataset.samples[["id", "split"]].assign(digest=digests)
+    found = []
+    for first, second in combinations(SPLITS, 2):
+        here, there = (frame[frame["split"] == split] for split in (first, second))
+        twice = there[there["digest"].isin(here["digest"])]
+        if twice.empty:
+            continue
+        share = len(twice) / len(there)
+        found.append(
+            Finding(
+                "duplicates",
+                Severity.WARNING,
+                f"{len(twice)} of {len(there)} {second} patches are also in {first}, pixel by "
+                f"pixel: {_some(twice['id'].tolist())}",
+                f"up to {100 * share:.1f} points of {second} accuracy are memory; copies that "
+                "were saved anew or shifted are not even counted",
+                "Keep each image once, and look for what copied it",
+            )
+        )
+    return found
+
+
+def small_validation(labels: np.ndarray, names: Sequence[str]) -> list[Finding]:
+    """Too few validation patches to choose by.
+
+    Args:
+        labels: of the validation patches, [m].
+    """
+    counts = np.bincount(labels, minlength=len(names))
+    if (counts == 0).any():
+        return []  # said by PatchDataset.validate
+    # Of the mean of the classes' recalls, each at its most uncertain, one half.
+    error = 100 * float(np.sqrt((0.25 / counts).sum())) / len(names)
+    if error <= VALIDATION_ERROR:
+        return []
+    least = int(counts.argmin())
+    return [
+        Finding(
+            "small_validation",
+            Severity.WARNING,
+            f"{len(labels)} validation patches, {counts[least]} of {names[least]}",
+            f"validation accuracy has a standard error of up to {error:.1f} points, so the epoch "
+            "and the run to deploy are chosen partly by chance",
+            "Hold out more (`validation_split: {fraction: 0.2}`) or bring more patches",
+        )
+    ]
+
+
+def imbalance(labels: np.ndarray, names: Sequence[str], batch: int) -> list[Finding]:
+    """Training classes of very different size; nothing here weights them.
+
+    Args:
+        labels: of the training patches, [n].
+        batch: patches in a training step.
+    """
+    counts = np.bincount(labels, minlength=len(names))
+    least, most = int(counts.argmin()), int(counts.argmax())
+    if counts[least] == 0 or counts[most] <= IMBALANCE * counts[least]:
+        return []
+    share = counts[least] / len(labels)
+    return [
+        Finding(
+            "imbalance",
+            Severity.WARNING,
+            f"{names[most]} has {counts[most]} training patches, {names[least]} has "
+            f"{counts[least]}",
+            f"a step of {batch} patches sees {batch * share:.1f} of {names[least]} on average, and "
+            f"leaving that class out costs only {100 * share:.1f} points of plain accuracy but "
+            f"{100 / len(names):.0f} of balanced accuracy",
+            "Train on fewer patches of the largest classes, or bring more of the smallest",
+        )
+    ]
+
+
+def resized_twice(side: int, sizes: dict[str, int]) -> list[Finding]:
+    """Patches kept at another size than a backbone reads.
+
+    Args:
+        sizes: pixels that each backbone reads.
+    """
+    others = {name: size for name, size in sizes.items() if size != side}
+    if not others:
+        return []
+    said = ", ".join(f"{name} reads {size}" for name, size in others.items())
+    return [
+        Finding(
+            "resized_twice",
+            Severity.NOTE,
+            f"patches are kept at {side} pixels, but {said}",
+            "training resizes twice where `predict` resizes once, so answers can differ a little",
+            f"Write `side: {next(iter(others.values()))}` in the data set",
+        )
+    ]
+
+
+def _some(values: Sequence[object], most: int = 5) -> str:
+    shown = ", ".join(str(value) for value in values[:most])
+    return shown + (f" and {len(values) - most} more" if len(values) > most else "")
+
+
+# -- What in the reports, their pairs and the retriever will hurt; [] where all is well.
+
+
+FEW_REPORTS = 100
+FEW_USED = 10
+TOP1, TOP10 = 0.2, 0.8
+SEEN = 0.75
+TOLD = 0.02  # share of a class's entropy
+PERMUTATIONS = 200
+FILLERS = {"a", "an", "and", "in", "no", "of", "or", "the", "to", "with"}
+
+
+def few_reports(count: int, patches: int) -> list[Finding]:
+    """A small corpus.
+
+    Args:
+        count: reports of the corpus.
+        patches: training patches.
+    """
+    if count >= FEW_REPORTS:
+        return []
+    return [
+        Finding(
+            "few_reports",
+            Severity.WARNING,
+            f"{count} reports",
+            f"{patches} training patches share them, {patches / count:.0f} to a report if evenly: "
+            f"text can tell patches apart into {count} kinds at most",
+            f"Bring at least {FEW_REPORTS} reports on this organ; they need not be of these "
+            "patients",
+        )
+    ]
+
+
+def few_used(reports: Int[np.ndarray, " n"], classes: int) -> list[Finding]:
+    """So few reports in use that the text says little more than a label.
+
+    Args:
+        reports: index of the report that each training patch is paired with.
+    """
+    used = effective_number(reports)
+    if used >= max(FEW_USED, 2 * classes):
+        return []
+    distinct = len(np.unique(reports))
+    return [
+        Finding(
+            "few_used",
+            Severity.WARNING,
+            f"the patches use {distinct} reports, as many as {used:.1f} used equally often",
+            f"that is {np.log2(used):.1f} bits a patch where {classes} classes are "
+            f"{np.log2(classes):.1f}: what is distilled is close to a few cluster labels",
+            "Bring more varied reports or another retriever; compare with "
+            "`clip_it/report_rank_5` and with image_centroids of notebook 14",
+        )
+    ]
+
+
+def hubs(reports: Int[np.ndarray, " n"], ids: Sequence[str]) -> list[Finding]:
+    """One or ten reports that serve most patches."""
+    first, ten = top_share(reports, 1), top_share(reports, 10)
+    if first <= TOP1 and ten <= TOP10:
+        return []
+    hub = ids[int(np.bincount(reports).argmax())]
+    return [
+        Finding(
+            "hubs",
+            Severity.WARNING,
+            f"report {hub} serves {first:.0%} of the training patches, ten reports {ten:.0%}",
+            f"{round(first * len(reports))} of {len(reports)} patches have the same target, and "
+            "equal targets cannot teach what tells patches apart",
+            f"Read {hub}: if it is generic, take it out or shorten it to its findings; see the "
+            "hubs in notebook 09",
+        )
+    ]
+
+
+def truncation(cover: Coverage, long_text: str) -> list[Finding]:
+    """Reports that are cut at the text encoder's window."""
+    if long_text != "truncate" or cover.seen_share >= SEEN:
+        return []
+    return [
+        Finding(
+            "truncation",
+            Severity.WARNING,
+            f"{1 - cover.seen_share:.0%} of all tokens lie beyond the window of "
+            f"{cover.context_length} tokens; {cover.longer_share:.0%} of the reports are cut",
+            f"the median report has {cover.median:.0f} tokens, and the diagnosis often stands at "
+            "its end",
+            "Write `text_stage: {long_text: chunk}`, or keep only diagnosis and findings",
+        )
+    ]
+
+
+def weak_retriever(
+    hits: Bool[np.ndarray, " n"],
+    labels: Int[np.ndarray, " n"],
+    groups: np.ndarray,
+    classes: int,
+    draws: int,
+) -> list[Finding]:
+    """A retriever whose zero-shot answers are not above chance (balanced accuracy).
+
+    Args:
+        hits: whether the nearest class text is right, for training patches: test is not looked at.
+        groups: [n], the unit of the bootstrap.
+        draws: of the bootstrap.
+    """
+    found = _share_right(hits, labels, groups, draws)
+    chance = 100 / classes
+    if found.low > chance:
+        return []
+    return [
+        Finding(
+            "weak_retriever",
+            Severity.WARNING,
+            f"zero-shot, the retriever names the class of {found.estimate:.0f}% of the training "
+            f"patches [{found.low:.0f}, {found.high:.0f}]; chance is {chance:.0f}%",
+            "the interval reaches chance, so it may not see what the classes are about and its "
+            "pairs may be as good as random ones",
+            "Write `class_texts` as a pathologist would say them; if that does not help, take a "
+            "retriever of this tissue and stain",
+        )
+    ]
+
+
+def _share_right(hits: np.ndarray, labels: np.ndarray, groups: np.ndarray, draws: int) -> Interval:
+    """Balanced accuracy, as a gain over never being right."""
+    right = np.asarray(hits, bool)[None]
+    rng = np.random.default_rng(0)
+    return paired_bootstrap(np.zeros_like(right), right, labels, groups, draws, rng)
+
+
+def class_information(
+    reports: Int[np.ndarray, " n"], labels: Int[np.ndarray, " n"], classes: int
+) -> Float[np.ndarray, " c"]:
+    """Mutual information of the paired report with "is of this class", in bits, a class."""
+    table = np.zeros((int(reports.max()) + 1, classes))
+    np.add.at(table, (reports, labels), 1.0)
+    uses = table.sum(axis=1, keepdims=True)
+    inside = _entropy(table / np.maximum(uses, 1.0))
+    whole = _entropy(table.sum(axis=0) / len(labels))
+    information: np.ndarray = whole - (uses / len(labels) * inside).sum(axis=0)
+    return information
+
+
+def _entropy(share: np.ndarray) -> np.ndarray:
+    """Bits of a coin that shows heads with this share."""
+    parts = [-p * np.log2(p, out=np.zeros_like(p), where=p > 0) for p in (share, 1 - share)]
+    total: np.ndarray = parts[0] + parts[1]
+    return total
+
+
+def classes_without_text(
+    reports: Int[np.ndarray, " n"], labels: Int[np.ndarray, " n"], names: Sequence[str]
+) -> list[Finding]:
+    """Classes that the paired report says nothing of: it is shared alike with all others.
+
+    The information counted is what is above its mean over random labels, because a table of many
+    reports and few patches shows some by luck. A class is found if that is below 2% of the class's
+    entropy, or within what 95% of random labels show.
+    """
+    classes = len(names)
+    told = class_information(reports, labels, classes)
+    entropy = _entropy(np.bincount(labels, minlength=classes) / len(labels))
+    rng = np.random.default_rng(0)
+    chance = np.array(
+        [class_information(reports, rng.permutation(labels), classes) for _ in range(PERMUTATIONS)]
+    )
+    mean, high = chance.mean(axis=0), np.quantile(chance, 0.95, axis=0)
+    silent = np.flatnonzero((told <= high) | (told - mean < TOLD * entropy)).tolist()
+    if not silent:
+        return []
+    said = ", ".join(
+        f"{told[c]:.3f} of {entropy[c]:.2f} bits of {names[c]} ({mean[c]:.3f} for random labels)"
+        for c in silent
+    )
+    return [
+        Finding(
+            "class_without_text",
+            Severity.WARNING,
+            f"the paired reports say nothing of: {', '.join(names[c] for c in silent)}",
+            f"they tell {said}: such patches get the same reports as all others, so text cannot "
+            "help to tell their class",
+            "Bring reports that describe it, or a retriever that sees it",
+        )
+    ]
+
+
+def unmentioned(texts: Sequence[str], class_texts: Sequence[str]) -> list[Finding]:
+    """Classes whose words stand together in no report."""
+    vocabularies = [_words(text) for text in texts]
+    absent = [
+        each
+        for each in class_texts
+        if not any(_words(each) - FILLERS <= words for words in vocabularies)
+    ]
+    if not absent:
+        return []
+    return [
+        Finding(
+            "unmentioned",
+            Severity.NOTE,
+            f"no report has all the words of: {', '.join(absent)}",
+            f"0 of {len(texts)} reports name the class, so its patches take what is written of "
+            "others",
+            "Check that the reports cover it, perhaps in other words",
+        )
+    ]
+
+
+def _words(text: str) -> set[str]:
+    return set(re.findall(r"\w+", text.lower()))
+
+
+# -- Zero-shot classification by the retriever: is it fit to pair?
+
+
+TEMPLATE = "an H&E image of {}."
+
+
+def zero_shot_hits(bench: Workbench, dataset: str, split: Split) -> Bool[np.ndarray, " m"]:
+    """Whether the nearest class text is that of the patch's class, for each patch of a split."""
+    data = bench.dataset(dataset)
+    prompts = [TEMPLATE.format(text) for text in data.class_texts]
+    texts = embed_texts(bench.clip.text_tower, bench.clip.tokenizer, prompts, "truncate").numpy()
+    answers = (bench.retriever_embeddings(dataset, split) @ texts.T).argmax(axis=1)
+    hits: np.ndarray = answers == data.labels[data.indices(split)]
+    return hits
+
+
+def zero_shot_accuracy(bench: Workbench, dataset: str) -> float:
+    """Balanced accuracy in percent on the test split, by the nearest class text."""
+    data = bench.dataset(dataset)
+    hits = pd.Series(zero_shot_hits(bench, dataset, "test"))
+    return 100 * float(hits.groupby(data.labels[data.indices("test")]).mean().mean())
+
+
+def zero_shot_table(bench: Workbench) -> pd.DataFrame:
+    """One row a data set: balanced accuracy, and that of chance."""
+    rows = [
+        {
+            "data set": name,
+            "zero-shot balanced accuracy (%)": round(zero_shot_accuracy(bench, name), 1),
+            "chance (%)": round(100 / len(bench.dataset(name).classes), 1),
+        }
+        for name in bench.profile.data
+    ]
+    return pd.DataFrame(rows)
+
+
+# -- All checks of a profile's data sets, before anything is trained.
+
+
+def check(bench: Workbench) -> list[Finding]:
+    """Everything known to hurt in what the study `own` would run, the worst first.
+
+    Nothing is trained, and no test label is compared with an answer. Pairs are checked if the
+    retriever is there; one that is trained on the spot must have been.
+    """
+    found = list(_names(bench.profile))
+    for dataset in datasets(bench.profile):
+        found += [one.about(dataset) for one in _dataset(bench, dataset)]
+    return sorted_findings(found)
+
+
+def datasets(profile: Profile) -> list[str]:
+    """The data sets of the study `own`."""
+    return list(dict.fromkeys(dataset for dataset, *_ in studies.cells(profile, "own")))
+
+
+def _names(profile: Profile) -> Iterator[Finding]:
+    """Backbones, retriever and settings that mean nothing, encoders that cannot be trained."""
+    for _, backbone, settings, _ in studies.cells(profile, "own"):
+        yield from _refused("backbone", partial(registry.check_backbone, backbone))
+        for setting in settings:
+            yield from _refused("setting", partial(fields_of, setting, profile))
+    yield from _refused("retriever", partial(registry.clip_entry, profile.retriever))
+    for name in profile.trained_encoders:
+        yield from _refused(
+            "encoder", partial(getattr, sources_of_profile(profile).recipe(name), "key")
+        )
+
+
+def _refused(name: str, attempt: Callable[[], object]) -> list[Finding]:
+    """A finding if an attempt fails."""
+    try:
+        attempt()
+    except ClipItError as error:
+        what = f"{error.where}: {error.what}"
+        return [Finding(name, Severity.STOP, what, "nothing can be run", error.fix)]
+    return []
+
+
+def _dataset(bench: Workbench, name: str) -> list[Finding]:
+    settings = bench.profile.data_settings(name)
+    found: list[Finding] = []
+    try:
+        if isinstance(settings, FolderData) and settings.manifest is not None:
+            listed = _manifest(settings)
+            found += shared_groups(listed)
+            found += split_through_groups(listed, settings.validation_split)
+            if found:
+                return found  # it cannot be opened
+        data = bench.dataset(name)
+    except ClipItError as error:
+        what = f"{error.where}: {error.what}"
+        return [*found, Finding("data", Severity.STOP, what, "nothing can be run", error.fix)]
+    found += _patches(bench.profile, name, data)
+    return [*found, *(_refused("reports", partial(bench.corpus, name)) or _texts(bench, name))]
+
+
+def _manifest(settings: FolderData) -> pd.DataFrame:
+    folder = Path(settings.folder).expanduser()
+    place = folder if folder.is_absolute() else paths.data() / folder
+    return read_manifest(place / str(settings.manifest))
+
+
+def _patches(profile: Profile, name: str, data: PatchDataset) -> list[Finding]:
+    labels = {split: data.labels[data.indices(split)] for split in ("train", "validation")}
+    batch = profile.training_settings(name).batch_size
+    return [
+        *shared_groups(data.samples),
+        *unknown_groups(data.samples),
+        *few_groups(data.samples),
+        *duplicates(data),
+        *small_validation(labels["validation"], data.classes),
+        *imbalance(labels["train"], data.classes, batch),
+        *resized_twice(data.pixels.shape[1], _sizes(profile)),
+    ]
+
+
+def _sizes(profile: Profile) -> dict[str, int]:
+    side = profile.pretraining.side if profile.pretraining else None
+    named = {backbone for _, backbone, *_ in studies.cells(profile, "own")}
+    return {
+        name: vision.vision_transform(name, side).size for name in named if name in vision.VISION
+    }
+
+
+def _texts(bench: Workbench, name: str) -> list[Finding]:
+    data, corpus = bench.dataset(name), bench.corpus(name)
+    rows = data.indices("train")
+    labels = data.labels[rows]
+    found = [
+        *few_reports(len(corpus), len(rows)),
+        *unmentioned(corpus.texts, data.class_texts),
+    ]
+    try:
+        here = sources_of_profile(bench.profile, download=False)
+        registry.clip_hash(bench.profile.retriever, here)  # a check fetches nothing
+        tokenizer = bench.clip.tokenizer
+    except ClipItError as error:
+        why = "pairs, length of reports and the retriever could not be checked"
+        return [*found, Finding("retriever", Severity.NOTE, str(error.what), why, error.fix)]
+    cover = token_coverage(corpus.texts, tokenizer.lengths, tokenizer.context_length)
+    reports = bench.pairs(name, "train", 1).reports[:, 0]
+    samples = data.samples.iloc[rows]
+    groups = samples["group"].where(samples["group"] != "", samples["id"]).to_numpy()
+    hits, draws = zero_shot_hits(bench, name, "train"), bench.profile.bootstrap_draws
+    return [
+        *found,
+        *few_used(reports, len(data.classes)),
+        *hubs(reports, corpus.ids),
+        *truncation(cover, bench.profile.text_stage.long_text),
+        *weak_retriever(hits, labels, groups, len(data.classes), draws),
+        *classes_without_text(reports, labels, data.class_texts),
+    ]
+
+
+# -- What will hurt in a profile's data, reports or retriever, said before anything is trained.
+
+
+def main(arguments: list[str]) -> None:
+    """`check --profile NAME|FILE.yaml`: print every finding; fail if one must be mended first.
+
+    Raises:
+        ClipItError: a finding after which nothing can be run.
+    """
+    parser = argparse.ArgumentParser(prog="python -m companion check", description=main.__doc__)
+    parser.add_argument("--profile", default="demo", help="a profile's name, or a file of yours")
+    given = parser.parse_args(arguments).profile
+    found = check(Workbench(load_profile(given), download=False))
+    print(findings_text(found), flush=True)
+    if stops := sum(one.severity is Severity.STOP for one in found):
+        raise ClipItError(
+            f"{stops} finding{'s' * (stops > 1)} must be mended first", given, "See above"
+        )

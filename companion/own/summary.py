@@ -1,0 +1,274 @@
+"""What a study of own data found: whether text helps, and what to deploy."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import pandas as pd
+from scipy.special import log_softmax
+
+from clipit_lib import paths
+from clipit_lib.errors import ClipItError
+from clipit_lib.predictions import LOGIT, balanced_accuracy
+from clipit_lib.runs import StoredRun
+from clipit_lib.settings import PhantomData
+from companion import tables
+from companion.profile import Profile
+from companion.specs import label
+from companion.statistics import Interval
+from companion.tables import MANY
+
+# -- Which run to deploy: chosen by validation, never by test; it needs an image and nothing else.
+
+
+DEPLOYABLE = ("unimodal", "lora_only", "clip_it")  # no control that was given wrong text
+GROUP = ["backbone", "setting"]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The run to deploy for a data set.
+
+    Attributes:
+        run: the best seed of the best backbone and setting.
+        candidates: one row a run: backbone, setting, seed, validation (balanced accuracy,
+            percent), nats (validation cross-entropy), run.
+    """
+
+    run: StoredRun
+    candidates: pd.DataFrame
+
+    @property
+    def validation(self) -> float:
+        """Balanced validation accuracy of the run, in percent."""
+        own = self.candidates.set_index("run")["validation"]
+        return float(own[self.run.key])
+
+
+def choose(stored: Sequence[StoredRun], dataset: str) -> Choice:
+    """The backbone and setting with the best mean over seeds, then its best seed.
+
+    Both by balanced accuracy on validation; of equals the lower cross-entropy, then the first.
+
+    Raises:
+        ClipItError: no unimodal, lora_only or clip_it run of this data set.
+    """
+    runs = [run for run in stored if run.spec.dataset == dataset and run.spec.setting in DEPLOYABLE]
+    if not runs:
+        raise ClipItError(
+            f"no run of {dataset} to deploy", "study own", f"Run one of {', '.join(DEPLOYABLE)}"
+        )
+    candidates = pd.DataFrame([_row(run) for run in runs])
+    means = candidates.groupby(GROUP, sort=False)[["validation", "nats"]].mean().reset_index()
+    backbone, setting = _best(means)[GROUP]
+    seeds = candidates[(candidates[GROUP] == [backbone, setting]).all(axis=1)]
+    key = _best(seeds)["run"]
+    return Choice(next(run for run in runs if run.key == key), candidates)
+
+
+def _best(rows: pd.DataFrame) -> pd.Series:
+    # Stable, so that of equal rows the first is taken; rounded, so that equal means are equal.
+    order = rows.round({"validation": 9, "nats": 9})
+    order = order.sort_values(["validation", "nats"], ascending=[False, True], kind="stable")
+    return rows.loc[order.index[0]]
+
+
+def _row(run: StoredRun) -> dict[str, object]:
+    held = run.predictions("validation")
+    scores = log_softmax(held.filter(like=LOGIT).to_numpy(dtype=float), axis=1)
+    own = scores[np.arange(len(held)), held["label"].to_numpy()]
+    return {
+        "backbone": run.spec.backbone,
+        "setting": run.spec.setting,
+        "seed": run.spec.seed,
+        "validation": balanced_accuracy(held),
+        "nats": -float(own.mean()),
+        "run": run.key,
+    }
+
+
+def candidate_table(choice: Choice) -> pd.DataFrame:
+    """To read: one row a backbone and setting, mean over seeds on validation."""
+    grouped = choice.candidates.groupby(GROUP, sort=False)
+    means = grouped[["validation", "nats"]].mean().reset_index()
+    return means.assign(seeds=grouped.size().to_numpy()).rename(
+        columns={"validation": "validation balanced accuracy (%)", "nats": "validation nats"}
+    )
+
+
+def command(run: StoredRun) -> str:
+    """The command that classifies images by a run, to be called in the repository."""
+    folder, here = run.folder, paths.repository()
+    shown = folder.relative_to(here) if folder.is_relative_to(here) else folder
+    return f"python -m companion predict {shlex.quote(str(shown))} image.png"
+
+
+def choice_words(choice: Choice) -> str:
+    """The choice, what it rests on, and how to call it, as Markdown."""
+    spec, test = choice.run.spec, balanced_accuracy(choice.run.predictions())
+    ways = len(choice.candidates.drop_duplicates(GROUP))
+    doubt = "".join(f"\n\n**Doubtful**: {note}." for note in choice.run.notes)
+    return (
+        f"For {spec.dataset}, deploy **{label(spec.setting)} on {spec.backbone}, seed "
+        f"{spec.seed}**: of {ways} ways it has the best mean over seeds on validation, and of its "
+        f"seeds this one ({choice.validation:.1f}%; as the best of {len(choice.candidates)} runs "
+        f"that is too good by some luck). On test, looked at after the choice, it has {test:.1f}% "
+        f"balanced accuracy. It reads an image and no text:\n\n```sh\n"
+        f"{command(choice.run)}\n```{doubt}"
+    )
+
+
+# -- What the text contributed: the gain of CLIP-IT over each control, and a verdict.
+
+
+WHOLE = "clip_it"
+POOLED = "all"  # stands for data set and backbone in the rows over all cells
+# What CLIP-IT has and each reference lacks; all but the first are controls of the text.
+ADDED = {
+    "unimodal": "adaptation, branch and text together",
+    "lora_only": "the branch and its text",
+    "clip_it/architecture_only": "distilling the matched text",
+    "clip_it/random_reports": "matched text",
+    "clip_it/shuffled_pairs": "giving each patch its own report",
+}
+CONTROLS = tuple(name for name in ADDED if name != "unimodal")
+
+
+class Verdict(StrEnum):
+    """By where the 95% interval lies."""
+
+    HELPS = "helps"
+    NOT_SHOWN = "not shown"
+    HURTS = "hurts"
+
+
+def verdict(value: Interval) -> Verdict:
+    """HELPS above zero, HURTS below, NOT_SHOWN where the interval covers it."""
+    if value.low > 0:
+        return Verdict.HELPS
+    return Verdict.HURTS if value.high < 0 else Verdict.NOT_SHOWN
+
+
+def summary(stored: Sequence[StoredRun], draws: int) -> pd.DataFrame:
+    """Gains of CLIP-IT over each reference that was run, pooled over cells and cell by cell.
+
+    Columns: dataset, backbone, first, second, gain, low, high (points of balanced accuracy, 95%
+    paired bootstrap over seeds and groups), verdict. The pooled rows come first, under `all`.
+
+    Raises:
+        ClipItError: nothing to compare, or settings that were run with other seeds.
+    """
+    run = {each.spec.setting for each in stored}
+    firsts = [name for name in ADDED if name in run]
+    if WHOLE not in run or not firsts:
+        raise ClipItError(
+            f"no runs of {WHOLE} beside a control", "study own", "Leave out its `settings`"
+        )
+    pooled = []
+    for first in firsts:
+        value = tables.pooled_gain(stored, first, WHOLE, draws)
+        if value is None:
+            raise ClipItError(
+                f"{first} and {WHOLE} share no seeds", "study own", "Give both the same seeds"
+            )
+        pooled.append([POOLED, POOLED, first, WHOLE, value.estimate, value.low, value.high])
+    cells = tables.gain_table(stored, [(first, WHOLE) for first in firsts], draws)
+    found = pd.concat([pd.DataFrame(pooled, columns=cells.columns), cells], ignore_index=True)
+    return found.assign(verdict=[str(verdict(_interval(row))) for _, row in found.iterrows()])
+
+
+def headline(profile: Profile, datasets: Sequence[str]) -> str:
+    """The title of the figure; it says so where all is drawn by a program."""
+    phantom = all(isinstance(profile.data_settings(each), PhantomData) for each in datasets)
+    about = f"{profile.name}: {', '.join(datasets)}"
+    return f"What CLIP-IT adds ({about}{'; a phantom, not tissue' if phantom else ''})"
+
+
+def summary_words(found: pd.DataFrame, doubt: str = "") -> str:
+    """The conclusion, then one Markdown item a reference, over all cells.
+
+    Args:
+        doubt: which runs have a doubtful course, if any: nothing is credited to text beside them.
+    """
+    pooled = found[found["dataset"] == POOLED]
+    items = [f"- {_sentence(row, bool(doubt))}" for _, row in pooled.iterrows()]
+    words = "\n".join([conclusion(pooled, bool(doubt)), "", *items, "", _scope(found), "", MANY])
+    return f"{doubt}\n\n{words}" if doubt else words
+
+
+def _sentence(row: pd.Series, doubtful: bool) -> str:
+    added, value = ADDED[row["first"]], _interval(row)
+    said = {
+        Verdict.HELPS: "the interval lies above 0, "
+        + ("but a doubtful course shows no help" if doubtful else "so it helps here"),
+        Verdict.NOT_SHOWN: "the interval covers 0, so an effect is not shown",
+        Verdict.HURTS: "the interval lies below 0, so it hurts here",
+    }
+    subject = added[0].upper() + added[1:] + (" add" if " and " in added else " adds")
+    return f"{subject} {value} points over {label(row['first'])}: {said[verdict(value)]}."
+
+
+def conclusion(pooled: pd.DataFrame, doubtful: bool = False) -> str:
+    """What the controls of the text say together: text helps only if it beats all that were run.
+
+    Where a run has a doubtful course, a control may have failed in training: no help is claimed.
+    """
+    controls = pooled[pooled["first"].isin(CONTROLS)]
+    by = {
+        each: [label(row["first"]) for _, row in controls.iterrows() if row["verdict"] == each]
+        for each in Verdict
+    }
+    helps, open_, hurts = (by[each] for each in Verdict)
+    if controls.empty:
+        return "**No control of the text was run: what it contributed cannot be said.**"
+    if doubtful and helps:
+        return (
+            "**The text is not shown to help here: some runs rest on a doubtful course.** As they "
+            f"are, CLIP-IT lies above {', '.join(helps)}."
+        )
+    if len(helps) == len(controls):
+        which = "every control" if set(controls["first"]) == set(CONTROLS) else "the controls run"
+        return f"**The text helps here**: CLIP-IT lies above {which} ({', '.join(helps)})."
+    parts = [
+        f"{what} {', '.join(names)}"
+        for what, names in (
+            ("above", helps), ("not clearly off", open_), ("below", hurts)
+        ) if names
+    ]  # fmt: skip
+    head = "The text is not shown to help here" if not helps else "Only a part is shown"
+    return f"**{head}**: CLIP-IT is {'; '.join(parts)}."
+
+
+def _scope(found: pd.DataFrame) -> str:
+    cells = found[found["dataset"] != POOLED][tables.GAIN_CELL].drop_duplicates()
+    listed = "; ".join(f"{dataset}, {backbone}" for dataset, backbone in cells.to_numpy())
+    return f"Balanced accuracy on test, 95% intervals, mean over cells: {listed}."
+
+
+def summary_table(found: pd.DataFrame) -> pd.DataFrame:
+    """To read: one row a reference and cell; the pooled rows only where there are several cells."""
+    cells = found[found["dataset"] != POOLED]
+    one = len(cells[tables.GAIN_CELL].drop_duplicates()) == 1
+    shown = found[found["dataset"] == POOLED] if one else found
+    names = cells.iloc[0] if one else None
+    return pd.DataFrame(
+        [
+            {
+                "data set": row["dataset"] if names is None else names["dataset"],
+                "backbone": row["backbone"] if names is None else names["backbone"],
+                "what is added": ADDED[row["first"]],
+                "CLIP-IT over": label(row["first"]),
+                "points": str(_interval(row)),
+                "verdict": row["verdict"],
+            }
+            for _, row in shown.iterrows()
+        ]
+    )
+
+
+def _interval(row: pd.Series) -> Interval:
+    return Interval(float(row["gain"]), float(row["low"]), float(row["high"]))

@@ -1,0 +1,468 @@
+"""The command `plan`: what a profile will run, how long that takes, how much disk."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import product
+from typing import get_args
+
+import torch
+import torch.nn.functional as F
+
+from clipit_lib import lora, runs
+from clipit_lib.compute import autocast, device
+from clipit_lib.data.published import PUBLISHED_DATA
+from clipit_lib.encoders import registry, vision
+from clipit_lib.encoders.vision import VisionEncoder
+from clipit_lib.errors import ClipItError
+from clipit_lib.model import VisionClassifier
+from clipit_lib.settings import Crc5Data, PhantomData, PublishedData
+from companion import pilot, specs, studies
+from companion.cost.measure import flops_per_image
+from companion.profile import Profile, Workbench, load_profile, sources_of_profile
+
+# -- Seconds that a patch takes, measured on this machine or scaled by operations.
+
+
+REFERENCE = "kaiko_vits16"  # measured in place of models that are too large to time on a CPU
+LARGE = 2e9  # multiply-adds an image
+TERAFLOPS = 40.0  # an assumption for where no accelerator is: what a large one may sustain
+BATCH, REFERENCE_BATCH = 64, 8
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Seconds a patch of one backbone: a LoRA training step, a forward pass."""
+
+    step: float
+    forward: float
+
+    def scaled(self, factor: float) -> Speed:
+        return Speed(self.step * factor, self.forward * factor)
+
+
+def speeds(known: Mapping[str, Facts], profile: Profile) -> dict[str, Speed]:
+    """Speed of each backbone with random weights, on one core or one accelerator.
+
+    On a CPU a large model is not timed: the reference is, and its time is scaled by operations.
+    """
+    costs = {name: one.multiply_adds for name, one in known.items()}
+    large = {name for name, cost in costs.items() if cost > LARGE and device().type == "cpu"}
+    found = {name: measure(name, profile, BATCH) for name in costs if name not in large}
+    if large:
+        reference = measure(REFERENCE, profile, REFERENCE_BATCH)
+        cost = facts(REFERENCE, profile).multiply_adds
+        found |= {name: reference.scaled(costs[name] / cost) for name in large}
+    return found
+
+
+def assumed(
+    known: Mapping[str, Facts], measured: Mapping[str, Speed], teraflops: float
+) -> dict[str, Speed]:
+    """Speed on an accelerator that sustains so many 10^12 operations a second.
+
+    Two operations are a multiply-add; a step takes as many forward passes as was measured here.
+    """
+    forward = {name: 2 * one.multiply_adds / (teraflops * 1e12) for name, one in known.items()}
+    return {name: measured[name].scaled(forward[name] / measured[name].forward) for name in known}
+
+
+def measure(name: str, profile: Profile, batch: int) -> Speed:
+    """Time a LoRA step and a forward pass of a backbone with random weights."""
+    encoder = architecture(name, profile)
+    lora.inject(encoder.model, encoder.lora_targets, profile.lora)
+    classifier = VisionClassifier(encoder.model, encoder.width, 2).to(device())
+    size = encoder.transform.size
+    images = torch.randn(batch, 3, size, size, device=device())
+    labels = torch.zeros(batch, dtype=torch.long, device=device())
+
+    def step() -> None:
+        with autocast(profile.training.precision):
+            loss = F.cross_entropy(classifier(images).logits, labels)
+        loss.backward()
+
+    @torch.inference_mode()
+    def forward() -> None:
+        with autocast(profile.training.precision):
+            classifier(images)
+
+    return Speed(_seconds(step) / batch, _seconds(forward) / batch)
+
+
+def _seconds(work: Callable[[], None]) -> float:
+    """The fastest of three after a first: other work on the machine only ever slows a step."""
+    work()
+    times = []
+    for _ in range(3):
+        begin = time.perf_counter()
+        work()
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - begin)
+    return min(times)
+
+
+# -- How many patches a data set has, said without opening it.
+
+
+@dataclass(frozen=True)
+class Sizes:
+    """Patches a split, and the side of a kept patch in pixels."""
+
+    train: int
+    validation: int
+    test: int
+    side: int
+
+    @property
+    def total(self) -> int:
+        return self.train + self.validation + self.test
+
+
+def sizes(profile: Profile, dataset: str) -> Sizes:
+    """Sizes of one data set of a profile.
+
+    Raises:
+        ClipItError: it is the user's own and cannot be opened.
+    """
+    settings = profile.data_settings(dataset)
+    if isinstance(settings, PhantomData):
+        return Sizes(settings.train, settings.validation, settings.test, settings.side)
+    if isinstance(settings, Crc5Data):
+        counts: Mapping[str, int] = pilot.SIZES
+        return _held_out(counts, settings.validation_split.fraction, settings.side)
+    if isinstance(settings, get_args(PublishedData)):
+        counts = PUBLISHED_DATA[settings.source].images
+        drawn = settings.validation_split.by != "official"
+        return _held_out(
+            counts, settings.validation_split.fraction if drawn else 0.0, settings.side
+        )
+    data = Workbench(profile).dataset(dataset)
+    train, validation, test = (len(data.indices(s)) for s in ("train", "validation", "test"))
+    return Sizes(train, validation, test, data.pixels.shape[1])
+
+
+def _held_out(counts: Mapping[str, int], fraction: float, side: int) -> Sizes:
+    held = round(counts["train"] * fraction)
+    return Sizes(counts["train"] - held, counts.get("validation", 0) + held, counts["test"], side)
+
+
+# -- What must be known of a backbone to plan with it; nothing is computed or loaded.
+
+
+@dataclass(frozen=True)
+class Facts:
+    """Of one backbone: multiply-adds of an image (what the paper calls FLOPs), features, and how
+    many numbers its adapters hold."""
+
+    multiply_adds: float
+    width: int
+    adapters: int
+
+
+def facts(name: str, profile: Profile) -> Facts:
+    """Count on the architecture without weights."""
+    with torch.device("meta" if name in vision.VISION else "cpu"):
+        encoder = architecture(name, profile)
+        cost = flops_per_image(encoder.model.eval(), encoder.transform.size) / 2
+        lora.inject(encoder.model, encoder.lora_targets, profile.lora)
+    adapters = (p for n, p in encoder.model.named_parameters() if "lora_" in n)
+    return Facts(cost, encoder.width, sum(p.numel() for p in adapters))
+
+
+def architecture(name: str, profile: Profile) -> VisionEncoder:
+    """A backbone with random weights."""
+    side = profile.pretraining.side if profile.pretraining else None
+    return registry.untrained_backbone(name, side, profile.stand_in)
+
+
+# -- The runs of a profile, and which of them are stored already.
+
+
+@dataclass(frozen=True)
+class Job:
+    """One run, the first study that asks for it, and whether it is stored."""
+
+    study: str
+    dataset: str
+    backbone: str
+    setting: str
+    seed: int
+    done: bool
+
+    @property
+    def cell(self) -> tuple[str, str]:
+        return self.dataset, self.backbone
+
+    @property
+    def base(self) -> str:
+        """The setting without what is changed in it."""
+        return self.setting.split("/")[0]
+
+
+def jobs(profile: Profile) -> list[Job]:
+    """The runs of all studies, each once, in the order of the studies."""
+    wanted: dict[tuple[str, str, str, int], str] = {}
+    for study in studies.STUDIES:
+        if studies.asked(profile, study):
+            for dataset, backbone, settings, seeds in studies.cells(profile, study):
+                for setting, seed in product(settings, seeds):
+                    wanted.setdefault((dataset, backbone, setting, seed), study)
+    done = _Done(profile)
+    return [Job(study, *each, done(*each)) for each, study in wanted.items()]
+
+
+def untrained(profile: Profile) -> tuple[str, ...]:
+    """The encoders that are trained on the spot and have not been."""
+    sources = sources_of_profile(profile)
+    return tuple(name for name in profile.trained_encoders if not sources.recipe(name).trained)
+
+
+class _Done:
+    """Looks runs up; without the data or weights of a cell, none of it can be done."""
+
+    def __init__(self, profile: Profile) -> None:
+        self.bench = Workbench(profile, download=False)
+        self.closed: set[tuple[str, str]] = set()
+
+    def __call__(self, dataset: str, backbone: str, setting: str, seed: int) -> bool:
+        if (dataset, backbone) in self.closed:
+            return False
+        try:
+            spec = specs.resolve(self.bench, dataset, backbone, setting, seed)
+        except ClipItError:
+            self.closed.add((dataset, backbone))
+            return False
+        return runs.find(self.bench.profile.name, spec.key) is not None
+
+
+def grouped(every: Iterable[Job]) -> dict[tuple[str, str, str, str], list[Job]]:
+    """Jobs by study, data set, backbone and setting: what differs within is the seed."""
+    groups: dict[tuple[str, str, str, str], list[Job]] = {}
+    for job in every:
+        groups.setdefault((job.study, *job.cell, job.setting), []).append(job)
+    return groups
+
+
+# -- How many patches the runs of a profile pass through its models, and what that takes.
+
+
+FROZEN = ("unimodal", "vision", "zero_shot")
+
+
+@dataclass(frozen=True)
+class Passes:
+    """Patches that one run trains on (each epoch counts), and that it only looks at."""
+
+    trained: int
+    seen: int
+
+    def seconds(self, speed: Speed) -> float:
+        return self.trained * speed.step + self.seen * speed.forward
+
+
+def passes(job: Job, profile: Profile, sizes: Sizes) -> Passes:
+    """Passes of one run through its backbone; a frozen backbone's features are kept and shared.
+
+    The text classifier reads no image, and the text stage is not counted: it is shared by all
+    backbones and small beside the images.
+    """
+    if job.base == "text":
+        return Passes(0, 0)
+    at_the_end = sizes.validation + sizes.test
+    if job.base in FROZEN:
+        return Passes(0, at_the_end)
+    training = profile.training_settings(job.dataset)
+    looks = training.epochs * training.checks_per_epoch
+    return Passes(training.epochs * sizes.train, looks * sizes.validation + at_the_end)
+
+
+def embedding_passes(todo: Iterable[Job], sizes: Mapping[str, Sizes]) -> dict[str, int]:
+    """Patches that each backbone embeds once for the probes, over all data sets."""
+    total: dict[str, int] = {}
+    for dataset, backbone in {job.cell for job in todo if job.base != "text"}:
+        one = sizes[dataset]
+        total[backbone] = total.get(backbone, 0) + one.train + one.validation
+    return total
+
+
+def seconds_of(
+    todo: list[Job], profile: Profile, sizes: Mapping[str, Sizes], speeds: Mapping[str, Speed]
+) -> dict[Job, float]:
+    """Seconds of one core or accelerator for each run, without what runs share."""
+    return {
+        job: passes(job, profile, sizes[job.dataset]).seconds(speeds[job.backbone])
+        if job.base != "text"
+        else 0.0
+        for job in todo
+    }
+
+
+def shared_seconds(
+    todo: list[Job], profile: Profile, sizes: Mapping[str, Sizes], speeds: Mapping[str, Speed]
+) -> float:
+    """Seconds for what runs share: embeddings, and encoders that are trained on the spot."""
+    embedded = embedding_passes(todo, sizes)
+    total = sum((count * speeds[name].forward for name, count in embedded.items()), 0.0)
+    settings = profile.pretraining
+    for name in untrained(profile):
+        if settings is not None and name in speeds:
+            total += 2 * speeds[name].step * settings.images * settings.vision_epochs
+    return total
+
+
+# -- Bytes that a profile needs on disk.
+
+
+FLOAT = 4
+BYTES_A_PREDICTION = 24  # a row of predictions.parquet: compressed logits, label, id
+SMALL = 1 << 20  # heads, history and cards of one run
+
+
+@dataclass(frozen=True)
+class Disk:
+    """Bytes of decoded patches, of embeddings, and of finished runs."""
+
+    patches: int
+    embeddings: int
+    runs: int
+
+    @property
+    def total(self) -> int:
+        return self.patches + self.embeddings + self.runs
+
+
+def disk(
+    todo: list[Job], profile: Profile, sizes: Mapping[str, Sizes], known: Mapping[str, Facts]
+) -> Disk:
+    """What the runs that are left will write (and keep: nothing of it is temporary)."""
+    embedded = {job.cell for job in todo if job.base != "text"}
+    embedded |= {(dataset, name) for dataset in sizes for name in profile.retrievers}
+    return Disk(
+        patches=sum(one.total * one.side**2 * 3 for one in sizes.values()),
+        embeddings=sum(sizes[d].total * known[b].width * FLOAT for d, b in embedded if b in known),
+        runs=sum(_of_run(job, sizes[job.dataset], known) for job in todo),
+    )
+
+
+def _of_run(job: Job, sizes: Sizes, known: Mapping[str, Facts]) -> int:
+    written = (sizes.validation + sizes.test) * BYTES_A_PREDICTION + SMALL
+    adapted = job.base not in (*FROZEN, "text")
+    return written + (known[job.backbone].adapters * FLOAT if adapted else 0)
+
+
+# -- The plan as text.
+
+
+def overview(
+    profile: Profile, every: Sequence[Job], asked: Sequence[str], missing: Sequence[str]
+) -> str:
+    """Counts of encoders, pairings and runs."""
+    encoders, done = profile.trained_encoders, sum(job.done for job in every)
+    trained = f"{len(encoders)} to train here, {len(encoders) - len(missing)} done"
+    lines = [
+        f"profile {profile.name}: {profile.summary}",
+        f"  encoders   {trained}: {', '.join(encoders)}" if encoders else "",
+        f"  pairings   {len(profile.data)}: {', '.join(profile.data)}",
+        f"  runs       {len(every)} different ones in {len(asked)} studies: {', '.join(asked)}",
+        f"  done       {done}, to do {len(every) - done}",
+    ]
+    return "\n".join(line for line in lines if line)
+
+
+def table(every: Sequence[Job], seconds: Mapping[Job, float]) -> str:
+    """A line a study, data set, backbone and setting: its seeds, those that are done, and hours."""
+    lines = ["  study            data set, backbone, setting: seeds (done); what is left"]
+    for (study, dataset, backbone, setting), group in grouped(every).items():
+        seeds = " ".join(f"({job.seed})" if job.done else str(job.seed) for job in group)
+        left = sum(seconds.get(job, 0.0) for job in group)
+        lines.append(f"  {study:16} {dataset} {backbone} {setting}: {seeds}; {duration(left)}")
+    return "\n".join(lines)
+
+
+def duration(seconds: float) -> str:
+    """`40 s`, `12 min` or `3.5 h`."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
+
+
+def space(disk: Disk) -> str:
+    """What will be written, in units of 10^9 bytes."""
+    parts = (disk.patches, disk.embeddings, disk.runs)
+    patches, embeddings, runs = (f"{part / 1e9:.1f}" for part in parts)
+    return (
+        f"  disk       {disk.total / 1e9:.1f} GB: {patches} decoded patches, {embeddings} "
+        f"embeddings, {runs} runs; downloads and weights come on top"
+    )
+
+
+def time_here(seconds: float, workers: int, scaled: bool) -> str:
+    """Time that is left on this machine, and how it was found."""
+    kind, hours = "GPU" if torch.cuda.is_available() else "core", seconds / 3600
+    how = "by steps timed here"
+    if scaled:
+        how += f", those of large models by {REFERENCE} and their operations"
+    amount = f"{hours * 60 / workers:.0f} min on {workers} {kind}s"
+    if hours >= 10:
+        amount = f"{hours:.0f} {kind}-hours ({hours / workers / 24:.1f} days on {workers})"
+    return f"  estimate   {amount}, {how}; {NOT_IN_IT}"
+
+
+def time_assumed(seconds: float, teraflops: float) -> str:
+    """Time that is left on an accelerator of a stated speed."""
+    return (
+        f"  estimate   {seconds / 3600:.0f} GPU-hours if a GPU sustains {teraflops:g} TFLOP/s, "
+        f"which is assumed, not measured (--teraflops); {NOT_IN_IT}"
+    )
+
+
+NOT_IN_IT = "the text stage is not in it"
+
+
+# -- What a profile will run, what of it is done, and about what the rest takes.
+
+
+def main(arguments: list[str]) -> None:
+    """`plan --profile NAME [--runs] [--teraflops T]`: print runs, time and disk."""
+    parser = argparse.ArgumentParser(prog="python -m companion plan", description=main.__doc__)
+    parser.add_argument("--profile", default="demo")
+    parser.add_argument("--runs", action="store_true", help="list every run, a line a setting")
+    parser.add_argument(
+        "--teraflops", type=float, metavar="T",
+        help="what your accelerator sustains, in 10^12 operations a second",
+    )  # fmt: skip
+    options = parser.parse_args(arguments)
+    if options.teraflops is not None and not options.teraflops > 0:
+        parser.error(f"--teraflops is {options.teraflops}; give a number above 0")
+    profile = load_profile(options.profile)
+    every = jobs(profile)
+    todo = [job for job in every if not job.done]
+    asked = [name for name in studies.STUDIES if studies.asked(profile, name)]
+    print(overview(profile, every, asked, untrained(profile)))
+    if not todo:
+        return
+    torch.set_num_threads(1)
+    counts = {name: sizes(profile, name) for name in profile.data}
+    names = dict.fromkeys(job.backbone for job in todo if job.base != "text")
+    known = {name: facts(name, profile) for name in names}
+    here = speeds(known, profile)
+    # Cores would take weeks: say as well what accelerators may take.
+    large = not torch.cuda.is_available() and any(f.multiply_adds > LARGE for f in known.values())
+    teraflops = options.teraflops or (TERAFLOPS if large else None)
+    there = here if teraflops is None else assumed(known, here, teraflops)
+    each = seconds_of(todo, profile, counts, there)
+    if options.runs:
+        print(table(every, each))
+    print(space(disk(todo, profile, counts, known)))
+    total = sum(each.values()) + shared_seconds(todo, profile, counts, there)
+    if teraflops is not None:
+        print(time_assumed(total, teraflops))
+        each = seconds_of(todo, profile, counts, here)
+        total = sum(each.values()) + shared_seconds(todo, profile, counts, here)
+    workers = torch.cuda.device_count() or os.cpu_count() or 1
+    print(time_here(total, workers, large))

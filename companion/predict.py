@@ -1,0 +1,397 @@
+"""The command `predict`: class probabilities of images or of tiles of large ones."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import math
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TextIO
+
+import numpy as np
+from jaxtyping import Float, UInt8
+from PIL import Image, ImageOps
+from torch import Tensor
+from tqdm import tqdm
+
+from clipit_lib.data.folder import SUFFIXES
+from clipit_lib.errors import ClipItError
+from clipit_lib.files import written_beside
+from clipit_lib.predict import load_classifier
+
+# -- Images by files and folders, and the csv that answers them.
+
+
+def listed_images(given: Iterable[Path]) -> list[Path]:
+    """The given files, and the images in the given folders at any depth, by name.
+
+    Hidden files and folders are left out.
+
+    Raises:
+        ClipItError: a folder holds no image.
+    """
+    found: list[Path] = []
+    for path in given:
+        found += _within(path) if path.is_dir() else [path]
+    return found
+
+
+def _within(folder: Path) -> list[Path]:
+    found = [
+        path
+        for path in sorted(folder.rglob("*"))
+        if path.suffix.lower() in SUFFIXES
+        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
+    ]
+    if not found:
+        raise ClipItError(
+            "no images in this folder", folder, f"Known: {' '.join(sorted(SUFFIXES))}"
+        )
+    return found
+
+
+@contextmanager
+def csv_stream(output: Path | None) -> Iterator[TextIO]:
+    """Standard output, or a file that is whole or absent."""
+    if output is None:
+        yield sys.stdout
+        return
+    with (
+        written_beside(output) as temporary,
+        temporary.open("w", encoding="utf-8", newline="") as stream,
+    ):
+        yield stream
+
+
+def cells(row: Float[np.ndarray, " c"] | None, classes: Sequence[str]) -> list[str]:
+    """The most probable class and all probabilities; empty where there is no answer."""
+    if row is None:
+        return [""] * (1 + len(classes))
+    return [classes[int(row.argmax())], *(f"{value:.4f}" for value in row)]
+
+
+# -- Large images, tile by tile: where in the image is which class?
+#
+# Pillow decodes an image as a whole, at four bytes a pixel; beside it only one batch of tiles is
+# held. Whole slides (svs, ndpi, mrxs) are not read: cut a region out of them first.
+
+
+BATCH = 64
+MEGAPIXELS = 200  # 0.8 GB decoded
+# White glass of value 245 has 0.017. Fat is hardly denser (0.02 to 0.08 in the phantom): a higher
+# threshold would leave it out.
+BACKGROUND = 0.02
+
+Classify = Callable[[UInt8[np.ndarray, "n s s 3"]], Float[Tensor, "n c"]]
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Square tiles over an image, row by row.
+
+    The last tile of a row or column is moved inward, so that all of the image is covered (with a
+    stride up to the side) and every tile is whole: none is padded.
+
+    Attributes:
+        side, stride: of a tile, and from one to the next, in pixels of the image.
+    """
+
+    width: int
+    height: int
+    side: int
+    stride: int
+
+    def __len__(self) -> int:
+        return len(self._starts(self.width)) * len(self._starts(self.height))
+
+    def corners(self) -> Iterator[tuple[int, int]]:
+        """Upper left corner (x, y) of every tile."""
+        for y in self._starts(self.height):
+            for x in self._starts(self.width):
+                yield x, y
+
+    def _starts(self, length: int) -> list[int]:
+        last = length - self.side
+        return [*range(0, last, self.stride), last]
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One tile.
+
+    Attributes:
+        x, y: its upper left corner in pixels.
+        density: mean optical density, -log10 of the transmitted light.
+        probabilities: [c], None where the tile was left out as background.
+    """
+
+    x: int
+    y: int
+    density: float
+    probabilities: Float[np.ndarray, " c"] | None
+
+
+def open_image(path: Path, megapixels: int = MEGAPIXELS) -> Image.Image:
+    """Decode a large image as RGB.
+
+    Raises:
+        ClipItError: missing, unreadable, or of more than so many megapixels.
+    """
+    limit = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = megapixels * 10**6  # Pillow's own guard, which is for all images
+    try:
+        with warnings.catch_warnings(), Image.open(path) as image:
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image.load()
+            # The file is closed here; what was decoded stays.
+            return image if image.mode == "RGB" else image.convert("RGB")
+    except FileNotFoundError as error:
+        raise ClipItError("no such image", path, "Name an existing file") from error
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise ClipItError(
+            f"more than {megapixels} megapixels, which take {megapixels * 4 / 1000:.1f} GB of "
+            "memory",
+            path,
+            "Raise --max-megapixels, or cut the image",
+        ) from error
+    except (OSError, SyntaxError, ValueError) as error:
+        raise ClipItError("not a readable image or cut short", path, "Replace it") from error
+    finally:
+        Image.MAX_IMAGE_PIXELS = limit
+
+
+def grid_of(image: Image.Image, side: int, stride: int, path: Path) -> Grid:
+    """Tiles over an image.
+
+    Raises:
+        ClipItError: a tile is larger than the image.
+    """
+    if side > min(image.size):
+        raise ClipItError(
+            f"a tile of {side} pixels is larger than the image ({image.width} x {image.height})",
+            path,
+            f"Choose --tiles up to {min(image.size)}",
+        )
+    return Grid(image.width, image.height, side, stride)
+
+
+def classified(
+    image: Image.Image, grid: Grid, classify: Classify, size: int, background: float
+) -> Iterator[Tile]:
+    """Every tile of the grid with its answer, a batch in memory at a time.
+
+    Args:
+        size: side of the classifier's input; a tile is resized as `decode_image` does a patch.
+        background: tiles below this mean optical density are left out; 0 leaves none out.
+    """
+    corners = list(grid.corners())
+    for begin in range(0, len(corners), BATCH):
+        block = corners[begin : begin + BATCH]
+        crops = [image.crop((x, y, x + grid.side, y + grid.side)) for x, y in block]
+        densities = [optical_density(np.asarray(crop)) for crop in crops]
+        kept = [c for c, density in zip(crops, densities, strict=True) if density >= background]
+        found = iter(classify(np.stack([_fitted(c, size) for c in kept])).numpy() if kept else ())
+        for (x, y), density in zip(block, densities, strict=True):
+            yield Tile(x, y, density, next(found) if density >= background else None)
+
+
+def _fitted(crop: Image.Image, size: int) -> UInt8[np.ndarray, "size size 3"]:
+    if crop.size != (size, size):
+        crop = ImageOps.fit(crop, (size, size), Image.Resampling.BICUBIC)
+    return np.asarray(crop)
+
+
+def optical_density(pixels: UInt8[np.ndarray, "h w 3"]) -> float:
+    """Mean over pixels and channels of -log10((value + 1) / 256)."""
+    return float(-np.log10((pixels.astype(np.float32) + 1) / 256).mean())
+
+
+def probability_maps(
+    tiles: Sequence[Tile], grid: Grid, classes: int, scale: float
+) -> Float[np.ndarray, "c h w"]:
+    """Each class's probability over the image, the mean of the tiles that cover a point.
+
+    NaN where no tile was classified.
+
+    Args:
+        scale: pixels of the map for one of the image.
+    """
+    height, width = (max(1, round(length * scale)) for length in (grid.height, grid.width))
+    total, count = np.zeros((classes, height, width)), np.zeros((height, width))
+    for tile in tiles:
+        if tile.probabilities is not None:
+            x, y, right, below = (
+                round(value * scale)
+                for value in (tile.x, tile.y, tile.x + grid.side, tile.y + grid.side)
+            )
+            total[:, y:below, x:right] += tile.probabilities[:, None, None]
+            count[y:below, x:right] += 1
+    return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
+
+
+def left_out_words(tiles: Sequence[Tile], background: float) -> str:
+    """How many tiles were left out, and why; nothing if none was."""
+    count = sum(tile.probabilities is None for tile in tiles)
+    if count == 0:
+        return ""
+    return (
+        f"{count} of {len(tiles)} tiles left out as background (mean optical density below "
+        f"{background:g})"
+    )
+
+
+# -- `predict --tiles`: the csv of every tile of large images, and a heat map of one.
+
+
+THUMBNAIL = 900  # longer side of the picture and of the probability maps, in pixels
+PICTURES = (".png", ".pdf", ".svg")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """What `predict` takes for tiles."""
+    group = parser.add_argument_group("large images, tile by tile (read by Pillow, as a whole)")
+    group.add_argument("--tiles", type=int, metavar="SIDE", help="side of a tile in pixels")
+    group.add_argument("--stride", type=int, help="from tile to tile in pixels (default: the side)")
+    group.add_argument("--heatmap", type=Path, metavar="PNG", help="draw the probabilities here")
+    group.add_argument("--class", dest="of_class", help="draw this class only")
+    group.add_argument(
+        "--background",
+        type=float,
+        default=BACKGROUND,
+        metavar="DENSITY",
+        help="leave out tiles below this mean optical density (default: %(default)s; 0: none)",
+    )
+    group.add_argument(
+        "--max-megapixels",
+        type=int,
+        default=MEGAPIXELS,
+        metavar="N",
+        help="refuse larger images; a megapixel takes 4 MB of memory (default: %(default)s)",
+    )
+
+
+def check_arguments(given: argparse.Namespace) -> None:
+    """Raises ClipItError if the options do not go together."""
+    if given.tiles is None:
+        if given.stride or given.heatmap or given.of_class:
+            raise ClipItError(
+                "--stride, --heatmap and --class are of tiles", "predict", "Add --tiles SIDE"
+            )
+        return
+    if given.skip_unreadable:
+        raise ClipItError(
+            "--skip-unreadable is of patches, not of tiles", "predict", "Leave one of them out"
+        )
+    for name in ("tiles", "stride", "max_megapixels"):
+        value = getattr(given, name)
+        if value is not None and value < 1:
+            raise ClipItError(f"{value}", f"--{name.replace('_', '-')}", "Give a number above zero")
+    if given.heatmap and (len(given.images) > 1 or given.images[0].is_dir()):
+        raise ClipItError("several images", "--heatmap", "Name the one image to draw")
+    if given.heatmap and given.heatmap.suffix.lower() not in PICTURES:
+        raise ClipItError(
+            f"the picture {given.heatmap}", "--heatmap", f"End it in {' or '.join(PICTURES)}"
+        )
+
+
+def predict_tiles(
+    given: argparse.Namespace, classify: Classify, size: int, classes: tuple[str, ...]
+) -> None:
+    """Write the csv of all tiles of the given images and, if asked for, the heat map.
+
+    Args:
+        size: side of the classifier's input in pixels.
+    """
+    if given.of_class and given.of_class not in classes:
+        raise ClipItError(f"no class {given.of_class!r}", "--class", f"One of {', '.join(classes)}")
+    with csv_stream(given.output) as stream:
+        head = ["image", "x", "y", "side", "optical_density", "prediction", *classes]
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow(head)
+        for path in listed_images(given.images):
+            image = open_image(path, given.max_megapixels)
+            grid = grid_of(image, given.tiles, given.stride or given.tiles, path)
+            found = classified(image, grid, classify, size, given.background)
+            shown = tqdm(found, total=len(grid), unit="tile", disable=None)
+            tiles = []
+            for tile in shown:
+                tiles.append(tile)
+                writer.writerow(_row(tile, path, grid.side, classes))
+            if said := left_out_words(tiles, given.background):
+                print(f"{path}: {said}", file=sys.stderr)
+            if given.heatmap:
+                _draw(given, image, grid, tiles, classes)
+
+
+def _row(tile: Tile, path: Path, side: int, classes: tuple[str, ...]) -> list[object]:
+    place = [str(path), tile.x, tile.y, side, f"{tile.density:.4f}"]
+    return [*place, *cells(tile.probabilities, classes)]
+
+
+def _draw(
+    given: argparse.Namespace,
+    image: Image.Image,
+    grid: Grid,
+    tiles: list[Tile],
+    classes: tuple[str, ...],
+) -> None:
+    from companion.figures import heat_map  # drawing is loaded only where something is drawn
+
+    scale = min(1.0, THUMBNAIL / max(image.size))
+    maps = probability_maps(tiles, grid, len(classes), scale)
+    drawn = [i for i, name in enumerate(classes) if given.of_class in (None, name)]
+    figure = heat_map.heat_map(
+        np.asarray(image.reduce(max(1, math.floor(1 / scale)))),
+        {classes[i]: maps[i] for i in drawn},
+        image.size,
+        grid.side,
+        left_out_words(tiles, given.background),
+    )
+    heat_map.save(figure, given.heatmap)
+
+
+# -- `predict`: class probabilities of images, or of the tiles of large ones, without any text.
+
+
+def _arguments(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m companion predict", description=main.__doc__)
+    parser.add_argument("model", type=Path, help="a run's folder, or an exported classifier")
+    parser.add_argument("images", type=Path, nargs="+", help="files, or folders at any depth")
+    parser.add_argument("--output", type=Path, help="write the csv here (default: print it)")
+    parser.add_argument(
+        "--skip-unreadable",
+        action="store_true",
+        help="leave the probabilities of unreadable images empty, instead of stopping at the first",
+    )
+    add_arguments(parser)
+    return parser.parse_args(arguments)
+
+
+def main(arguments: list[str]) -> None:
+    """`predict MODEL IMAGE [IMAGE ...]`: class probabilities of images or their tiles, as csv."""
+    given = _arguments(arguments)
+    check_arguments(given)
+    classifier = load_classifier(given.model)
+    if given.tiles is not None:
+        predict_tiles(
+            given, classifier.probabilities, classifier.transform.size, classifier.classes
+        )
+        return
+    images = listed_images(given.images)
+    answers = classifier.answers(images, given.skip_unreadable)
+    unread = []
+    with csv_stream(given.output) as stream:
+        table = csv.writer(stream, lineterminator="\n")
+        table.writerow(["image", "prediction", *classifier.classes])
+        for path, row in tqdm(answers, total=len(images), unit="image", disable=None):
+            table.writerow([str(path), *cells(row, classifier.classes)])
+            if row is None:
+                unread.append(str(path))
+    if unread:
+        said = f"{len(unread)} of {len(images)} images could not be read: {', '.join(unread)}"
+        print(said, file=sys.stderr)

@@ -1,0 +1,449 @@
+"""Profiles: what to run, at which scale; and what a profile names, opened."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+
+from clipit_lib import pairing, paths
+from clipit_lib.data.patches import Split
+from clipit_lib.data.reports import ReportCorpus
+from clipit_lib.encoders.encoder import ClipEncoder
+from clipit_lib.encoders.weights import PUBLISHED_MODELS, Sources
+from clipit_lib.errors import ClipItError
+from clipit_lib.inputs import Inputs
+from clipit_lib.settings import (
+    CorpusSettings,
+    DataSettings,
+    Descent,
+    FileCorpus,
+    FolderData,
+    Fraction,
+    Lora,
+    PhantomPretraining,
+    Positive,
+    Probe,
+    Protocol,
+    Seed,
+    Seeds,
+    StandInTraining,
+    Strict,
+    SyntheticCorpus,
+    TextStage,
+    Training,
+    Weight,
+    known,
+    protocol_named,
+    read_strict,
+    trained_here,
+)
+
+# -- The search for adapters and lambda: what is tried, with which budget, and what was chosen.
+
+
+LoraTargets = Literal["attention_mlp", "all"]
+
+
+class Candidate(Strict):
+    """Values of the fields that are searched; without text there is no distillation weight."""
+
+    lora: Lora
+    lora_targets: LoraTargets = "attention_mlp"
+    distillation_weight: Weight | None = None
+
+    def fields(self, protocol: Protocol) -> dict[str, Any]:
+        """These values as fields of `RunSpec`, under a protocol that is otherwise kept."""
+        fields: dict[str, Any] = {
+            "lora": self.lora,
+            "protocol": protocol.model_copy(update={"lora_targets": self.lora_targets}),
+        }
+        if self.distillation_weight is not None:
+            fields["distillation_weight"] = self.distillation_weight
+        return fields
+
+
+class FoundWith(Strict):
+    """How a choice was made: `validation` is its mean cross-entropy over `seeds`, in nats."""
+
+    backbone: str
+    trials: Positive
+    seeds: tuple[int, ...]
+    validation: float
+
+
+class Chosen(Candidate):
+    """The best candidate of a search."""
+
+    found_with: FoundWith
+
+
+SearchedSetting = Literal["lora_only", "clip_it"]
+Searched = dict[str, dict[SearchedSetting, Chosen]]  # by data set
+
+
+class SearchSpace(Strict):
+    """What is tried; `scales` are alpha / rank, and lambda is drawn log-uniformly in a range.
+
+    Targets are those that `lora.inject` has names for; both can be merged into the backbone.
+    """
+
+    ranks: tuple[Positive, ...] = (4, 8, 16, 32)
+    scales: tuple[float, ...] = (0.5, 1.0, 2.0)
+    lora_targets: tuple[LoraTargets, ...] = ("attention_mlp", "all")
+    distillation_weight: tuple[float, float] = (0.01, 10.0)
+
+
+class Search(Strict):
+    """The budget of every setting that is compared.
+
+    `seeds` train the candidates and must not be seeds that a profile is evaluated with.
+    """
+
+    trials: Positive = 20
+    seeds: Seeds = (1000, 1001)
+    sampler_seed: Seed = 0
+    space: SearchSpace = SearchSpace()
+
+
+def read_searched(path: Path) -> Searched:
+    """Read chosen values; an absent or empty file holds none.
+
+    Raises:
+        ClipItError: not YAML; an unknown key; a value of the wrong type.
+    """
+    searched: Searched = read_strict(path, Searched, absent={}) if path.exists() else {}
+    return searched
+
+
+# -- Settings of the survival study (section F.6).
+
+
+class PhantomSlides(Strict):
+    """Phantom slides with a planted hazard, drawn and embedded on the spot.
+
+    A slide is a bag of `patches` phantom patches of `side` pixels, embedded by `backbone`. `beta`
+    is the log hazard ratio of one standard deviation of the latent aggressiveness, `censored` the
+    share of slides that are censored on average.
+    """
+
+    source: Literal["phantom"]
+    slides: Positive = 150
+    patches: Positive = 24
+    side: Positive = 64
+    backbone: str
+    beta: float = 1.0
+    censored: Fraction = 0.35
+    seed: Seed = 0
+
+
+class FileSlides(Strict):
+    """Slides of the user: a folder of bags and a clinical csv, below `$CLIPIT_DATA` or absolute.
+
+    `patches` is the most that is kept of a slide, evenly spaced in the order of its file.
+    """
+
+    source: Literal["files"]
+    bags: str
+    clinical: str
+    patches: Positive = 4096
+    licence: str = "not stated"
+
+
+SlideSettings = Annotated[PhantomSlides | FileSlides, Field(discriminator="source")]
+
+
+class SlideTraining(Descent):
+    """Descent on slides; the risk set of the Cox loss is the batch."""
+
+    epochs: Positive = 20
+    batch_size: Positive = 32
+
+
+class SurvivalSettings(Strict):
+    """Attention MIL with a Cox head, by folds.
+
+    `hidden` is the width of the attention, `dropout` acts on the patches' hidden features,
+    `validation` is the share of the training folds that chooses the epoch, `corpus` names the
+    reports that patches are paired with.
+    """
+
+    slides: SlideSettings
+    corpus: str
+    folds: Annotated[int, Field(ge=2)] = 5
+    hidden: Positive = 64
+    dropout: Fraction = 0.25
+    training: SlideTraining = SlideTraining()
+    validation: Fraction = 0.2
+    distillation_weight: Weight = 1.0
+    seeds: Seeds = (0, 1, 2)
+
+
+# -- What one table or figure beyond Table 1 asks for.
+
+
+class Study(Strict):
+    """Cells, settings and seeds of one study; what is empty is the profile's or the study's own.
+
+    A setting may be changed further, part by part: `clip_it/lambda_0.3` (see `companion.specs`).
+    """
+
+    datasets: tuple[str, ...] = ()
+    backbones: tuple[str, ...] = ()
+    settings: tuple[str, ...] = ()
+    seeds: tuple[Seed, ...] = ()
+
+
+# -- A profile: what to run, at which scale.
+
+
+# What holds files of the user, and its keys that name one (a manifest lies in its folder).
+OF_THE_USER = (FolderData, FileCorpus, SyntheticCorpus, FileSlides)
+PATH_KEYS = ("folder", "path", "cancer_type_table", "bags", "clinical")
+
+
+class Profile(Strict):
+    """What to run, at which scale."""
+
+    name: str
+    summary: str
+    data: Annotated[dict[str, DataSettings], Field(min_length=1)]
+    corpora: dict[str, CorpusSettings]
+    backbones: Annotated[tuple[str, ...], Field(min_length=1)]
+    retriever: str
+    settings: tuple[str, ...] = ("unimodal", "lora_only", "clip_it")
+    seeds: Seeds = (0, 1, 2)
+    protocol: Literal["paper", "released"] = "paper"
+    lora: Lora = Lora()
+    probe: Probe = Probe()
+    text_stage: TextStage = TextStage()
+    training: Training = Training()
+    training_for: dict[str, Training] = Field(default_factory=dict)
+    distillation_weight: Weight = 1.0
+    pretraining: PhantomPretraining | None = None
+    stand_in: StandInTraining | None = None
+    survival: SurvivalSettings | None = None
+    bootstrap_draws: Positive = 2000
+    clips: tuple[str, ...] = ()
+    templates: Literal["conch", "quiltnet"] = "conch"
+    synthetic: dict[str, str] = Field(default_factory=dict)
+    studies: dict[str, Study] = Field(default_factory=dict)
+    searched: Searched = Field(default_factory=dict)
+    weights: dict[str, str] = Field(default_factory=dict)  # published model: path of a copy of it
+
+    @property
+    def retrievers(self) -> tuple[str, ...]:
+        """The CLIP models of Tables 2 and 7, the profile's own retriever first."""
+        return tuple(dict.fromkeys((self.retriever, *self.clips)))
+
+    @property
+    def trained_encoders(self) -> tuple[str, ...]:
+        """Names of the encoders that are trained on the spot, the retriever first."""
+        names = dict.fromkeys((*self.retrievers, *self.backbones))
+        return tuple(n for n in names if trained_here(n))
+
+    def data_settings(self, dataset: str) -> DataSettings:
+        """Settings of one data set.
+
+        Raises:
+            ClipItError: the profile has no such data set.
+        """
+        known(dataset, self.data, "dataset", f"profile {self.name}")
+        return self.data[dataset]
+
+    def training_settings(self, dataset: str) -> Training:
+        return self.training_for.get(dataset, self.training)
+
+    def tuned(self, dataset: str, setting: str) -> tuple[Profile, Protocol]:
+        """This profile and its protocol with what a search chose for a setting, if one was made.
+
+        A variant (`clip_it/...`) takes what its setting takes, so that they stay comparable.
+        """
+        protocol = protocol_named(self.protocol, self.data_settings(dataset).paper_name)
+        found = self.searched.get(dataset, {}).items()
+        chosen = next((one for name, one in found if name == setting.split("/")[0]), None)
+        if chosen is None:
+            return self, protocol
+        values = chosen.fields(protocol)
+        protocol = values.pop("protocol")
+        return self.model_copy(update=values), protocol
+
+
+def load_profile(name: str) -> Profile:
+    """Read a profile by its name, or a file of the user by its path, which ends in `.yaml`.
+
+    By name: `profiles/NAME.yaml`. What a search has found for it, `profiles/searched/NAME.yaml`,
+    is read with it. How a file of the user differs is said at `own_profile`.
+
+    Raises:
+        ClipItError: no such profile or file; an unknown key; a value of the wrong type.
+    """
+    names = [path.stem for path in paths.profiles().glob("*.yaml")]
+    path = Path(name).expanduser().resolve()
+    if is_file_name(name) and path.parent != paths.profiles():
+        profile = own_profile(path, names)
+    else:
+        name = path.stem if is_file_name(name) else name
+        known(name, names, "profile", paths.profiles())
+        profile = read_profile(paths.profiles() / f"{name}.yaml")
+    if searched := read_searched(searched_path(profile.name)):
+        for dataset in searched:
+            known(dataset, profile.data, "dataset", searched_path(profile.name))
+        profile = profile.model_copy(update={"searched": searched})
+    return profile
+
+
+def is_file_name(name: str) -> bool:
+    """Whether a profile is given as a file of the user, not by its name."""
+    return name.endswith((".yaml", ".yml"))
+
+
+def own_profile(path: Path, shipped: Collection[str]) -> Profile:
+    """Read a file of the user: paths in it are relative to its folder, and it asks for `own`.
+
+    Args:
+        shipped: names that the file must not take, because results are kept by name.
+
+    Raises:
+        ClipItError: no such file; its `name` is taken; that name, or one of a data set or corpus,
+            cannot name a folder; see `read_profile`.
+    """
+    if not path.is_file():
+        raise ClipItError(
+            "no such file", path, f"Name a YAML file, or one of {', '.join(sorted(shipped))}"
+        )
+    profile = read_profile(path)
+    if profile.name in shipped:
+        raise ClipItError(
+            f"the name {profile.name!r} is that of a profile which comes with this library",
+            path,
+            "Choose another `name`: results are kept by it",
+        )
+    for name in (profile.name, *profile.data, *profile.corpora):
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
+            raise ClipItError(
+                f"the name {name!r} cannot name a folder",
+                path,
+                "Use letters, digits, hyphens and underscores in it",
+            )
+    return profile.model_copy(update=_placed(profile, path.parent))
+
+
+def _placed(profile: Profile, folder: Path) -> dict[str, Any]:
+    """The parts that hold paths, made absolute, and the studies with `own`."""
+
+    def moved(part: Any) -> Any:
+        if not isinstance(part, OF_THE_USER):
+            return part  # published data lie under $CLIPIT_DATA
+        held = [key for key in PATH_KEYS if getattr(part, key, None)]
+        values = {key: str(folder / Path(getattr(part, key)).expanduser()) for key in held}
+        return part.model_copy(update=values)
+
+    values: dict[str, Any] = {
+        "data": {name: moved(each) for name, each in profile.data.items()},
+        "corpora": {name: moved(each) for name, each in profile.corpora.items()},
+        "studies": {"own": Study()} | profile.studies,
+        "weights": {
+            name: str(folder / Path(each).expanduser()) for name, each in profile.weights.items()
+        },
+    }
+    if profile.survival is not None:
+        slides = moved(profile.survival.slides)
+        values["survival"] = profile.survival.model_copy(update={"slides": slides})
+    return values
+
+
+def searched_path(name: str) -> Path:
+    """Where the chosen values of a profile are kept: `profiles/searched/NAME.yaml`."""
+    return paths.profiles() / "searched" / f"{name}.yaml"
+
+
+def read_profile(path: Path) -> Profile:
+    """Read a profile from any YAML file (see `load_profile` for what is raised)."""
+    profile: Profile = read_strict(path, Profile)
+    for name in (*profile.training_for, *profile.synthetic):
+        known(name, profile.data, "dataset", path)
+    for name in profile.synthetic.values():
+        known(name, profile.corpora, "corpus", path)
+    return profile
+
+
+# -- What a profile names, opened when it is needed and once, and its own pairs.
+
+
+def sources_of_profile(profile: Profile, download: bool = True) -> Sources:
+    """Where the weights of a profile's encoders come from.
+
+    Raises:
+        ClipItError: `weights` of the profile names no published model.
+    """
+    for name in profile.weights:
+        known(name, PUBLISHED_MODELS, "published model", f"profile {profile.name}, `weights`")
+    return Sources(profile.pretraining, profile.stand_in, profile.weights, download)
+
+
+class Workbench(Inputs):
+    """The inputs of one profile, and what it takes if nothing else is named.
+
+    Args:
+        download: whether weights of published models may be fetched when they are needed.
+    """
+
+    def __init__(self, profile: Profile, download: bool = True) -> None:
+        sources = sources_of_profile(profile, download)
+        super().__init__(
+            profile.data, profile.corpora, sources, paths.runs(profile.name),
+            f"profile {profile.name}",
+        )  # fmt: skip
+        self.profile = profile
+
+    def corpus(self, dataset: str) -> ReportCorpus:
+        """The reports that a data set is paired with."""
+        return self.named_corpus(self.profile.data_settings(dataset).corpus)
+
+    @property
+    def clip(self) -> ClipEncoder:
+        """The profile's retriever."""
+        return self.retriever(self.profile.retriever)
+
+    def retriever_embeddings(self, dataset: str, split: Split) -> np.ndarray:
+        """The image embeddings [m, d] of one split by the profile's retriever."""
+        return self.image_embeddings(dataset, split, self.profile.retriever)
+
+    def pairs(self, dataset: str, split: Split, k: int) -> pairing.Pairs:
+        """The k best reports of each patch, by the profile's retriever among its reports."""
+        return self.nearest(
+            dataset, split, k, self.profile.retriever, self.profile.data_settings(dataset).corpus,
+            self.profile.text_stage.long_text,
+        )  # fmt: skip
+
+    def pairing_table(self, dataset: str, split: Split, k: int) -> pd.DataFrame:
+        """`pairs` as a table of image and report ids."""
+        data = self.dataset(dataset)
+        ids = data.samples["id"].iloc[data.indices(split)]
+        pairs = self.pairs(dataset, split, k)
+        return pairing.pairing_table(ids, self.corpus(dataset).ids, pairs, split)
+
+    def pairing_summary(self, dataset: str, k: int) -> pd.DataFrame:
+        """One row a rank: similarity and how many different reports the train split uses."""
+        pairs = self.pairs(dataset, "train", k)
+        rows = [
+            {
+                "dataset": dataset,
+                "rank": rank + 1,
+                "images": len(pairs.reports),
+                "reports": len(self.corpus(dataset)),
+                "similarity_mean": float(pairs.similarities[:, rank].mean()),
+                "similarity_sd": float(pairs.similarities[:, rank].std()),
+                "distinct_reports": len(np.unique(pairs.reports[:, rank])),
+                "effective_number": pairing.effective_number(pairs.reports[:, rank]),
+                "top10_share": pairing.top_share(pairs.reports[:, rank]),
+            }
+            for rank in range(k)
+        ]
+        return pd.DataFrame(rows)

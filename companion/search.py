@@ -1,0 +1,514 @@
+"""The command `search`: adapters and lambda by validation, at equal budgets."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import math
+import os
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from multiprocessing import get_context, parent_process
+from multiprocessing.queues import SimpleQueue
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+import optuna
+import pandas as pd
+import torch
+import yaml
+from filelock import FileLock, Timeout
+from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.trial import FrozenTrial, Trial, TrialState
+from pydantic import TypeAdapter
+from scipy.special import log_softmax
+
+from clipit_lib import paths, runs
+from clipit_lib.encoders import vision
+from clipit_lib.errors import ClipItError, Diverged
+from clipit_lib.files import canonical_json, digest, write_text
+from clipit_lib.predictions import LOGIT
+from clipit_lib.runs import StoredRun
+from clipit_lib.settings import PROTOCOLS, Lora, RunSpec
+from companion import specs
+from companion.profile import (
+    Candidate,
+    Chosen,
+    FoundWith,
+    Profile,
+    Search,
+    Searched,
+    SearchedSetting,
+    SearchSpace,
+    Workbench,
+    load_profile,
+    read_searched,
+    searched_path,
+)
+
+# -- An Optuna study that several processes work on until it has an exact number of trials.
+#
+# The journal holds the trials. Who works on one is said by a file lock, which the system frees when
+# a process ends, however it ends: a running trial whose lock is free was left, and is done again.
+
+
+@dataclass(frozen=True)
+class SharedStudy:
+    """One study.
+
+    Attributes:
+        folder: where the locks are.
+        distributions: what is sampled, by name.
+        seed: of the sampler. It is seeded anew for each trial, by how many are taken before it:
+            with one process the trials are the same whether or not the study was interrupted.
+    """
+
+    study: optuna.Study
+    folder: Path
+    distributions: Mapping[str, BaseDistribution]
+    seed: int
+
+    def work(self, budget: int, objective: Callable[[Trial], float]) -> None:
+        """Do trials until `budget` are done or in work anywhere; a failure leaves its trial.
+
+        A value that is not finite counts as infinitely bad.
+        """
+        while not _orphaned() and (claim := self._claim(budget)) is not None:
+            trial, lock = claim
+            try:
+                value = objective(trial)
+                self.study.tell(trial, value if math.isfinite(value) else math.inf)
+            finally:
+                lock.release()
+
+    def finished(self) -> list[FrozenTrial]:
+        """The finished trials in the order they began."""
+        return self._trials(TrialState.COMPLETE)
+
+    def _claim(self, budget: int) -> tuple[Trial, FileLock] | None:
+        with self._lock("claim"):
+            for running in self._trials(TrialState.RUNNING):
+                self._queue_if_left(running)
+            taken = len(self._trials(TrialState.COMPLETE, TrialState.RUNNING))
+            if taken >= budget:
+                return None
+            seed = int(digest(str(self.seed), self.study.study_name, str(taken)), 16) % 2**32
+            self.study.sampler = optuna.samplers.TPESampler(seed=seed)
+            trial = self.study.ask(dict(self.distributions))
+            lock = self._lock(str(trial.number))
+            lock.acquire()
+            return trial, lock
+
+    def _queue_if_left(self, trial: FrozenTrial) -> None:
+        """Fail a running trial that nobody works on, and queue its values."""
+        with suppress(Timeout), self._lock(str(trial.number)).acquire(timeout=0):
+            # Its process may have finished it since the list was read.
+            if trial.number in [still.number for still in self._trials(TrialState.RUNNING)]:
+                self.study.tell(trial.number, state=TrialState.FAIL)
+                self.study.enqueue_trial(trial.params)
+
+    def _trials(self, *states: TrialState) -> list[FrozenTrial]:
+        return self.study.get_trials(deepcopy=False, states=states)
+
+    def _lock(self, name: str) -> FileLock:
+        return FileLock(self.folder / f"{self.study.study_name}-{name}.lock")
+
+
+def _orphaned() -> bool:
+    """Whether this process was started by one that is gone: then it begins nothing more."""
+    parent = parent_process()
+    return parent is not None and not parent.is_alive()
+
+
+def open_study(
+    journal: Path,
+    name: str,
+    distributions: Mapping[str, BaseDistribution],
+    first: Mapping[str, Any],
+    seed: int,
+) -> SharedStudy:
+    """Open a study in a journal file, or begin it with the trial `first`."""
+    from optuna.storages import JournalStorage
+    from optuna.storages.journal import JournalFileBackend
+
+    optuna.logging.set_verbosity(optuna.logging.WARNING)
+    journal.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{journal}.lock-open"):
+        storage = JournalStorage(JournalFileBackend(str(journal)))
+        study = optuna.create_study(study_name=name, storage=storage, load_if_exists=True)
+        if not study.get_trials(deepcopy=False):
+            study.enqueue_trial(dict(first))
+    return SharedStudy(study, journal.parent, distributions, seed)
+
+
+# -- What a search samples, and sampled values as settings.
+
+
+def distributions(space: SearchSpace, setting: SearchedSetting) -> dict[str, BaseDistribution]:
+    """What is sampled. Without text, lambda has no effect and is not."""
+    sampled: dict[str, BaseDistribution] = {
+        "rank": CategoricalDistribution(space.ranks),
+        "scale": CategoricalDistribution(space.scales),
+        "targets": CategoricalDistribution(space.lora_targets),
+    }
+    if setting == "clip_it":
+        low, high = space.distillation_weight
+        sampled["lambda"] = FloatDistribution(low, high, log=True)
+    return sampled
+
+
+def candidate_of(parameters: Mapping[str, Any], dropout: float) -> Candidate:
+    """Sampled values as settings: alpha = scale x rank, lambda to three digits."""
+    rank, weight = parameters["rank"], parameters.get("lambda")
+    return Candidate(
+        lora=Lora(rank=rank, alpha=max(1, round(parameters["scale"] * rank)), dropout=dropout),
+        lora_targets=parameters["targets"],
+        distillation_weight=None if weight is None else float(f"{weight:.3g}"),
+    )
+
+
+def first_trial(own: Candidate, sampled: Mapping[str, BaseDistribution]) -> dict[str, Any]:
+    """A profile's own values, to begin with; what is outside the space is left to the sampler."""
+    values = {
+        "rank": own.lora.rank,
+        "scale": own.lora.alpha / own.lora.rank,
+        "targets": own.lora_targets,
+        "lambda": own.distillation_weight,
+    }
+    return {name: value for name, value in values.items() if _holds(sampled.get(name), value)}
+
+
+def _holds(distribution: BaseDistribution | None, value: Any) -> bool:
+    match distribution:
+        case CategoricalDistribution(choices=choices):
+            return value in choices
+        case FloatDistribution(low=low, high=high):
+            return bool(low <= value <= high)
+    return False
+
+
+def describe(candidate: Candidate) -> str:
+    """`rank 8, alpha 4, all, lambda 0.3`."""
+    weight = candidate.distillation_weight
+    end = "" if weight is None else f", lambda {weight:g}"
+    adapters = candidate.lora
+    return f"rank {adapters.rank}, alpha {adapters.alpha}, {candidate.lora_targets}{end}"
+
+
+# -- Trials of LoRA rank, scale, targets and lambda, on validation, at equal budgets.
+#
+# Every setting that is compared gets the same number of trials over the same seeds, none of which
+# is a seed of the evaluation. A trial trains one ordinary run a seed. Its value is the validation
+# cross-entropy of the image-only model; the choice never looks at a test prediction.
+
+
+SETTINGS: tuple[SearchedSetting, ...] = get_args(SearchedSetting)
+NOTE = "note"  # what diverged, of a trial and in the table
+STUDIES = "studies"  # below results/PROFILE/search: journals and locks
+
+Mistake = tuple[str, str, str]  # the three parts of a ClipItError, which pickle as they are
+
+
+@dataclass(frozen=True)
+class Task:
+    """One search: a cell of a profile and a budget."""
+
+    profile: Profile
+    dataset: str
+    backbone: str
+    search: Search
+
+    @property
+    def name(self) -> str:
+        return f"{self.dataset}__{self.backbone}"
+
+    @property
+    def folder(self) -> Path:
+        return paths.results(self.profile.name) / "search"
+
+
+def search(task: Task, processes: int = 1) -> pd.DataFrame:
+    """Do or finish a search with some processes; return its trials (see `trial_table`).
+
+    Raises:
+        ClipItError: a seed of the search is one of the evaluation's; an unknown data set or
+            backbone; an encoder not trained yet; a process ended early.
+    """
+    evaluated = [task.profile.seeds, *(each.seeds for each in task.profile.studies.values())]
+    shared = sorted(set(task.search.seeds).intersection(itertools.chain(*evaluated)))
+    if shared:
+        raise ClipItError(
+            f"the seeds {shared} are evaluated with", "seeds of the search", "Choose others"
+        )
+    bench = Workbench(task.profile)
+    own = specs.resolve(bench, task.dataset, task.backbone, "clip_it", task.search.seeds[0])
+    bench.check(own)  # before the first trial
+    studies = [study(task, bench, setting) for setting in SETTINGS]
+    if processes == 1:
+        work(task, bench)
+    else:
+        _work_together(task, processes)
+    table = trial_table(task, dict(zip(SETTINGS, studies, strict=True)))
+    done = table.groupby("setting").size().reindex(SETTINGS, fill_value=0)
+    if (done < task.search.trials).any():
+        raise ClipItError(
+            f"{done.min()} of {task.search.trials} trials are finished",
+            task.name,
+            "Another search works on the rest, or a process was ended: run the same command again",
+        )
+    return table
+
+
+def study(task: Task, bench: Workbench, setting: SearchedSetting) -> SharedStudy:
+    """The study of one setting. Its name follows from everything that can change a trial."""
+    space, profile = task.search.space, task.profile
+    own = Candidate(
+        lora=profile.lora,
+        lora_targets=PROTOCOLS[profile.protocol].lora_targets,
+        distillation_weight=profile.distillation_weight,
+    )
+    keys = [spec(task, bench, setting, own, seed).key for seed in task.search.seeds]
+    asked = canonical_json([space.model_dump(mode="json"), task.search.sampler_seed, keys])
+    sampled = distributions(space, setting)
+    journal = task.folder / STUDIES / f"{task.name}.journal"
+    write_text(journal.with_name(".gitignore"), "*\n")
+    return open_study(
+        journal,
+        f"{setting}-{digest(asked)}",
+        sampled,
+        first_trial(own, sampled),
+        task.search.sampler_seed,
+    )
+
+
+def spec(
+    task: Task, bench: Workbench, setting: SearchedSetting, candidate: Candidate, seed: int
+) -> RunSpec:
+    """The run of a candidate; values chosen by an earlier search have no part in it."""
+    changes = candidate.fields(PROTOCOLS[task.profile.protocol])
+    return specs.resolve(bench, task.dataset, task.backbone, setting, seed, **changes)
+
+
+def work(task: Task, bench: Workbench) -> None:
+    """What one process does: trials of every setting until none is left to begin."""
+    for setting in SETTINGS:
+
+        def objective(trial: Trial, setting: SearchedSetting = setting) -> float:
+            candidate = candidate_of(trial.params, task.profile.lora.dropout)
+            asked = [spec(task, bench, setting, candidate, seed) for seed in task.search.seeds]
+            stored: list[StoredRun] = []
+            try:
+                stored += (runs.get_or_run(each, bench) for each in asked)
+                value = mean_validation_loss(stored)
+            except Diverged as error:  # said in the table, never chosen; the search goes on
+                trial.set_user_attr(NOTE, str(error))
+                value = math.inf
+            trial.set_user_attr("runs", [run.key for run in stored])
+            print(f"{setting}: {describe(candidate)}: validation {value:.4f}", flush=True)
+            return value
+
+        study(task, bench, setting).work(task.search.trials, objective)
+
+
+def mean_validation_loss(stored: Sequence[StoredRun]) -> float:
+    """Cross-entropy in nats of the image-only models on validation, averaged over runs."""
+    return float(np.mean([validation_loss(run.predictions("validation")) for run in stored]))
+
+
+def validation_loss(predictions: pd.DataFrame) -> float:
+    """Mean negative log probability of the true class, from raw predictions."""
+    scores = log_softmax(predictions.filter(like=LOGIT).to_numpy(np.float64), axis=1)
+    return float(-scores[np.arange(len(scores)), predictions["label"]].mean())
+
+
+def trial_table(task: Task, studies: Mapping[SearchedSetting, SharedStudy]) -> pd.DataFrame:
+    """One row a trial: setting, number, rank, alpha, targets, lambda, validation, runs.
+
+    A trial that diverged has infinite validation; then a column `note` says of which what diverged.
+    Each setting's first `trials` are in it, so that a longer study gives no setting an advantage.
+    """
+    rows = []
+    for setting, one in studies.items():
+        for number, trial in enumerate(one.finished()[: task.search.trials]):
+            candidate = candidate_of(trial.params, task.profile.lora.dropout)
+            rows.append({
+                "setting": setting,
+                "number": number,
+                "rank": candidate.lora.rank,
+                "alpha": candidate.lora.alpha,
+                "targets": candidate.lora_targets,
+                "lambda": candidate.distillation_weight,
+                "validation": trial.value,
+                "runs": " ".join(trial.user_attrs["runs"]),
+                NOTE: trial.user_attrs.get(NOTE),
+            })  # fmt: skip
+    columns = ["setting", "number", "rank", "alpha", "targets", "lambda", "validation", "runs"]
+    noted = [NOTE] if any(row[NOTE] for row in rows) else []
+    return pd.DataFrame(rows, columns=[*columns, *noted]).astype({"lambda": float})
+
+
+def _work_together(task: Task, processes: int) -> None:
+    """Several processes on the same studies; a user's mistake in one is raised here."""
+    threads = paths.threads() or max(1, (os.cpu_count() or 1) // processes)
+    context = get_context("spawn")  # CUDA and threads do not survive a fork
+    said: SimpleQueue[Mistake] = context.SimpleQueue()
+    workers = [
+        context.Process(target=_worker, args=(task, threads, said), daemon=True)
+        for _ in range(processes)
+    ]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    if not said.empty():
+        raise ClipItError(*said.get())
+
+
+def _worker(task: Task, threads: int, said: SimpleQueue[Mistake]) -> None:
+    """`work` in a process of its own; what else goes wrong is printed by multiprocessing."""
+    torch.set_num_threads(threads)
+    try:
+        work(task, Workbench(task.profile))
+    except ClipItError as error:
+        said.put((error.what, error.where, error.fix))
+        sys.exit(2)
+
+
+# -- `python -m companion search`: adapters and lambda of one cell, kept for the whole profile.
+
+
+HEADER = (
+    "# Written by `python -m companion search` and read with the profile of this name.\n"
+    "# Delete a data set to go back to the profile's own values.\n"
+)
+
+
+def main(arguments: list[str]) -> None:
+    """Search LoRA rank, scale, targets and lambda on validation, or show what was found."""
+    parser = argparse.ArgumentParser(prog="python -m companion search", description=main.__doc__)
+    parser.add_argument("--profile", default="demo")
+    parser.add_argument("--dataset", help="a data set of the profile")
+    parser.add_argument("--backbone", help="the backbone that is adapted in the trials")
+    parser.add_argument("--trials", type=_positive, default=Search().trials, help="a setting")
+    parser.add_argument("--processes", type=_positive, default=1, help="trials at a time")
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(Search().seeds))
+    parser.add_argument("--show", action="store_true", help="print the chosen values only")
+    options = parser.parse_args(arguments)
+    profile = load_profile(options.profile)
+    if options.show:
+        print(chosen_text(profile))
+        return
+    if options.dataset is None or options.backbone is None:
+        parser.error("--dataset and --backbone are needed")
+    profile.data_settings(options.dataset)
+    vision.vision_entry(options.backbone)
+    _check_writable(profile.name)
+    asked = Search(trials=options.trials, seeds=tuple(dict.fromkeys(options.seeds)))
+    task = Task(profile, options.dataset, options.backbone, asked)
+    print(budget_text(task))
+    for one in profile.searched.get(task.dataset, {}).values():
+        if one.found_with.backbone != task.backbone:
+            print(f"This replaces the values found with {one.found_with.backbone}.")
+            break
+    trials = search(task, options.processes)
+    keep(task, trials)
+    print(chosen_text(load_profile(options.profile)))
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{value} is not at least 1")
+    return value
+
+
+def _check_writable(name: str) -> None:
+    """Say before the first trial, not after the last, that the choice cannot be kept."""
+    folder = searched_path(name).parent
+    try:
+        folder.mkdir(exist_ok=True)
+        probe = folder / f".{name}.probe"
+        probe.touch()
+        probe.unlink()
+    except OSError as error:
+        raise ClipItError(
+            f"cannot write here ({error.strerror})",
+            folder,
+            "Give write permission: chosen values become part of the profile",
+        ) from error
+
+
+def budget_text(task: Task) -> str:
+    """What every setting gets, in words."""
+    asked, profile = task.search, task.profile
+    return (
+        f"{' and '.join(SETTINGS)} get {asked.trials} trials each on {task.dataset}, "
+        f"{task.backbone}, over seeds {_listed(asked.seeds)} (evaluation: {_listed(profile.seeds)})"
+        ". A trial's value is validation cross-entropy; no test prediction is looked at. Lambda "
+        "has no effect without text and is not sampled for lora_only."
+    )
+
+
+def _listed(values: Sequence[int]) -> str:
+    return ", ".join(map(str, values))
+
+
+def keep(task: Task, trials: pd.DataFrame) -> None:
+    """Write the trials as csv under results, and the best of each setting into the profile."""
+    csv = trials.to_csv(index=False, float_format="%.6g")
+    write_text(task.folder / f"{task.name}.csv", csv)
+    keep_chosen(task, chosen(task, trials))
+
+
+def keep_chosen(task: Task, best: dict[SearchedSetting, Chosen]) -> None:
+    """Put chosen values beside those of other data sets in `profiles/searched/PROFILE.yaml`."""
+    path = searched_path(task.profile.name)
+    with FileLock(task.folder / STUDIES / "chosen.lock"):
+        found: Searched = read_searched(path) | {task.dataset: best}
+        values = TypeAdapter(Searched).dump_python(found, mode="json", exclude_none=True)
+        write_text(path, HEADER + yaml.safe_dump(values, sort_keys=False, default_flow_style=None))
+
+
+def chosen(task: Task, trials: pd.DataFrame) -> dict[SearchedSetting, Chosen]:
+    """The trial with the lowest validation cross-entropy of each setting, the first of equals.
+
+    Raises:
+        ClipItError: no trial of a setting has a finite one.
+    """
+    best: dict[SearchedSetting, Chosen] = {}
+    for setting in SETTINGS:
+        own = trials[trials["setting"] == setting]
+        row = own.iloc[int(own["validation"].argmin())]
+        if row["validation"] == float("inf"):
+            fix = f"Lower the learning rate that {task.folder / task.name}.csv notes"
+            raise ClipItError(f"every trial of {setting} diverged", task.name, fix)
+        dropout = task.profile.lora.dropout
+        best[setting] = Chosen(
+            lora=Lora(rank=int(row["rank"]), alpha=int(row["alpha"]), dropout=dropout),
+            lora_targets=row["targets"],
+            distillation_weight=None if pd.isna(row["lambda"]) else float(row["lambda"]),
+            found_with=FoundWith(
+                backbone=task.backbone,
+                trials=len(own),
+                seeds=task.search.seeds,
+                validation=float(f"{row['validation']:.6g}"),
+            ),
+        )
+    return best
+
+
+def chosen_text(profile: Profile) -> str:
+    """The chosen values of a profile, one line a data set and setting."""
+    lines = [
+        f"{dataset}, {setting}: {describe(one)} (validation {one.found_with.validation:.4f}, best "
+        f"of {one.found_with.trials} trials, {one.found_with.backbone}, "
+        f"seeds {_listed(one.found_with.seeds)})"
+        for dataset, settings in profile.searched.items()
+        for setting, one in settings.items()
+    ]
+    own = f"rank {profile.lora.rank}, alpha {profile.lora.alpha}, lambda "
+    none = f"profile {profile.name}: nothing searched; {own}{profile.distillation_weight:g}"
+    return "\n".join(lines) or none

@@ -1,0 +1,332 @@
+"""From a profile and the name of a setting to a fully resolved run specification."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from clipit_lib import kernels
+from clipit_lib.data.reports import own_terms, wording
+from clipit_lib.encoders import registry
+from clipit_lib.errors import ClipItError
+from clipit_lib.files import digest
+from clipit_lib.settings import (
+    PROTOCOLS,
+    SWITCHES,
+    Contrastive,
+    Fraction,
+    Lora,
+    Pairing,
+    Positive,
+    Protocol,
+    RunSpec,
+    TextSpec,
+    TextStage,
+    Weight,
+    known,
+    switched,
+)
+from companion.profile import Profile, Workbench
+
+# -- Settings in words, for axes, legends and sentences.
+
+
+WORDS = {
+    "unimodal": "unimodal (probe)",
+    "lora_only": "LoRA only",
+    "clip_it": "CLIP-IT",
+    "clip_it/architecture_only": "architecture only, no text",
+    "clip_it/random_reports": "random reports",
+    "clip_it/redrawn_reports": "random reports, redrawn",
+    "clip_it/shuffled_pairs": "pairs shuffled",
+    "clip_it/shuffled_within_class": "pairs shuffled within class",
+    "clip_it/constant_report": "one report for all",
+    "clip_it/class_prompts": "class prompt as the text",
+    "clip_it/image_target": "retriever's image as target",
+    "clip_it/image_centroids": "few image centroids as target",
+    "clip_it/without_lora": "without LoRA",
+    "clip_it/lora_vision_only": "LoRA on vision only",
+    "clip_it/lora_text_only": "LoRA on text only",
+    "clip_it/full_fine_tuning": "full fine-tuning of vision",
+    "clip_it/early_fusion": "early fusion",
+    "clip_it/direct_distillation": "direct distillation, no branch",
+    "text": "paired reports",
+    "text/prompts": "nearest class prompt",
+    "text/terms": "nearest terms",
+    "vision": "vision head (probe)",
+    "zero_shot": "zero-shot",
+    "zero_shot/embeddings": "zero-shot, embeddings averaged",
+    "contrastive": "contrastive",
+    "contrastive/embeddings": "contrastive, embeddings averaged",
+    "contrastive/same_class_negatives": "contrastive, same class negative",
+    "contrastive/misaligned_names": "contrastive, names off by one",
+}
+PARTS = {
+    "lambda": "λ = {}",
+    "report_rank": "report of rank {}",
+    "word_dropout": "{}% of the words dropped",
+    "lora_rank": "LoRA rank {}",
+    "retriever": "pairs by {}",
+    "corpus": "{} reports",
+    "switch": "{}",
+    "protocol": "{} protocol",
+    "long_text": "reports read in whole ({})",
+    "labels": "{} labels a class",
+    "label_noise": "{}% of the labels wrong",
+}
+
+
+def label(setting: str) -> str:
+    """A setting in words; what it changes of CLIP-IT alone where it changes something."""
+    if setting in WORDS:
+        return WORDS[setting]
+    base, _, part = setting.rpartition("/")
+    for name, words in PARTS.items():
+        if part.startswith(f"{name}_"):
+            changed = words.format(part.removeprefix(f"{name}_").replace("_", " "))
+            return changed if base == "clip_it" else f"{label(base)}, {changed}"
+    return setting
+
+
+# -- From a profile and the name of a setting to a fully resolved run specification.
+
+
+Fields = dict[str, Any]
+
+# Fields of a setting that say what its text is; the others are those of RunSpec.
+OF_TEXT = ("retriever", "corpus", "text_stage", "text_adaptation", "word_dropout")
+
+# A setting is named after what it changes.
+NO_TEXT: Fields = {"pairing": Pairing(reports="none"), "distillation_weight": 0.0}
+CLIP_IT: Fields = {"adaptation": "lora", "pairing": Pairing()}
+TEXT: Fields = {"adaptation": "none", "branch": "text_only", "distillation_weight": None}
+SETTINGS: dict[str, Fields] = {
+    "unimodal": {"adaptation": "none"},
+    "lora_only": {"adaptation": "lora"},
+    "clip_it": CLIP_IT,
+    # Controls and ablations (Figure 5).
+    "clip_it/architecture_only": CLIP_IT | NO_TEXT,
+    "clip_it/random_reports": CLIP_IT | {"pairing": Pairing(reports="random")},
+    "clip_it/redrawn_reports": CLIP_IT | {"pairing": Pairing(reports="redrawn")},
+    "clip_it/shuffled_pairs": CLIP_IT | {"pairing": Pairing(reports="shuffled")},
+    "clip_it/shuffled_within_class": CLIP_IT
+    | {"pairing": Pairing(reports="shuffled_within_class")},
+    "clip_it/constant_report": CLIP_IT | {"pairing": Pairing(reports="constant")},
+    "clip_it/class_prompts": CLIP_IT | {"pairing": Pairing(source="class_prompts")},
+    "clip_it/image_target": CLIP_IT | {"target": "image"},
+    "clip_it/image_centroids": CLIP_IT | {"target": "image_centroids"},
+    "clip_it/without_lora": CLIP_IT | {"adaptation": "none", "text_adaptation": "none"},
+    "clip_it/lora_vision_only": CLIP_IT | {"text_adaptation": "none"},
+    "clip_it/lora_text_only": CLIP_IT | {"adaptation": "none"},
+    "clip_it/full_fine_tuning": CLIP_IT | {"adaptation": "full"},
+    "clip_it/early_fusion": CLIP_IT | {"branch": "early"},
+    "clip_it/direct_distillation": CLIP_IT | {"branch": "direct"},
+    # The text classifier of equation 2 by itself (Figure 4, Table 6).
+    "text": TEXT | {"pairing": Pairing()},
+    "text/prompts": TEXT | {"pairing": Pairing(source="prompts")},
+    "text/terms": TEXT | {"pairing": Pairing(source="terms")},
+    # A CLIP as the classifier (Table 2).
+    "vision": {"adaptation": "none"},
+    "zero_shot": {"adaptation": "none", "contrastive": Contrastive()},
+    "zero_shot/embeddings": {
+        "adaptation": "none", "contrastive": Contrastive(averaging="embeddings"),
+    },
+    "contrastive": {"adaptation": "lora", "contrastive": Contrastive()},
+    "contrastive/embeddings": {
+        "adaptation": "lora", "contrastive": Contrastive(averaging="embeddings"),
+    },
+    "contrastive/same_class_negatives": {
+        "adaptation": "lora", "contrastive": Contrastive(same_class="negatives"),
+    },
+    "contrastive/misaligned_names": {
+        "adaptation": "lora", "contrastive": Contrastive(misaligned_names=True),
+    },
+}  # fmt: skip
+
+
+def _switch(text: str, profile: Profile) -> Fields:
+    """The paper's protocol with one switch of the released code."""
+    known(text, SWITCHES, "switch", f"profile {profile.name}")
+    protocol = switched(text)
+    return {"protocol": protocol, "normalisation": protocol.normalisation}
+
+
+def _protocol(text: str, profile: Profile) -> Fields:
+    """A protocol by name: what it means depends on the data set, see `resolve`."""
+    return {"protocol": known(text, PROTOCOLS, "protocol", f"profile {profile.name}")}
+
+
+def _long_text(text: str, profile: Profile) -> Fields:
+    return {"text_stage": TextStage(**profile.text_stage.model_dump() | {"long_text": text})}
+
+
+def _lora_of_rank(text: str, profile: Profile) -> Fields:
+    """Another rank at the profile's scale alpha / rank."""
+    rank, scale = int(text), profile.lora.alpha / profile.lora.rank
+    alpha = max(1, round(scale * rank))
+    return {"lora": Lora(rank=rank, alpha=alpha, dropout=profile.lora.dropout)}
+
+
+# These raise ValueError where a value is out of range, as the models above do.
+_count, _share, _weight = (
+    TypeAdapter(kind).validate_python for kind in (Positive, Fraction, Weight)
+)
+
+# What a further part `/NAME_VALUE` of a setting's name changes.
+CHANGES: dict[str, Callable[[str, Profile], Fields]] = {
+    "lambda": lambda text, profile: {"distillation_weight": _weight(float(text))},
+    "report_rank": lambda text, profile: {"pairing": Pairing(rank=int(text))},
+    "word_dropout": lambda text, profile: {"word_dropout": _share(int(text) / 100)},
+    "lora_rank": _lora_of_rank,
+    "retriever": lambda text, profile: {"retriever": text},
+    "corpus": lambda text, profile: {"corpus": text},
+    "labels": lambda text, profile: {"labels_per_class": _count(int(text))},
+    "switch": _switch,
+    "long_text": _long_text,
+    "protocol": _protocol,
+    "label_noise": lambda text, profile: {"label_noise": _share(int(text) / 100)},
+}
+
+
+def fields_of(setting: str, profile: Profile) -> Fields:
+    """What a setting fixes, its changes included.
+
+    Raises:
+        ClipItError: an unknown setting or change, or a value that cannot be read.
+    """
+    where = f"profile {profile.name}"
+    parts = setting.split("/")
+    base = next(
+        ("/".join(parts[:n]) for n in range(len(parts), 0, -1) if "/".join(parts[:n]) in SETTINGS),
+        None,
+    )
+    if base is None:
+        known(setting, SETTINGS, "setting", where)
+    assert base is not None
+    fields = dict(SETTINGS[base])
+    for part in setting[len(base) :].split("/")[1:]:
+        name = next((name for name in CHANGES if part.startswith(f"{name}_")), None)
+        if name is None:
+            choices = [*SETTINGS, *(f"{base}/{each}_VALUE" for each in CHANGES)]
+            known(setting, choices, "setting", where)
+        assert name is not None
+        try:
+            fields |= CHANGES[name](part.removeprefix(f"{name}_"), profile)
+        except ValueError as error:
+            raise ClipItError(
+                f"setting {setting!r}: cannot read {part!r}",
+                where,
+                f"Write {name}_VALUE, with a value in its range",
+            ) from error
+    return fields
+
+
+def resolve(
+    bench: Workbench, dataset: str, backbone: str, setting: str, seed: int, **changes: Any
+) -> RunSpec:
+    """The specification of one run; `changes` override single fields.
+
+    Raises:
+        ClipItError: an unknown data set, backbone or setting; data or weights that cannot be had.
+    """
+    profile, protocol = bench.profile.tuned(dataset, setting)
+    own = fields_of(setting, profile) | changes
+    if isinstance(own.get("protocol"), str):
+        named = bench.profile.model_copy(update={"protocol": own.pop("protocol")})
+        profile, protocol = named.tuned(dataset, setting)
+    pairing, adapted = own.pop("pairing", None), own.get("adaptation") != "none"
+    learns = adapted or pairing is not None
+    by_protocol = learns or "protocol" in own
+    protocol = own.pop("protocol", protocol)
+    registry.check_backbone(backbone)
+    texts = {name: own.pop(name) for name in OF_TEXT if name in own}
+    text_learns = pairing is not None and texts.get("text_adaptation") is None
+    labelled: Fields = {
+        "kernels": kernels.level(),
+        "dataset": dataset,
+        "data_hash": bench.dataset(dataset).content_hash,
+        "seed": seed,
+        "labels_per_class": own.pop("labels_per_class", None),
+        "label_noise": own.pop("label_noise", 0.0),
+        "validation_per_class": protocol.validation_per_class if by_protocol else None,
+    }
+    lora = own.pop("lora", profile.lora) if adapted or text_learns else own.pop("lora", None)
+    fields: Fields = labelled | {
+        "backbone": backbone,
+        "backbone_hash": registry.backbone_hash(backbone, bench.sources),
+        "setting": setting,
+        "pretraining": profile.pretraining,
+        "stand_in": profile.stand_in if backbone == registry.STAND_IN else None,
+        "normalisation": protocol.normalisation,
+        "probe": profile.probe,
+        "lora": lora,
+        "protocol": protocol if by_protocol else None,
+    }
+    if pairing is None:
+        own["distillation_weight"] = None
+    else:
+        fields |= {"branch": "late", "distillation_weight": profile.distillation_weight}
+        if pairing.reports != "none":
+            adapters = lora if text_learns else None
+            fields["text"] = _text(bench, labelled, protocol, pairing, adapters, texts)
+    if learns and own.get("branch") != "text_only":
+        fields["training"] = profile.training_settings(dataset)
+    if own.get("contrastive") is not None:
+        registry.clip_entry(backbone)
+        own["contrastive"] = _contrastive(
+            profile, bench.dataset(dataset).class_texts, own["contrastive"]
+        )
+    return RunSpec(**fields | own)
+
+
+def _text(
+    bench: Workbench,
+    labelled: Fields,
+    protocol: Protocol,
+    pairing: Pairing,
+    lora: Lora | None,
+    own: Fields,
+) -> TextSpec:
+    """Where a run's texts come from and how stage one reads them."""
+    profile, dataset = bench.profile, labelled["dataset"]
+    retriever = own.get("retriever", profile.retriever)
+    share, source = protocol.class_text_share, pairing.source
+    fields: Fields = {}
+    if source is None or share is not None:
+        corpus = own.get("corpus", profile.data_settings(dataset).corpus)
+        fields |= {"corpus": corpus, "corpus_hash": bench.named_corpus(corpus).content_hash}
+    if source == "terms":
+        fields["wording"] = digest(*own_terms().names)
+    elif source is not None:
+        fields |= {"templates": profile.templates, "wording": wording(profile.templates)}
+    if source in ("prompts", "class_prompts") or share is not None:
+        fields["class_texts"] = bench.dataset(dataset).class_texts
+    return TextSpec(
+        **labelled,
+        **fields,
+        retriever=retriever,
+        retriever_hash=registry.clip_hash(retriever, bench.sources),
+        pairing=pairing,
+        training=own.get("text_stage", profile.text_stage),
+        lora=lora,
+        word_dropout=own.get("word_dropout"),
+        stage=protocol.text_stage,
+        lora_targets=protocol.lora_targets,
+        double_softmax=protocol.double_softmax,
+        letters_lost=protocol.letters_lost,
+        class_text_share=share,
+    )
+
+
+def _contrastive(profile: Profile, class_texts: tuple[str, ...], own: Contrastive) -> Contrastive:
+    """How a CLIP classifies by prompts, with all that the prompts say."""
+    changed: Fields = {
+        "templates": profile.templates,
+        "class_texts": class_texts,
+        "wording": wording(profile.templates),
+    }
+    if profile.protocol == "released":
+        changed["same_class"] = "negatives"
+    return own.model_copy(update=changed)

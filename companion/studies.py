@@ -1,0 +1,177 @@
+"""Which runs each table and figure needs: cells x settings x seeds of a profile."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import product
+
+from clipit_lib.errors import ClipItError
+from clipit_lib.settings import SWITCHES, RunSpec, known
+from companion import specs
+from companion.profile import Profile, Study, Workbench
+
+Cell = tuple[str, str, Sequence[str], Sequence[int]]
+TABLE2 = (
+    "zero_shot", "zero_shot/embeddings", "vision", "lora_only", "contrastive",
+    "contrastive/same_class_negatives", "clip_it",
+)  # fmt: skip
+COMPONENTS = (
+    "clip_it/without_lora", "clip_it/lora_vision_only", "clip_it/lora_text_only",
+    "clip_it/full_fine_tuning", "clip_it/early_fusion", "clip_it/direct_distillation",
+    "clip_it/architecture_only",
+)  # fmt: skip
+WORD_DROPOUT = tuple(f"clip_it/word_dropout_{share}" for share in (10, 20, 30, 40, 50))
+REPORT_RANK = tuple(f"clip_it/report_rank_{rank}" for rank in (2, 3, 4, 5))
+RANDOM = ("clip_it/random_reports",)
+LAMBDA = tuple(f"clip_it/lambda_{weight}" for weight in ("0.1", "0.3", "3", "10"))
+LORA_RANK = tuple(f"clip_it/lora_rank_{rank}" for rank in (2, 4, 16, 32))
+CURVES = (*WORD_DROPOUT, *REPORT_RANK, *LAMBDA, *LORA_RANK)
+ABLATIONS = (
+    "unimodal", "lora_only", "clip_it", *COMPONENTS, *WORD_DROPOUT, *REPORT_RANK, *RANDOM,
+    *LAMBDA, *LORA_RANK,
+)  # fmt: skip
+CONTROLS = (
+    "unimodal", "lora_only", "clip_it/architecture_only", "clip_it/image_target",
+    "clip_it/image_centroids", "clip_it/constant_report", "clip_it/random_reports",
+    "clip_it/redrawn_reports", "clip_it/shuffled_pairs", "clip_it/shuffled_within_class",
+    "clip_it/class_prompts", "clip_it",
+)  # fmt: skip
+# What tells apart what CLIP-IT gains on data of the user (notebook 16).
+OWN = (
+    "unimodal", "lora_only", "clip_it/architecture_only", "clip_it/random_reports",
+    "clip_it/shuffled_pairs", "clip_it",
+)  # fmt: skip
+AUDIT = (
+    "unimodal", "lora_only", "clip_it",
+    *(f"clip_it/switch_{name}" for name in SWITCHES if name != "random_vision_head"),
+    "clip_it/long_text_chunk", "lora_only/protocol_released", "clip_it/protocol_released",
+)  # fmt: skip
+# Switches that concern a CLIP as the classifier.
+CLIP_AUDIT = (
+    "contrastive", "contrastive/same_class_negatives", "contrastive/misaligned_names", "clip_it",
+    "clip_it/switch_random_vision_head",
+)  # fmt: skip
+# What the map compares at each of its points, and the points on each of its axes.
+COMPARED = ("lora_only", "clip_it/random_reports", "clip_it")
+LABELS = ("labels_5", "labels_20", "labels_80")
+NOISE = ("label_noise_10", "label_noise_30", "label_noise_50")
+STUDIES = (
+    "table1", "table2", "complementarity", "tsne", "ablations", "text_statistics", "table6",
+    "table7", "map", "controls", "protocol_audit", "clip_audit", "own",
+)  # fmt: skip
+
+ONE_BACKBONE = ("tsne", "ablations", "map", "controls", "protocol_audit")
+
+
+def asked(profile: Profile, name: str) -> bool:
+    """Whether a profile has this study; Table 1 and what rests on it alone are always there.
+
+    Raises:
+        ClipItError: the study, or one that the profile names, is none of STUDIES.
+    """
+    for each in (name, *profile.studies):
+        known(each, STUDIES, "study", f"profile {profile.name}")
+    return name in profile.studies or name in ("table1", "text_statistics")
+
+
+def runs_of(bench: Workbench, name: str) -> list[RunSpec]:
+    """The runs of one study, data set by data set.
+
+    Raises:
+        ClipItError: the profile does not ask for this study; what `specs.resolve` raises.
+    """
+    if not asked(bench.profile, name):
+        raise ClipItError(
+            f"no study {name!r}",
+            f"profile {bench.profile.name}",
+            f"Add `{name}: {{}}` to its `studies`",
+        )
+    return [
+        specs.resolve(bench, dataset, backbone, setting, seed)
+        for dataset, backbone, chosen, seeds in cells(bench.profile, name)
+        for setting, seed in product(chosen, seeds)
+    ]
+
+
+def cells(profile: Profile, name: str) -> list[Cell]:
+    """Data set, backbone, settings and seeds of each cell of a study.
+
+    Raises:
+        ClipItError: the profile has no such data set, or there is no such setting.
+    """
+    study = profile.studies.get(name, Study())
+    for dataset in study.datasets:
+        profile.data_settings(dataset)
+    for setting in study.settings:
+        specs.fields_of(setting, profile)
+    return [
+        (
+            dataset,
+            backbone,
+            study.settings or settings(profile, name, dataset),
+            study.seeds or profile.seeds,
+        )
+        for dataset in study.datasets or _datasets(profile, name)
+        for backbone in study.backbones or _backbones(profile, name)
+    ]
+
+
+def every_run(bench: Workbench) -> list[RunSpec]:
+    """The runs of all studies, each once."""
+    names = [name for name in STUDIES if asked(bench.profile, name)]
+    found = (spec for name in names for spec in runs_of(bench, name))
+    return list({spec.key: spec for spec in found}.values())
+
+
+def settings(profile: Profile, name: str, dataset: str) -> Sequence[str]:
+    """The settings that a study compares on one data set, unless the profile lists its own."""
+    if name == "table7":
+        others = [r for r in profile.retrievers if r != profile.retriever]
+        weaker = [f"clip_it/retriever_{retriever}" for retriever in others]
+        corpus = profile.synthetic.get(dataset)
+        written = [] if corpus is None else [f"clip_it/corpus_{corpus}"]
+        return ["unimodal", "lora_only", *weaker, "clip_it", *written]
+    if name == "controls":
+        own = profile.data_settings(dataset).corpus
+        organ = profile.corpora[own].organ
+        others = [
+            f"clip_it/corpus_{corpus}"
+            for corpus, settings in profile.corpora.items()
+            if settings.source != "synthetic" and settings.organ != organ
+        ]
+        return [*CONTROLS[:-1], *others, CONTROLS[-1]]
+    if name == "map":
+        points = [f"{each}/{point}" for point in (*LABELS, *NOISE) for each in COMPARED]
+        # Retriever and lambda change nothing for a run without them.
+        weaker = [f"clip_it/retriever_{r}" for r in profile.retrievers if r != profile.retriever]
+        curves = [f"{each}/{point.split('/')[1]}" for point in LAMBDA for each in COMPARED[1:]]
+        return [*COMPARED, *points, *weaker, *curves]
+    fixed: dict[str, Sequence[str]] = {
+        "table1": profile.settings,
+        "table2": TABLE2,
+        "complementarity": ("text",),
+        "tsne": ("clip_it", "clip_it/without_lora"),
+        "ablations": ABLATIONS,
+        "text_statistics": ("clip_it",),
+        "table6": ("text", "text/prompts", "text/terms"),
+        "protocol_audit": AUDIT,
+        "clip_audit": CLIP_AUDIT,
+        "own": OWN,
+    }
+    return fixed[name]
+
+
+def _datasets(profile: Profile, name: str) -> Sequence[str]:
+    if name in ("tsne", "ablations", "map", "clip_audit"):
+        return list(profile.data)[:1]
+    if name == "table7" and profile.synthetic:
+        return list(profile.synthetic)
+    return list(profile.data)
+
+
+def _backbones(profile: Profile, name: str) -> Sequence[str]:
+    if name == "table2":
+        return profile.retrievers
+    if name in ("complementarity", "table6", "clip_audit"):
+        return (profile.retriever,)
+    return profile.backbones[:1] if name in ONE_BACKBONE else profile.backbones

@@ -1,0 +1,486 @@
+"""Slides as bags of features with clinical data: of the user, or of the phantom."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import pandas as pd
+import torch
+from jaxtyping import Float32
+from safetensors import safe_open
+from safetensors.numpy import save_file
+from scipy.optimize import brentq
+from torch import nn
+
+from clipit_lib import kernels, paths
+from clipit_lib.compute import device
+from clipit_lib.data.patches import Transform
+from clipit_lib.data.sources import PHANTOM_LIMITS
+from clipit_lib.encoders import registry, vision
+from clipit_lib.errors import ClipItError
+from clipit_lib.files import (
+    canonical_json,
+    digest,
+    locked,
+    progress,
+    read_text_table,
+    whole,
+    write_text,
+    written_beside,
+)
+from companion.phantom.latents import PATIENTS_PER_SPLIT, SPLITS, Latents, draw
+from companion.phantom.patches import render
+from companion.profile import (
+    FileSlides,
+    PhantomSlides,
+    Profile,
+    SurvivalSettings,
+    sources_of_profile,
+)
+
+# -- Slides as bags of patch features: one file a slide, one clinical csv a cohort.
+#
+# The layout is that of the usual slide pipelines. For the Metastatic Breast Cancer slides of
+# section F.6, which are not public in this form, it would be
+#
+#     mbc/bags/SLIDE.h5         features  [patches, 1024]  float, UNI, one row a patch
+#                               retriever [patches, 512]   float, CONCH's image embeddings of the
+#                                                          same patches in the same order, projected
+#                                                          into the space of its text tower
+#     mbc/clinical.csv          slide,time,event,fold      time in months; event 1 (seen) or
+#                                                          0 (censored); fold from 1 to 5
+#
+# A `.safetensors` file with the same names serves as well. Other arrays (`coords`) are ignored, and
+# `retriever` is needed by `clip_it` only.
+
+
+FEATURES, RETRIEVER = "features", "retriever"
+SUFFIXES = (".h5", ".safetensors")
+
+
+@dataclass(frozen=True)
+class Bag:
+    """The patches of one slide.
+
+    Attributes:
+        features: [p, d], what the model sees.
+        retriever: [p, e], image embeddings by the retriever, for pairing; None if not known.
+    """
+
+    features: Float32[np.ndarray, "p d"]
+    retriever: Float32[np.ndarray, "p e"] | None = None
+
+
+def write_bag(path: Path, bag: Bag) -> None:
+    """Write a bag as h5 or safetensors, by the suffix of `path`."""
+    arrays = {FEATURES: bag.features}
+    if bag.retriever is not None:
+        arrays[RETRIEVER] = bag.retriever
+    with written_beside(path) as temporary:
+        if path.suffix == ".h5":
+            with h5py.File(temporary, "w") as file:
+                for name, values in arrays.items():
+                    file.create_dataset(name, data=values)
+        else:
+            save_file(arrays, temporary)
+
+
+def read_bag(path: Path, most: int | None = None) -> Bag:
+    """Read a bag; of more than `most` patches, that many are kept, evenly spaced.
+
+    Raises:
+        ClipItError: the file is damaged; it has no features; arrays are not [patches, width],
+            differ in their patches, are empty or hold NaN or infinity.
+    """
+    arrays = _arrays(path)
+    if FEATURES not in arrays:
+        raise ClipItError(
+            f"no {FEATURES!r} in it", path, "Write the patch features under this name"
+        )
+    count = len(arrays[FEATURES])
+    for name, values in arrays.items():
+        if values.ndim != 2 or 0 in values.shape:
+            raise ClipItError(
+                f"{name} has shape {list(values.shape)}", path, "Write it as [patches, width]"
+            )
+        if len(values) != count:
+            raise ClipItError(
+                f"{name} has {len(values)} patches, {FEATURES} {count}", path,
+                "Embed the same patches in the same order",
+            )  # fmt: skip
+        if not np.isfinite(values).all():
+            raise ClipItError(f"{name} holds NaN or infinity", path, "Embed the slide again")
+    kept = slice(None) if most is None or count <= most else _spaced(count, most)
+    return Bag(**{name: values[kept].astype(np.float32) for name, values in arrays.items()})
+
+
+def _spaced(count: int, most: int) -> np.ndarray:
+    return np.arange(most) * count // most
+
+
+def _arrays(path: Path) -> dict[str, np.ndarray]:
+    try:
+        if path.suffix == ".h5":
+            with h5py.File(path) as file:
+                return {name: file[name][()] for name in (FEATURES, RETRIEVER) if name in file}
+        with safe_open(path, framework="numpy") as file:
+            held = set(file.keys())
+            return {name: file.get_tensor(name) for name in (FEATURES, RETRIEVER) if name in held}
+    except Exception as error:
+        reason = " ".join(str(error).split())[:80]
+        raise ClipItError(f"damaged or no bag ({reason})", path, "Write it anew") from error
+
+
+# -- Phantom slides: bags of phantom patches whose aggressiveness sets a planted hazard.
+#
+# A slide has a latent aggressiveness a ~ N(0, 1). It shifts the mixture of classes from normal to
+# invasive and, within a patch, size and pleomorphism of the nuclei. The time to the event is
+# exponential with log hazard beta * a + constant; the time to censoring is exponential and
+# independent of everything else. A phantom, as everywhere here: never tissue, never a patient.
+
+
+# First spawn key of the slides' seed stream; see PRETRAINING and REPORTS in reports/phantom.py.
+SLIDES = 4000
+VERSION = 1  # raise it when the same settings draw anything else
+WORLD = "bach"
+MEDIAN_MONTHS = 36.0  # time to the event at average aggressiveness
+# Change of the log odds of Benign, InSitu, Invasive, Normal by one unit of aggressiveness, and of
+# each latent in every patch.
+MIXTURE = np.array([-0.3, 0.3, 0.9, -0.9])
+MORPHOLOGY = {"pleomorphism": 0.06, "nuclear_size": 0.05, "regularity": -0.04, "cellularity": 0.04}
+SCATTER = 0.5  # of the log odds between slides of equal aggressiveness
+
+
+@dataclass(frozen=True)
+class Slides:
+    """What is known of n phantom slides before any pixel is drawn.
+
+    Attributes:
+        clinical: slide, time (months), event, fold.
+        log_hazard: [n], planted: beta * aggressiveness.
+        latents: of all patches, slide after slide.
+        pixel_seed: for `render`.
+    """
+
+    clinical: pd.DataFrame
+    log_hazard: np.ndarray
+    latents: Latents
+    pixel_seed: int
+
+
+def draw_slides(settings: PhantomSlides, folds: int) -> Slides:
+    """Draw aggressiveness, follow-up, folds (stratified by event) and the latents of patches."""
+    seeds = np.random.SeedSequence(settings.seed, spawn_key=(SLIDES,)).spawn(4)
+    slide_rng, time_rng, patch_rng = (np.random.default_rng(seed) for seed in seeds[:3])
+    aggressiveness = slide_rng.standard_normal(settings.slides)
+    log_hazard = settings.beta * aggressiveness
+    time, event = _follow_up(log_hazard, settings.censored, time_rng)
+    clinical = pd.DataFrame({
+        "slide": [f"phantom-{number:04d}" for number in range(1, settings.slides + 1)],
+        "time": time, "event": event.astype(int), "fold": _stratified(event, folds, time_rng),
+    })  # fmt: skip
+    latents = _patches(aggressiveness, settings.patches, patch_rng)
+    return Slides(clinical, log_hazard, latents, int(seeds[3].generate_state(1)[0]))
+
+
+def _follow_up(
+    log_hazard: np.ndarray, censored: float, rng: np.random.Generator
+) -> tuple[np.ndarray, np.ndarray]:
+    """Months (to one decimal, so that ties occur) and whether the event was seen."""
+    rate = np.log(2) / MEDIAN_MONTHS * np.exp(log_hazard)
+    until_event = rng.exponential(1 / rate)
+    waiting = rng.exponential(size=len(rate))
+    until_censoring = waiting / _censoring_rate(rate, censored) if censored > 0 else np.inf
+    months = np.minimum(until_event, until_censoring)
+    return np.maximum(months.round(1), 0.1), until_event <= until_censoring
+
+
+def _censoring_rate(rate: np.ndarray, censored: float) -> float:
+    """The rate c at which the mean of c / (c + rate) is the share to be censored."""
+
+    def excess(c: float) -> float:
+        return float((c / (c + rate)).mean()) - censored
+
+    return float(brentq(excess, 0.0, 1e6 * float(rate.max())))
+
+
+def _stratified(event: np.ndarray, folds: int, rng: np.random.Generator) -> np.ndarray:
+    """Folds from 1, [n]: events and censored slides are dealt out in turn."""
+    order = rng.permutation(len(event))
+    order = order[np.argsort(event[order], kind="stable")]
+    fold = np.empty(len(event), np.int64)
+    fold[order] = np.arange(len(event)) % folds + 1
+    return fold
+
+
+def _patches(aggressiveness: np.ndarray, patches: int, rng: np.random.Generator) -> Latents:
+    mixture_rng, latent_rng = rng.spawn(2)
+    slides = len(aggressiveness)
+    odds = aggressiveness[:, None] * MIXTURE + SCATTER * mixture_rng.standard_normal((slides, 4))
+    share = np.exp(odds) / np.exp(odds).sum(axis=1, keepdims=True)
+    uniform = mixture_rng.random((slides, patches, 1))
+    labels = (uniform > share.cumsum(axis=1)[:, None, :-1]).sum(axis=2).ravel()
+    # Ids beyond those of data sets and of pretraining patches; one patient a slide.
+    patients = 2 * PATIENTS_PER_SPLIT * len(SPLITS) + np.repeat(np.arange(slides), patches)
+    latents = draw(WORLD, labels, patients, latent_rng)
+    of_patch = np.repeat(aggressiveness, patches)
+    shifted = {
+        name: np.clip(getattr(latents, name) + shift * of_patch, 0, 1).astype(np.float32)
+        for name, shift in MORPHOLOGY.items()
+    }
+    return replace(latents, **shifted)
+
+
+def pixels(slides: Slides, settings: PhantomSlides, number: int) -> np.ndarray:
+    """The patches of one slide (counted from 0), [patches, side, side, 3] uint8."""
+    first = number * settings.patches
+    latents = slides.latents.take(slice(first, first + settings.patches))
+    return render(latents, settings.side, slides.pixel_seed, first=first)
+
+
+# -- A cohort: the bags of all slides with follow-up and folds, read and checked.
+
+
+COLUMNS = ["slide", "time", "event", "fold"]
+
+
+@dataclass(frozen=True)
+class Cohort:
+    """Slides with follow-up.
+
+    Attributes:
+        clinical: one row a slide: slide (str), time (months), event (bool), fold (1, 2, ...).
+        bags: one a row of `clinical`.
+        content_hash: digest of all of it.
+        planted: [n] log hazard that was planted in a phantom; None for real slides.
+    """
+
+    clinical: pd.DataFrame
+    bags: tuple[Bag, ...]
+    content_hash: str
+    limits: str = ""
+    planted: np.ndarray | None = None
+
+    def __len__(self) -> int:
+        return len(self.bags)
+
+    @property
+    def width(self) -> int:
+        """Width of the patch features."""
+        return self.bags[0].features.shape[1]
+
+    @property
+    def text_width(self) -> int:
+        """Width of the retriever's embeddings, of images and of text.
+
+        Raises:
+            ClipItError: the bags hold none.
+        """
+        retriever = self.bags[0].retriever
+        if retriever is None:
+            raise ClipItError(
+                "no retriever embeddings in the bags", "survival, clip_it",
+                "Write them as `retriever`, or run unimodal only",
+            )  # fmt: skip
+        return retriever.shape[1]
+
+    @property
+    def folds(self) -> list[int]:
+        return sorted(self.clinical["fold"].unique().tolist())
+
+
+def read_cohort(folder: Path, clinical: Path, folds: int, most: int | None = None) -> Cohort:
+    """Read a cohort (see `bags` for the layout); slides come in the order of the csv.
+
+    Args:
+        folds: how many there are, numbered from 1.
+        most: patches kept of a slide, all if None.
+
+    Raises:
+        ClipItError: a file or column is missing; a slide is named twice or has no file; a time is
+            negative or no number; an event is not 0 or 1; a fold is unknown, missing or without
+            an event; bags differ in width.
+    """
+    table = _read_clinical(clinical, folds)
+    if not folder.is_dir():
+        raise ClipItError("no such folder", folder, "Mend `bags` in the profile or CLIPIT_DATA")
+    paths = [_file(folder, slide, clinical) for slide in table["slide"]]
+    bags = [read_bag(path, most) for path in paths]
+    for path, bag in zip(paths, bags, strict=True):
+        if _widths(bag) != _widths(bags[0]):
+            raise ClipItError(
+                f"widths {_widths(bag)}, but {paths[0].name} has {_widths(bags[0])}", path,
+                "Embed all slides with the same encoders",
+            )  # fmt: skip
+    return Cohort(table, tuple(bags), _content_hash(table, bags))
+
+
+def _read_clinical(path: Path, folds: int) -> pd.DataFrame:
+    if not path.is_file():
+        raise ClipItError("no such file", path, "Mend `clinical` in the profile or CLIPIT_DATA")
+    raw = read_text_table(path)
+    missing = [name for name in COLUMNS if name not in raw]
+    if missing:
+        raise ClipItError(
+            f"no column {', '.join(missing)} (found: {', '.join(map(str, raw.columns))})", path,
+            f"It needs {', '.join(COLUMNS)}",
+        )  # fmt: skip
+    if raw.empty:
+        raise ClipItError("no slides", path, "Add one row a slide")
+    number = {name: pd.to_numeric(raw[name], errors="coerce") for name in COLUMNS[1:]}
+    known = range(1, folds + 1)
+    rules: list[tuple[pd.Series[bool], str, str]] = [
+        (raw["slide"] == "", "slide", "Name every slide"),
+        (raw["slide"].duplicated(), "slide", "Name every slide once"),
+        (~(np.isfinite(number["time"]) & (number["time"] >= 0)), "time", "Give months, 0 or more"),
+        (~number["event"].isin([0, 1]), "event", "Give 1 (seen) or 0 (censored)"),
+        (~number["fold"].isin(known), "fold", f"Known: {', '.join(map(str, known))}"),
+    ]
+    for broken, column, fix in rules:
+        if broken.any():
+            row = raw[broken].iloc[0]
+            raise ClipItError(f"{column} {row[column]!r} of slide {row['slide']!r}", path, fix)
+    table = pd.DataFrame({
+        "slide": raw["slide"], "time": number["time"].astype(float),
+        "event": number["event"].astype(bool), "fold": number["fold"].astype(int),
+    })  # fmt: skip
+    seen = table.groupby("fold")["event"].sum()
+    for fold in known:
+        if seen.get(fold, 0) == 0:
+            raise ClipItError(f"no event in fold {fold}", path, "Stratify the folds by event")
+    return table
+
+
+def _file(folder: Path, slide: str, clinical: Path) -> Path:
+    for suffix in SUFFIXES:
+        if (folder / f"{slide}{suffix}").is_file():
+            return folder / f"{slide}{suffix}"
+    raise ClipItError(
+        f"no {' or '.join(slide + suffix for suffix in SUFFIXES)} for a slide of {clinical.name}",
+        folder, "Add the bag or take the slide out",
+    )  # fmt: skip
+
+
+def _widths(bag: Bag) -> dict[str, int]:
+    widths = {"features": bag.features.shape[1]}
+    return widths if bag.retriever is None else widths | {"retriever": bag.retriever.shape[1]}
+
+
+def _content_hash(table: pd.DataFrame, bags: list[Bag]) -> str:
+    columns: dict[str, Any] = {name: table[name].tolist() for name in COLUMNS}
+    parts: list[bytes | str] = [canonical_json(columns)]
+    for bag in bags:
+        for values in (bag.features, bag.retriever):
+            if values is not None:
+                parts += [canonical_json(list(values.shape)), digest(values.tobytes())]
+    return digest(*parts)
+
+
+# -- The cohort of a profile: the user's slides, or phantom slides that are made on the spot.
+
+
+BAGS, CLINICAL, PLANTED, MADE = "bags", "clinical.csv", "planted.csv", "made.json"
+
+
+def settings_of(profile: Profile) -> SurvivalSettings:
+    """The survival section of a profile.
+
+    Raises:
+        ClipItError: it has none.
+    """
+    if profile.survival is None:
+        raise ClipItError(
+            "no survival section", f"profile {profile.name}", "Add one; profiles/demo.yaml has it"
+        )
+    return profile.survival
+
+
+def open_cohort(profile: Profile) -> Cohort:
+    """Read the profile's slides; phantom slides are made and embedded first if need be.
+
+    Raises:
+        ClipItError: no survival section; encoders not trained yet; see `cohort.read`.
+    """
+    settings = settings_of(profile)
+    if isinstance(settings.slides, FileSlides):
+        bags, clinical = (_resolved(p) for p in (settings.slides.bags, settings.slides.clinical))
+        cohort = read_cohort(bags, clinical, settings.folds, settings.slides.patches)
+        return replace(cohort, limits=f"Slides of the user; terms: {settings.slides.licence}.")
+    return _open_phantom(profile, settings.slides, settings.folds)
+
+
+def _resolved(path: str) -> Path:
+    given = Path(path).expanduser()
+    return given if given.is_absolute() else paths.data() / given
+
+
+def _open_phantom(profile: Profile, slides: PhantomSlides, folds: int) -> Cohort:
+    made_by = _made_by(profile)
+    folder = paths.cache() / "slides" / f"phantom-{phantom_name(profile)}"
+    if not (folder / MADE).exists():
+        with locked(folder):
+            if not (folder / MADE).exists():
+                with written_beside(folder) as temporary:
+                    _make(temporary, profile, slides, folds)
+                    write_text(temporary / MADE, json.dumps(made_by, indent=1))
+    with whole(folder, "Delete this folder and run again"):
+        cohort = read_cohort(folder / BAGS, folder / CLINICAL, folds)
+        planted = pd.read_csv(folder / PLANTED).set_index("slide")["log_hazard"]
+    return replace(
+        cohort,
+        content_hash=phantom_name(profile),
+        limits=PHANTOM_LIMITS,
+        planted=planted[cohort.clinical["slide"]].to_numpy(),
+    )
+
+
+def phantom_name(profile: Profile) -> str:
+    """What names the phantom's slides: what they are made from, not the embeddings they hold."""
+    return digest(canonical_json(_made_by(profile)))
+
+
+def _made_by(profile: Profile) -> dict[str, Any]:
+    # Here, so that slides of the user can be opened without the phantom.
+    from companion.phantom import VERSION as PHANTOM_VERSION
+
+    settings, sources = settings_of(profile), sources_of_profile(profile)
+    assert isinstance(settings.slides, PhantomSlides)
+    slides = settings.slides
+    return {
+        "version": [VERSION, PHANTOM_VERSION],
+        "kernels": kernels.level(),
+        "slides": slides.model_dump(mode="json"),
+        "folds": settings.folds,
+        "backbone": vision.vision_hash(slides.backbone, sources),
+        "retriever": registry.clip_hash(profile.retriever, sources),
+    }
+
+
+def _make(folder: Path, profile: Profile, slides: PhantomSlides, folds: int) -> None:
+    """Draw and embed phantom slides and write them in the layout of real ones."""
+
+    backbone = vision.load_vision(slides.backbone, sources_of_profile(profile))
+    retriever = registry.load_clip(profile.retriever, sources_of_profile(profile))
+    drawn = draw_slides(slides, folds)
+    for number, slide in enumerate(progress(drawn.clinical["slide"], "slides")):
+        patches = pixels(drawn, slides, number)
+        bag = Bag(
+            _embedded(backbone.model, backbone.transform, patches),
+            _embedded(retriever.image_tower, retriever.transform, patches),
+        )
+        write_bag(folder / BAGS / f"{slide}.h5", bag)
+    drawn.clinical.to_csv(folder / CLINICAL, index=False)
+    planted = pd.DataFrame({"slide": drawn.clinical["slide"], "log_hazard": drawn.log_hazard})
+    planted.to_csv(folder / PLANTED, index=False)
+
+
+@torch.inference_mode()
+def _embedded(model: nn.Module, transform: Transform, patches: np.ndarray) -> np.ndarray:
+    tower = model.to(device()).eval()
+    values: np.ndarray = tower(transform(patches).to(device())).float().cpu().numpy()
+    return values

@@ -1,0 +1,465 @@
+"""Survival from slides: models, Cox loss, text targets, metrics, resampling."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int
+from scipy import stats
+from torch import Tensor, nn
+
+from clipit_lib import pairing
+from clipit_lib.compute import device
+from clipit_lib.data.reports import ReportCorpus
+from clipit_lib.data.sources import open_corpus
+from clipit_lib.encoders.embeddings import text_embeddings
+from clipit_lib.encoders.encoder import LongText
+from clipit_lib.inputs import Inputs
+from clipit_lib.losses import cosine_distance
+from clipit_lib.settings import known
+from clipit_lib.training import Task
+from companion.profile import Profile
+from companion.survival.cohort import Cohort, settings_of
+
+# -- The Cox loss, concordance, time-dependent AUC, Kaplan-Meier curves and the log-rank test.
+
+
+with warnings.catch_warnings():  # torchsurv 0.2 is compiled in a way that torch is giving up
+    warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated")
+    from torchsurv.loss.cox import neg_partial_log_likelihood
+    from torchsurv.metrics.auc import Auc
+    from torchsurv.metrics.cindex import ConcordanceIndex
+    from torchsurv.stats.ipcw import get_ipcw
+
+
+def cox_loss(
+    log_risk: Float[Tensor, " b"], time: Float[Tensor, " b"], event: Bool[Tensor, " b"]
+) -> Float[Tensor, ""]:
+    """Cox's negative log partial likelihood, mean over events, ties by Efron; 0 without events.
+
+    NaN where a risk is not finite: torchsurv would end with an error of its own.
+    """
+    if not event.any():
+        return 0 * log_risk.sum()
+    if not log_risk.isfinite().all():
+        return math.nan * log_risk.sum()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Ties in `time` detected")
+        total: Tensor = neg_partial_log_likelihood(
+            log_risk, event, time, ties_method="efron", reduction="sum"
+        )
+    return total / event.sum()
+
+
+def concordance(risk: np.ndarray, time: np.ndarray, event: np.ndarray) -> float:
+    """Harrell's C-index; ties in risk count half. NaN if no two slides can be compared."""
+    later = time[None, :] > time[:, None]
+    tied = (time[None, :] == time[:, None]) & ~event[None, :]
+    if not (event[:, None] & (later | tied)).any():
+        return math.nan
+    value = ConcordanceIndex()(
+        torch.tensor(risk, dtype=torch.float64), torch.tensor(event), _single(time)
+    )
+    return float(value)
+
+
+def censoring_weights(
+    time: np.ndarray, event: np.ndarray, at: np.ndarray
+) -> Float[np.ndarray, " m"]:
+    """1 / P(censoring later than each time in `at`), by Kaplan-Meier; 0 where that is 0."""
+    weights: np.ndarray = get_ipcw(torch.tensor(event), _single(time), _single(at)).numpy()
+    return weights
+
+
+def auc_times(time: np.ndarray, event: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Where the AUC is taken: distinct event times with slides at risk beyond and a weight."""
+    return np.unique(time[event & (time < time.max()) & (weights > 0)])
+
+
+def integrated_auc(
+    risk: np.ndarray, time: np.ndarray, event: np.ndarray, weights: np.ndarray
+) -> float:
+    """Cumulative/dynamic AUC integrated over the drops of the Kaplan-Meier curve.
+
+    Args:
+        weights: [n], inverse probability of censoring at each slide's time, from the slides that
+            were trained on (Uno et al. 2007).
+
+    Returns:
+        NaN if the AUC is defined nowhere.
+    """
+    at = auc_times(time, event, weights)
+    if len(at) == 0:
+        return math.nan
+    auc = Auc()
+    auc(
+        _single(risk), torch.tensor(event), _single(time), weight=_single(weights),
+        new_time=_single(at), weight_new_time=torch.ones(len(at)),
+    )  # fmt: skip
+    return float(auc.integral())
+
+
+def kaplan_meier(time: np.ndarray, event: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Times (0 first) and the share that is free of the event from each on."""
+    curve = stats.ecdf(_censored(time, event)).sf
+    return np.r_[0.0, curve.quantiles], np.r_[1.0, curve.probabilities]
+
+
+def logrank(time: np.ndarray, event: np.ndarray, high: np.ndarray) -> float:
+    """Two-sided p of the log-rank test between `high` and the rest."""
+    first, second = (_censored(time[rows], event[rows]) for rows in (high, ~high))
+    return float(stats.logrank(first, second).pvalue)
+
+
+def _censored(time: np.ndarray, event: np.ndarray) -> stats.CensoredData:
+    return stats.CensoredData(uncensored=time[event], right=time[~event])
+
+
+def _single(values: np.ndarray) -> Tensor:
+    return torch.tensor(values, dtype=torch.float32)
+
+
+# -- Attention MIL with a Cox head, alone and with the branch of CLIP-IT.
+#
+# Shapes: b slides, p patches (padded to the largest slide), d feature width, e text width.
+
+
+@dataclass(frozen=True)
+class Risk:
+    """What an image-only forward pass gives.
+
+    Attributes:
+        log_risk: [b], log hazard up to a constant.
+        attention: [b, p], what the visual branch attends to; sums to 1 a slide.
+        distilled: [b, p, e], predicted text features h_d(v); None without a text branch.
+    """
+
+    log_risk: Tensor
+    attention: Tensor
+    distilled: Tensor | None = None
+
+
+class AttentionMil(nn.Module):
+    """Gated attention pooling and a linear Cox head (Ilse et al. 2018, equations 8 and 9).
+
+    h = ReLU(W v); attention a ~ exp(w^T (tanh(V h) * sigmoid(U h))) over the patches of a slide;
+    log risk = c^T sum_k a_k h_k. The head has no bias: the Cox likelihood does not see one.
+    """
+
+    def __init__(self, width: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.hidden = nn.Sequential(nn.Linear(width, hidden), nn.ReLU(), nn.Dropout(dropout))
+        self.content, self.gate = nn.Linear(hidden, hidden), nn.Linear(hidden, hidden)
+        self.score = nn.Linear(hidden, 1)
+        self.cox = nn.Linear(hidden, 1, bias=False)
+
+    def forward(
+        self, patches: Float[Tensor, "b p w"], mask: Bool[Tensor, "b p"]
+    ) -> tuple[Float[Tensor, " b"], Float[Tensor, "b p"]]:
+        """Log risk and attention; `mask` is False where a patch is padding."""
+        hidden = self.hidden(patches)  # [b, p, hidden]
+        gated = torch.tanh(self.content(hidden)) * torch.sigmoid(self.gate(hidden))
+        scores = self.score(gated).squeeze(-1).masked_fill(~mask, float("-inf"))  # [b, p]
+        attention = scores.softmax(dim=-1)
+        pooled = torch.einsum("bp,bph->bh", attention, hidden)
+        return self.cox(pooled).squeeze(-1), attention
+
+
+class Unimodal(nn.Module):
+    """Attention MIL over the patch features v."""
+
+    def __init__(self, width: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.visual = AttentionMil(width, hidden, dropout)
+
+    def forward(self, patches: Float[Tensor, "b p d"], mask: Bool[Tensor, "b p"]) -> Risk:
+        return Risk(*self.visual(patches, mask))
+
+
+class ClipItSurvival(nn.Module):
+    """log risk = g([r_v, r_t]): r_v from v, r_t from a second attention branch over h_d(v).
+
+    No text enters the forward pass. As in `ClipIt`, h_d(v) is brought to unit length before its
+    branch, and g starts as the average of both.
+    """
+
+    def __init__(self, width: int, text_width: int, hidden: int, dropout: float) -> None:
+        super().__init__()
+        self.visual = AttentionMil(width, hidden, dropout)
+        self.distillation = nn.Linear(width, text_width)
+        self.text = AttentionMil(text_width, hidden, dropout)
+        self.fusion = nn.Linear(2, 1, bias=False)
+        nn.init.constant_(self.fusion.weight, 0.5)
+
+    def forward(self, patches: Float[Tensor, "b p d"], mask: Bool[Tensor, "b p"]) -> Risk:
+        visual, attention = self.visual(patches, mask)
+        distilled = self.distillation(patches)  # [b, p, e]
+        text, _ = self.text(F.normalize(distilled, dim=-1), mask)
+        both = torch.stack([visual, text], dim=-1)  # [b, 2]
+        return Risk(self.fusion(both).squeeze(-1), attention, distilled)
+
+
+# -- Intervals of C-index and integrated AUC by resampling slides within their fold.
+#
+# A resample is a count for every slide. Both metrics are sums over pairs of slides, so a resample
+# weighs a pair by the product of its counts: all draws of a fold are a few matrix products. The
+# weights of censoring stay those of the slides trained on. Models are not trained again: intervals
+# say how much the choice of slides to predict matters, and of seeds, not that of slides to learn
+# from.
+
+
+METRICS = ("c_index", "iauc")
+Frames = Mapping[str, Sequence[pd.DataFrame]]
+TIED = 1e-8  # as in torchsurv
+
+
+def resampled_c_index(
+    counts: Int[np.ndarray, "draws n"], risk: np.ndarray, time: np.ndarray, event: np.ndarray
+) -> Float[np.ndarray, " draws"]:
+    """Harrell's C-index of each resample; NaN where no two slides can be compared."""
+    later = time[None, :] > time[:, None]
+    tied = (time[None, :] == time[:, None]) & ~event[None, :]
+    comparable = (event[:, None] & (later | tied)).astype(float)
+    right = ((counts @ (comparable * _ordered(risk))) * counts).sum(axis=1)
+    return _ratio(right, ((counts @ comparable) * counts).sum(axis=1))
+
+
+def resampled_iauc(
+    counts: Int[np.ndarray, "draws n"],
+    risk: np.ndarray,
+    time: np.ndarray,
+    event: np.ndarray,
+    weights: np.ndarray,
+) -> Float[np.ndarray, " draws"]:
+    """Integrated AUC of each resample (see `metrics.integrated_auc`)."""
+    at, ordered = auc_times(time, event, weights), _ordered(risk)
+    aucs, drops = np.zeros((2, len(at), len(counts)))
+    surviving = np.ones(len(counts))
+    for step, now in enumerate(at):
+        cases, controls = event * (time <= now) * weights, (time > now).astype(float)
+        right = ((counts * cases) @ ordered * (counts * controls)).sum(axis=1)
+        aucs[step] = _ratio(right, (counts @ cases) * (counts @ controls))
+        events, at_risk = counts @ (event & (time == now)), counts @ (time >= now)
+        after = surviving * (1 - np.nan_to_num(_ratio(events, at_risk)))
+        drops[step], surviving = surviving - after, after
+    drops[np.isnan(aucs)] = 0
+    return _ratio((np.nan_to_num(aucs) * drops).sum(axis=0), drops.sum(axis=0))
+
+
+def _ordered(risk: np.ndarray) -> np.ndarray:
+    """[n, n]: 1 where the first slide has the higher risk, a half where both have the same."""
+    difference = risk[:, None] - risk[None, :]
+    tied = np.abs(difference) <= TIED
+    ordered: np.ndarray = np.where(tied, 0.5, difference > 0)
+    return ordered
+
+
+def _ratio(first: np.ndarray, second: np.ndarray) -> np.ndarray:
+    return np.divide(first, second, out=np.full(first.shape, np.nan), where=second > 0)
+
+
+def bootstrap(frames: Frames, draws: int, seed: int = 0) -> dict[tuple[str, str], np.ndarray]:
+    """Resampled means over folds and seeds, by (setting, metric), [draws] each.
+
+    All settings share every draw: slides with replacement within each fold, seeds with
+    replacement over all.
+
+    Args:
+        frames: predictions (slide, time, event, fold, log_risk) of each setting, one a seed,
+            seeds and slides in the same order.
+    """
+    rng = np.random.default_rng(seed)
+    seeds = len(next(iter(frames.values())))
+    drawn = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws) / seeds  # [draws, seeds]
+    folds: dict[tuple[str, str], list[np.ndarray]] = {}
+    for rows, weights in held_out(next(iter(frames.values()))[0]):
+        counts = rng.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=draws)
+        for setting, each in frames.items():
+            values = [_metrics(frame.iloc[rows], counts, weights) for frame in each]
+            for metric in METRICS:
+                stacked = np.stack([value[metric] for value in values], axis=1)
+                folds.setdefault((setting, metric), []).append((drawn * stacked).sum(axis=1))
+    return {name: np.nanmean(np.stack(values), axis=0) for name, values in folds.items()}
+
+
+def held_out(frame: pd.DataFrame) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Of each fold: its rows, and the censoring weights at their times from all other folds."""
+    time, event = frame["time"].to_numpy(), frame["event"].to_numpy()
+    folds = []
+    for fold in sorted(frame["fold"].unique()):
+        inside = (frame["fold"] == fold).to_numpy()
+        weights = censoring_weights(time[~inside], event[~inside], time[inside])
+        folds.append((np.flatnonzero(inside), weights))
+    return folds
+
+
+def _metrics(frame: pd.DataFrame, counts: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
+    risk, time, event = (frame[name].to_numpy() for name in ("log_risk", "time", "event"))
+    return {
+        "c_index": resampled_c_index(counts, risk, time, event),
+        "iauc": resampled_iauc(counts, risk, time, event, weights),
+    }
+
+
+# -- One fold: train on the other folds, choose the epoch on a part of them, predict the fold.
+
+
+@dataclass(frozen=True)
+class PaddedSlides:
+    """A cohort as tensors: n slides, padded to p patches of width d.
+
+    Attributes:
+        mask: False where a patch is padding.
+    """
+
+    patches: Float[Tensor, "n p d"]
+    mask: Bool[Tensor, "n p"]
+    time: Float[Tensor, " n"]
+    event: Bool[Tensor, " n"]
+
+    @staticmethod
+    def of(cohort: Cohort) -> PaddedSlides:
+        clinical = cohort.clinical
+        return PaddedSlides(
+            padded([bag.features for bag in cohort.bags]).to(device()),
+            padded([np.ones(len(bag.features), bool) for bag in cohort.bags]).to(device()),
+            torch.tensor(clinical["time"].to_numpy(np.float32, copy=True), device=device()),
+            torch.tensor(clinical["event"].to_numpy(bool, copy=True), device=device()),
+        )
+
+
+@dataclass(frozen=True)
+class TextTargets:
+    """What is distilled: features [m, e] of the reports and which one each patch is paired with."""
+
+    features: Float[Tensor, "m e"]
+    report: Int[Tensor, "n p"]
+
+    def of(self, rows: Tensor, mask: Tensor) -> Tensor:
+        """Target of every real patch of some slides, [patches, e]."""
+        return self.features[self.report[rows][mask]]
+
+
+def padded(parts: list[np.ndarray]) -> Tensor:
+    """Arrays [p_i, ...] as one tensor [n, max p_i, ...], filled with zeros (False)."""
+    return nn.utils.rnn.pad_sequence([torch.from_numpy(part) for part in parts], batch_first=True)
+
+
+def split_rows(
+    cohort: Cohort, fold: int, share: float, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows to train on, to choose the epoch by, and to predict; stratified by event.
+
+    The same for every setting with this seed. Validation holds an event, whatever `share`.
+    """
+    rng = np.random.default_rng([seed, fold])
+    held = (cohort.clinical["fold"] == fold).to_numpy()
+    event = cohort.clinical["event"].to_numpy()
+    validation = np.zeros(len(held), bool)
+    for kind in (event, ~event):
+        rows = rng.permutation(np.flatnonzero(~held & kind))
+        validation[rows[: max(round(share * len(rows)), 1)]] = True
+    return (
+        np.flatnonzero(~held & ~validation),
+        np.flatnonzero(validation),
+        np.flatnonzero(held),
+    )
+
+
+class FoldTask(Task):
+    """What `training.fit` minimises: Cox on the batch's risk set, and the distance to the text."""
+
+    def __init__(
+        self,
+        model: nn.Module,
+        slides: PaddedSlides,
+        train: np.ndarray,
+        validation: np.ndarray,
+        targets: TextTargets | None,
+        weight: float,
+    ) -> None:
+        self.model, self.slides, self.targets, self.weight = model, slides, targets, weight
+        self.train, self.validation = torch.from_numpy(train), torch.from_numpy(validation)
+        self.rows = len(train)
+
+    def loss(
+        self, model: Callable[..., Any], rows: Tensor, generator: torch.Generator
+    ) -> dict[str, Tensor]:
+        slides, chosen = self.slides, self.train[rows].to(device())
+        mask = slides.mask[chosen]
+        risk = model(slides.patches[chosen], mask)
+        parts = {"cox": cox_loss(risk.log_risk, slides.time[chosen], slides.event[chosen])}
+        if self.targets is not None:
+            distance = cosine_distance(risk.distilled[mask], self.targets.of(chosen, mask))
+            parts["distillation"] = self.weight * distance
+        return parts
+
+    def validate(self) -> float:
+        rows = self.validation.to(device())
+        risk = predict(self.model, self.slides, rows)
+        return float(cox_loss(risk, self.slides.time[rows], self.slides.event[rows]))
+
+
+@torch.no_grad()
+def predict(
+    model: nn.Module, slides: PaddedSlides, rows: Int[Tensor, " m"], block: int = 64
+) -> Float[Tensor, " m"]:
+    """Log risk of some slides, image only."""
+    model.eval()
+    return torch.cat(
+        [model(slides.patches[part], slides.mask[part]).log_risk for part in rows.split(block)]
+    )
+
+
+# -- The text of a slide: every patch paired with its most similar report (equation 1).
+
+
+def corpus_of(profile: Profile) -> ReportCorpus:
+    """The reports that patches are paired with.
+
+    Raises:
+        ClipItError: no survival section, or the profile has no such corpus.
+    """
+    name = settings_of(profile).corpus
+    known(name, profile.corpora, "corpus", f"profile {profile.name}, survival")
+    return open_corpus(name, profile.corpora[name])
+
+
+def read_by(profile: Profile) -> tuple[str, str, LongText]:
+    """Retriever, corpus and treatment of long texts: what a profile pairs slides by."""
+    return profile.retriever, settings_of(profile).corpus, profile.text_stage.long_text
+
+
+def pairs(
+    inputs: Inputs, cohort: Cohort, retriever: str, corpus: str, long_text: LongText
+) -> tuple[list[np.ndarray], np.ndarray]:
+    """The report of every patch, an array [p] a slide, and the features [m, e] of all reports.
+
+    Both come from the frozen retriever: stage one of the method would need a label for every
+    report, and follow-up gives none.
+
+    Raises:
+        ClipItError: the bags hold no retriever embeddings, or of another width than the reports.
+    """
+    width = cohort.text_width
+    embeddings = [bag.retriever for bag in cohort.bags if bag.retriever is not None]
+    assert {each.shape[1] for each in embeddings} == {width} and len(embeddings) == len(cohort)
+    texts = text_embeddings(inputs.retriever(retriever), inputs.named_corpus(corpus), long_text)
+    best = pairing.top_k(np.concatenate(embeddings), texts, 1, device=device()).reports[:, 0]
+    return np.split(best, np.cumsum([len(each) for each in embeddings])[:-1]), texts
+
+
+def text_targets(
+    inputs: Inputs, cohort: Cohort, retriever: str, corpus: str, long_text: LongText
+) -> TextTargets:
+    """What CLIP-IT distils into h_d(v), patch by patch."""
+    reports, texts = pairs(inputs, cohort, retriever, corpus, long_text)
+    return TextTargets(torch.from_numpy(texts).to(device()), padded(reports).to(device()))

@@ -1,0 +1,578 @@
+"""Tables, each written with the runs behind it, and what they say in words."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float
+from scipy.stats import binomtest, combine_pvalues
+
+from clipit_lib import paths
+from clipit_lib.encoders import registry
+from clipit_lib.errors import ClipItError
+from clipit_lib.files import whole, write_text, written_beside
+from clipit_lib.predictions import accuracy, balanced_accuracy, correct
+from clipit_lib.runs import StoredRun
+from companion import paper
+from companion.profile import Workbench
+from companion.specs import label
+from companion.statistics import Cell, Interval, paired_bootstrap, pooled_bootstrap
+
+# -- What a table, a figure or a summary says where runs behind it have a doubtful course.
+
+
+NAMED = 5  # so many runs are named; the others are counted
+
+
+def doubtful(profile: str, keys: Sequence[str]) -> str:
+    """One line that names the runs among `keys` whose course is doubtful; "" if there is none.
+
+    Runs that are not here, or were stored by a version that took no notes, are passed over.
+    """
+    found = [name for key in dict.fromkeys(keys) if (name := _name_if_noted(profile, key))]
+    if not found:
+        return ""
+    rest = f"; and {len(found) - NAMED} more" if len(found) > NAMED else ""
+    rests, each = ("run rests", "its") if len(set(keys)) == 1 else ("runs rest", "each one's")
+    return (
+        f"**{len(found)} of {len(set(keys))} {rests} on a doubtful course** (no look at validation "
+        f"was better than the start, or the training loss rose; {each} `done.json` says which): "
+        f"{'; '.join(found[:NAMED])}{rest}."
+    )
+
+
+def _name_if_noted(profile: str, key: str) -> str:
+    for store in ("runs", "survival_runs"):
+        folder = paths.results(profile) / store / key
+        if (folder / "done.json").exists() and _read(folder / "done.json").get("notes"):
+            spec = _read(folder / "spec.json")
+            about = [spec[name] for name in ("dataset", "backbone", "setting") if name in spec]
+            return f"{', '.join(about)}, seed {spec['seed']} ({key})"
+    return ""
+
+
+def _read(path: Path) -> dict[str, Any]:
+    with whole(path, "Delete the folder of this run and run again"):
+        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    return value
+
+
+# -- Tables, recomputed from the raw predictions of stored runs.
+
+
+GAIN_CELL = ["dataset", "backbone"]
+
+
+def run_table(runs: Sequence[StoredRun]) -> pd.DataFrame:
+    """One row a run: dataset, backbone, setting, seed, both accuracies on test (percent), run."""
+    rows = [
+        {
+            "dataset": run.spec.dataset,
+            "backbone": run.spec.backbone,
+            "setting": run.spec.setting,
+            "seed": run.spec.seed,
+            "accuracy": accuracy(run.predictions()),
+            "balanced_accuracy": balanced_accuracy(run.predictions()),
+            "run": run.key,
+        }
+        for run in runs
+    ]
+    return pd.DataFrame(rows)
+
+
+def gain(
+    runs: Sequence[StoredRun], dataset: str, backbone: str, first: str, second: str, draws: int
+) -> Interval:
+    """Gain in balanced accuracy of setting `second` over `first` with its 95% interval.
+
+    Raises:
+        ClipItError: the two settings were not run with the same seeds.
+    """
+    _, cell = paired_cell(runs, dataset, backbone, first, second)
+    return paired_bootstrap(
+        cell.first, cell.second, cell.labels, cell.groups, draws, np.random.default_rng(0)
+    )
+
+
+def paired_cell(
+    runs: Sequence[StoredRun], dataset: str, backbone: str, first: str, second: str
+) -> tuple[list[int], Cell]:
+    """The seeds of two settings in one cell, and what each gets right on test.
+
+    Raises:
+        ClipItError: the two settings were not run with the same seeds.
+    """
+    ours = [r for r in runs if (r.spec.dataset, r.spec.backbone) == (dataset, backbone)]
+    frames = {
+        name: {r.spec.seed: r.predictions() for r in ours if r.spec.setting == name}
+        for name in (first, second)
+    }
+    seeds = sorted(frames[first])
+    if not seeds or seeds != sorted(frames[second]):
+        raise ClipItError(
+            f"{first} has seeds {seeds}, {second} has {sorted(frames[second])}",
+            f"{dataset}, {backbone}",
+            "Run both settings with the same seeds",
+        )
+    hits = {n: np.stack([correct(frames[n][s]) for s in seeds]) for n in (first, second)}
+    samples = frames[first][seeds[0]]
+    groups = samples["group"].where(samples["group"] != "", samples["sample"])
+    labels = samples["label"].to_numpy()
+    return seeds, Cell(dataset, hits[first], hits[second], labels, groups.to_numpy())
+
+
+def pooled_gain(runs: Sequence[StoredRun], first: str, second: str, draws: int) -> Interval | None:
+    """Mean over cells of the gain of `second` over `first` with its 95% interval.
+
+    The cells are those that have both settings with the same seeds; None if there is none.
+
+    Raises:
+        ClipItError: cells that differ in their seeds.
+    """
+    seeds: dict[tuple[str, str], dict[str, set[int]]] = {}
+    for run in runs:
+        cell = seeds.setdefault((run.spec.dataset, run.spec.backbone), {})
+        cell.setdefault(run.spec.setting, set()).add(run.spec.seed)
+    whole = [c for c, by in seeds.items() if by.get(first) and by[first] == by.get(second)]
+    if not whole:
+        return None
+    if len({frozenset(seeds[cell][first]) for cell in whole}) > 1:
+        said = "; ".join(f"{', '.join(cell)}: {sorted(seeds[cell][first])}" for cell in whole)
+        raise ClipItError(
+            f"cells differ in their seeds ({said})",
+            f"{second} over {first}",
+            "Run all cells with the same seeds",
+        )
+    cells = [paired_cell(runs, *cell, first, second)[1] for cell in whole]
+    return pooled_bootstrap(cells, draws, np.random.default_rng(0))
+
+
+def gain_table(
+    runs: Sequence[StoredRun], pairs: Sequence[tuple[str, str]], draws: int
+) -> pd.DataFrame:
+    """One row a cell and pair of settings: dataset, backbone, first, second, gain, low, high."""
+    cells = dict.fromkeys((r.spec.dataset, r.spec.backbone) for r in runs)
+    rows = []
+    for dataset, backbone in cells:
+        for first, second in pairs:
+            value = gain(runs, dataset, backbone, first, second, draws)
+            rows.append([dataset, backbone, first, second, value.estimate, value.low, value.high])
+    columns = [*GAIN_CELL, "first", "second", "gain", "low", "high"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def summary_table(runs: pd.DataFrame, gains: pd.DataFrame) -> pd.DataFrame:
+    """Table 1 to read: mean ± sd and the value of each seed a setting, then gains, then paper's."""
+    rows = []
+    for (dataset, backbone), cell in runs.groupby(GAIN_CELL, sort=False):
+        row: dict[str, str] = {"data set": str(dataset), "backbone": str(backbone)}
+        for setting, values in cell.groupby("setting", sort=False)["balanced_accuracy"]:
+            row[str(setting)] = describe(values.to_numpy())
+        here = gains.query("dataset == @dataset and backbone == @backbone")
+        for _, each in here.iterrows():
+            interval = Interval(each["gain"], each["low"], each["high"])
+            row[f"{each['second']} over {each['first']}"] = str(interval)
+        row["paper's gain"] = _printed_gain(str(dataset), str(backbone))
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _printed_gain(dataset: str, backbone: str) -> str:
+    """The paper's gain in the cell that a phantom's cell is named after."""
+    mirrored, namesake = paper.MIRRORS.get(dataset), registry.namesake(backbone)
+    if mirrored is None or namesake is None:
+        return "no such cell"
+    printed = paper.gain(mirrored, namesake)
+    return "no such cell" if printed is None else f"{printed:+.1f} ({namesake}, {mirrored})"
+
+
+def describe(values: np.ndarray) -> str:
+    """`mean ± sd (each value)`; the standard deviation is that of the sample."""
+    each = ", ".join(f"{value:.1f}" for value in values)
+    spread = f" ± {values.std(ddof=1):.1f}" if len(values) > 1 else ""
+    return f"{values.mean():.1f}{spread} ({each})"
+
+
+def save_table(profile: str, name: str, tidy: pd.DataFrame, text: str, runs: Sequence[str]) -> None:
+    """Write NAME.csv, NAME.md and the keys of the runs behind them, NAME.runs.json.
+
+    The text ends with the runs whose course is doubtful, which are printed too, unless it has them.
+    """
+    folder, text = paths.tables(profile), with_doubts(profile, text, runs)
+    write_text(folder / f"{name}.csv", tidy.to_csv(index=False, float_format="%.4f"))
+    write_text(folder / f"{name}.md", text.rstrip() + "\n")
+    write_text(folder / f"{name}.runs.json", json.dumps(sorted(runs), indent=1) + "\n")
+
+
+def with_doubts(profile: str, text: str, runs: Sequence[str]) -> str:
+    """A text that rests on runs, and after it those whose course is doubtful, printed as well."""
+    doubt = doubtful(profile, runs)
+    if not doubt or doubt in text:
+        return text
+    print(doubt)
+    return f"{text.rstrip()}\n\n{doubt}"
+
+
+def save_pairs(profile: str, dataset: str, pairs: pd.DataFrame) -> None:
+    """Keep the whole pairing table of a data set."""
+    with written_beside(paths.results(profile) / "pairing" / f"{dataset}.parquet") as temporary:
+        pairs.to_parquet(temporary, index=False)
+
+
+def markdown(frame: pd.DataFrame) -> str:
+    """A frame as a Markdown table; text from data is escaped."""
+    rule = "|" + "---|" * len(frame.columns)
+    rows = [_markdown_row(list(row)) for row in frame.to_numpy()]
+    return "\n".join([_markdown_row(list(frame.columns)), rule, *rows])
+
+
+def escaped(value: object) -> str:
+    """Text from data for Markdown, in a cell too: one line, no markup of HTML, no formula."""
+    text = re.sub(r"&(?=#?\w+;)", "&amp;", " ".join(str(value).splitlines()))
+    return text.replace("<", "&lt;").replace("|", "\\|").replace("$", "\\$")
+
+
+def _markdown_row(values: Sequence[object]) -> str:
+    return f"| {' | '.join(map(escaped, values))} |"
+
+
+# -- Results in words, written from the numbers.
+
+
+def gain_sentences(gains: pd.DataFrame) -> str:
+    """One Markdown item a row of `tables.gain_table`."""
+    return "\n".join(
+        f"- {row['dataset']}, {row['backbone']}: {label(row['second'])} over "
+        f"{label(row['first'])} {Interval(row['gain'], row['low'], row['high'])} points; "
+        f"{_verdict(row['low'], row['high'])}."
+        for _, row in gains.iterrows()
+    )
+
+
+def _verdict(low: float, high: float) -> str:
+    if low > 0:
+        return "the interval lies above zero"
+    return "the interval lies below zero" if high < 0 else "the interval includes zero"
+
+
+def pattern_sentence(gains: pd.DataFrame) -> str:
+    """How often CLIP-IT wins over each baseline, over all cells."""
+    parts = []
+    for first, rows in gains.groupby("first", sort=False):
+        up, sure = (rows["gain"] > 0).sum(), (rows["low"] > 0).sum()
+        lost = (rows["high"] < 0).sum()
+        parts.append(
+            f"Over {label(str(first))}, CLIP-IT is higher in {up} of {len(rows)} cells (interval "
+            f"above zero in {sure}, below in {lost}), by {rows['gain'].mean():+.1f} points on "
+            "average."
+        )
+    return " ".join(parts)
+
+
+def paper_sentence(dataset: str) -> str:
+    """What the paper's numbers can and cannot say about this data set."""
+    mirrored = paper.MIRRORS.get(dataset)
+    if mirrored is None:
+        return f"The paper has no results on {dataset}: there is no number to put beside ours."
+    gain = f"is {paper.mean_gain(mirrored):+.1f} points."
+    if dataset == mirrored.lower():
+        return f"The paper's mean gain on {mirrored} {gain}"
+    return (
+        f"The paper's mean gain on {mirrored}, which {dataset} mirrors, {gain} Its accuracies are "
+        "of tissue, ours of a phantom."
+    )
+
+
+def caveats(bench: Workbench, datasets: Iterable[str], retrievers: Iterable[str] = ()) -> str:
+    """What a reader must know of the retrievers (by default the profile's) and the data sets."""
+    names = tuple(retrievers) or (bench.profile.retriever,)
+    said = [registry.clip_entry(name).caveat for name in names]
+    said += sorted({bench.dataset(name).limits for name in datasets})
+    return "\n\n".join(dict.fromkeys(text for text in said if text))
+
+
+def map_words(gains: pd.DataFrame) -> str:
+    """One Markdown item an axis and control: where the gain is surely above or below zero."""
+    lines = []
+    for (axis, control), rows in gains.groupby(["axis", "control"], sort=False):
+        above = ", ".join(rows.loc[rows["low"] > 0, "point"]) or "nowhere"
+        below = ", ".join(rows.loc[rows["high"] < 0, "point"]) or "nowhere"
+        lines.append(
+            f"- {axis}, over {label(str(control))}: interval above zero at {above}; below zero at "
+            f"{below}."
+        )
+    return "\n".join(lines)
+
+
+# -- The gain of CLIP-IT over the probe, split into what each step adds.
+
+
+# From the probe to CLIP-IT, one change at a time; each step is named after what it adds.
+STEPS: tuple[tuple[str, str, str], ...] = (
+    ("LoRA", "unimodal", "lora_only"),
+    ("the branch, no text", "lora_only", "clip_it/architecture_only"),
+    ("any report as target", "clip_it/architecture_only", "clip_it/random_reports"),
+    ("the matched report", "clip_it/random_reports", "clip_it"),
+)
+WHOLE = ("all together", "unimodal", "clip_it")
+
+
+def decomposition(stored: Sequence[StoredRun], draws: int) -> pd.DataFrame:
+    """One row a cell and step: dataset, backbone, first, second, gain, low, high, step.
+
+    The steps of a cell sum to its whole.
+    """
+    frames = []
+    for step, first, second in (*STEPS, WHOLE):
+        pair = [run for run in stored if run.spec.setting in (first, second)]
+        frames.append(gain_table(pair, [(first, second)], draws).assign(step=step))
+    return pd.concat(frames, ignore_index=True)
+
+
+def decomposition_words(found: pd.DataFrame) -> str:
+    """One Markdown item a cell: every step with its interval, and which are surely not zero."""
+    lines = []
+    for (dataset, backbone), rows in found.groupby(GAIN_CELL, sort=False):
+        said = [
+            f"{row['step']} {Interval(row['gain'], row['low'], row['high'])}"
+            for _, row in rows.iterrows()
+        ]
+        steps = rows[rows["step"] != WHOLE[0]]
+        sure = steps[(steps["low"] > 0) | (steps["high"] < 0)]["step"]
+        which = ", ".join(sure) or "none"
+        lines.append(
+            f"- {dataset}, {backbone}: {'; '.join(said)}. Steps whose interval leaves out zero: "
+            f"{which}."
+        )
+    return "\n".join(lines)
+
+
+# -- Settings compared within each cell: accuracies, differences to a reference, words.
+
+
+MANY = (
+    "Each interval stands for itself: of twenty comparisons without any effect, one is expected to "
+    "leave out zero."
+)
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What one study found.
+
+    Attributes:
+        reference: the setting that all others are compared with.
+        runs: one row a run, as `tables.run_table`.
+        gains: one row a cell and setting, as `tables.gain_table`, over the reference.
+    """
+
+    reference: str
+    runs: pd.DataFrame
+    gains: pd.DataFrame
+
+    @property
+    def keys(self) -> list[str]:
+        """The runs behind it."""
+        return [str(key) for key in self.runs["run"]]
+
+    def only(self, settings: Sequence[str]) -> Comparison:
+        """The part of it that concerns some settings and the reference."""
+        runs = self.runs[self.runs["setting"].isin([*settings, self.reference])]
+        return Comparison(self.reference, runs, self.gains[self.gains["second"].isin(settings)])
+
+
+def compare(stored: Sequence[StoredRun], reference: str, draws: int) -> Comparison:
+    """Compare every setting of a cell with `reference`, cell by cell (95% paired bootstrap)."""
+    cells: dict[tuple[str, str], list[StoredRun]] = {}
+    for run in stored:
+        cells.setdefault((run.spec.dataset, run.spec.backbone), []).append(run)
+    gains = []
+    for cell in cells.values():
+        others = dict.fromkeys(run.spec.setting for run in cell if run.spec.setting != reference)
+        gains.append(gain_table(cell, [(reference, other) for other in others], draws))
+    return Comparison(reference, run_table(stored), pd.concat(gains, ignore_index=True))
+
+
+def comparison_table(comparison: Comparison) -> pd.DataFrame:
+    """To read: one row a cell and setting, mean ± sd and each seed, difference and interval."""
+    columns = [*GAIN_CELL, "second"]
+    gains = {tuple(row[columns]): _interval(row) for _, row in comparison.gains.iterrows()}
+    rows = []
+    cells = comparison.runs.groupby([*GAIN_CELL, "setting"], sort=False)
+    for (dataset, backbone, setting), cell in cells:
+        found = gains.get((dataset, backbone, setting), "")
+        row = {
+            "data set": dataset,
+            "backbone": backbone,
+            "setting": label(str(setting)),
+            "balanced accuracy (%)": describe(cell["balanced_accuracy"].to_numpy()),
+            f"over {label(comparison.reference)}": str(found),
+        }
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def comparison_words(comparison: Comparison) -> str:
+    """One item a cell: which settings lie above, below, and not clearly off the reference.
+
+    Ends with what many intervals beside each other mean.
+    """
+    lines = []
+    for (dataset, backbone), rows in comparison.gains.groupby(GAIN_CELL, sort=False):
+        above, below = rows[rows["low"] > 0], rows[rows["high"] < 0]
+        open_ = rows[(rows["low"] <= 0) & (rows["high"] >= 0)]
+        parts = [
+            f"{what}: {_listed(part)}"
+            for what, part in (
+                ("interval above zero", above), ("below zero", below), ("includes zero", open_)
+            )
+            if len(part)
+        ]  # fmt: skip
+        reference = label(comparison.reference)
+        lines.append(f"- {dataset}, {backbone}, against {reference}: {'; '.join(parts)}.")
+    return "\n".join(lines) + "\n\n" + MANY
+
+
+def _listed(rows: pd.DataFrame) -> str:
+    return ", ".join(f"{label(row['second'])} {_interval(row)}" for _, row in rows.iterrows())
+
+
+def _interval(row: pd.Series) -> Interval:
+    return Interval(row["gain"], row["low"], row["high"])
+
+
+# -- Tests shown for transparency; conclusions rest on the intervals of `statistics`.
+
+
+LEVEL = 0.05
+PAIR = ["first", "second"]
+
+
+@dataclass(frozen=True)
+class McNemar:
+    """Test samples on which two classifiers differ, and the two-sided exact p-value.
+
+    Attributes:
+        lost: samples that only the first has right.
+        gained: samples that only the second has right.
+    """
+
+    lost: int
+    gained: int
+    p: float
+
+
+def mcnemar(first: Bool[np.ndarray, " n"], second: Bool[np.ndarray, " n"]) -> McNemar:
+    """Exact McNemar test that both classifiers are right equally often (in plain accuracy).
+
+    Under that null each sample on which they differ is a fair coin. It takes samples as
+    independent: where many patches come from one patient, p is too small.
+    """
+    lost, gained = int((first & ~second).sum()), int((second & ~first).sum())
+    differ = lost + gained
+    return McNemar(lost, gained, float(binomtest(gained, differ).pvalue) if differ else 1.0)
+
+
+def holm(p: Float[np.ndarray, " k"]) -> Float[np.ndarray, " k"]:
+    """p-values of a family adjusted by Holm's step-down, in the order given.
+
+    The i-th smallest of k is multiplied by k - i + 1, made no smaller than the one before it and
+    at most 1. Rejecting those below a level keeps the chance of any false rejection below that
+    level, whatever the dependence between the tests.
+    """
+    order = np.argsort(p, kind="stable")
+    stepped = np.maximum.accumulate(p[order] * np.arange(len(p), 0, -1))
+    adjusted = np.empty_like(p)
+    adjusted[order] = np.minimum(stepped, 1.0)
+    return adjusted
+
+
+def fisher_as_in_the_paper(p: Float[np.ndarray, " k"]) -> float:
+    """Fisher's combined probability test: -2 sum(log p) against chi-square with 2k degrees.
+
+    The paper reports one; it does not say which tests it combines. Nothing should rest on it
+    here. It supposes independent p-values, but all seeds and backbones of a data set are tested
+    on the same samples: one piece of luck in them is counted once a run, and the result tends to
+    be too small. A p-value with two sides does not know a gain from a loss either: both lower it.
+    """
+    # An exact p-value can be too small for a float; the logarithm must stay finite.
+    return float(combine_pvalues(np.clip(p, np.finfo(float).tiny, 1.0), method="fisher").pvalue)
+
+
+def seed_tests(runs: Sequence[StoredRun], pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
+    """McNemar's test of every cell, pair of settings and seed, adjusted over all of them.
+
+    Returns one row a test: dataset, backbone, first, second, seed, lost, gained, p, p_holm.
+
+    Raises:
+        ClipItError: two settings were not run with the same seeds.
+    """
+    rows = []
+    for dataset, backbone in dict.fromkeys((r.spec.dataset, r.spec.backbone) for r in runs):
+        for first, second in pairs:
+            seeds, cell = paired_cell(runs, dataset, backbone, first, second)
+            for seed, before, after in zip(seeds, cell.first, cell.second, strict=True):
+                found = mcnemar(before, after)
+                each = [dataset, backbone, first, second, seed, found.lost, found.gained, found.p]
+                rows.append(each)
+    tests = pd.DataFrame(rows, columns=[*GAIN_CELL, *PAIR, "seed", "lost", "gained", "p"])
+    return tests.assign(p_holm=holm(tests["p"].to_numpy(dtype=float)))
+
+
+def in_text(tests: pd.DataFrame) -> pd.DataFrame:
+    """The same with p-values written to four digits, however small, for a csv file."""
+    return tests.assign(**{name: tests[name].map("{:.4g}".format) for name in ("p", "p_holm")})
+
+
+def seed_table(tests: pd.DataFrame) -> pd.DataFrame:
+    """To read: one row a cell and comparison, one column a seed: `-lost +gained: p (p_holm)`."""
+    rows = []
+    for (dataset, backbone, first, second), cell in tests.groupby([*GAIN_CELL, *PAIR], sort=False):
+        row = {"data set": dataset, "backbone": backbone, "comparison": _against(first, second)}
+        for _, test in cell.iterrows():
+            row[f"seed {test['seed']}"] = (
+                f"-{test['lost']} +{test['gained']}: {test['p']:.2g} ({test['p_holm']:.2g})"
+            )
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def fisher_table(tests: pd.DataFrame) -> pd.DataFrame:
+    """To read: the combination "as in the paper" of all backbones and seeds on a data set."""
+    rows = [
+        {
+            "data set": dataset,
+            "comparison": _against(first, second),
+            "tests": len(part),
+            "lost": part["lost"].sum(),
+            "gained": part["gained"].sum(),
+            "Fisher's p, as in the paper": f"{fisher_as_in_the_paper(part['p'].to_numpy()):.2g}",
+        }
+        for (dataset, first, second), part in tests.groupby(["dataset", *PAIR], sort=False)
+    ]
+    return pd.DataFrame(rows)
+
+
+def family_words(tests: pd.DataFrame) -> str:
+    """What the family of Holm's adjustment is, and what is left after it."""
+    kept = tests[tests["p_holm"] < LEVEL]
+    gains, losses = (kept["gained"] > kept["lost"]).sum(), (kept["gained"] < kept["lost"]).sum()
+    cells, seeds = len(tests[GAIN_CELL].drop_duplicates()), tests["seed"].nunique()
+    compared = len(tests[PAIR].drop_duplicates())
+    return (
+        f"The family is every test in this table: {len(tests)}, from {cells} cells (data set x "
+        f"backbone), {seeds} seeds and {compared} comparisons. Tests with p below {LEVEL}, each "
+        f"taken alone: {(tests['p'] < LEVEL).sum()}; adjusted over the family: {len(kept)} "
+        f"(gains: {gains}, losses: {losses})."
+    )
+
+
+def _against(first: object, second: object) -> str:
+    return f"{label(str(second))} over {label(str(first))}"

@@ -1,0 +1,113 @@
+"""From a figure or table back to the runs behind it."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from clipit_lib import runs
+from clipit_lib.errors import ClipItError
+from clipit_lib.files import whole
+from clipit_lib.predictions import accuracy, balanced_accuracy
+from companion import archive
+from companion.survival.study import fold_metrics
+
+WHAT = ["dataset", "backbone", "setting", "seed"]
+SCORES = ["balanced_accuracy", "accuracy", "c_index"]
+
+
+@dataclass(frozen=True)
+class Product:
+    """A figure or table: the folder of its profile's results, and the keys of its runs."""
+
+    results: Path
+    keys: tuple[str, ...]
+
+
+def main(arguments: list[str]) -> None:
+    """`trace FILE`: one line a run behind a figure or table."""
+    parser = argparse.ArgumentParser(prog="python -m companion trace", description=main.__doc__)
+    parser.add_argument("file", type=Path, help="such as figures/demo/table1.png")
+    path: Path = parser.parse_args(arguments).file
+    found = product(path)
+    if not found.keys:
+        print(f"{path}: no run is behind it; it was made from data and encoders alone")
+        return
+    table = trace(found)
+    print(table.to_string(index=False, na_rep="-", float_format="{:.2f}".format))
+
+
+def product(path: Path) -> Product:
+    """The figure or table at `path`, in any folder of results.
+
+    Raises:
+        ClipItError: no such file; no sidecar beside it, or a damaged one.
+    """
+    if not path.is_file():
+        raise ClipItError("no such file", path, "Name a figure or table, with its ending")
+    path = path.resolve()
+    sidecar = path.with_name(f"{path.name.split('.')[0]}.runs.json")
+    if not sidecar.exists():
+        raise ClipItError(
+            f"there is no {sidecar.name} beside it", path, "Name a file that a notebook has saved"
+        )
+    folder = path.parent
+    if folder.parent.name == "figures":
+        folder = folder.parents[1] / "results" / folder.name
+    results = folder.parent if folder.name == "tables" else folder
+    return Product(results, tuple(archive.keys(sidecar)))
+
+
+def trace(found: Product) -> pd.DataFrame:
+    """One row a run: key, dataset, backbone, setting, seed, scores on test, run_folder.
+
+    Scores are balanced accuracy and accuracy (percent) or, of a survival run, the C-index (mean
+    over folds): from the run's folder if it is there, else from the archive. What is known of no
+    run is no column.
+    """
+    listed = archive.listed(found.results).set_index("key")[WHAT]
+    kept = _archived(found)
+    rows = []
+    for key in found.keys:
+        stored = _stored(found.results, key)
+        about: dict[Any, Any] = listed.loc[key].to_dict() if key in listed.index else {}
+        folder = "here" if stored else "not here"
+        rows.append({"key": key, **about, **(stored or kept.get(key, {})), "run_folder": folder})
+    columns = ["key", *WHAT, *SCORES, "run_folder"]
+    return pd.DataFrame(rows, columns=columns).dropna(axis=1, how="all")
+
+
+def _stored(results: Path, key: str) -> dict[str, object]:
+    """What the folder of a run says, of whatever version; nothing if it is not there."""
+    if survival := archive.survival_run(results, key):
+        about = {"setting": survival.spec.setting, "seed": survival.spec.seed}
+        c_index = fold_metrics(survival.predictions())["c_index"].mean()
+        return {"dataset": archive.SLIDES, "backbone": "", **about, "c_index": c_index}
+    folder = results / "runs" / key
+    if not (folder / runs.DONE).exists():
+        return {}
+    with whole(folder / runs.SPEC, runs.AGAIN):
+        spec: dict[str, object] = json.loads((folder / runs.SPEC).read_text(encoding="utf-8"))
+    with whole(folder / runs.PREDICTIONS, runs.AGAIN):
+        tested = pd.read_parquet(folder / runs.PREDICTIONS).query("split == 'test'")
+    scores = {"balanced_accuracy": balanced_accuracy(tested), "accuracy": accuracy(tested)}
+    return {name: spec[name] for name in WHAT} | scores
+
+
+def _archived(found: Product) -> dict[str, dict[str, object]]:
+    """Scores of the runs that are in the archives, by key."""
+    predictions, risks = (found.results / name for name in (archive.PREDICTIONS, archive.RISKS))
+    scores: dict[str, dict[str, object]] = {}
+    if predictions.exists():
+        table = archive.recomputed(predictions, found.keys).set_index("run")
+        scores |= {str(key): dict(row) for key, row in table.iterrows()}
+    if risks.exists():
+        folds = archive.recomputed_survival(risks, found.keys)
+        means = folds.groupby("run", observed=True)["c_index"].mean()
+        scores |= {str(key): {"c_index": float(value)} for key, value in means.items()}
+    return scores
