@@ -5,8 +5,8 @@ from __future__ import annotations
 import open_clip
 
 from clipit_lib.encoders import clips, registry
-from clipit_lib.encoders.clips import UNTRAINED
 from clipit_lib.encoders.encoder import ClipEncoder
+from clipit_lib.encoders.registry import UNTRAINED
 from clipit_lib.encoders.vision import VisionEncoder
 from companion.cost import models
 

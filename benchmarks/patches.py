@@ -13,8 +13,7 @@ import pandas as pd
 
 from clipit_lib.data.patches import PatchDataset, Recipe, Undecoded, open_or_build
 from clipit_lib.data.reports import ReportCorpus
-from clipit_lib.data.sources import open_corpus
-from clipit_lib.settings import PhantomCorpus
+from companion.phantom.reports import PhantomCorpus
 
 CACHE = "CLIPIT_CACHE"
 
@@ -52,4 +51,4 @@ def noise_patches(count: int, side: int) -> PatchDataset:
 def reports(count: int, seed: int = 0) -> ReportCorpus:
     """Phantom reports: their lengths are those of text, which tokenising depends on."""
     settings = PhantomCorpus(source="phantom", organ="colon", reports=count, seed=seed)
-    return open_corpus(f"reports-{seed}", settings)
+    return settings.open(f"reports-{seed}")

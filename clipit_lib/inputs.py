@@ -16,16 +16,15 @@ from torch import Tensor
 
 from clipit_lib import pairing
 from clipit_lib.compute import device
-from clipit_lib.data.patches import PatchDataset, Split
-from clipit_lib.data.reports import ReportCorpus
-from clipit_lib.data.sources import open_corpus, open_dataset
+from clipit_lib.data.patches import PatchData, PatchDataset, Split
+from clipit_lib.data.reports import Corpus, ReportCorpus
 from clipit_lib.encoders import registry, weights
 from clipit_lib.encoders.embeddings import image_embeddings, text_embeddings
 from clipit_lib.encoders.encoder import ClipEncoder, LongText
 from clipit_lib.encoders.vision import VisionEncoder
 from clipit_lib.encoders.weights import Sources
 from clipit_lib.errors import ClipItError
-from clipit_lib.settings import CorpusSettings, DataSettings, Labelled, RunSpec, known, trained_here
+from clipit_lib.settings import Labelled, RunSpec, known, trained_here
 
 # -- Which patches and labels a run learns from and is chosen by.
 
@@ -89,8 +88,8 @@ class Inputs:
 
     def __init__(
         self,
-        data: Mapping[str, DataSettings],
-        corpora: Mapping[str, CorpusSettings],
+        data: Mapping[str, PatchData],
+        corpora: Mapping[str, Corpus],
         sources: Sources,
         runs: Path,
         where: str = "inputs",
@@ -104,13 +103,13 @@ class Inputs:
     def dataset(self, name: str) -> PatchDataset:
         known(name, self._data, "dataset", self._where)
         if name not in self._datasets:
-            self._datasets[name] = open_dataset(name, self._data[name])
+            self._datasets[name] = self._data[name].open(name)
         return self._datasets[name]
 
     def named_corpus(self, name: str) -> ReportCorpus:
         known(name, self._corpora, "corpus", self._where)
         if name not in self._reports:
-            self._reports[name] = open_corpus(name, self._corpora[name])
+            self._reports[name] = self._corpora[name].open(name)
         return self._reports[name]
 
     def retriever(self, name: str) -> ClipEncoder:

@@ -125,8 +125,8 @@ def network_of(spec: RunSpec, width: int) -> Network:
         width: of its features.
     """
     name, side = spec.backbone, spec.pretraining.side if spec.pretraining else None
-    if name in registry.IMAGE_TOWERS and name != registry.STAND_IN:
-        phantom = name in registry.PHANTOM_CLIPS
+    if name in registry.CLIPS and name != registry.STAND_IN:
+        phantom = registry.CLIPS[name].trained_here
         return Network(
             name=name, library="clipit_lib", architecture="image tower of a CLIP",
             options={"side": side}, projection=None, width=width,
@@ -135,8 +135,6 @@ def network_of(spec: RunSpec, width: int) -> Network:
         )  # fmt: skip
     projection = None
     if name == registry.STAND_IN:
-        from clipit_lib.encoders import vision
-
         assert spec.stand_in is not None
         name, projection = vision.STAND_IN_BACKBONE, spec.stand_in.width
     row = vision.vision_entry(name)
@@ -187,8 +185,6 @@ def _build_network(network: Network) -> nn.Module:
     )
     if network.projection is None:
         return model
-    from clipit_lib.encoders import vision
-
     return vision.StandInImageTower(model, network.projection)
 
 

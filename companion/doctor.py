@@ -15,19 +15,18 @@ from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 from pathlib import Path
-from typing import get_args
 
 import pandas as pd
 import torch
 
 from clipit_lib import kernels, paths
-from clipit_lib.data.published import PUBLISHED_DATA
-from clipit_lib.data.sources import open_corpus, open_dataset, problems
+from clipit_lib.data.folder import FolderData
+from clipit_lib.data.published import PUBLISHED_DATA, OfThePaper
 from clipit_lib.encoders import registry, vision, weights
 from clipit_lib.encoders.weights import PUBLISHED_MODELS, reach
 from clipit_lib.errors import ClipItError
-from clipit_lib.settings import Crc5Data, FolderData, PublishedData
-from companion import pilot
+from companion import crc5
+from companion.crc5 import Crc5Data
 from companion.plan import Sizes, sizes
 from companion.profile import Profile, load_profile, sources_of_profile
 
@@ -190,20 +189,20 @@ def data(profile: Profile) -> list[Finding]:
 
 def _dataset(profile: Profile, name: str) -> list[Finding]:
     settings = profile.data_settings(name)
-    if isinstance(settings, get_args(PublishedData)):
+    if isinstance(settings, OfThePaper):
         return _data_published(name, settings)
     if isinstance(settings, Crc5Data):
-        return [_checked(name, pilot.check_crc5, pilot.LICENCE)]
+        return [_checked(name, crc5.check_crc5, crc5.LICENCE)]
     if isinstance(settings, FolderData):
-        own = partial(open_dataset, name, settings)
+        own = partial(settings.open, name)
         return [_checked(name, own, f"licence: {settings.licence}")]
     return [passed("data", f"{name}: drawn on the spot")]
 
 
-def _data_published(name: str, settings: PublishedData) -> list[Finding]:
+def _data_published(name: str, settings: OfThePaper) -> list[Finding]:
     known = PUBLISHED_DATA[settings.source]
     try:
-        found = problems(settings)
+        found = settings.problems()
     except ClipItError as error:
         found = [error]
     if not found:
@@ -220,7 +219,7 @@ def reports(profile: Profile) -> list[Finding]:
     findings = []
     for name, settings in profile.corpora.items():
         try:
-            corpus = open_corpus(name, settings)
+            corpus = settings.open(name)
         except ClipItError as error:
             findings.append(_failure(name, error, "reports"))
         else:

@@ -33,8 +33,8 @@ from clipit_lib.data.folder import read_manifest
 from clipit_lib.data.published import PUBLISHED_DATA
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import write_text, written_beside
-from companion import pilot
-from companion.pilot import SPLITS
+from companion import crc5
+from companion.crc5 import SPLITS
 
 # -- What can be fetched: where it is, its licence, how it is checked and where it goes.
 #
@@ -244,7 +244,7 @@ def _tcga() -> Source:
 
 
 def _crc5() -> Source:
-    listed = pd.read_csv(pilot.MANIFEST, dtype=str)
+    listed = pd.read_csv(crc5.MANIFEST, dtype=str)
     images = [
         Piece(
             name=origin,
@@ -257,11 +257,11 @@ def _crc5() -> Source:
         )
         for path, sha256, origin in listed[["path", "sha256", "source_path"]].to_numpy().tolist()
     ]
-    manifest = Piece("manifest.csv", "crc5/manifest.csv", carried=pilot.MANIFEST)
+    manifest = Piece("manifest.csv", "crc5/manifest.csv", carried=crc5.MANIFEST)
     return Source(
         name="crc5",
         what=f"the {len(images):,} colorectal patches of the pilot, in five classes",
-        licence=pilot.LICENCE,
+        licence=crc5.LICENCE,
         page=f"{GITHUB}/{CRC5_REPOSITORY}",
         checked="a SHA-256 for each image, from the list that this project carries",
         pieces=(*images, manifest),

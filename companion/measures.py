@@ -24,9 +24,10 @@ from clipit_lib.inputs import choose_labels
 from clipit_lib.predict import load_classifier
 from clipit_lib.predictions import correct
 from clipit_lib.runs import StoredRun
-from clipit_lib.settings import PhantomCorpus, PhantomData
 from clipit_lib.training import BLOCK, Patches
 from companion import paper
+from companion.phantom.datasets import PhantomData
+from companion.phantom.reports import PhantomCorpus
 from companion.profile import Profile, Workbench
 from companion.specs import label
 from companion.statistics import Interval, paired_bootstrap

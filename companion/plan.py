@@ -8,21 +8,21 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import get_args
 
 import torch
 import torch.nn.functional as F
 
 from clipit_lib import lora, runs
 from clipit_lib.compute import autocast, device
-from clipit_lib.data.published import PUBLISHED_DATA
+from clipit_lib.data.published import PUBLISHED_DATA, OfThePaper
 from clipit_lib.encoders import registry, vision
 from clipit_lib.encoders.vision import VisionEncoder
 from clipit_lib.errors import ClipItError
 from clipit_lib.model import VisionClassifier
-from clipit_lib.settings import Crc5Data, PhantomData, PublishedData
-from companion import pilot, specs, studies
+from companion import crc5, specs, studies
 from companion.cost.measure import flops_per_image
+from companion.crc5 import Crc5Data
+from companion.phantom.datasets import PhantomData
 from companion.profile import Profile, Workbench, load_profile, sources_of_profile
 
 # -- Seconds that a patch takes, measured on this machine or scaled by operations.
@@ -133,9 +133,9 @@ def sizes(profile: Profile, dataset: str) -> Sizes:
     if isinstance(settings, PhantomData):
         return Sizes(settings.train, settings.validation, settings.test, settings.side)
     if isinstance(settings, Crc5Data):
-        counts: Mapping[str, int] = pilot.SIZES
+        counts: Mapping[str, int] = crc5.SIZES
         return _held_out(counts, settings.validation_split.fraction, settings.side)
-    if isinstance(settings, get_args(PublishedData)):
+    if isinstance(settings, OfThePaper):
         counts = PUBLISHED_DATA[settings.source].images
         drawn = settings.validation_split.by != "official"
         return _held_out(

@@ -12,18 +12,16 @@ import pandas as pd
 from pydantic import Field
 
 from clipit_lib import pairing, paths
+from clipit_lib.data.folder import FolderData
 from clipit_lib.data.patches import Split
-from clipit_lib.data.reports import ReportCorpus
+from clipit_lib.data.published import BachData, CrcData, PcamData
+from clipit_lib.data.reports import FileCorpus, ReportCorpus, TcgaCorpus
 from clipit_lib.encoders.encoder import ClipEncoder
 from clipit_lib.encoders.weights import PUBLISHED_MODELS, Sources
 from clipit_lib.errors import ClipItError
 from clipit_lib.inputs import Inputs
 from clipit_lib.settings import (
-    CorpusSettings,
-    DataSettings,
     Descent,
-    FileCorpus,
-    FolderData,
     Fraction,
     Lora,
     PhantomPretraining,
@@ -34,7 +32,6 @@ from clipit_lib.settings import (
     Seeds,
     StandInTraining,
     Strict,
-    SyntheticCorpus,
     TextStage,
     Training,
     Weight,
@@ -43,6 +40,19 @@ from clipit_lib.settings import (
     read_strict,
     trained_here,
 )
+from companion.crc5 import Crc5Data
+from companion.phantom.datasets import PhantomData
+from companion.phantom.reports import PhantomCorpus
+from companion.synthetic import SyntheticCorpus
+
+DataSettings = Annotated[
+    PhantomData | FolderData | Crc5Data | PcamData | BachData | CrcData,
+    Field(discriminator="source"),
+]
+CorpusSettings = Annotated[
+    PhantomCorpus | FileCorpus | SyntheticCorpus | TcgaCorpus, Field(discriminator="source")
+]
+
 
 # -- The search for adapters and lambda: what is tried, with which budget, and what was chosen.
 

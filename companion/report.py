@@ -31,10 +31,10 @@ from PIL import Image
 from clipit_lib import paths, runs
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import whole, write_text
-from clipit_lib.settings import PhantomData
 from companion import archive, tables
 from companion.figures import gallery
 from companion.measures import may_be_shown
+from companion.phantom.datasets import PhantomData
 from companion.profile import Profile, load_profile, searched_path
 
 # -- Headings of the page: unique anchors, and no level left out.

@@ -23,7 +23,6 @@ from tqdm import tqdm
 from clipit_lib import paths
 from clipit_lib.data.patches import PatchDataset
 from clipit_lib.data.reports import ReportCorpus
-from clipit_lib.data.sources import open_corpus, open_dataset
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import canonical_json, digest, written_beside
 from clipit_lib.settings import known
@@ -611,8 +610,8 @@ def _opened(profile: Profile, dataset: str) -> tuple[PatchDataset, ReportCorpus]
     """A data set and its reports, without the encoders that a workbench brings."""
     settings = profile.data_settings(dataset)
     known(settings.corpus, profile.corpora, "corpus", f"profile {profile.name}")
-    corpus = open_corpus(settings.corpus, profile.corpora[settings.corpus])
-    return open_dataset(dataset, settings), corpus
+    corpus = profile.corpora[settings.corpus].open(settings.corpus)
+    return settings.open(dataset), corpus
 
 
 def _consent(corpus: ReportCorpus, count: int, endpoint: Endpoint, yes: bool) -> None:

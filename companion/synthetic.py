@@ -9,16 +9,48 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
+from pydantic import model_validator
 
-from clipit_lib.data.reports import ReportCorpus
+from clipit_lib.data.reports import Corpus, FileCorpus, ReportCorpus
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import digest
-from clipit_lib.settings import SyntheticCorpus
+from clipit_lib.settings import Positive
+from companion.crc5 import CLASS_TEXTS, CLASSES, DESCRIPTIONS
 from companion.phantom.latents import MEANS, MORPHOLOGY, WORLDS
 from companion.phantom.reports import FINDINGS, PHRASES, TISSUES, findings, joined, pick
-from companion.pilot import CLASS_TEXTS, CLASSES, DESCRIPTIONS
+
+
+class SyntheticCorpus(Corpus):
+    """Reports written class by class: by a grammar, or by a language model beforehand.
+
+    `classes_of` names the classes that the grammar writes `per_class` reports of, those of a
+    phantom world or of crc5. `path` opens a csv of the command `synthesize` instead.
+    """
+
+    source: Literal["synthetic"]
+    classes_of: Literal["pcam", "bach", "crc", "crc5"] | None = None
+    per_class: Positive = 500
+    seed: int = 0
+    path: str | None = None
+    organ: str = "unknown"
+    licence: str = "not stated"
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> SyntheticCorpus:
+        if (self.classes_of is None) == (self.path is None):
+            raise ValueError("give either classes_of or path")
+        return self
+
+    def open(self, name: str) -> ReportCorpus:
+        if self.path is None:
+            return grammar_corpus(self, name)
+        return FileCorpus(
+            source="file", path=self.path, column="text", organ=self.organ, licence=self.licence
+        ).open(name)
+
 
 # First spawn key of this seed stream, apart from those in `phantom` and from the worlds' numbers.
 SYNTHETIC = 3000

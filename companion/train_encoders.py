@@ -6,7 +6,7 @@ from typing import Any
 
 from clipit_lib.encoders import weights
 from clipit_lib.errors import ClipItError
-from clipit_lib.settings import Crc5Data
+from companion.crc5 import Crc5Data
 from companion.profile import Profile, sources_of_profile
 
 
@@ -41,8 +41,8 @@ def _stand_in(profile: Profile) -> dict[str, Any]:
     settings = profile.stand_in
 
     def train() -> tuple[weights.State, dict[str, Any]]:
-        from companion import pilot
-        from companion.pilot import CLASS_TEXTS, retriever_patches
+        from companion import stand_in
+        from companion.crc5 import CLASS_TEXTS, retriever_patches
 
         assert settings is not None
         data = profile.data_settings(settings.dataset)
@@ -51,6 +51,6 @@ def _stand_in(profile: Profile) -> dict[str, Any]:
                 f"{settings.dataset} has no retriever split", "stand_in.dataset", "Name a crc5 set"
             )
         pixels, labels = retriever_patches(settings.side)
-        return pilot.train_stand_in(settings, pixels, labels, CLASS_TEXTS)
+        return stand_in.train_stand_in(settings, pixels, labels, CLASS_TEXTS)
 
     return weights.get_or_train(sources_of_profile(profile).recipe("stand_in"), train)

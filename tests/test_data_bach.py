@@ -12,10 +12,9 @@ import pytest
 from PIL import Image
 
 from clipit_lib.data import folder, published
-from clipit_lib.data.published import PUBLISHED_DATA
-from clipit_lib.data.sources import open_dataset, problems
+from clipit_lib.data.patches import ValidationSplit
+from clipit_lib.data.published import PUBLISHED_DATA, BachData
 from clipit_lib.errors import ClipItError
-from clipit_lib.settings import BachData, ValidationSplit
 
 SETTINGS = BachData(source="bach", corpus="any", side=6)
 LETTERS = {"Benign": "b", "InSitu": "is", "Invasive": "iv", "Normal": "n"}
@@ -73,7 +72,7 @@ def test_the_ranges_are_those_of_the_protocol() -> None:
 
 
 def test_order_labels_splits_and_crop(root: Path) -> None:
-    dataset = open_dataset("bach", SETTINGS)
+    dataset = SETTINGS.open("bach")
     assert dataset.indices("test").tolist() == numbers(TEST)
     train = [*dataset.indices("train"), *dataset.indices("validation")]
     assert sorted(train) == numbers(TRAIN)
@@ -92,7 +91,7 @@ def test_the_shorter_side_is_resized_and_the_centre_kept(root: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (12, 16, 3), dtype=np.uint8)
     Image.fromarray(noise).save(path)
     whole = Image.fromarray(noise).resize((8, 6), Image.Resampling.BICUBIC)
-    ours = open_dataset("bach", SETTINGS).pixels[0].astype(int)
+    ours = SETTINGS.open("bach").pixels[0].astype(int)
     assert np.abs(ours - np.asarray(whole.crop((1, 0, 7, 6)), int)).max() <= 1
 
 
@@ -100,42 +99,42 @@ def test_validation_is_a_tenth_of_each_class_unless_told_otherwise(root: Path) -
     assert BachData(source="bach", corpus="any").validation_split == ValidationSplit(
         by="stratified", fraction=0.1
     )
-    dataset = open_dataset("bach", SETTINGS)
+    dataset = SETTINGS.open("bach")
     held = dataset.labels[dataset.indices("validation")]
     assert np.bincount(held).tolist() == [5, 7, 7, 8]  # of 52, 70, 69, 77
     split = ValidationSplit(by="stratified", fraction=0.05)  # as many as 1 in 20
-    released = open_dataset("bach", SETTINGS.model_copy(update={"validation_split": split}))
+    released = SETTINGS.model_copy(update={"validation_split": split}).open("bach")
     assert len(released.indices("validation")) == 3 + 4 + 3 + 4
     assert released.indices("test").tolist() == dataset.indices("test").tolist()
 
 
 @pytest.mark.parametrize("nested", ["ICIAR2018_BACH_Challenge/Photos", "Photos"])
 def test_the_nesting_of_the_archive(root: Path, tmp_path: Path, nested: str) -> None:
-    flat = open_dataset("bach", SETTINGS)
+    flat = SETTINGS.open("bach")
     moved = tmp_path / "elsewhere" / nested
     moved.parent.mkdir(parents=True)
     root.rename(moved)
     settings = SETTINGS.model_copy(update={"folder": str(tmp_path / "elsewhere")})
-    assert open_dataset("bach", settings).content_hash == flat.content_hash
+    assert settings.open("bach").content_hash == flat.content_hash
 
 
 def test_the_cache_is_opened_without_decoding(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
-    first = open_dataset("bach", SETTINGS)
+    first = SETTINGS.open("bach")
 
     def refuse(*_: object) -> None:
         raise AssertionError("an image was decoded")
 
     monkeypatch.setattr(folder, "decode_image", refuse)
-    again = open_dataset("bach", SETTINGS)
+    again = SETTINGS.open("bach")
     assert isinstance(again.pixels, np.memmap) and again.content_hash == first.content_hash
 
 
 def test_one_photograph_too_few_moves_no_split(root: Path) -> None:
     (root / "InSitu" / "is050.tif").unlink()
     with pytest.raises(ClipItError, match="99 of InSitu, expected 100 photographs of each class"):
-        open_dataset("bach", SETTINGS)
+        SETTINGS.open("bach")
     assert "99 of InSitu" in str(problems(SETTINGS)[0])
 
 
@@ -143,15 +142,15 @@ def test_missing_folders(root: Path) -> None:
     (root / "Normal").rename(root / "normal")
     message = r"no class folder Normal \(found: Benign, InSitu, Invasive, normal\). Run `python"
     with pytest.raises(ClipItError, match=message):
-        open_dataset("bach", SETTINGS)
+        SETTINGS.open("bach")
     for photograph in (root / "Benign").glob("*.tif"):
         photograph.unlink()
     (root / "normal").rename(root / "Normal")
     with pytest.raises(ClipItError, match=r"Benign: no .tif images in this class folder"):
-        open_dataset("bach", SETTINGS)
+        SETTINGS.open("bach")
     shutil.rmtree(root)
     with pytest.raises(ClipItError, match=r"bach: no such folder. Run `python -m companion fetch"):
-        open_dataset("bach", SETTINGS)
+        SETTINGS.open("bach")
 
 
 def test_unreadable_photographs(root: Path) -> None:
@@ -159,7 +158,7 @@ def test_unreadable_photographs(root: Path) -> None:
     path.unlink()  # a link to that of other tests
     path.write_bytes((root / "Invasive" / "iv099.tif").read_bytes()[:200])
     with pytest.raises(ClipItError, match=r"iv100.tif: not a readable image or cut short"):
-        open_dataset("bach", SETTINGS)
+        SETTINGS.open("bach")
     assert [each.where for each in problems(SETTINGS)] == [str(path)]
 
 

@@ -13,9 +13,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from clipit_lib.data.patches import BLOCK, Recipe, Undecoded, open_or_build
+from clipit_lib.data.patches import BLOCK, Recipe, Undecoded, ValidationSplit, open_or_build
 from clipit_lib.errors import ClipItError
-from clipit_lib.settings import ValidationSplit
 
 CLASSES = ("benign", "malignant")
 COUNT = 2 * BLOCK + 7

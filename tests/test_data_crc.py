@@ -10,10 +10,8 @@ import pytest
 from PIL import Image
 
 from clipit_lib.data import folder
-from clipit_lib.data.published import PUBLISHED_DATA
-from clipit_lib.data.sources import open_dataset, problems
+from clipit_lib.data.published import PUBLISHED_DATA, CrcData
 from clipit_lib.errors import ClipItError
-from clipit_lib.settings import CrcData
 
 SETTINGS = CrcData(source="crc", corpus="any", side=4)
 CLASSES = ("ADI", "BACK", "DEB", "LYM", "MUC", "MUS", "NORM", "STR", "TUM")
@@ -40,7 +38,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_order_labels_splits_and_pixels(root: Path) -> None:
-    dataset = open_dataset("crc", SETTINGS)
+    dataset = SETTINGS.open("crc")
     assert dataset.classes == CLASSES
     assert dataset.labels.tolist() == [c for c in range(9) for _ in range(3)] + [
         c for c in range(9) for _ in range(2)
@@ -63,33 +61,33 @@ def test_order_labels_splits_and_pixels(root: Path) -> None:
 def test_the_cache_is_opened_without_decoding(
     root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:  # fmt: skip
-    first = open_dataset("crc", SETTINGS)
+    first = SETTINGS.open("crc")
 
     def refuse(*_: object) -> None:
         raise AssertionError("an image was decoded")
 
     monkeypatch.setattr(folder, "decode_image", refuse)
-    again = open_dataset("crc", SETTINGS)
+    again = SETTINGS.open("crc")
     assert isinstance(again.pixels, np.memmap) and again.content_hash == first.content_hash
 
 
 def test_images_that_change_are_read_again(root: Path) -> None:
-    first = open_dataset("crc", SETTINGS)
+    first = SETTINGS.open("crc")
     Image.new("RGB", (4, 4), (1, 2, 3)).save(root / TEST / "MUS" / "MUS-A.tif")
-    assert open_dataset("crc", SETTINGS).content_hash != first.content_hash
+    assert SETTINGS.open("crc").content_hash != first.content_hash
 
 
 def test_images_without_normalisation_are_not_taken_instead(root: Path) -> None:
     (root / TRAIN).rename(root / f"{TRAIN}-NONORM")
     message = f"no {TRAIN}, only {TRAIN}-NONORM: without colour normalisation"
     with pytest.raises(ClipItError, match=message):
-        open_dataset("crc", SETTINGS)
+        SETTINGS.open("crc")
     (root / f"{TRAIN}-NONORM").rename(root / TRAIN)
     (root / TRAIN / f"{TRAIN}-NONORM").mkdir()
     with pytest.raises(ClipItError, match=f"folders that are no class of CRC: {TRAIN}-NONORM"):
-        open_dataset("crc", SETTINGS)
+        SETTINGS.open("crc")
     (root / TRAIN / f"{TRAIN}-NONORM").rename(root / f"{TRAIN}-NONORM")
-    assert len(open_dataset("crc", SETTINGS).samples) == 45  # beside it, it does no harm
+    assert len(SETTINGS.open("crc").samples) == 45  # beside it, it does no harm
 
 
 def test_other_counts_than_published_are_refused(root: Path) -> None:
@@ -97,7 +95,7 @@ def test_other_counts_than_published_are_refused(root: Path) -> None:
     Image.new("RGB", (4, 4)).save(root / TEST / "STR" / "STR-X.tif")
     message = r"CRC \(26 train images, expected 27; 19 test images, expected 18\)"
     with pytest.raises(ClipItError, match=message):
-        open_dataset("crc", SETTINGS)
+        SETTINGS.open("crc")
     assert "26 train images" in str(problems(SETTINGS)[0])
 
 
@@ -106,20 +104,20 @@ def test_missing_and_empty_folders(root: Path, part: str) -> None:
     class_folder = root / part / "DEB"
     class_folder.rename(root / "DEB")
     with pytest.raises(ClipItError, match=rf"{part}: no class folder DEB \(found: ADI, BACK, LYM"):
-        open_dataset("crc", SETTINGS)
+        SETTINGS.open("crc")
     class_folder.mkdir()
     with pytest.raises(ClipItError, match=r"DEB: no .tif images in this class folder"):
-        open_dataset("crc", SETTINGS)
+        SETTINGS.open("crc")
     (root / part).rename(root / "other")
     with pytest.raises(ClipItError, match=rf"{part}: no such folder. Run `python -m companion"):
-        open_dataset("crc", SETTINGS)
+        SETTINGS.open("crc")
 
 
 def test_unreadable_images(root: Path) -> None:
     path = root / TRAIN / "NORM" / "NORM-A.tif"
     path.write_bytes(b"II*\0")
     with pytest.raises(ClipItError, match=r"NORM-A.tif: not a readable image or cut short"):
-        open_dataset("crc", SETTINGS)
+        SETTINGS.open("crc")
     assert [each.where for each in problems(SETTINGS)] == [str(path)]
 
 

@@ -11,10 +11,9 @@ import pytest
 from PIL import Image
 
 from clipit_lib.data.folder import read_manifest
-from clipit_lib.data.sources import open_dataset
 from clipit_lib.errors import ClipItError
-from clipit_lib.settings import Crc5Data
-from companion import pilot
+from companion import crc5
+from companion.crc5 import Crc5Data
 
 SETTINGS = Crc5Data(source="crc5", side=8, corpus="any")
 
@@ -25,7 +24,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     root, rng = tmp_path / "crc5", np.random.default_rng(0)
     lines = ["path,split,label,sha256,source_path"]
     for split, count in {"train": 10, "test": 2, "retriever": 3}.items():
-        for label in pilot.CLASSES:
+        for label in crc5.CLASSES:
             for number in range(count):
                 path = root / split / label / f"{number}.png"
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,13 +41,13 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_the_retriever_split_stays_out_of_the_data_set(root: Path) -> None:
-    dataset = open_dataset("crc5", SETTINGS)
+    dataset = SETTINGS.open("crc5")
     assert set(dataset.samples["split"]) == {"train", "validation", "test"}
     assert len(dataset.indices("test")) == 10
-    assert dataset.classes == pilot.CLASSES
+    assert dataset.classes == crc5.CLASSES
     assert "no patient or slide ids" in dataset.limits.lower()
     assert "do not redistribute" in dataset.licence
-    pixels, labels = pilot.retriever_patches(SETTINGS.side)
+    pixels, labels = crc5.retriever_patches(SETTINGS.side)
     assert pixels.shape == (15, 8, 8, 3)
     assert np.bincount(labels).tolist() == [3] * 5
     shared = {p.tobytes() for p in pixels} & {p.tobytes() for p in dataset.pixels}
@@ -59,7 +58,7 @@ def test_another_list_is_refused(root: Path) -> None:
     manifest = root / "manifest.csv"
     manifest.write_text("\n".join(manifest.read_text().splitlines()[:-1]) + "\n")
     with pytest.raises(ClipItError, match="differs from the crc5 list") as caught:
-        open_dataset("crc5", SETTINGS)
+        SETTINGS.open("crc5")
     assert "retriever/V/2.png (74 images, expected 75)" in str(caught.value)
 
 
@@ -72,26 +71,26 @@ def test_images_are_checked_when_they_are_decoded(root: Path, action: str) -> No
         image.unlink()
     words = "differs from its sha256" if action == "change" else "no such image"
     with pytest.raises(ClipItError, match=words) as caught:
-        open_dataset("crc5", SETTINGS)
+        SETTINGS.open("crc5")
     assert str(image) in str(caught.value)
 
 
 def test_no_manifest_or_no_data(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (root / "manifest.csv").unlink()
     with pytest.raises(ClipItError, match="no such manifest"):
-        open_dataset("crc5", SETTINGS)
+        SETTINGS.open("crc5")
     monkeypatch.setenv("CLIPIT_DATA", str(root / "absent"))
     with pytest.raises(ClipItError, match="CLIPIT_DATA: no folder"):
-        open_dataset("crc5", SETTINGS)
+        SETTINGS.open("crc5")
     monkeypatch.delenv("CLIPIT_DATA")
     with pytest.raises(ClipItError, match="CLIPIT_DATA: the variable is not set"):
-        pilot.retriever_patches(SETTINGS.side)
+        crc5.retriever_patches(SETTINGS.side)
 
 
 def test_the_list_this_project_carries() -> None:
-    listed = read_manifest(pilot.MANIFEST, pilot.SPLITS)
+    listed = read_manifest(crc5.MANIFEST, crc5.SPLITS)
     counts = listed.groupby(["split", "label"]).size().unstack()
-    assert tuple(counts.columns) == pilot.CLASSES
+    assert tuple(counts.columns) == crc5.CLASSES
     assert counts.T.iloc[0].to_dict() == {"retriever": 500, "test": 300, "train": 400}
     assert (counts.nunique(axis=1) == 1).all()
     assert listed["sha256"].is_unique

@@ -12,11 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clipit_lib.data.folder import decode_image
-from clipit_lib.data.patches import PatchDataset
-from clipit_lib.data.sources import open_dataset
+from clipit_lib.data.folder import FolderData, decode_image
+from clipit_lib.data.patches import PatchDataset, ValidationSplit
 from clipit_lib.errors import ClipItError
-from clipit_lib.settings import FolderData, ValidationSplit
 
 SIDE = 8
 
@@ -73,7 +71,7 @@ def by_id(dataset: PatchDataset) -> dict[str, np.ndarray]:
 
 
 def test_class_folders(images: Path) -> None:
-    dataset = open_dataset("mine", settings())
+    dataset = settings().open("mine")
     assert dataset.classes == ("in_situ", "normal")
     assert dataset.class_texts == ("in situ", "normal")
     counts = dataset.samples.groupby(["split", "label"]).size()
@@ -90,7 +88,7 @@ def test_class_folders(images: Path) -> None:
 def test_a_validation_folder_is_used_as_it_is(images: Path, name: str) -> None:
     for label in ("in_situ", "normal"):
         write_image(images / name / label / "v.png", 99)
-    held = open_dataset("mine", settings()).samples.query("split == 'validation'")
+    held = settings().open("mine").samples.query("split == 'validation'")
     assert set(held["id"]) == {f"{name}/in_situ/v.png", f"{name}/normal/v.png"}
 
 
@@ -98,11 +96,11 @@ def test_a_manifest_gives_the_same_patches_and_its_groups(images: Path) -> None:
     lines = [f"{line},slide-{line.split(',')[2]}" for line in listed(images)]
     from_list = write_manifest(images, *lines, header="path,label,split,group")
     split = ValidationSplit(by="stratified", fraction=0.34)
-    plain = by_id(open_dataset("folders", settings()))
+    plain = by_id(settings().open("folders"))
     grouped = from_list.model_copy(update={"validation_split": split})
     with pytest.raises(ClipItError, match="group slide-train is in several splits"):
-        open_dataset("grouped", grouped)
-    ungrouped = by_id(open_dataset("list", write_manifest(images, *listed(images))))
+        grouped.open("grouped")
+    ungrouped = by_id(write_manifest(images, *listed(images)).open("list"))
     assert plain.keys() == ungrouped.keys()
     assert all((plain[name] == ungrouped[name]).all() for name in plain)
 
@@ -111,22 +109,22 @@ def test_absolute_folders_need_no_data_variable(
     images: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("CLIPIT_DATA")
-    assert len(open_dataset("mine", settings(str(images))).samples) == 24
+    assert len(settings(str(images)).open("mine").samples) == 24
     with pytest.raises(ClipItError, match="CLIPIT_DATA: the variable is not set"):
-        open_dataset("mine", settings())
+        settings().open("mine")
 
 
 def test_a_changed_image_is_noticed(images: Path) -> None:
-    before = open_dataset("mine", settings())
+    before = settings().open("mine")
     write_image(images / "train" / "normal" / "02.png", 77)
     os.utime(images / "train" / "normal" / "02.png", (1, 1))
-    assert open_dataset("mine", settings()).content_hash != before.content_hash
+    assert settings().open("mine").content_hash != before.content_hash
 
 
 def test_terms_and_texts_change_without_decoding_again(images: Path) -> None:
-    before = open_dataset("mine", settings())
+    before = settings().open("mine")
     changed = settings(licence="CC0", class_texts=("carcinoma in situ", "normal gland"))
-    after = open_dataset("mine", changed)
+    after = changed.open("mine")
     assert (after.licence, after.class_texts[0]) == ("CC0", "carcinoma in situ")
     assert after.content_hash == before.content_hash
 
@@ -152,52 +150,52 @@ def test_hidden_and_other_files_are_no_images(images: Path) -> None:
     (images / "train" / "normal" / "notes.txt").write_text("not an image")
     (images / "train" / ".cache").mkdir()
     write_image(images / "train" / "normal" / ".thumbnails" / "02.png", 0)
-    assert len(open_dataset("mine", settings()).samples) == 24
+    assert len(settings().open("mine").samples) == 24
 
 
 def test_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(ClipItError, match="no such folder") as caught:
-        open_dataset("mine", settings("absent"))
+        settings("absent").open("mine")
     assert_one_line(caught, tmp_path / "absent", "Mend `folder`")
 
 
 def test_class_folder_without_images(images: Path) -> None:
     (images / "train" / "tumor").mkdir()
     with pytest.raises(ClipItError, match="no images in this class folder") as caught:
-        open_dataset("mine", settings())
+        settings().open("mine")
     assert_one_line(caught, images / "train" / "tumor")
 
 
 def test_no_class_folders(tmp_path: Path) -> None:
     (tmp_path / "mine").mkdir()
     with pytest.raises(ClipItError, match="no class folders"):
-        open_dataset("mine", settings())
+        settings().open("mine")
 
 
 def test_no_test_images(tmp_path: Path) -> None:
     for label in ("a", "b"):
         write_image(tmp_path / "mine" / label / "0.png", 0)
     with pytest.raises(ClipItError, match="no test images") as caught:
-        open_dataset("mine", settings())
+        settings().open("mine")
     assert_one_line(caught, "none are drawn at random")
 
 
 def test_labels_outside_the_classes(images: Path) -> None:
     with pytest.raises(ClipItError, match="labels outside the classes: in_situ") as caught:
-        open_dataset("mine", settings(classes=("normal", "invasive")))
+        settings(classes=("normal", "invasive")).open("mine")
     assert_one_line(caught, "normal, invasive")
 
 
 def test_class_texts_of_another_number(images: Path) -> None:
-    open_dataset("mine", settings())
+    settings().open("mine")
     with pytest.raises(ClipItError, match="1 class_texts for 2 classes") as caught:
-        open_dataset("mine", settings(class_texts=("normal gland",)))
+        settings(class_texts=("normal gland",)).open("mine")
     assert_one_line(caught, "in_situ, normal")
 
 
 def test_a_class_without_images(images: Path) -> None:
     with pytest.raises(ClipItError, match="no train patches of invasive"):
-        open_dataset("mine", settings(classes=("in_situ", "normal", "invasive")))
+        settings(classes=("in_situ", "normal", "invasive")).open("mine")
 
 
 def truncated_jpeg(path: Path) -> None:
@@ -215,14 +213,14 @@ def truncated_jpeg(path: Path) -> None:
 def test_a_corrupt_image_is_named_and_earlier_results_stay(
     images: Path, harm: Callable[[Path], object]
 ) -> None:
-    before = open_dataset("mine", settings()).content_hash
+    before = settings().open("mine").content_hash
     broken = images / "train" / "normal" / "broken.jpg"
     harm(broken)
     with pytest.raises(ClipItError, match="not a readable image or cut short") as caught:
-        open_dataset("mine", settings())
+        settings().open("mine")
     assert_one_line(caught, broken, "Replace it")
     broken.unlink()
-    assert open_dataset("mine", settings()).content_hash == before
+    assert settings().open("mine").content_hash == before
 
 
 @pytest.mark.parametrize(
@@ -239,16 +237,16 @@ def test_a_corrupt_image_is_named_and_earlier_results_stay(
 )
 def test_manifest_mistakes(images: Path, header: str, lines: list[str], words: str) -> None:
     with pytest.raises(ClipItError) as caught:
-        open_dataset("mine", write_manifest(images, *lines, header=header))
+        write_manifest(images, *lines, header=header).open("mine")
     assert_one_line(caught, words, images)
 
 
 def test_manifest_that_is_missing_or_in_another_encoding(images: Path) -> None:
     with pytest.raises(ClipItError, match="no such manifest"):
-        open_dataset("mine", settings(manifest="absent.csv"))
+        settings(manifest="absent.csv").open("mine")
     (images / "list.csv").write_bytes("path,label\nä.png,x\n".encode("latin-1"))
     with pytest.raises(ClipItError, match="not a csv in UTF-8") as caught:
-        open_dataset("mine", settings(manifest="list.csv"))
+        settings(manifest="list.csv").open("mine")
     assert_one_line(caught, images / "list.csv")
 
 
@@ -258,8 +256,8 @@ def test_sha256_is_checked_when_given(images: Path) -> None:
         data = (images / line.split(",")[0]).read_bytes()
         lines.append(f"{line},{hashlib.sha256(data).hexdigest().upper()}")
     header = "path,label,split,sha256"
-    assert len(open_dataset("mine", write_manifest(images, *lines, header=header)).samples) == 24
+    assert len(write_manifest(images, *lines, header=header).open("mine").samples) == 24
     lines[0] = lines[0].rsplit(",", 1)[0] + "," + 64 * "0"
     with pytest.raises(ClipItError, match="differs from its sha256") as caught:
-        open_dataset("mine", write_manifest(images, *lines, header=header))
+        write_manifest(images, *lines, header=header).open("mine")
     assert_one_line(caught, images / lines[0].split(",")[0])

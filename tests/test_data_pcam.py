@@ -14,10 +14,10 @@ from torchvision.datasets import PCAM
 
 from clipit_lib.data import patches as cache
 from clipit_lib.data import published
-from clipit_lib.data.published import PUBLISHED_DATA, verify
-from clipit_lib.data.sources import open_dataset, problems
+from clipit_lib.data.patches import ValidationSplit
+from clipit_lib.data.published import PUBLISHED_DATA, PcamData, verify
 from clipit_lib.errors import ClipItError
-from clipit_lib.settings import PcamData, ValidationSplit, protocol_named
+from clipit_lib.settings import protocol_named
 from companion.fetch import SOURCES
 from companion.phantom.latents import WORLDS
 from companion.profile import load_profile
@@ -70,7 +70,7 @@ def test_order_labels_and_pixels(folder: Path, monkeypatch: pytest.MonkeyPatch) 
         return real(folder, part, begin, end)
 
     monkeypatch.setattr(published, "read_patches", counted)
-    dataset = open_dataset("pcam", SETTINGS)
+    dataset = SETTINGS.open("pcam")
     assert asked == [
         ("train", 0, 5), ("train", 5, 10), ("train", 10, 12), ("valid", 0, 3), ("valid", 3, 6),
         ("test", 0, 2), ("test", 2, 6),
@@ -84,7 +84,7 @@ def test_order_labels_and_pixels(folder: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_torchvision_reads_the_same(folder: Path) -> None:
-    dataset = open_dataset("pcam", SETTINGS)
+    dataset = SETTINGS.open("pcam")
     theirs = PCAM(folder.parent, split="val")
     for row, sample in zip(dataset.indices("validation"), range(6), strict=True):
         image, label = theirs[sample]
@@ -95,20 +95,20 @@ def test_torchvision_reads_the_same(folder: Path) -> None:
 def test_the_cache_is_opened_without_reading_the_files(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    first = open_dataset("pcam", SETTINGS)
+    first = SETTINGS.open("pcam")
 
     def refuse(*_: object, **__: object) -> None:
         raise AssertionError("a file was opened")
 
     monkeypatch.setattr(h5py, "File", refuse)
-    again = open_dataset("pcam", SETTINGS)
+    again = SETTINGS.open("pcam")
     assert isinstance(again.pixels, np.memmap)
     assert again.content_hash == first.content_hash
 
 
 def test_a_published_validation_split_is_kept(folder: Path) -> None:
     split = ValidationSplit(by="stratified", fraction=0.5)
-    dataset = open_dataset("pcam", SETTINGS.model_copy(update={"validation_split": split}))
+    dataset = SETTINGS.model_copy(update={"validation_split": split}).open("pcam")
     assert len(dataset.indices("validation")) == 6
 
 
@@ -116,7 +116,7 @@ def test_another_side_is_resized(folder: Path) -> None:
     white = np.full((12, 96, 96, 3), 255, np.uint8)
     white[:, :48] = 0
     write(folder, "train", "x", white)
-    dataset = open_dataset("pcam", SETTINGS.model_copy(update={"side": 32}))
+    dataset = SETTINGS.model_copy(update={"side": 32}).open("pcam")
     assert dataset.pixels.shape == (24, 32, 32, 3)
     assert (dataset.pixels[0, :14] == 0).all() and (dataset.pixels[0, 18:] == 255).all()
     expected = Image.fromarray(read(folder, "x")[20]).resize((32, 32), Image.Resampling.BICUBIC)
@@ -128,16 +128,16 @@ def meta(folder: Path, part: str, slides: list[str], column: str = "wsi") -> Non
 
 
 def test_slides_are_groups_where_they_are_known(folder: Path) -> None:
-    before = open_dataset("pcam", SETTINGS)
+    before = SETTINGS.open("pcam")
     for part, count in COUNTS.items():
         meta(folder, part, [f"{part}_{row // 2}" for row in range(count)])
-    dataset = open_dataset("pcam", SETTINGS)
+    dataset = SETTINGS.open("pcam")
     assert dataset.groups_known and "too narrow" not in dataset.limits
     assert dataset.samples["group"].tolist()[10:14] == ["train_5", "train_5", "valid_0", "valid_0"]
     assert dataset.content_hash != before.content_hash
     meta(folder, "test", ["train_0"] * 6)
     with pytest.raises(ClipItError, match="train_0 is in several splits"):
-        open_dataset("pcam", SETTINGS)
+        SETTINGS.open("pcam")
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_slides_are_groups_where_they_are_known(folder: Path) -> None:
 def test_meta_files_that_do_not_fit(folder: Path, rows: int, column: str, message: str) -> None:
     meta(folder, "train", ["one"] * rows, column)
     with pytest.raises(ClipItError, match=message) as caught:
-        open_dataset("pcam", SETTINGS)
+        SETTINGS.open("pcam")
     assert [str(each) for each in problems(SETTINGS)] == [str(caught.value)]
 
 
@@ -173,7 +173,7 @@ def test_arrays_of_another_kind(
 ) -> None:
     write(folder, "valid", kind, array, key)
     with pytest.raises(ClipItError, match=message) as caught:
-        open_dataset("pcam", SETTINGS)
+        SETTINGS.open("pcam")
     assert "fetch pcam" in str(caught.value)
     assert str(caught.value) in [str(each) for each in problems(SETTINGS)]
 
@@ -183,10 +183,10 @@ def test_missing_and_packed_files(folder: Path) -> None:
     packed = path.with_name(f"{path.name}.gz")
     path.rename(packed)
     with pytest.raises(ClipItError, match=r"test_y.h5.gz: still packed. Unpack it: gunzip"):
-        open_dataset("pcam", SETTINGS)
+        SETTINGS.open("pcam")
     packed.unlink()
     with pytest.raises(ClipItError, match=r"test_y.h5: no such file. Run `python -m companion"):
-        open_dataset("pcam", SETTINGS)
+        SETTINGS.open("pcam")
     assert [each.where for each in problems(SETTINGS)] == [str(path)]
 
 
@@ -194,7 +194,7 @@ def test_a_file_that_is_cut_short(folder: Path) -> None:
     path = folder / f"{NAME.format('train', 'x')}.h5"
     path.write_bytes(path.read_bytes()[:-1000])
     with pytest.raises(ClipItError, match=r"damaged or cut short \(.*truncated file"):
-        open_dataset("pcam", SETTINGS)
+        SETTINGS.open("pcam")
     assert len(problems(SETTINGS)) == 1
 
 
@@ -205,7 +205,7 @@ def test_damage_inside_a_file_leaves_no_cache(folder: Path, tmp_path: Path) -> N
     data[middle : middle + 2000] = bytes(2000)
     path.write_bytes(data)
     with pytest.raises(ClipItError, match="damaged or cut short") as caught:
-        open_dataset("pcam", SETTINGS)
+        SETTINGS.open("pcam")
     assert str(path) in str(caught.value)
     assert not [each for each in (tmp_path / "cache" / "patches").iterdir() if each.is_dir()]
 
@@ -214,7 +214,7 @@ def test_other_counts_than_published_are_refused(folder: Path) -> None:
     write(folder, "test", "x", PATCHES[:4])
     write(folder, "test", "y", LABELS[:4])
     with pytest.raises(ClipItError, match=r"PCAM \(4 test images, expected 6\)"):
-        open_dataset("pcam", SETTINGS)
+        SETTINGS.open("pcam")
     assert "4 test images" in str(problems(SETTINGS)[-1])
 
 
@@ -224,7 +224,7 @@ def test_whole_files_pass(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert "CLIPIT_DATA" in str(problems(SETTINGS)[0])
     absolute = SETTINGS.model_copy(update={"folder": str(folder)})
     assert problems(absolute) == []
-    assert len(open_dataset("pcam", absolute).samples) == 24
+    assert len(absolute.open("pcam").samples) == 24
 
 
 def test_checksums(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from clipit_lib.data.sources import open_dataset
-from clipit_lib.settings import PhantomData
+from companion.phantom.datasets import PhantomData
 
 
 def phantom(**changes: Any) -> PhantomData:
@@ -24,14 +23,14 @@ def test_it_is_a_whole_data_set_that_says_what_it_is(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CLIPIT_CACHE", str(tmp_path))
-    dataset = open_dataset("toy", phantom())
+    dataset = phantom().open("toy")
     sizes = [len(dataset.indices(split)) for split in ("train", "validation", "test")]
     assert sizes == [40, 8, 12]
     assert dataset.groups_known
     assert dataset.samples["group"].str.fullmatch(r"patient-\d+").all()
     assert "phantom" in dataset.limits.lower()
-    same = open_dataset("toy", phantom(corpus="another"))
+    same = phantom(corpus="another").open("toy")
     assert same.content_hash == dataset.content_hash
-    other = open_dataset("toy", phantom(seed=1))
+    other = phantom(seed=1).open("toy")
     assert other.content_hash != dataset.content_hash
     assert not np.array_equal(other.pixels, dataset.pixels)

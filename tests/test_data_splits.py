@@ -10,9 +10,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clipit_lib.data.patches import OPTICAL_DENSITY, stain_features, with_validation
+from clipit_lib.data.patches import (
+    OPTICAL_DENSITY,
+    ValidationSplit,
+    stain_features,
+    with_validation,
+)
 from clipit_lib.errors import ClipItError
-from clipit_lib.settings import ValidationSplit
 
 FEW = settings(max_examples=15, deadline=None)
 fractions = st.floats(0.05, 0.6)

@@ -19,7 +19,7 @@ from clipit_lib.errors import ClipItError, Diverged
 from clipit_lib.runs import StoredRun
 from clipit_lib.settings import Descent, StandInTraining
 from clipit_lib.training import Task, fit
-from companion import __main__, collect, pilot, specs, tables, train_encoders
+from companion import __main__, collect, specs, stand_in, tables, train_encoders
 from companion import search as search_trials
 from companion.figures import style
 from companion.own.summary import choice_words, choose, summary, summary_words
@@ -132,7 +132,7 @@ def test_an_encoder_says_that_its_loss_rose(bench: Workbench) -> None:
 
 
 def test_the_stand_in_stops(monkeypatch) -> None:
-    tower = pilot.TextTower(nn.Identity(), 6, 0, 4)
+    tower = clips.StandInTextTower(nn.Identity(), 6, 0, 4)
     image = nn.Module()
     image.backbone, image.projection = nn.Identity(), nn.Linear(5, 4)
     towers = nn.Module()
@@ -147,7 +147,7 @@ def test_the_stand_in_stops(monkeypatch) -> None:
     )
     pixels, labels = np.zeros((8, 2, 2, 3), np.uint8), np.arange(8) % 2
     with pytest.raises(Diverged, match="training of stand_in, seed 0") as caught:
-        pilot.train_stand_in(settings, pixels, labels, ("adenocarcinoma", "villous adenoma"))
+        stand_in.train_stand_in(settings, pixels, labels, ("adenocarcinoma", "villous adenoma"))
     assert str(caught.value).endswith("Lower stand_in.learning_rate (1e+30)")
 
 

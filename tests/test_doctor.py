@@ -12,7 +12,7 @@ import torch
 
 from clipit_lib.data import folder
 from clipit_lib.encoders.weights import Reach
-from companion import doctor, pilot
+from companion import crc5, doctor
 from companion import doctor as data
 from companion import doctor as machine
 from companion import doctor as models
@@ -138,7 +138,7 @@ def test_missing_images_are_found_without_decoding(
     profile = load_profile("pilot")
     (absent,) = data.data(profile)
     assert absent.status is FAIL and "manifest" in absent.seen
-    listed = folder.read_manifest(pilot.MANIFEST, pilot.SPLITS)
+    listed = folder.read_manifest(crc5.MANIFEST, crc5.SPLITS)
     (tmp_path / "crc5").mkdir()
     listed.to_csv(tmp_path / "crc5" / "manifest.csv", index=False)
     (absent,) = data.data(profile)

@@ -14,8 +14,8 @@ from clipit_lib.errors import ClipItError
 from clipit_lib.files import file_digest
 from clipit_lib.settings import PhantomPretraining, StandInTraining
 from companion import train_encoders
+from companion.crc5 import DESCRIPTIONS, class_captions, stand_in_tokenizer
 from companion.phantom.training import random_view
-from companion.pilot import DESCRIPTIONS, class_captions, stand_in_tokenizer
 from companion.profile import Workbench
 
 HAVE_WEIGHTS = importlib.util.find_spec(weights.MINILM) is not None
@@ -58,18 +58,19 @@ def test_weights_that_are_not_installed_are_said() -> None:
 @pytest.mark.weights
 @needs_weights
 def test_stand_in_learns_its_captions(monkeypatch) -> None:
-    from companion import pilot
+    from clipit_lib.encoders import clips
+    from companion import stand_in
 
     texts = tuple(DESCRIPTIONS)[:2]
     labels = np.arange(24) % 2
     pixels = np.random.default_rng(0).integers(0, 60, (24, 64, 64, 3), dtype=np.uint8)
     pixels[labels == 1] += 180  # dark and bright patches
     settings = StandInTraining(dataset="x", epochs=8, captions_per_class=6, batch_size=24)
-    state, history = pilot.train_stand_in(settings, pixels, labels, texts)
+    state, history = stand_in.train_stand_in(settings, pixels, labels, texts)
     assert history["loss"][-1] < history["loss"][0]
-    towers = pilot.build_stand_in(settings)
+    towers = clips.build_stand_in(settings)
     towers.load_projections(state)
-    encoder = pilot.wrap_stand_in(towers.eval(), "hash", settings)
+    encoder = clips.wrap_stand_in(towers.eval(), "hash", settings)
     words = encoder.tokenizer.windows(list(texts), "truncate").ids
     with torch.inference_mode():
         similarity = encoder.image_tower(encoder.transform(pixels)) @ encoder.text_tower(words).T

@@ -133,8 +133,6 @@ def test_a_clip_and_its_image_half_are_the_published_one(name: str, tmp_path: Pa
         with torch.inference_mode():
             expected = model(images, ids)[:2]
         torch.save(model.state_dict(), path)
-    from clipit_lib.encoders import registry
-
     sources, unit = Sources(copies={name: str(tmp_path)}), partial(nn.functional.normalize, dim=-1)
     encoder, half = registry.load_clip(name, sources), registry.load_backbone(name, sources)
     with torch.inference_mode():

@@ -6,9 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from clipit_lib.data.patches import PatchDataset
+from clipit_lib.data.patches import PatchDataset, ValidationSplit
 from clipit_lib.data.reports import Coverage
-from clipit_lib.settings import ValidationSplit
 from companion.own import checks
 from companion.own.checks import Finding, Severity, interval_caveats
 

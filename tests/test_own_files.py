@@ -14,10 +14,11 @@ import yaml
 from PIL import Image
 
 from clipit_lib import paths, runs
+from clipit_lib.data.folder import FolderData
+from clipit_lib.data.reports import FileCorpus
 from clipit_lib.encoders import registry, vision
 from clipit_lib.errors import ClipItError
 from clipit_lib.predictions import balanced_accuracy
-from clipit_lib.settings import FileCorpus, FolderData
 from companion import specs, studies
 from companion.__main__ import main
 from companion.own.checks import Severity, check, datasets, findings_table, findings_text

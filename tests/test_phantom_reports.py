@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import digest
-from clipit_lib.settings import PhantomCorpus
 from companion.phantom.latents import MORPHOLOGY, WORLDS, draw_dataset
 from companion.phantom.patches import render
 from companion.phantom.reports import (
@@ -19,6 +18,7 @@ from companion.phantom.reports import (
     PHRASES,
     PRETRAINING_CLASSES,
     TISSUES,
+    PhantomCorpus,
     captions,
     findings,
     grade,

@@ -8,10 +8,8 @@ from typing import Any
 
 import pytest
 
-from clipit_lib.data.reports import ReportCorpus
-from clipit_lib.data.sources import open_corpus
+from clipit_lib.data.reports import FileCorpus, ReportCorpus
 from clipit_lib.errors import ClipItError
-from clipit_lib.settings import FileCorpus
 
 
 @pytest.fixture(autouse=True)
@@ -20,7 +18,7 @@ def _data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def opened(path: str, **changes: Any) -> ReportCorpus:
-    return open_corpus("mine", FileCorpus(source="file", path=path, **changes))
+    return FileCorpus(source="file", path=path, **changes).open("mine")
 
 
 def error(path: str, **changes: Any) -> str:

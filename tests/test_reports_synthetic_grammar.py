@@ -9,14 +9,12 @@ import pytest
 from pydantic import ValidationError
 
 from clipit_lib.data.reports import ReportCorpus
-from clipit_lib.data.sources import open_corpus
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import digest
-from clipit_lib.settings import PhantomCorpus, SyntheticCorpus
+from companion.crc5 import CLASS_TEXTS, CLASSES, DESCRIPTIONS
 from companion.phantom.latents import WORLDS
-from companion.phantom.reports import FINDINGS, PRETRAINING, REPORTS
-from companion.pilot import CLASS_TEXTS, CLASSES, DESCRIPTIONS
-from companion.synthetic import KINDS, SYNTHETIC
+from companion.phantom.reports import FINDINGS, PRETRAINING, REPORTS, PhantomCorpus
+from companion.synthetic import KINDS, SYNTHETIC, SyntheticCorpus
 
 CLASSES_OF = {name: dict(zip(w.classes, w.class_texts, strict=True)) for name, w in WORLDS.items()}
 CLASSES_OF["crc5"] = dict(zip(CLASSES, CLASS_TEXTS, strict=True))
@@ -24,7 +22,7 @@ CLASSES_OF["crc5"] = dict(zip(CLASSES, CLASS_TEXTS, strict=True))
 
 def written(kind: str, per_class: int = 60, seed: int = 0) -> ReportCorpus:
     settings = {"source": "synthetic", "classes_of": kind, "per_class": per_class, "seed": seed}
-    return open_corpus("written", SyntheticCorpus.model_validate(settings))
+    return SyntheticCorpus.model_validate(settings).open("written")
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -63,7 +61,7 @@ def test_reports_are_plainer_than_those_of_the_phantom(kind: str, organ: str) ->
     """Fewer different words, and one phrase a grade where the phantom has synonyms."""
     ours = written(kind, 360 // len(WORLDS[kind].classes))
     settings = {"source": "phantom", "organ": organ, "reports": len(ours)}
-    theirs = open_corpus("real", PhantomCorpus.model_validate(settings))
+    theirs = PhantomCorpus.model_validate(settings).open("real")
     words = [set(" ".join(c.texts).lower().split()) for c in (ours, theirs)]
     assert len(words[0]) < 0.6 * len(words[1])
     shown = [" ".join(re.findall(r"(?:show|reveals?|are|present:) ([^.]*)", t)) for t in ours.texts]
@@ -109,7 +107,7 @@ def test_a_profile_can_ask_for_them(tmp_path: Any) -> None:
     assert line in smoke
     (tmp_path / "p.yaml").write_text(smoke.replace(line, asked), encoding="utf-8")
     corpus = read_profile(tmp_path / "p.yaml").corpora["phantom-breast"]
-    assert len(open_corpus("phantom-breast", corpus)) == 40
+    assert len(corpus.open("phantom-breast")) == 40
     (tmp_path / "p.yaml").write_text(smoke.replace(line, asked[:-1] + ", path: x.csv}"))
     with pytest.raises(ClipItError, match="give either classes_of or path") as caught:
         read_profile(tmp_path / "p.yaml")

@@ -8,9 +8,8 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
-from clipit_lib.data.sources import open_corpus
+from clipit_lib.data.reports import FileCorpus, TcgaCorpus
 from clipit_lib.errors import ClipItError
-from clipit_lib.settings import FileCorpus, TcgaCorpus
 from companion.profile import load_profile
 
 CODE = "25c0b433-5557-4165-922e-2c1eac9c26f0"
@@ -47,7 +46,7 @@ def settings(**changes: object) -> TcgaCorpus:
 
 
 def test_reports_of_a_cancer_type(data: Path) -> None:
-    corpus = open_corpus("breast", settings())
+    corpus = settings().open("breast")
     assert corpus.ids == ("TCGA-A1-A0SB", "TCGA-A1-A0SD")
     assert corpus.texts == ("Invasive carcinoma of the breast.", "Normal breast, nothing else.")
     assert corpus.organ == "breast" and corpus.licence.startswith("TCGA-Reports")
@@ -58,55 +57,55 @@ def test_reports_of_a_cancer_type(data: Path) -> None:
 
 
 def test_several_types_in_the_order_of_the_file(data: Path) -> None:
-    corpus = open_corpus("colon", settings(cancer_types=("READ", "COAD"), organ="colon"))
+    corpus = settings(cancer_types=("READ", "COAD"), organ="colon").open("colon")
     assert corpus.ids == ("TCGA-AA-3488", "TCGA-AF-2687")
     assert "0 exact duplicates" in corpus.notes
 
 
 def test_texts_that_differ_before_cleaning_only(data: Path) -> None:
-    raw = open_corpus("breast", settings(cleaning=()))
+    raw = settings(cleaning=()).open("breast")
     assert raw.ids == ("TCGA-A1-A0SB", "TCGA-A1-A0SD", "TCGA-A1-A0SE")
     assert raw.texts[2] == "Invasive carcinoma  of the breast."
 
 
 def test_a_licence_of_the_profile_is_kept(data: Path) -> None:
-    assert open_corpus("breast", settings(licence="ours")).licence == "ours"
+    assert settings(licence="ours").open("breast").licence == "ours"
 
 
 def test_unknown_cancer_types(data: Path) -> None:
     message = r"no cancer type BRAC. Known: ACC, BRCA, COAD, READ"
     with pytest.raises(ClipItError, match=message):
-        open_corpus("breast", settings(cancer_types=("BRAC",)))
+        settings(cancer_types=("BRAC",)).open("breast")
     with pytest.raises(ClipItError, match="no reports of ACC"):
-        open_corpus("breast", settings(cancer_types=("ACC",)))
+        settings(cancer_types=("ACC",)).open("breast")
     with pytest.raises(ClipItError, match=r"no cancer_types in the profile. Known: ACC"):
-        open_corpus("breast", settings(cancer_types=()))
+        settings(cancer_types=()).open("breast")
     with pytest.raises(ValidationError, match="cancer_types needs cancer_type_table"):
         settings(cancer_type_table=None)
     with pytest.raises(ClipItError, match=r"no column tissue_or_organ_of_origin. Set cancer_type"):
-        open_corpus("breast", settings(cancer_type_table=None, cancer_types=()))
+        settings(cancer_type_table=None, cancer_types=()).open("breast")
 
 
 def test_other_columns_and_missing_files(data: Path) -> None:
     pd.DataFrame({"case": ["a"], "words": ["b"]}).to_csv(data / "other.csv", index=False)
     with pytest.raises(ClipItError, match=r"no column patient_filename or .*found: case, words\)"):
-        open_corpus("breast", settings(path="other.csv"))
+        settings(path="other.csv").open("breast")
     with pytest.raises(ClipItError, match=r"other.csv: no column patient_filename or"):
-        open_corpus("breast", settings(cancer_type_table="other.csv"))
+        settings(cancer_type_table="other.csv").open("breast")
     pd.DataFrame({"patient_id": ["a"], "kind": ["b"]}).to_csv(data / "types.csv", index=False)
     with pytest.raises(ClipItError, match=r"no column cancer_type or .*found: patient_id, kind\)"):
-        open_corpus("breast", settings(cancer_type_table="types.csv"))
+        settings(cancer_type_table="types.csv").open("breast")
     with pytest.raises(ClipItError, match=r"no such file. Run `python -m companion fetch tcga`"):
-        open_corpus("breast", settings(path="absent.csv"))
+        settings(path="absent.csv").open("breast")
     (data / "reports.txt").write_text("a\n")
     with pytest.raises(ClipItError, match=r"unknown kind of file '.txt'"):
-        open_corpus("breast", settings(path="reports.txt"))
+        settings(path="reports.txt").open("breast")
     (data / "latin.csv").write_bytes(b"patient_filename,text\na,\xe9\n")
     with pytest.raises(ClipItError, match="not a csv in UTF-8"):
-        open_corpus("breast", settings(path="latin.csv"))
+        settings(path="latin.csv").open("breast")
     (data / "damaged.parquet").write_bytes(b"PAR1")
     with pytest.raises(ClipItError, match="not readable"):
-        open_corpus("breast", settings(path="damaged.parquet"))
+        settings(path="damaged.parquet").open("breast")
 
 
 @pytest.fixture
@@ -132,17 +131,17 @@ def export(data: Path) -> Path:
 
 def test_an_export_with_a_clinical_table(export: Path) -> None:
     tables = {"path": "reports.parquet", "cancer_type_table": "clinical.parquet"}
-    breast = open_corpus("breast", settings(**tables, cancer_types=(), organ="Breast"))
+    breast = settings(**tables, cancer_types=(), organ="Breast").open("breast")
     assert breast.ids == ("TCGA-A1-A0SB", "TCGA-A1-A0SB/2")
     assert breast.texts == ("Breast, page two.", "An addendum.")
     assert breast.licence.startswith("Lab-Rasool/TCGA, CC BY-NC-ND 4.0")
     assert breast.notes.endswith("1 of patients whose origin is not known")
-    colon = open_corpus("colon", settings(**tables, cancer_types=(), organ="colo"))
+    colon = settings(**tables, cancer_types=(), organ="colo").open("colon")
     assert colon.texts == ("Colon.",)
     with pytest.raises(ClipItError, match="has tissue_or_organ_of_origin, but cancer_types are"):
-        open_corpus("breast", settings(**tables))
+        settings(**tables).open("breast")
     with pytest.raises(ClipItError, match="no reports of an origin that contains 'lung'"):
-        open_corpus("lung", settings(**tables, cancer_types=(), organ="lung"))
+        settings(**tables, cancer_types=(), organ="lung").open("lung")
 
 
 @pytest.mark.parametrize("suffix", ["csv", "parquet"])
@@ -157,13 +156,13 @@ def test_an_export_in_one_table(data: Path, suffix: str) -> None:
     path = data / f"joined.{suffix}"
     table.to_parquet(path) if suffix == "parquet" else table.to_csv(path, index=False)
     one = {"path": path.name, "cancer_type_table": None, "cancer_types": ()}
-    corpus = open_corpus("colon", settings(**one, organ="colon"))
+    corpus = settings(**one, organ="colon").open("colon")
     assert corpus.ids == ("TCGA-AA-3488",) and "1 without text" in corpus.notes
 
 
 def test_lines_of_text_stay_a_file_corpus(data: Path) -> None:
     (data / "text_colo.txt").write_text("One report.\nAnother.\n")
-    corpus = open_corpus("colon", FileCorpus(source="file", path="text_colo.txt"))
+    corpus = FileCorpus(source="file", path="text_colo.txt").open("colon")
     assert corpus.texts == ("One report.", "Another.") and corpus.notes == ""
 
 
@@ -172,5 +171,5 @@ def test_the_paper_profile_opens_its_corpora(data: Path) -> None:
     for name in TABLES.values():
         (data / name).rename(data / "tcga" / name)
     corpora = load_profile("paper").corpora
-    found = {name: len(open_corpus(name, each)) for name, each in corpora.items()}
+    found = {name: len(each.open(name)) for name, each in corpora.items()}
     assert found == {"tcga-breast": 2, "tcga-colorectal": 2}

@@ -11,22 +11,14 @@ from PIL import Image
 
 from clipit_lib import text as text_stage
 from clipit_lib.controls import paired_reports
+from clipit_lib.data.folder import FolderData
 from clipit_lib.errors import ClipItError
 from clipit_lib.inputs import Inputs
 from clipit_lib.run import perform
 from clipit_lib.runs import get_or_run
-from clipit_lib.settings import (
-    FolderData,
-    Lora,
-    PhantomCorpus,
-    Probe,
-    RunSpec,
-    StandInTraining,
-    TextStage,
-    Training,
-)
-from companion import pilot as crc5
-from companion import specs, train_encoders
+from clipit_lib.settings import Lora, Probe, RunSpec, StandInTraining, TextStage, Training
+from companion import crc5, specs, train_encoders
+from companion.phantom.reports import PhantomCorpus
 from companion.profile import Profile, Study, Workbench
 
 DATASET, BACKBONE, CLIP = "phantom-pcam", "phantom_vit_s16", "phantom_clip"

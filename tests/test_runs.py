@@ -113,7 +113,7 @@ def test_results_that_cannot_be_written_are_said(bench: Workbench, monkeypatch, 
     wanted = spec(bench, "unimodal")
     monkeypatch.setenv("CLIPIT_OUTPUT", str(tmp_path))
     with pytest.raises(ClipItError, match=r"cannot write here.*CLIPIT_OUTPUT"):
-        runs.get_or_run(wanted, bench)
+        runs.get_or_run(wanted, Workbench(bench.profile))
 
 
 def test_noise_and_subsets_never_reach_the_test_split(bench: Workbench) -> None:

@@ -17,8 +17,7 @@ from PIL import Image
 from report_material import EVIL, value, write_notebook
 
 from clipit_lib import paths, settings
-from clipit_lib.data.sources import open_dataset
-from clipit_lib.settings import FolderData
+from clipit_lib.data.folder import FolderData
 from companion import report, tables
 from companion.figures.heat_map import heat_map
 from companion.figures.space import contact_sheet, pair_sheet
@@ -159,7 +158,7 @@ def test_markup_in_data_is_text_in_tables_and_in_the_report(
 
 
 def test_a_dollar_sign_in_data_starts_no_formula(images: FolderData) -> None:
-    data = open_dataset("odd", images)
+    data = images.open("odd")
     probability = np.zeros((2, 2))
     drawn = [
         contact_sheet(data, columns=2),

@@ -7,16 +7,41 @@ import os
 from collections.abc import Collection, Iterable, Iterator
 from io import BytesIO
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 from PIL import Image, ImageOps
 
 from clipit_lib import paths
-from clipit_lib.data.patches import PatchDataset, Recipe, Undecoded, open_or_build
+from clipit_lib.data.patches import (
+    PatchData,
+    PatchDataset,
+    Recipe,
+    Undecoded,
+    ValidationSplit,
+    open_or_build,
+)
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import canonical_json, digest, read_text_table
-from clipit_lib.settings import FolderData
+from clipit_lib.settings import Positive
+
+
+class FolderData(PatchData):
+    """Images of the user: a folder of class folders, or a manifest (path, label, split, group)."""
+
+    source: Literal["folder"]
+    folder: str
+    manifest: str | None = None
+    classes: tuple[str, ...] | None = None
+    class_texts: tuple[str, ...] | None = None
+    licence: str = "not stated"
+    side: Positive = 224
+    validation_split: ValidationSplit = ValidationSplit(by="stratified")
+
+    def open(self, name: str) -> PatchDataset:
+        return open_folder(name, self)
+
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"}
 SPLITS = ("train", "validation", "test")

@@ -20,7 +20,43 @@ from torch import Tensor
 from clipit_lib import paths
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import canonical_json, digest, locked, progress, write_text, written_beside
-from clipit_lib.settings import ValidationSplit
+from clipit_lib.settings import Fraction, Strict
+
+
+class ValidationSplit(Strict):
+    """How validation samples are taken when the data set brings no such split.
+
+    `stain` holds out whole clusters of stain colour in each class, for data without slide ids.
+    """
+
+    by: Literal["official", "stratified", "group", "stain"] = "official"
+    fraction: Fraction = 0.1
+    seed: int = 0
+
+
+class PatchData(Strict):
+    """How a data set is declared; a kind of data set is a subclass that can open it.
+
+    Attributes:
+        corpus: name of the report corpus that it is paired with.
+    """
+
+    corpus: str
+
+    def open(self, name: str) -> PatchDataset:
+        """Open the data set; its patches are decoded or drawn into the cache first if need be.
+
+        Raises:
+            ClipItError: files are missing, damaged or do not fit the settings, or the cache cannot
+                be used; the message says which and what to do.
+        """
+        raise NotImplementedError
+
+    @property
+    def paper_name(self) -> str | None:
+        """The data set of the paper that this is or mirrors: PCAM, BACH, CRC, or None."""
+        return None
+
 
 # -- What every data set offers, whatever its files look like.
 

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import h5py
 import numpy as np
@@ -17,10 +18,80 @@ from PIL import Image, ImageOps
 
 from clipit_lib import paths
 from clipit_lib.data.folder import decode_image, undecoded
-from clipit_lib.data.patches import PatchDataset, Recipe, Undecoded, open_or_build
+from clipit_lib.data.patches import (
+    PatchData,
+    PatchDataset,
+    Recipe,
+    Undecoded,
+    ValidationSplit,
+    open_or_build,
+)
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import digest, read_text_table
-from clipit_lib.settings import BachData, CrcData, PcamData
+from clipit_lib.settings import Positive
+
+
+class OfThePaper(PatchData):
+    """Public data in `folder` under `$CLIPIT_DATA`, on which the paper reports."""
+
+    source: str
+
+    @property
+    def paper_name(self) -> str:
+        return self.source.upper()
+
+    def problems(self) -> list[ClipItError]:
+        """What is wrong with the files, [] if nothing; nothing is decoded.
+
+        Looked at are presence, counts, names, sizes, labels and a few images of each part.
+        """
+        raise NotImplementedError
+
+
+class PcamData(OfThePaper):
+    """PatchCamelyon in `folder` under `$CLIPIT_DATA`, as torchvision leaves it in `pcam/`."""
+
+    source: Literal["pcam"]
+    folder: str = "pcam"
+    side: Positive = 96
+    validation_split: ValidationSplit = ValidationSplit()
+
+    def open(self, name: str) -> PatchDataset:
+        return open_pcam(name, self)
+
+    def problems(self) -> list[ClipItError]:
+        return pcam_problems(self)
+
+
+class BachData(OfThePaper):
+    """The photographs of BACH in `folder` under `$CLIPIT_DATA`."""
+
+    source: Literal["bach"]
+    folder: str = "bach"
+    side: Positive = 224
+    validation_split: ValidationSplit = ValidationSplit(by="stratified", fraction=0.1)
+
+    def open(self, name: str) -> PatchDataset:
+        return open_bach(name, self)
+
+    def problems(self) -> list[ClipItError]:
+        return bach_problems(self)
+
+
+class CrcData(OfThePaper):
+    """NCT-CRC-HE-100K and CRC-VAL-HE-7K in `folder` under `$CLIPIT_DATA`."""
+
+    source: Literal["crc"]
+    folder: str = "crc"
+    side: Positive = 224
+    validation_split: ValidationSplit = ValidationSplit(by="stratified", fraction=0.1)
+
+    def open(self, name: str) -> PatchDataset:
+        return open_crc(name, self)
+
+    def problems(self) -> list[ClipItError]:
+        return crc_problems(self)
+
 
 # -- What is known of the paper's data sets without having them: terms, counts, sizes, checksums.
 

@@ -13,12 +13,68 @@ import numpy as np
 import pandas as pd
 import pyarrow.parquet as pq
 from jaxtyping import Float, Float32, Int64
+from pydantic import model_validator
 
+from clipit_lib import paths
 from clipit_lib.data.published import READ_TERMS, published_place
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import digest, read_text_table
 from clipit_lib.pairing import top_k
-from clipit_lib.settings import TcgaCorpus
+from clipit_lib.settings import Strict
+
+
+class Corpus(Strict):
+    """How a report corpus is declared; a kind of corpus is a subclass that can open it."""
+
+    def open(self, name: str) -> ReportCorpus:
+        """Read, clean and check the reports.
+
+        Raises:
+            ClipItError: a file is missing, empty, not UTF-8 or of an unknown kind, a column is
+                missing, a report is empty, or a cleaning rule is unknown.
+        """
+        raise NotImplementedError
+
+
+class FileCorpus(Corpus):
+    """Reports from one text file (one a line), a csv, or a folder of text files."""
+
+    source: Literal["file"]
+    path: str
+    column: str | None = None
+    organ: str = "unknown"
+    licence: str = "not stated"
+    cleaning: tuple[str, ...] = ("control", "hyphenation", "spacing")
+
+    def open(self, name: str) -> ReportCorpus:
+        return _open_file(name, self)
+
+
+class TcgaCorpus(Corpus):
+    """TCGA reports of one organ, out of a table of all.
+
+    With `cancer_type_table` (patient_id, cancer_type) the reports of `cancer_types` are taken;
+    where tissue_or_organ_of_origin is known instead, in the table or beside the reports, those
+    of an origin that contains `organ`. `licence` None: as is known of the kind of table.
+    """
+
+    source: Literal["tcga"]
+    path: str
+    cancer_types: tuple[str, ...] = ()
+    cancer_type_table: str | None = None
+    organ: str
+    licence: str | None = None
+    cleaning: tuple[str, ...] = ("control", "hyphenation", "spacing")
+
+    @model_validator(mode="after")
+    def _types_are_known(self) -> TcgaCorpus:
+        if self.cancer_types and self.cancer_type_table is None:
+            raise ValueError("cancer_types needs cancer_type_table")
+        return self
+
+    def open(self, name: str) -> ReportCorpus:
+        return open_tcga(name, self)
+
 
 # -- Repairs of scanned report text; no rule ever loses a letter or a digit.
 
@@ -622,3 +678,84 @@ def token_coverage(
     if not texts:
         raise ValueError("no texts to measure")
     return Coverage(context_length, np.array(tokenize_length(list(texts)), np.int64))
+
+
+# -- Reports of the user.
+
+
+TEXT_COLUMNS = ("text", "report", "report_text")
+ID_COLUMNS = ("id", "case_id", "patient_filename")
+Reports = tuple[list[str], list[str]]
+
+
+def _open_file(name: str, settings: FileCorpus) -> ReportCorpus:
+    path = Path(settings.path).expanduser()
+    if not path.is_absolute():
+        path = paths.data() / path
+    ids, texts = _read_reports(path, settings.column)
+    return cleaned_corpus(
+        name,
+        ids,
+        texts,
+        organ=settings.organ,
+        cleaning=settings.cleaning,
+        licence=settings.licence,
+        origin=path,
+    )
+
+
+def _read_reports(path: Path, column: str | None) -> Reports:
+    if not path.exists():
+        raise ClipItError("no such file", path, "Mend `path` in the profile or CLIPIT_DATA")
+    if path.is_dir():
+        return _read_folder(path)
+    if path.suffix == ".txt":
+        return _read_lines(path)
+    if path.suffix == ".csv":
+        return _read_report_table(path, column)
+    raise ClipItError(
+        f"unknown kind of file {path.suffix!r}", path, "Use .txt, .csv or a folder of .txt files"
+    )
+
+
+def _read_folder(folder: Path) -> Reports:
+    """One report a file."""
+    files = sorted(folder.glob("[!.]*.txt"))
+    return [file.stem for file in files], [_decode(file) for file in files]
+
+
+def _read_lines(path: Path) -> Reports:
+    """One report a line; only "\\n" ends a line, whatever else a report contains."""
+    lines = _decode(path).removesuffix("\n").split("\n")
+    texts = [] if lines == [""] else lines
+    return [f"line-{number:04d}" for number in range(1, len(texts) + 1)], texts
+
+
+def _read_report_table(path: Path, column: str | None) -> Reports:
+    """One report a row."""
+    table = read_text_table(path, content=_decode(path))
+    wanted = (column,) if column else TEXT_COLUMNS
+    texts = next((each for each in wanted if each in table), None)
+    if texts is None:
+        raise ClipItError(
+            f"no column {' or '.join(wanted)} (found: {', '.join(table.columns)})",
+            path,
+            "Set `column` in the profile to the one that holds the reports",
+        )
+    named = next((each for each in ID_COLUMNS if each in table), None)
+    rows = [f"row-{number:04d}" for number in range(1, len(table) + 1)]
+    return rows if named is None else table[named].tolist(), table[texts].tolist()
+
+
+def _decode(path: Path) -> str:
+    data = path.read_bytes()
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        byte = error.start - (data.rfind(b"\n", 0, error.start) + 1) + 1
+        raise ClipItError(
+            f"not UTF-8: byte 0x{data[error.start]:02x} in line {line}, byte {byte}",
+            path,
+            "Save the file as UTF-8",
+        ) from error

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib
 import logging
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,9 +26,18 @@ from transformers import (
 from clipit_lib.data.patches import Transform
 from clipit_lib.encoders import weights
 from clipit_lib.encoders.encoder import ClipEncoder, Tokenizer
-from clipit_lib.encoders.vision import OPENAI_CLIP, VisionEncoder
-from clipit_lib.encoders.weights import State
+from clipit_lib.encoders.vision import (
+    OPENAI_CLIP,
+    STAND_IN_BACKBONE,
+    STAND_IN_TARGETS,
+    StandInImageTower,
+    build_stand_in_image,
+    state_part,
+    vision_transform,
+)
+from clipit_lib.encoders.weights import MINILM, State, package_folder
 from clipit_lib.errors import ClipItError
+from clipit_lib.settings import StandInTraining
 
 # -- open_clip models as retrievers.
 
@@ -429,49 +437,85 @@ def wrap_plip(image: PlipImageTower, text: PlipTextTower, weights_hash: str) -> 
     )  # fmt: skip
 
 
-# -- Image halves of published CLIPs, to classify with; no text half stays in memory.
+# -- The pilot's stand-in retriever: EfficientNet-Lite2 and MiniLM joined by two projections.
+#
+# It replaces a histology CLIP where none can be had. Both towers stay frozen; only the projections
+# are trained, contrastively, on a data set's retriever split with captions from class descriptions.
 
 
-Half = tuple[nn.Module, str, int]  # the tower, what LoRA adapts in it, the side of its input
-HALF_WIDTH = 512  # of the space that images and texts share: the same in all of them
-UNTRAINED = "untrained"  # in place of a digest of weights
+STAND_IN_TEXT_TARGETS = r"bert\.encoder\.layer\.\d+\..*\.(query|key|value|dense)"
 
 
-def _open_clip(name: str, path: Path | None) -> Half:
+class StandInTextTower(nn.Module):
+    """MiniLM, mean of its token states, projected: ids [b, context] to [b, width]."""
 
-    if path is None:
-        tower = OpenClipImageTower(build_published(name).visual)
-    else:
-        tower = published_image_tower(name, path)
-    return tower, OPEN_CLIP_IMAGE_TARGETS, PUBLISHED_SIZE
+    def __init__(self, bert: nn.Module, hidden: int, pad: int, width: int) -> None:
+        super().__init__()
+        self.bert, self.pad = bert, pad
+        self.projection = nn.Linear(hidden, width)
 
+    def states(self, ids: Tensor) -> Tensor:
+        """Mean token state, [b, hidden]; positions that are padding everywhere are not computed."""
+        mask = (ids != self.pad).long()
+        longest = int(mask.sum(dim=1).max())
+        ids, mask = ids[:, :longest], mask[:, :longest]
+        hidden = self.bert(input_ids=ids, attention_mask=mask).last_hidden_state
+        weight = mask[..., None].to(hidden.dtype)
+        mean: Tensor = (hidden * weight).sum(dim=1) / weight.sum(dim=1)
+        return mean
 
-def _conch(name: str, path: Path | None) -> Half:
-
-    tower = ConchImageTower(Conch().visual) if path is None else conch_image_tower(path)
-    return tower, CONCH_IMAGE_TARGETS, CONCH_SIZE
-
-
-def _plip(name: str, path: Path | None) -> Half:
-
-    tower = PlipImageTower() if path is None else plip_image_tower(path)
-    return tower, PLIP_IMAGE_TARGETS, PLIP_SIZE
-
-
-HALVES: dict[str, Callable[[str, Path | None], Half]] = {
-    "conch": _conch, "quiltnet": _open_clip, "clip": _open_clip, "plip": _plip,
-}  # fmt: skip
+    def forward(self, ids: Tensor) -> Tensor:
+        projected: Tensor = self.projection(self.states(ids))
+        return projected
 
 
-def image_half(name: str, path: Path | None) -> VisionEncoder:
-    """The image half of a published CLIP.
+class StandInTowers(nn.Module):
+    """Both towers and the logarithm of the contrastive scale."""
 
-    Args:
-        path: of the weights; None leaves them random, to count or to time.
+    def __init__(self, image: StandInImageTower, text: StandInTextTower) -> None:
+        super().__init__()
+        self.image, self.text = image, text
+        self.log_scale = nn.Parameter(torch.tensor(2.66))  # ln(1 / 0.07), as CLIP starts
 
-    Raises:
-        ClipItError: the file is damaged or of another model; a package is not installed.
-    """
-    tower, targets, size = HALVES[name](name, path)
-    transform = Transform(size, *OPENAI_CLIP)
-    return VisionEncoder(name, tower.eval(), transform, HALF_WIDTH, targets, UNTRAINED)
+    def load_projections(self, state: State) -> None:
+        self.image.load_projection(state)
+        self.text.projection.load_state_dict(state_part(state, "text."))
+
+
+def build_stand_in(settings: StandInTraining) -> StandInTowers:
+    """Both frozen towers with untrained projections."""
+    from transformers import AutoModel
+
+    model_folder = package_folder(MINILM) / "model"
+    bert = AutoModel.from_pretrained(model_folder, local_files_only=True)
+    image = build_stand_in_image(settings.width)
+    text = StandInTextTower(bert, bert.config.hidden_size, bert.config.pad_token_id, settings.width)
+    return StandInTowers(image, text)
+
+
+def stand_in_tokenizer(settings: StandInTraining) -> Tokenizer:
+    """MiniLM's word-piece tokenizer."""
+    from transformers import AutoTokenizer
+
+    pieces = AutoTokenizer.from_pretrained(package_folder(MINILM) / "model")
+
+    def encode(text: str) -> list[int]:
+        ids: list[int] = pieces.encode(text, add_special_tokens=False, verbose=False)
+        return ids
+
+    return Tokenizer(
+        encode, pieces.cls_token_id, pieces.sep_token_id, pieces.pad_token_id,
+        settings.context_length,
+    )  # fmt: skip
+
+
+def wrap_stand_in(
+    towers: StandInTowers, weights_hash: str, settings: StandInTraining
+) -> ClipEncoder:
+    """The trained towers as a retriever."""
+    transform = vision_transform(STAND_IN_BACKBONE, None)
+    return ClipEncoder(
+        "stand_in", towers.image, towers.text, stand_in_tokenizer(settings), transform,
+        settings.width,
+        STAND_IN_TARGETS, STAND_IN_TEXT_TARGETS, weights_hash, stand_in=True,
+    )  # fmt: skip

@@ -39,8 +39,14 @@ from clipit_lib.files import (
     write_text,
     written_beside,
 )
-from clipit_lib.settings import PhantomPretraining, RunSpec, StandInTraining, known, trained_here
-from companion.phantom import VERSION as PHANTOM_VERSION
+from clipit_lib.settings import (
+    PHANTOM_VERSION,
+    PhantomPretraining,
+    RunSpec,
+    StandInTraining,
+    known,
+    trained_here,
+)
 
 # -- The paper's models: where their weights are published, at which revision, on which terms.
 #

@@ -11,7 +11,6 @@ import pandas as pd
 from clipit_lib import paths
 from clipit_lib.encoders import registry
 from clipit_lib.files import write_text
-from clipit_lib.settings import PhantomData
 from companion import tables
 from companion.claims.rules import (
     Claim,
@@ -26,6 +25,7 @@ from companion.claims.rules import (
     finding_of,
     load_claims,
 )
+from companion.phantom.datasets import PhantomData
 from companion.profile import Profile, Workbench
 from companion.statistics import Interval
 from companion.tables import markdown

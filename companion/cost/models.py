@@ -13,7 +13,7 @@ from torch import nn
 
 from clipit_lib import lora
 from clipit_lib.encoders import registry, vision, weights
-from clipit_lib.encoders.clips import HALVES, OpenClipImageTower, OpenClipTextTower
+from clipit_lib.encoders.clips import OpenClipImageTower, OpenClipTextTower
 from clipit_lib.encoders.vision import VIT_TARGETS
 from clipit_lib.model import ClipIt, VisionClassifier
 from clipit_lib.settings import Lora
@@ -76,7 +76,7 @@ def _parts(name: str) -> list[tuple[str, nn.Module, int]]:
     with torch.device("meta"):
         encoder = registry.untrained_backbone(name, None, None)
         parts = [(USED, encoder.model, encoder.transform.size)]
-        if name in HALVES:
+        if name in registry.CLIPS:
             parts.append((WHOLE, _whole(name), encoder.transform.size))
         if name == "conch":
             parts.append((SIZED_VISION, _conch().visual, encoder.transform.size))  # type: ignore[arg-type]

@@ -18,14 +18,13 @@ from jaxtyping import Bool, Float, Int
 from scipy.stats import t
 
 from clipit_lib import paths
-from clipit_lib.data.folder import read_manifest
-from clipit_lib.data.patches import PatchDataset, Split
+from clipit_lib.data.folder import FolderData, read_manifest
+from clipit_lib.data.patches import PatchDataset, Split, ValidationSplit
 from clipit_lib.data.reports import Coverage, token_coverage
 from clipit_lib.encoders import registry, vision
 from clipit_lib.encoders.encoder import embed_texts
 from clipit_lib.errors import ClipItError
 from clipit_lib.pairing import effective_number, top_share
-from clipit_lib.settings import FolderData, ValidationSplit
 from companion import studies
 from companion.profile import Profile, Workbench, load_profile, sources_of_profile
 from companion.specs import fields_of

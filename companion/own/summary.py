@@ -15,8 +15,8 @@ from clipit_lib import paths
 from clipit_lib.errors import ClipItError
 from clipit_lib.predictions import LOGIT, balanced_accuracy
 from clipit_lib.runs import StoredRun
-from clipit_lib.settings import PhantomData
 from companion import tables
+from companion.phantom.datasets import PhantomData
 from companion.profile import Profile
 from companion.specs import label
 from companion.statistics import Interval

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
-from clipit_lib.data.reports import ReportCorpus
+from clipit_lib.data.reports import Corpus, ReportCorpus
 from clipit_lib.files import digest
-from clipit_lib.settings import PhantomCorpus
+from clipit_lib.settings import Positive
 from companion.phantom.latents import (
     MORPHOLOGY,
     PATCHES_PER_PATIENT,
@@ -22,6 +23,19 @@ from companion.phantom.latents import (
     world_named,
 )
 from companion.phantom.patches import render
+
+
+class PhantomCorpus(Corpus):
+    """Reports of phantom patches of one organ."""
+
+    source: Literal["phantom"]
+    organ: Literal["breast", "colon"]
+    reports: Positive
+    seed: int = 0
+
+    def open(self, name: str) -> ReportCorpus:
+        return report_corpus(self, name)
+
 
 # -- Phrases of pathology reports that say little or nothing about morphology, and diagnoses.
 

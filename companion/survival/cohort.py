@@ -20,7 +20,6 @@ from torch import nn
 from clipit_lib import kernels, paths
 from clipit_lib.compute import device
 from clipit_lib.data.patches import Transform
-from clipit_lib.data.sources import PHANTOM_LIMITS
 from clipit_lib.encoders import registry, vision
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import (
@@ -33,6 +32,7 @@ from clipit_lib.files import (
     write_text,
     written_beside,
 )
+from companion.phantom.datasets import PHANTOM_LIMITS
 from companion.phantom.latents import PATIENTS_PER_SPLIT, SPLITS, Latents, draw
 from companion.phantom.patches import render
 from companion.profile import (
@@ -446,7 +446,7 @@ def phantom_name(profile: Profile) -> str:
 
 def _made_by(profile: Profile) -> dict[str, Any]:
     # Here, so that slides of the user can be opened without the phantom.
-    from companion.phantom import VERSION as PHANTOM_VERSION
+    from clipit_lib.settings import PHANTOM_VERSION
 
     settings, sources = settings_of(profile), sources_of_profile(profile)
     assert isinstance(settings.slides, PhantomSlides)

@@ -19,7 +19,6 @@ from torch import Tensor, nn
 from clipit_lib import pairing
 from clipit_lib.compute import device
 from clipit_lib.data.reports import ReportCorpus
-from clipit_lib.data.sources import open_corpus
 from clipit_lib.encoders.embeddings import text_embeddings
 from clipit_lib.encoders.encoder import LongText
 from clipit_lib.inputs import Inputs
@@ -430,7 +429,7 @@ def corpus_of(profile: Profile) -> ReportCorpus:
     """
     name = settings_of(profile).corpus
     known(name, profile.corpora, "corpus", f"profile {profile.name}, survival")
-    return open_corpus(name, profile.corpora[name])
+    return profile.corpora[name].open(name)
 
 
 def read_by(profile: Profile) -> tuple[str, str, LongText]:

@@ -15,7 +15,7 @@ from torchvision.datasets import PCAM
 
 from clipit_lib.data.folder import read_manifest
 from clipit_lib.files import digest
-from companion import fetch, pilot
+from companion import crc5, fetch
 from companion.fetch import main as fetch_main
 
 
@@ -24,7 +24,7 @@ def few(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict
     """Thirty images behind a list of the kind that the project carries; gives path to bytes."""
     images, lines = {}, ["path,split,label,sha256,source_path"]
     for number in range(30):
-        split = pilot.SPLITS[number % 3]
+        split = crc5.SPLITS[number % 3]
         path, content = f"{split}/AC/{number}.jpg", bytes([number]) * 50
         origin = f"images/a folder/AC/{number}.jpg"
         images[path] = content
@@ -145,5 +145,5 @@ def test_the_table_is_complete() -> None:
 
 def test_the_list_of_crc5_stands_for_the_same_images_as_before_it_named_origins() -> None:
     # Caches and runs made earlier are found by this digest.
-    listed = read_manifest(pilot.MANIFEST, pilot.SPLITS)
+    listed = read_manifest(crc5.MANIFEST, crc5.SPLITS)
     assert digest(listed.to_csv(index=False)) == "883cf88043d32cbb"

@@ -23,11 +23,11 @@ from chat import (
     some_orders,
 )
 
-from clipit_lib.data.sources import open_corpus
+from clipit_lib.data.reports import FileCorpus
 from clipit_lib.errors import ClipItError
-from clipit_lib.settings import FileCorpus, SyntheticCorpus
 from companion import synthesize
 from companion.synthesize import Endpoint, ask
+from companion.synthetic import SyntheticCorpus
 
 
 def test_reports_are_asked_for_kept_and_opened(server: Server, tmp_path: Path) -> None:
@@ -46,12 +46,12 @@ def test_reports_are_asked_for_kept_and_opened(server: Server, tmp_path: Path) -
     assert table["class"].tolist() == ["N", "N", "N", "T", "T", "T"]
     assert dict(zip(table["id"], table["text"], strict=True)) == outcome.texts
     assert "\nand" in table["text"][0]
-    opened = open_corpus(
-        "s", SyntheticCorpus(source="synthetic", path=str(output), organ="colon", licence="mine")
-    )
+    opened = SyntheticCorpus(
+        source="synthetic", path=str(output), organ="colon", licence="mine"
+    ).open("s")
     assert opened.ids == tuple(table["id"]) and (opened.organ, opened.licence) == ("colon", "mine")
     assert opened.texts[0] == "Report 1, with a comma and a second line."
-    assert open_corpus("s", FileCorpus(source="file", path=str(output))).texts == opened.texts
+    assert FileCorpus(source="file", path=str(output)).open("s").texts == opened.texts
     assert KEY not in output.with_suffix(".jsonl").read_text() + output.read_text()
 
 

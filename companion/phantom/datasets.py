@@ -1,0 +1,82 @@
+"""Phantom data sets by their settings."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+
+from clipit_lib import kernels
+from clipit_lib.data.patches import (
+    PatchData,
+    PatchDataset,
+    Recipe,
+    Undecoded,
+    ValidationSplit,
+    open_or_build,
+)
+from clipit_lib.settings import PHANTOM_VERSION, Positive
+from companion.phantom.latents import WORLDS, draw_dataset
+from companion.phantom.patches import render
+
+PHANTOM_LIMITS = "A phantom: drawn by a program, not tissue; it says nothing about patients."
+
+
+class PhantomData(PatchData):
+    """A procedural data set; `train`, `validation` and `test` count patches."""
+
+    source: Literal["phantom"]
+    world: Literal["pcam", "bach", "crc"]
+    train: Positive
+    validation: Positive
+    test: Positive
+    side: Positive = 64
+    seed: int = 0
+    validation_split: ValidationSplit = ValidationSplit()
+
+    @property
+    def paper_name(self) -> str:
+        return self.world.upper()
+
+    def open(self, name: str) -> PatchDataset:
+        return _open_phantom(name, self)
+
+
+def _open_phantom(name: str, settings: PhantomData) -> PatchDataset:
+    world = WORLDS[settings.world]
+    recipe = Recipe(
+        name=name,
+        declaration={
+            **settings.model_dump(mode="json", exclude={"corpus", "validation_split"}),
+            "phantom": PHANTOM_VERSION,
+            "kernels": kernels.level(),
+        },
+        classes=world.classes,
+        class_texts=world.class_texts,
+        side=settings.side,
+        gather=lambda: _draw(settings),
+        validation_split=settings.validation_split,
+        licence="made by this project and under its licence",
+        limits=PHANTOM_LIMITS,
+    )
+    return open_or_build(recipe)
+
+
+def _draw(settings: PhantomData) -> Undecoded:
+    latents, splits = draw_dataset(
+        settings.world, settings.train, settings.validation, settings.test, settings.seed
+    )
+    samples = pd.DataFrame(
+        {
+            "id": [f"{settings.world}-{number:06d}" for number in range(len(splits))],
+            "split": [str(split) for split in splits],
+            "label": latents.label.astype(np.int64),
+            "group": [f"patient-{patient}" for patient in latents.patient],
+        }
+    )
+
+    def decode(begin: int, end: int) -> np.ndarray:
+        return render(latents.take(slice(begin, end)), settings.side, settings.seed, first=begin)
+
+    return Undecoded(samples, decode)
