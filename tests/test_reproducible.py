@@ -10,7 +10,7 @@ from clipit_lib.predictions import LOGIT
 from companion import fingerprint, specs, train_encoders
 from companion.profile import Workbench, load_profile
 
-DATASET, BACKBONE = "phantom-bach", "phantom_vit_s16"
+DATASET, BACKBONE = "phantom-pcam", "phantom_vit_s16"
 SETTINGS = ("unimodal", "lora_only", "clip_it")
 
 held = pytest.mark.skipif(kernels.level() != "avx2", reason="kernels are not held on this machine")

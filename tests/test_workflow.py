@@ -52,7 +52,7 @@ def test_every_notebook_ran_and_every_product_is_there(finished: Path) -> None:
     executed = {path.name.split("__")[0] for path in (results / "notebooks").glob("*.ipynb")}
     assert {name.removesuffix(".ipynb") for name in executed} == set(NOTEBOOKS)
     # Else one notebook would train them all by itself, at the end.
-    assert list((results / "notebooks" / "runs").glob("studies__*.txt"))
+    assert list((results / "notebooks" / "runs").glob("text__*.txt"))
     for name in TABLES:
         for path in (results / "tables" / f"{name}.csv", results / "tables" / f"{name}.md"):
             assert path.stat().st_size > 0
