@@ -39,7 +39,7 @@ def share(batch: int) -> tuple[Int[Tensor, " s"], float]:
     The mean over processes is then the mean over the batch, whatever the sizes of the shares.
     """
     count = processes().num_processes
-    own = torch.arange(processes().process_index, batch, count)
+    own = torch.arange(batch)[processes().process_index :: count]
     return (own, len(own) * count / batch) if len(own) else (torch.zeros(1, dtype=torch.long), 0.0)
 
 

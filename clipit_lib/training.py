@@ -300,8 +300,8 @@ class Targets:
         report: [n] into m, or [epochs, n] where patches are paired anew in each epoch.
     """
 
-    features: Float[Tensor, "*epochs m e"]
-    report: Int[Tensor, "*epochs n"]
+    features: Float[Tensor, "... m e"]
+    report: Int[Tensor, "... n"]
 
     def __call__(self, rows: Tensor, epoch: int) -> Float[Tensor, "b e"]:
         """The features to be distilled into the images of some training rows [b]."""
@@ -424,7 +424,7 @@ def predict_logits(model: nn.Module, patches: Patches) -> Float[Tensor, "m c"]:
 def in_blocks(compute: Callable[[Tensor], Tensor], patches: Patches) -> Float[Tensor, "m d"]:
     """What is computed of each image, on the CPU; of several processes each computes its share."""
     state = parallel.processes()
-    own = torch.arange(state.process_index, len(patches.rows), state.num_processes)
+    own = torch.arange(len(patches.rows))[state.process_index :: state.num_processes]
     parts = (compute(patches.batch(rows)).cpu() for rows in own.split(BLOCK))
     found = stacked(parts, len(own)).to(device() if state.num_processes > 1 else "cpu")
     return parallel.interleaved(found, len(patches.rows)).cpu()
