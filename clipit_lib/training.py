@@ -115,9 +115,9 @@ class Stage:
         return f"{self.name} of {self.of}"
 
 
-def doubtful_place(step: int, steps: int, epoch: int, epochs: int) -> str:
-    """Where in a descent, counted from 1."""
-    return f"at step {step} of {steps} in epoch {epoch} of {epochs}"
+def place(step: int, steps: int, epoch: int, epochs: int) -> str:
+    """Where in a descent; epochs are counted from 0."""
+    return f"at step {step} of {steps} in epoch {epoch + 1} of {epochs}"
 
 
 # -- One training loop for every setting.
@@ -167,6 +167,52 @@ class Task(ABC):
         """Cross-entropy on validation, in nats; no text is read where the model reads none."""
 
 
+def descend(
+    learned: Sequence[nn.Parameter],
+    optimiser: torch.optim.Optimizer,
+    epochs: int,
+    batches: Callable[[int], Sequence[Any]],
+    loss: Callable[[Any], dict[str, Tensor]],
+    stage: Stage,
+    clip: float = math.inf,
+    after: Callable[[int, int, int, dict[str, float]], None] | None = None,
+    name: str = "train",
+) -> None:
+    """The one loop: each step minimises the sum of a batch's named losses.
+
+    Args:
+        batches: those of one epoch, counted from 0.
+        clip: largest norm of the gradient.
+        after: called with epoch, step (from 1), steps of the epoch and the losses.
+
+    Raises:
+        Diverged: a loss, a gradient or a learned weight is not finite.
+    """
+    rate = float(optimiser.defaults["lr"])
+    main = parallel.processes().is_main_process
+    for epoch in progress(range(epochs), name, "epoch") if main else range(epochs):
+        rows_of = batches(epoch)
+        for step, rows in enumerate(rows_of, start=1):
+            parts = loss(rows)
+            optimiser.zero_grad()
+            losses = torch.stack(list(parts.values()))
+            losses.sum().backward()
+            parallel.mean(p.grad for p in learned if p.grad is not None)
+            norm = nn.utils.clip_grad_norm_(learned, clip)
+            optimiser.step()
+            # One transfer from the device, after the step is on its way.
+            losses = losses.detach()
+            parallel.mean([losses])
+            *values, size = torch.cat([losses, norm[None]]).tolist()
+            seen = dict(zip(parts, values, strict=True))
+            said = {f"{part} loss": value for part, value in seen.items()}
+            when = place(step, len(rows_of), epoch, epochs)
+            stage.check(said | {"gradient's norm": size}, when, rate, epoch + step > 1)
+            if after is not None:
+                after(epoch, step, len(rows_of), seen)
+    stage.check_tensors("the learned weights", learned, "after the last step", rate)
+
+
 def fit(
     task: Task,
     settings: Descent,
@@ -198,55 +244,47 @@ def fit(
     modules.to(device())
     learned = [p for p in modules.parameters() if p.requires_grad]
     parallel.start_alike(learned)
-    optimiser = torch.optim.Adam(
-        learned, settings.learning_rate, weight_decay=settings.weight_decay, fused=True
-    )
+    optimiser = torch.optim.Adam(learned, rate, weight_decay=settings.weight_decay, fused=True)
     generator = torch.Generator().manual_seed(seed)
     steps = max(1, round(task.rows / settings.batch_size))
-    looks = _looks(steps, settings.checks_per_epoch)
-    best = Best(task.model)
-    history = History()
+    looks = {
+        max(1, round(steps * (i + 1) / settings.checks_per_epoch))
+        for i in range(settings.checks_per_epoch)
+    }
+    best, history, seen = Best(task.model), History(), list[Row]()
     if start is None:
         start = _look(task, modules, settings)
         stage.check({SCORE: start}, "before the first step", rate, moved=False)
-    epochs = range(settings.epochs)
-    main = parallel.processes().is_main_process
-    for epoch in progress(epochs, "train", "epoch") if main else epochs:
+
+    def batches(epoch: int) -> Sequence[Tensor]:
         train_mode(modules)
         task.begin(epoch)
-        order = torch.randperm(task.rows, generator=generator)
-        seen: list[dict[str, float]] = []
-        for step, rows in enumerate(order.tensor_split(steps), start=1):
-            with autocast(settings.precision):
-                parts = task.loss(task.model, rows, generator)
-            optimiser.zero_grad()
-            losses = torch.stack(list(parts.values()))
-            losses.sum().backward()
-            parallel.mean(p.grad for p in learned if p.grad is not None)
-            norm = nn.utils.clip_grad_norm_(learned, settings.gradient_clip)
-            optimiser.step()
-            # One transfer from the device, after the step is on its way.
-            losses = losses.detach()
-            parallel.mean([losses])
-            *values, size = torch.cat([losses, norm[None]]).tolist()
-            seen.append(dict(zip(parts, values, strict=True)))
-            when = doubtful_place(step, steps, epoch + 1, settings.epochs)
-            said = {f"{name} loss": value for name, value in seen[-1].items()}
-            stage.check(said | {"gradient's norm": size}, when, rate, epoch + step > 1)
-            if step in looks:
-                row = {"epoch": epoch + step / steps, **_means(seen), **task.notes()}
-                value = _look(task, modules, settings)
-                stage.check({SCORE: value}, when, rate)
-                best.offer(value)
-                history.append(row | {"validation": value})
-                seen = []
+        seen.clear()
+        return torch.randperm(task.rows, generator=generator).tensor_split(steps)
+
+    def loss(rows: Tensor) -> dict[str, Tensor]:
+        with autocast(settings.precision):
+            return task.loss(task.model, rows, generator)
+
+    def after(epoch: int, step: int, steps: int, losses: Row) -> None:
+        seen.append(losses)
+        if step in looks:
+            row = {"epoch": epoch + step / steps, **_means(seen), **task.notes()}
+            value = _look(task, modules, settings)
+            stage.check({SCORE: value}, place(step, steps, epoch, settings.epochs), rate)
+            best.offer(value)
+            history.append(row | {"validation": value})
+            seen.clear()
+
+    descend(
+        learned, optimiser, settings.epochs, batches, loss, stage, settings.gradient_clip, after
+    )
     if keep == "best":
         best.restore()
-    stage.check_tensors("the learned weights", learned, "after the last step", rate)
     modules.eval()
     # Whole epochs are compared, which have the same rows; looks where there is one epoch only.
     whole = len(looks) if settings.epochs > 1 else 1
-    part = next(iter(parts))
+    part = next(name for name in history[0] if name != "epoch")
     first, last = (_means(rows)[part] for rows in (history[:whole], history[-whole:]))
     kept = history if keep == "best" else history[-1:]
     history.notes = stage.doubts(first, last, [row["validation"] for row in kept], start)
@@ -282,10 +320,6 @@ def _look(task: Task, modules: nn.Module, settings: Descent) -> float:
 
 def _means(rows: list[dict[str, float]]) -> dict[str, float]:
     return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
-
-
-def _looks(steps: int, per_epoch: int) -> set[int]:
-    return {max(1, round(steps * (i + 1) / per_epoch)) for i in range(per_epoch)}
 
 
 # -- Text features to be distilled: fixed after stage one (the paper) or still moving (the code).
