@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from clipit_lib import paths, runs
 from clipit_lib import run as run_
+from clipit_lib.encoders import clips
 from clipit_lib.errors import ClipItError, Diverged
 from clipit_lib.runs import StoredRun
 from clipit_lib.settings import Descent, StandInTraining
