@@ -1,4 +1,4 @@
-"""`python -m clipit_lib COMMAND`: the old name of `python -m companion COMMAND`, which it starts."""
+"""`python -m clipit_lib COMMAND`, an old name: starts `python -m companion COMMAND`."""
 
 import os
 import sys

@@ -139,10 +139,10 @@ def test_the_stand_in_stops(monkeypatch) -> None:
     towers = nn.Module()
     towers.image, towers.text = image, tower
     towers.log_scale = nn.Parameter(torch.tensor(2.66))
-    monkeypatch.setattr(pilot, "build_stand_in", lambda settings: towers)
-    monkeypatch.setattr(pilot, "stand_in_tokenizer", lambda settings: None)
-    monkeypatch.setattr(pilot, "_image_states", lambda *_: torch.randn(8, 5))
-    monkeypatch.setattr(pilot, "_text_states", lambda *_: torch.randn(2, 3, 6))
+    monkeypatch.setattr(clips, "build_stand_in", lambda settings: towers)
+    monkeypatch.setattr(clips, "stand_in_tokenizer", lambda settings: None)
+    monkeypatch.setattr(stand_in, "_image_states", lambda *_: torch.randn(8, 5))
+    monkeypatch.setattr(stand_in, "_text_states", lambda *_: torch.randn(2, 3, 6))
     settings = StandInTraining(
         dataset="toy", epochs=3, batch_size=4, captions_per_class=3, learning_rate=1e30
     )
