@@ -201,7 +201,7 @@ def training_memory(
     """What a LoRA step on a backbone needs; nothing is computed, and the encoder stays as it is.
 
     Args:
-        encoder: with or without weights, for example `backbones.untrained` on the device `meta`.
+        encoder: with or without weights, as of `registry.untrained_backbone` on the device `meta`.
         checkpointing: with `checkpoint_gradients`.
     """
     model = copy.deepcopy(encoder.model).to("meta")
@@ -411,7 +411,7 @@ def cost_table(models: dict[str, Variant], batches: Sequence[int] = BATCHES) -> 
 def latency_table(
     models: dict[str, Variant], rounds: int, batches: Sequence[int] = BATCHES
 ) -> pd.DataFrame:
-    """One row a variant and batch size: batch, and the columns of `latency.summary`.
+    """One row a variant and batch size: batch, and the columns of `latency_summary`.
 
     Times are of a whole call. Decoding, the transform and tokenising are not in them.
     """

@@ -213,7 +213,7 @@ def paper_sentence(counts: pd.DataFrame, prompt: float, printed: pd.DataFrame) -
     Args:
         counts: `cost_table` of `published_variants`.
         prompt: multiply-adds of one encoded prompt, in units of 10^9.
-        printed: of `paper.cost.compute`.
+        printed: of `paper.compute`.
     """
     gmacs = dict(zip(counts["variant"], counts["gmacs"], strict=True))
     heads, adapters = gmacs[MERGED] - gmacs[UNIMODAL], gmacs[UNMERGED] - gmacs[MERGED]

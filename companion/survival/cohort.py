@@ -89,8 +89,7 @@ def write_bag(path: Path, bag: Bag) -> None:
             save_file(bag.arrays(), temporary)
             return
         with h5py.File(temporary, "w") as file:
-            for name, values in bag.arrays().items():
-                file.create_dataset(name, data=values)
+            file.update(bag.arrays())
 
 
 def read_bag(path: Path, most: int | None = None) -> Bag:
@@ -134,7 +133,7 @@ def read_bag(path: Path, most: int | None = None) -> Bag:
 # independent of everything else. A phantom, as everywhere here: never tissue, never a patient.
 
 
-# First spawn key of the slides' seed stream; see PRETRAINING and REPORTS in reports/phantom.py.
+# First spawn key of the slides' seed stream; see PRETRAINING and REPORTS in phantom/reports.py.
 SLIDES = 4000
 VERSION = 1  # raise it when the same settings draw anything else
 WORLD = "bach"
@@ -281,7 +280,7 @@ class Cohort:
 
 
 def read_cohort(folder: Path, clinical: Path, folds: int, most: int | None = None) -> Cohort:
-    """Read a cohort (see `bags` for the layout); slides come in the order of the csv.
+    """Read a cohort (see above for the layout); slides come in the order of the csv.
 
     Args:
         folds: how many there are, numbered from 1.
@@ -339,21 +338,18 @@ def _read_clinical(path: Path, folds: int) -> pd.DataFrame:
         "slide": raw["slide"], "time": number["time"].astype(float),
         "event": number["event"].astype(bool), "fold": number["fold"].astype(int),
     })  # fmt: skip
-    seen = table.groupby("fold")["event"].sum()
-    for fold in known:
-        if seen.get(fold, 0) == 0:
-            raise ClipItError(f"no event in fold {fold}", path, "Stratify the folds by event")
+    if without := sorted({*known} - {*table["fold"][table["event"]]}):
+        raise ClipItError(f"no event in fold {without[0]}", path, "Stratify the folds by event")
     return table
 
 
 def _file(folder: Path, slide: str, clinical: Path) -> Path:
-    for suffix in SUFFIXES:
-        if (folder / f"{slide}{suffix}").is_file():
-            return folder / f"{slide}{suffix}"
-    raise ClipItError(
-        f"no {' or '.join(slide + suffix for suffix in SUFFIXES)} for a slide of {clinical.name}",
-        folder, "Add the bag or take the slide out",
-    )  # fmt: skip
+    names = [slide + suffix for suffix in SUFFIXES]
+    for path in (folder / name for name in names):
+        if path.is_file():
+            return path
+    what = f"no {' or '.join(names)} for a slide of {clinical.name}"
+    raise ClipItError(what, folder, "Add the bag or take the slide out")
 
 
 # -- The cohort of a profile: the user's slides, or phantom slides that are made on the spot.
@@ -379,7 +375,7 @@ def open_cohort(profile: Profile) -> Cohort:
     """Read the profile's slides; phantom slides are made and embedded first if need be.
 
     Raises:
-        ClipItError: no survival section; encoders not trained yet; see `cohort.read`.
+        ClipItError: no survival section; encoders not trained yet; see `read_cohort`.
     """
     settings = settings_of(profile)
     if isinstance(settings.slides, FileSlides):

@@ -172,14 +172,11 @@ def fold_metrics(predictions: pd.DataFrame) -> pd.DataFrame:
 
 def run_table(runs: Sequence[SurvivalRun]) -> pd.DataFrame:
     """One row a fold, setting and seed: fold, setting, seed, c_index, iauc, run."""
-    parts = [
-        fold_metrics(run.predictions()).assign(
-            setting=run.spec.setting, seed=run.spec.seed, run=run.key
-        )
-        for run in runs
-    ]
-    columns = ["fold", "setting", "seed", *METRICS, "run"]
-    return pd.concat(parts, ignore_index=True)[columns]
+    parts = []
+    for run in runs:
+        of = {"setting": run.spec.setting, "seed": run.spec.seed, "run": run.key}
+        parts.append(fold_metrics(run.predictions()).assign(**of))
+    return pd.concat(parts, ignore_index=True)[["fold", "setting", "seed", *METRICS, "run"]]
 
 
 def planted_metrics(cohort: Cohort) -> pd.DataFrame | None:
@@ -193,7 +190,7 @@ def intervals(runs: Sequence[SurvivalRun], table: pd.DataFrame, draws: int) -> p
     """One row a metric and quantity: metric, setting, over, value, low, high.
 
     `over` is empty for the mean of a setting; otherwise the value is the gain of the setting over
-    it. Means are over folds and seeds, intervals 95% (see `resampling`).
+    it. Means are over folds and seeds, intervals 95% (see `model.bootstrap`).
     """
     settings = list(dict.fromkeys(run.spec.setting for run in runs))
     frames = {s: [run.predictions() for run in runs if run.spec.setting == s] for s in settings}
@@ -275,17 +272,15 @@ def summary_table(table: pd.DataFrame, limits: pd.DataFrame) -> pd.DataFrame:
 def sentences(limits: pd.DataFrame, p: float, planted: pd.DataFrame | None) -> str:
     """The result in words, as a Markdown list."""
     said = []
-    for _, row in limits[limits["over"] != ""].iterrows():
-        metric, over = str(row["metric"]), str(row["over"])
-        printed = ""
-        if over == "unimodal":
-            gain = PAPER_GAIN[metric]
-            printed = f" The paper's is {gain:+.3f}, on real slides, without an interval."
+    for metric, _, over, value, low, high in limits[limits["over"] != ""].itertuples(index=False):
+        side = "lies above" if low > 0 else "lies below" if high < 0 else "includes"
         said.append(
-            f"- {METRIC_NAMES[metric]}: {NAMES['clip_it']} over {NAMES[over]} {row['value']:+.3f} "
-            f"[{row['low']:+.3f}, {row['high']:+.3f}]; {_verdict(row['low'], row['high'])}."
-            + printed
+            f"- {METRIC_NAMES[metric]}: {NAMES['clip_it']} over {NAMES[over]} {value:+.3f} "
+            f"[{low:+.3f}, {high:+.3f}]; the interval {side} zero."
         )
+        if over == "unimodal":
+            gain = f"{PAPER_GAIN[metric]:+.3f}"
+            said[-1] += f" The paper's is {gain}, on real slides, without an interval."
     said.append(f"- Predicted halves of {NAMES['clip_it']}: log-rank p = {p:.2g}.")
     if planted is not None:
         c_index, iauc = planted[list(METRICS)].mean()
@@ -294,9 +289,3 @@ def sentences(limits: pd.DataFrame, p: float, planted: pd.DataFrame | None) -> s
             "in the times of events leaves no more to predict."
         )
     return "\n".join(said)
-
-
-def _verdict(low: float, high: float) -> str:
-    if low > 0:
-        return "the interval lies above zero"
-    return "the interval lies below zero" if high < 0 else "the interval includes zero"
