@@ -85,7 +85,7 @@ def _ours(
 
     def read() -> None:
         for chosen in batches:
-            patches.share(chosen, generator)
+            patches.batch(chosen, generator)
 
     return read
 

@@ -42,6 +42,6 @@ def pair_one_by_one(
 class EveryReport(MovingTargets):
     """A moving target that encodes the report of every patch, however often it occurs."""
 
-    def __call__(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+    def __call__(self, rows: Tensor, epoch: int) -> Tensor:
         ids = self.windows.ids[self.report[rows]]  # truncated texts: one window each
         return F.normalize(self.tower(ids.to(device())), dim=-1)

@@ -50,7 +50,9 @@ def vision_only(encoder: VisionEncoder, data: Patches) -> Steps:
     return Steps(VisionClassifier(backbone, encoder.width, CLASSES), data, data, False)
 
 
-def clip_it(encoder: VisionEncoder, clip: ClipEncoder, data: Patches, targets: Targets) -> Steps:
+def clip_it(
+    encoder: VisionEncoder, clip: ClipEncoder, data: Patches, targets: Targets | MovingTargets
+) -> Steps:
     """CLIP-IT by the paper's protocol, with some targets."""
     backbone = adapted(encoder.model, encoder.lora_targets)
     with seeded(0):

@@ -28,7 +28,7 @@ from benchmarks.steps import (
     vision_only,
 )
 from clipit_lib.encoders.encoder import ClipEncoder, embed_texts
-from clipit_lib.training import FixedTargets, MovingTargets
+from clipit_lib.training import MovingTargets, Targets
 
 
 @dataclass(frozen=True)
@@ -88,7 +88,7 @@ def run(pair: Pair, scale: Scale) -> list[Row]:
     )
     tasks = {
         "vision": vision_only(backbone, data),
-        "clip_it": clip_it(backbone, clip, data, FixedTargets(features, report)),
+        "clip_it": clip_it(backbone, clip, data, Targets(features, report)),
         "released": released(backbone, clip, data, windows, report),
         "distinct": clip_it(backbone, clip, data, distinct),
         "every": clip_it(backbone, clip, data, every),

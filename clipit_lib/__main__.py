@@ -1,6 +1,6 @@
-"""`python -m clipit_lib` has no commands of its own."""
+"""`python -m clipit_lib COMMAND`, an old name: starts `python -m companion COMMAND`."""
 
+import os
 import sys
 
-asked = " ".join(["python -m companion", *sys.argv[1:]])
-sys.exit(f"error: the commands are those of the companion. Run `{asked}`")
+os.execv(sys.executable, [sys.executable, "-m", "companion", *sys.argv[1:]])

@@ -15,7 +15,7 @@ from clipit_lib.encoders.encoder import embed_texts
 from clipit_lib.inputs import Inputs, Labels
 from clipit_lib.pairing import Pairs, effective_number
 from clipit_lib.settings import TextSpec
-from clipit_lib.training import FixedTargets
+from clipit_lib.training import Targets
 
 # -- Which text each patch is paired with: a report, or what Table 6 puts in its place.
 
@@ -137,23 +137,21 @@ def _embedded(spec: TextSpec, inputs: Inputs, texts: list[str]) -> np.ndarray:
 # -- Targets without any text: what the retriever sees in the image itself (a control).
 
 
-def image_targets(spec: TextSpec, inputs: Inputs, labels: Labels, centroids: bool) -> FixedTargets:
+def image_targets(spec: TextSpec, inputs: Inputs, labels: Labels, centroids: bool) -> Targets:
     """The retriever's own embedding of each patch, unit length; no text is read.
 
     Args:
         centroids: replace it by one of k centroids, where k is the effective number of reports of
             the pairing: as few distinct targets as hub reports give.
     """
-    dataset = inputs.dataset(spec.dataset)
     embeddings = inputs.image_embeddings(spec.dataset, "train", spec.retriever)
-    position = np.searchsorted(dataset.indices("train"), labels.train)
-    images = F.normalize(torch.from_numpy(embeddings[position]), dim=-1)
+    images = F.normalize(torch.from_numpy(embeddings[labels.train_at]), dim=-1)
     if not centroids:
-        return FixedTargets(images, torch.arange(len(images)))
+        return Targets(images, torch.arange(len(images)))
     from sklearn.cluster import KMeans  # slow to import, and seldom needed
 
     count = max(1, round(effective_number(paired_reports(spec, inputs, "train"))))
     clusters = KMeans(min(count, len(images)), n_init=4, random_state=spec.seed)
     cluster = clusters.fit_predict(images.numpy())
     means = torch.from_numpy(clusters.cluster_centers_).float()
-    return FixedTargets(F.normalize(means, dim=-1), torch.from_numpy(cluster).long())
+    return Targets(F.normalize(means, dim=-1), torch.from_numpy(cluster).long())

@@ -31,11 +31,18 @@ from clipit_lib.settings import Labelled, RunSpec, known, trained_here
 
 @dataclass(frozen=True)
 class Labels:
-    """Rows and labels of what is learned from and chosen by, after subsampling and noise."""
+    """What is learned from and chosen by, after subsampling and noise.
+
+    Attributes:
+        train, validation: [n] rows of the data set; `_at` are their positions in their split,
+            `_labels` what they are called.
+    """
 
     train: np.ndarray
+    train_at: np.ndarray
     train_labels: Tensor
     validation: np.ndarray
+    validation_at: np.ndarray
     validation_labels: Tensor
 
 
@@ -55,7 +62,9 @@ def choose_labels(spec: Labelled, dataset: PatchDataset) -> Labels:
         torch.from_numpy(_flip(dataset.labels[rows], len(dataset.classes), spec.label_noise, rng))
         for rows in (train, validation)
     ]
-    return Labels(train, noisy[0], validation, noisy[1])
+    at = np.searchsorted(dataset.indices("train"), train)
+    held_at = np.searchsorted(dataset.indices("validation"), validation)
+    return Labels(train, at, noisy[0], validation, held_at, noisy[1])
 
 
 def _some_of_each(

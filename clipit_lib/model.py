@@ -159,11 +159,6 @@ def build_model(
     )  # fmt: skip
 
 
-def takes_text_head(model: nn.Module) -> bool:
-    """Whether the classifier goes on with the head h_t of stage one."""
-    return isinstance(model, ClipIt)
-
-
 def text_width_of(state: dict[str, torch.Tensor]) -> int | None:
     """Width of the text features that a checkpoint predicts, None if it predicts none."""
     weight = state.get("distillation.weight")

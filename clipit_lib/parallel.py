@@ -1,8 +1,7 @@
 """Several processes that train one run together, as `accelerate launch` starts them.
 
-Each holds the whole model and makes the same draws. Of a batch of images each computes its share;
-the outputs are put together, so that every process sees the loss of the whole batch, as one
-process would, and gradients are averaged. A task that shares nothing is computed by each process
+Each holds the whole model and makes the same draws. Of a batch of images each computes its share of
+the loss, and gradients are averaged; a task that shares nothing is computed whole by each process
 and is right too. With one process everything here does nothing.
 """
 
@@ -12,7 +11,7 @@ from collections.abc import Callable, Iterable
 from contextlib import nullcontext
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TypeVar
 
 import torch
 from accelerate import PartialState
@@ -34,45 +33,25 @@ def processes() -> PartialState:
     return PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
 
 
-def share(batch: int) -> Int[Tensor, " s"]:
-    """Positions in a batch that this process computes: as many in each process, in their order.
+def share(batch: int) -> tuple[Int[Tensor, " s"], float]:
+    """Positions in a batch that this process computes, and what their mean loss is to be times.
 
-    Where they do not go round, the last process gets the first ones again; `gathered` drops these.
+    The mean over processes is then the mean over the batch, whatever the sizes of the shares.
     """
-    state = processes()
-    each = -(-batch // state.num_processes)
-    return (torch.arange(each) + each * state.process_index) % batch
+    count = processes().num_processes
+    own = torch.arange(batch)[processes().process_index :: count]
+    return (own, len(own) * count / batch) if len(own) else (torch.zeros(1, dtype=torch.long), 0.0)
 
 
-def gathered(own: Float[Tensor, "s ..."], batch: int) -> Float[Tensor, "b ..."]:
-    """What all processes computed of a batch, in its order; a gradient goes back to its owner."""
-    if processes().num_processes == 1:
+def interleaved(own: Float[Tensor, "s ..."], total: int) -> Float[Tensor, "n ..."]:
+    """What all processes computed of the rows `process_index::num_processes`, in order."""
+    count = processes().num_processes
+    if count == 1:
         return own
-    result: Tensor = _Gathered.apply(own, batch)
-    return result
-
-
-class _Gathered(torch.autograd.Function):
-    """Forward: gather. Backward: the own part, times the number of processes.
-
-    Every process holds the gradient of the whole loss by all outputs, so nothing is sent back;
-    `average_gradients` divides what each has added by the number of processes.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, own: Tensor, batch: int) -> Tensor:
-        ctx.each = len(own)
-        outputs: Tensor = gather(own.contiguous())
-        return outputs[:batch]
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        (gradient,), state = gradients, processes()
-        begin = ctx.each * state.process_index
-        mine = gradient[begin : begin + ctx.each]
-        own = gradient.new_zeros(ctx.each, *gradient.shape[1:])
-        own[: len(mine)] = mine
-        return own * state.num_processes, None
+    padded = own.new_zeros(-(-total // count), *own.shape[1:])
+    padded[: len(own)] = own
+    parts: Tensor = gather(padded)
+    return parts.unflatten(0, (count, -1)).transpose(0, 1).flatten(0, 1)[:total]
 
 
 def start_alike(parameters: Iterable[nn.Parameter]) -> None:
@@ -82,14 +61,14 @@ def start_alike(parameters: Iterable[nn.Parameter]) -> None:
             parameter.data.copy_(broadcast(parameter.data.contiguous()))
 
 
-def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replace each gradient by its mean over the processes, in one exchange."""
+def mean(tensors: Iterable[Tensor]) -> None:
+    """Replace each tensor by its mean over the processes, in one exchange."""
     if processes().num_processes == 1:
         return
-    gradients = [p.grad for p in parameters if p.grad is not None]
-    mean = reduce(torch.cat([gradient.flatten() for gradient in gradients]), "mean")
-    for gradient, part in zip(gradients, mean.split([g.numel() for g in gradients]), strict=True):
-        gradient.copy_(part.view_as(gradient))
+    found = list(tensors)
+    means = reduce(torch.cat([each.flatten() for each in found]), "mean")
+    for each, part in zip(found, means.split([each.numel() for each in found]), strict=True):
+        each.copy_(part.view_as(each))
 
 
 def from_main(value: Value) -> Value:

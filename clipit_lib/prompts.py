@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from clipit_lib import lora, parallel
+from clipit_lib import lora
 from clipit_lib.compute import device, seeded
 from clipit_lib.data.reports import TEMPLATES, ensemble_scores, prompts
 from clipit_lib.encoders.encoder import ClipEncoder, TokenWindows, embed_windows
@@ -109,8 +109,8 @@ class ContrastiveTask(Task):
         self, model: Callable[..., Any], rows: Tensor, generator: torch.Generator
     ) -> dict[str, Tensor]:
         settings = self.model.settings
-        images, texts = model(self.train.share(rows, generator if self.augmented else None))
-        images = parallel.gathered(images, len(rows))
+        # Of several processes each computes the whole batch: every pair of it is in the loss.
+        images, texts = model(self.train.batch(rows, generator if self.augmented else None))
         labels = self.train.labels[rows].to(device())
         groups = labels if settings.same_class == "left_out" else None
         scale = 1 / settings.temperature

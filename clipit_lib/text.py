@@ -19,7 +19,14 @@ from torch import Tensor, nn
 
 from clipit_lib import lora, parallel, paths
 from clipit_lib.compute import device, seeded
-from clipit_lib.controls import SPLITS, PairedTexts, nearest, paired_texts
+from clipit_lib.controls import (
+    SPLITS,
+    PairedTexts,
+    image_targets,
+    nearest,
+    paired_texts,
+    redrawn_reports,
+)
 from clipit_lib.data.patches import Split
 from clipit_lib.data.reports import CLASS_TEXT, drop_from_all, lose_letters
 from clipit_lib.encoders.encoder import ClipEncoder, TokenWindows, embed_texts, embed_windows
@@ -28,7 +35,7 @@ from clipit_lib.inputs import Inputs, Labels, choose_labels
 from clipit_lib.model import TextHead
 from clipit_lib.predictions import Outcome, raw_predictions
 from clipit_lib.settings import RunSpec, TextSpec
-from clipit_lib.training import Stage, Task, fit
+from clipit_lib.training import MovingTargets, Stage, Targets, Task, fit
 
 # -- Learning a text classifier from paired reports (equation 2).
 
@@ -137,10 +144,8 @@ def stage_one(
     """The texts of a run (of `splits`, train and validation among them) and its stage one."""
     dataset = inputs.dataset(spec.dataset)
     paired = as_released(spec, inputs, paired_texts(spec, inputs, splits))
-    position = np.searchsorted(dataset.indices("train"), labels.train)
-    train = torch.from_numpy(paired.chosen["train"][position]), labels.train_labels
-    position = np.searchsorted(dataset.indices("validation"), labels.validation)
-    held = torch.from_numpy(paired.chosen["validation"][position])
+    train = torch.from_numpy(paired.chosen["train"][labels.train_at]), labels.train_labels
+    held = torch.from_numpy(paired.chosen["validation"][labels.validation_at])
     validation = held, labels.validation_labels
     clip, classes = inputs.retriever(spec.retriever), len(dataset.classes)
     return paired, get_or_train_stage_one(spec, clip, paired.texts, train, validation, classes)
@@ -294,6 +299,52 @@ def pair_counts(
     """How many patches of each class are paired with each report."""
     table = torch.zeros(count, classes)
     return table.index_put_((reports, labels), torch.ones(len(labels)), accumulate=True)
+
+
+# -- What stage two takes from the text.
+
+
+@dataclass(frozen=True)
+class StageTwoText:
+    """Width of the text features, the head h_t, targets, and what made stage one doubtful.
+
+    `tower` is a text tower that keeps learning (the released code's way), `head` is empty where
+    there is none to go on with.
+    """
+
+    width: int
+    head: dict[str, Tensor]
+    targets: Targets | MovingTargets
+    tower: nn.Module | None = None
+    notes: tuple[str, ...] = ()
+
+
+def for_stage_two(spec: RunSpec, inputs: Inputs, labels: Labels) -> StageTwoText:
+    """The targets of a run: its reports after stage one, or another control's in their place."""
+    asked, training = spec.text, spec.training
+    assert asked is not None and training is not None and spec.protocol is not None
+    if spec.target is not None:
+        images = image_targets(asked, inputs, labels, spec.target == "image_centroids")
+        return StageTwoText(images.features.shape[-1], {}, images)
+    clip = inputs.retriever(asked.retriever)
+    paired, stage = stage_one(asked, inputs, labels)
+    distinct, report = np.unique(paired.chosen["train"][labels.train_at], return_inverse=True)
+    features, rows = stage.features[torch.from_numpy(distinct)], torch.from_numpy(report)
+    targets: Targets | MovingTargets = Targets(features, rows)
+    tower = None
+    if spec.protocol.moving_target:
+        tower = tuned_tower(clip, asked, stage)
+        texts = [paired.texts[i] for i in distinct]
+        windows = clip.tokenizer.windows(texts, asked.training.long_text)
+        targets = MovingTargets(tower, windows, rows)
+    elif asked.word_dropout:
+        epochs = range(training.epochs)
+        drawn = [dropped_features(clip, asked, stage, paired, distinct, each) for each in epochs]
+        targets = Targets(torch.stack(drawn), rows)
+    elif asked.pairing.reports == "redrawn":
+        drawn_reports = redrawn_reports(asked, inputs, training.epochs)[:, labels.train_at]
+        targets = Targets(stage.features, torch.from_numpy(drawn_reports))
+    return StageTwoText(stage.features.shape[1], stage.head, targets, tower, stage.notes)
 
 
 # -- The text classifier of stage one as a run of its own: what the paired text alone knows.

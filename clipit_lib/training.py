@@ -6,12 +6,12 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from clipit_lib import parallel
@@ -115,9 +115,9 @@ class Stage:
         return f"{self.name} of {self.of}"
 
 
-def doubtful_place(step: int, steps: int, epoch: int, epochs: int) -> str:
-    """Where in a descent, counted from 1."""
-    return f"at step {step} of {steps} in epoch {epoch} of {epochs}"
+def place(step: int, steps: int, epoch: int, epochs: int) -> str:
+    """Where in a descent; epochs are counted from 0."""
+    return f"at step {step} of {steps} in epoch {epoch + 1} of {epochs}"
 
 
 # -- One training loop for every setting.
@@ -154,7 +154,8 @@ class Task(ABC):
     ) -> dict[str, Tensor]:
         """Named parts of the loss of a batch of training rows [b]; their sum is minimised.
 
-        Of several processes each is given the whole batch, see `parallel`.
+        Of several processes each is given the whole batch, and may return its share of the loss,
+        see `parallel`.
         """
 
     def notes(self) -> dict[str, float]:
@@ -164,6 +165,52 @@ class Task(ABC):
     @abstractmethod
     def validate(self) -> float:
         """Cross-entropy on validation, in nats; no text is read where the model reads none."""
+
+
+def descend(
+    learned: Sequence[nn.Parameter],
+    optimiser: torch.optim.Optimizer,
+    epochs: int,
+    batches: Callable[[int], Sequence[Any]],
+    loss: Callable[[Any], dict[str, Tensor]],
+    stage: Stage,
+    clip: float = math.inf,
+    after: Callable[[int, int, int, dict[str, float]], None] | None = None,
+    name: str = "train",
+) -> None:
+    """The one loop: each step minimises the sum of a batch's named losses.
+
+    Args:
+        batches: those of one epoch, counted from 0.
+        clip: largest norm of the gradient.
+        after: called with epoch, step (from 1), steps of the epoch and the losses.
+
+    Raises:
+        Diverged: a loss, a gradient or a learned weight is not finite.
+    """
+    rate = float(optimiser.defaults["lr"])
+    main = parallel.processes().is_main_process
+    for epoch in progress(range(epochs), name, "epoch") if main else range(epochs):
+        rows_of = batches(epoch)
+        for step, rows in enumerate(rows_of, start=1):
+            parts = loss(rows)
+            optimiser.zero_grad()
+            losses = torch.stack(list(parts.values()))
+            losses.sum().backward()
+            parallel.mean(p.grad for p in learned if p.grad is not None)
+            norm = nn.utils.clip_grad_norm_(learned, clip)
+            optimiser.step()
+            # One transfer from the device, after the step is on its way.
+            losses = losses.detach()
+            parallel.mean([losses])
+            *values, size = torch.cat([losses, norm[None]]).tolist()
+            seen = dict(zip(parts, values, strict=True))
+            said = {f"{part} loss": value for part, value in seen.items()}
+            when = place(step, len(rows_of), epoch, epochs)
+            stage.check(said | {"gradient's norm": size}, when, rate, epoch + step > 1)
+            if after is not None:
+                after(epoch, step, len(rows_of), seen)
+    stage.check_tensors("the learned weights", learned, "after the last step", rate)
 
 
 def fit(
@@ -197,53 +244,47 @@ def fit(
     modules.to(device())
     learned = [p for p in modules.parameters() if p.requires_grad]
     parallel.start_alike(learned)
-    optimiser = torch.optim.Adam(
-        learned, settings.learning_rate, weight_decay=settings.weight_decay, fused=True
-    )
+    optimiser = torch.optim.Adam(learned, rate, weight_decay=settings.weight_decay, fused=True)
     generator = torch.Generator().manual_seed(seed)
     steps = max(1, round(task.rows / settings.batch_size))
-    looks = _looks(steps, settings.checks_per_epoch)
-    best = Best(task.model)
-    history = History()
+    looks = {
+        max(1, round(steps * (i + 1) / settings.checks_per_epoch))
+        for i in range(settings.checks_per_epoch)
+    }
+    best, history, seen = Best(task.model), History(), list[Row]()
     if start is None:
         start = _look(task, modules, settings)
         stage.check({SCORE: start}, "before the first step", rate, moved=False)
-    epochs = range(settings.epochs)
-    main = parallel.processes().is_main_process
-    for epoch in progress(epochs, "train", "epoch") if main else epochs:
+
+    def batches(epoch: int) -> Sequence[Tensor]:
         train_mode(modules)
         task.begin(epoch)
-        order = torch.randperm(task.rows, generator=generator)
-        seen: list[dict[str, float]] = []
-        for step, rows in enumerate(order.tensor_split(steps), start=1):
-            with autocast(settings.precision):
-                parts = task.loss(task.model, rows, generator)
-            optimiser.zero_grad()
-            losses = torch.stack(list(parts.values()))
-            losses.sum().backward()
-            parallel.average_gradients(learned)
-            norm = nn.utils.clip_grad_norm_(learned, settings.gradient_clip)
-            optimiser.step()
-            # One transfer from the device, after the step is on its way.
-            *values, size = torch.cat([losses.detach(), norm[None]]).tolist()
-            seen.append(dict(zip(parts, values, strict=True)))
-            when = doubtful_place(step, steps, epoch + 1, settings.epochs)
-            said = {f"{name} loss": value for name, value in seen[-1].items()}
-            stage.check(said | {"gradient's norm": size}, when, rate, epoch + step > 1)
-            if step in looks:
-                row = {"epoch": epoch + step / steps, **_means(seen), **task.notes()}
-                value = _look(task, modules, settings)
-                stage.check({SCORE: value}, when, rate)
-                best.offer(value)
-                history.append(row | {"validation": value})
-                seen = []
+        seen.clear()
+        return torch.randperm(task.rows, generator=generator).tensor_split(steps)
+
+    def loss(rows: Tensor) -> dict[str, Tensor]:
+        with autocast(settings.precision):
+            return task.loss(task.model, rows, generator)
+
+    def after(epoch: int, step: int, steps: int, losses: Row) -> None:
+        seen.append(losses)
+        if step in looks:
+            row = {"epoch": epoch + step / steps, **_means(seen), **task.notes()}
+            value = _look(task, modules, settings)
+            stage.check({SCORE: value}, place(step, steps, epoch, settings.epochs), rate)
+            best.offer(value)
+            history.append(row | {"validation": value})
+            seen.clear()
+
+    descend(
+        learned, optimiser, settings.epochs, batches, loss, stage, settings.gradient_clip, after
+    )
     if keep == "best":
         best.restore()
-    stage.check_tensors("the learned weights", learned, "after the last step", rate)
     modules.eval()
     # Whole epochs are compared, which have the same rows; looks where there is one epoch only.
     whole = len(looks) if settings.epochs > 1 else 1
-    part = next(iter(parts))
+    part = next(name for name in history[0] if name != "epoch")
     first, last = (_means(rows)[part] for rows in (history[:whole], history[-whole:]))
     kept = history if keep == "best" else history[-1:]
     history.notes = stage.doubts(first, last, [row["validation"] for row in kept], start)
@@ -281,62 +322,26 @@ def _means(rows: list[dict[str, float]]) -> dict[str, float]:
     return {name: sum(row[name] for row in rows) / len(rows) for name in rows[0]}
 
 
-def _looks(steps: int, per_epoch: int) -> set[int]:
-    return {max(1, round(steps * (i + 1) / per_epoch)) for i in range(per_epoch)}
-
-
 # -- Text features to be distilled: fixed after stage one (the paper) or still moving (the code).
 
 
-@runtime_checkable
-class Targets(Protocol):
-    """Text features to be distilled into the images of some training rows: [b, e]."""
-
-    def begin(self, epoch: int) -> None: ...
-
-    def __call__(self, rows: Tensor, generator: torch.Generator) -> Tensor: ...
-
-
 @dataclass(frozen=True)
-class FixedTargets:
-    """Features [m, e] of the distinct reports, computed once; `report` [n] says whose."""
+class Targets:
+    """Text features that do not learn, and which of them each training patch is to predict.
 
-    features: Float[Tensor, "m e"]
-    report: Int[Tensor, " n"]
+    Attributes:
+        features: [m, e], or [epochs, m, e] where words are dropped anew in each epoch.
+        report: [n] into m, or [epochs, n] where patches are paired anew in each epoch.
+    """
 
-    def begin(self, epoch: int) -> None:
-        """Nothing changes."""
+    features: Float[Tensor, "... m e"]
+    report: Int[Tensor, "... n"]
 
-    def __call__(self, rows: Tensor, generator: torch.Generator) -> Tensor:
-        return self.features[self.report[rows]].to(device())
-
-
-class RedrawnTargets:
-    """Features [epochs, m, e] that differ from epoch to epoch: words are dropped anew each time."""
-
-    def __init__(self, features: Float[Tensor, "epochs m e"], report: Int[Tensor, " n"]) -> None:
-        self.features, self.report = features, report
-        self.now = features[0]
-
-    def begin(self, epoch: int) -> None:
-        self.now = self.features[epoch]
-
-    def __call__(self, rows: Tensor, generator: torch.Generator) -> Tensor:
-        return self.now[self.report[rows]].to(device())
-
-
-class ReassignedTargets:
-    """Features [m, e] of all reports; which one a patch gets, [epochs, n], changes each epoch."""
-
-    def __init__(self, features: Float[Tensor, "m e"], report: Int[Tensor, "epochs n"]) -> None:
-        self.features, self.report = features, report
-        self.now = report[0]
-
-    def begin(self, epoch: int) -> None:
-        self.now = self.report[epoch]
-
-    def __call__(self, rows: Tensor, generator: torch.Generator) -> Tensor:
-        return self.features[self.now[rows]].to(device())
+    def __call__(self, rows: Tensor, epoch: int) -> Float[Tensor, "b e"]:
+        """The features to be distilled into the images of some training rows [b]."""
+        features = self.features[epoch] if self.features.ndim == 3 else self.features
+        report = self.report[epoch] if self.report.ndim == 2 else self.report
+        return features[report[rows]].to(device())
 
 
 @dataclass(frozen=True)
@@ -347,10 +352,7 @@ class MovingTargets:
     windows: TokenWindows
     report: Int[Tensor, " n"]
 
-    def begin(self, epoch: int) -> None:
-        """Its tower moves by itself."""
-
-    def __call__(self, rows: Tensor, generator: torch.Generator) -> Tensor:
+    def __call__(self, rows: Tensor, epoch: int) -> Float[Tensor, "b e"]:
         distinct, back = self.report[rows].unique(return_inverse=True)
         return embed_windows(self.tower, self.windows.select(distinct))[back.to(device())]
 
@@ -376,22 +378,21 @@ class Patches:
     labels: Int[Tensor, " m"]
     transform: Transform
 
-    def batch(self, chosen: Tensor) -> Float[Tensor, "b 3 h w"]:
-        """Normalised images."""
-        return self.transform(self._read(chosen)).to(device())
-
-    def share(
-        self, chosen: Tensor, generator: torch.Generator | None = None
+    def batch(
+        self,
+        chosen: Tensor,
+        generator: torch.Generator | None = None,
+        share: Tensor | None = None,
     ) -> Float[Tensor, "s 3 h w"]:
-        """The images of a batch that this process computes; augmented if a generator is given."""
-        mine = parallel.share(len(chosen))
-        if generator is None:
-            return self.batch(chosen[mine])
-        # Drawn for the whole batch, so that the draws do not depend on the number of processes.
-        return self.transform(augment(self._read(chosen), generator)[mine]).to(device())
+        """Normalised images of some rows [b], augmented if a generator is given.
 
-    def _read(self, chosen: Tensor) -> UInt8[Tensor, "b s s 3"]:
-        return torch.from_numpy(self.pixels[self.rows[chosen.numpy()]])
+        Args:
+            share: positions in `chosen` to return; draws are made for all of it, so that they do
+                not depend on the number of processes.
+        """
+        read = torch.from_numpy(self.pixels[self.rows[chosen.numpy()]])
+        images = read if generator is None else augment(read, generator)
+        return self.transform(images if share is None else images[share]).to(device())
 
 
 class ImageTask(Task):
@@ -404,31 +405,30 @@ class ImageTask(Task):
         validation: Patches,
         augmented: bool,
         classification: str = "cross_entropy",
-        targets: Targets | None = None,
+        targets: Targets | MovingTargets | None = None,
         distillation_weight: float = 0.0,
     ) -> None:
         self.model, self.train, self.validation = model, train, validation
         self.augmented, self.classification = augmented, CLASSIFICATION[classification]
         self.targets, self.weight = targets, distillation_weight
         self.spreads: list[float] = []
-        self.rows = len(train.rows)
+        self.rows, self.epoch = len(train.rows), 0
 
     def begin(self, epoch: int) -> None:
-        if self.targets is not None:
-            self.targets.begin(epoch)
+        self.epoch = epoch
 
     def loss(
         self, model: Callable[..., Any], rows: Tensor, generator: torch.Generator
     ) -> dict[str, Tensor]:
-        output = model(self.train.share(rows, generator if self.augmented else None))
-        logits = parallel.gathered(output.logits, len(rows))
-        labels = self.train.labels[rows].to(device())
-        parts = {"classification": self.classification(logits, labels)}
+        own, share = parallel.share(len(rows))
+        output = model(self.train.batch(rows, generator if self.augmented else None, own))
+        labels = self.train.labels[rows[own]].to(device())
+        parts = {"classification": share * self.classification(output.logits, labels)}
         if self.targets is not None and output.distilled is not None:
-            target = self.targets(rows, generator)
+            target = self.targets(rows, self.epoch)
             self.spreads.append(spread(target))
-            distilled = parallel.gathered(output.distilled, len(rows))
-            parts["distillation"] = self.weight * cosine_distance(distilled, target)
+            distance = cosine_distance(output.distilled, target[own.to(device())])
+            parts["distillation"] = share * self.weight * distance
         return parts
 
     def notes(self) -> dict[str, float]:
@@ -456,10 +456,12 @@ def predict_logits(model: nn.Module, patches: Patches) -> Float[Tensor, "m c"]:
 
 
 def in_blocks(compute: Callable[[Tensor], Tensor], patches: Patches) -> Float[Tensor, "m d"]:
-    """What is computed of each image, on the CPU; of each block a process computes its share."""
-    blocks = torch.arange(len(patches.rows)).split(BLOCK * parallel.processes().num_processes)
-    parts = (parallel.gathered(compute(patches.share(rows)), len(rows)).cpu() for rows in blocks)
-    return stacked(parts, len(patches.rows))
+    """What is computed of each image, on the CPU; of several processes each computes its share."""
+    state = parallel.processes()
+    own = torch.arange(len(patches.rows))[state.process_index :: state.num_processes]
+    parts = (compute(patches.batch(rows)).cpu() for rows in own.split(BLOCK))
+    found = stacked(parts, len(own)).to(device() if state.num_processes > 1 else "cpu")
+    return parallel.interleaved(found, len(patches.rows)).cpu()
 
 
 class FeatureTask(Task):

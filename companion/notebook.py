@@ -19,8 +19,9 @@ from pydantic import TypeAdapter, ValidationError
 from clipit_lib import paths
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import written_beside
-from clipit_lib.settings import known, plain
+from clipit_lib.settings import known
 from companion.profile import is_file_name, load_profile
+from companion.reading import plain
 
 INJECTED = "# Parameters"  # how papermill begins the cell it injects
 

@@ -37,12 +37,12 @@ from clipit_lib.settings import (
     Weight,
     known,
     protocol_named,
-    read_strict,
     trained_here,
 )
 from companion.crc5 import Crc5Data
 from companion.phantom.datasets import PhantomData
 from companion.phantom.reports import PhantomCorpus
+from companion.reading import read_strict
 from companion.synthetic import SyntheticCorpus
 
 DataSettings = Annotated[

@@ -17,7 +17,7 @@ from clipit_lib.encoders.weights import State
 from clipit_lib.files import progress
 from clipit_lib.losses import supervised_contrastive
 from clipit_lib.settings import StandInTraining
-from clipit_lib.training import Stage, doubtful_place
+from clipit_lib.training import Stage, descend
 from companion.crc5 import class_captions
 
 
@@ -32,10 +32,7 @@ def train_stand_in(
     Raises:
         Diverged: a loss or a learned weight is not finite.
     """
-    stage, rate = (
-        Stage("training", "stand_in", f"stand_in, seed {settings.seed}"),
-        settings.learning_rate,
-    )
+    stage = Stage("training", "stand_in", f"stand_in, seed {settings.seed}")
     torch.manual_seed(settings.seed)
     towers = clips.build_stand_in(settings).to(device()).eval()
     rng = np.random.default_rng(settings.seed)
@@ -43,30 +40,28 @@ def train_stand_in(
     images = _image_states(towers.image.backbone, pixels)
     texts = _text_states(towers.text, clips.stand_in_tokenizer(settings), captions)
     trained = nn.ModuleList([towers.image.projection, towers.text.projection])
-    parameters = [*trained.parameters(), towers.log_scale]
-    optimiser = torch.optim.AdamW(
-        parameters, lr=settings.learning_rate, weight_decay=0.05, fused=True
-    )
-    history = []
+    learned = [*trained.parameters(), towers.log_scale]
+    optimiser = torch.optim.AdamW(learned, lr=settings.learning_rate, weight_decay=0.05, fused=True)
     steps = max(1, len(labels) // settings.batch_size)
-    for epoch in progress(range(settings.epochs), "train stand_in", "epoch"):
-        values = []
-        batches = np.array_split(rng.permutation(len(labels)), steps)
-        for step, rows in enumerate(batches, start=1):
-            group = torch.from_numpy(labels[rows])
-            chosen = texts[group, torch.from_numpy(rng.integers(texts.shape[1], size=len(rows)))]
-            image = F.normalize(towers.image.projection(images[torch.from_numpy(rows)]), dim=-1)
-            text = F.normalize(towers.text.projection(chosen), dim=-1)
-            scale = towers.log_scale.exp().clamp(max=100.0)
-            loss = supervised_contrastive(image, text, scale, group.to(image.device))
-            optimiser.zero_grad()
-            loss.backward()
-            optimiser.step()
-            values.append(loss.item())
-            when = doubtful_place(step, steps, epoch + 1, settings.epochs)
-            stage.check({"loss": values[-1]}, when, rate, epoch + step > 1)
-        history.append(float(np.mean(values)))
-    stage.check_tensors("the learned weights", parameters, "after the last step", rate)
+    values = np.zeros((settings.epochs, steps))
+
+    def batches(_: int) -> list[np.ndarray]:
+        return np.array_split(rng.permutation(len(labels)), steps)
+
+    def loss(rows: np.ndarray) -> dict[str, Tensor]:
+        group = torch.from_numpy(labels[rows])
+        chosen = texts[group, torch.from_numpy(rng.integers(texts.shape[1], size=len(rows)))]
+        image = F.normalize(towers.image.projection(images[torch.from_numpy(rows)]), dim=-1)
+        text = F.normalize(towers.text.projection(chosen), dim=-1)
+        scale = towers.log_scale.exp().clamp(max=100.0)
+        return {"contrastive": supervised_contrastive(image, text, scale, group.to(image.device))}
+
+    def after(epoch: int, step: int, _: int, losses: dict[str, float]) -> None:
+        values[epoch, step - 1] = losses["contrastive"]
+
+    name = "train stand_in"
+    descend(learned, optimiser, settings.epochs, batches, loss, stage, after=after, name=name)
+    history = [float(np.mean(row)) for row in values]
     state = {f"image.{k}": v.cpu() for k, v in towers.image.projection.state_dict().items()}
     state |= {f"text.{k}": v.cpu() for k, v in towers.text.projection.state_dict().items()}
     return state, {"loss": history, "notes": stage.doubts(history[0], history[-1])}

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clipit_lib import run, runs
+from clipit_lib import text as text_stage
 from clipit_lib.controls import (
     image_targets,
     paired_reports,
@@ -17,7 +18,7 @@ from clipit_lib.controls import (
 from clipit_lib.inputs import choose_labels
 from clipit_lib.pairing import effective_number
 from clipit_lib.settings import RunSpec, TextSpec
-from clipit_lib.training import ReassignedTargets
+from clipit_lib.training import Targets
 from companion import specs, studies
 from companion.profile import Workbench
 from companion.tables import STEPS, WHOLE, decomposition, decomposition_words
@@ -70,11 +71,10 @@ def test_redrawn_reports_change_each_epoch_and_cover_the_corpus(bench: Workbench
     assert drawn.shape == (30, len(bench.dataset(CELL[0]).indices("train")))
     assert (drawn[0] != drawn[1]).any()
     assert set(drawn.ravel()) == set(range(len(bench.corpus(CELL[0]))))
-    targets = ReassignedTargets(torch.eye(3), torch.tensor([[0, 1], [2, 0]]))
-    rows, generator = torch.tensor([1, 0]), torch.Generator()
-    assert targets(rows, generator).argmax(dim=1).tolist() == [1, 0]
-    targets.begin(1)
-    assert targets(rows, generator).argmax(dim=1).tolist() == [0, 2]
+    targets = Targets(torch.eye(3), torch.tensor([[0, 1], [2, 0]]))
+    rows = torch.tensor([1, 0])
+    assert targets(rows, 0).argmax(dim=1).tolist() == [1, 0]
+    assert targets(rows, 1).argmax(dim=1).tolist() == [0, 2]
 
 
 def test_class_prompts_say_the_label_and_never_of_a_test_patch(bench: Workbench) -> None:
@@ -98,7 +98,7 @@ def test_image_targets_are_the_retrievers_embeddings_or_few_of_their_centroids(
     embeddings = bench.retriever_embeddings(CELL[0], "train")
     unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
     rows = torch.arange(len(unit))
-    np.testing.assert_allclose(own(rows, torch.Generator()).cpu(), unit, atol=1e-6)
+    np.testing.assert_allclose(own(rows, 0).cpu(), unit, atol=1e-6)
     assert spec(bench, "clip_it/image_target").target == "image"
     assert spec(bench, "clip_it/image_centroids").target == "image_centroids"
     few = image_targets(text(bench, "clip_it/image_centroids"), bench, labels, centroids=True)
@@ -113,7 +113,7 @@ def test_controls_without_text_read_no_report(bench: Workbench, monkeypatch) -> 
     for setting in ("clip_it/image_target", "clip_it/architecture_only"):
         asked = spec(bench, setting, seed=41)
         with monkeypatch.context() as patch:
-            patch.setattr(run, "stage_one", lambda *_: pytest.fail("read a report"))
+            patch.setattr(text_stage, "stage_one", lambda *_: pytest.fail("read a report"))
             run.perform(asked, bench)
 
 

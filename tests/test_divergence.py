@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from clipit_lib import paths, runs
 from clipit_lib import run as run_
+from clipit_lib.encoders import clips
 from clipit_lib.errors import ClipItError, Diverged
 from clipit_lib.runs import StoredRun
 from clipit_lib.settings import Descent, StandInTraining
@@ -138,10 +139,10 @@ def test_the_stand_in_stops(monkeypatch) -> None:
     towers = nn.Module()
     towers.image, towers.text = image, tower
     towers.log_scale = nn.Parameter(torch.tensor(2.66))
-    monkeypatch.setattr(pilot, "build_stand_in", lambda settings: towers)
-    monkeypatch.setattr(pilot, "stand_in_tokenizer", lambda settings: None)
-    monkeypatch.setattr(pilot, "_image_states", lambda *_: torch.randn(8, 5))
-    monkeypatch.setattr(pilot, "_text_states", lambda *_: torch.randn(2, 3, 6))
+    monkeypatch.setattr(clips, "build_stand_in", lambda settings: towers)
+    monkeypatch.setattr(clips, "stand_in_tokenizer", lambda settings: None)
+    monkeypatch.setattr(stand_in, "_image_states", lambda *_: torch.randn(8, 5))
+    monkeypatch.setattr(stand_in, "_text_states", lambda *_: torch.randn(2, 3, 6))
     settings = StandInTraining(
         dataset="toy", epochs=3, batch_size=4, captions_per_class=3, learning_rate=1e30
     )

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 from clipit_lib import paths
-from clipit_lib.encoders import embeddings, registry, vision, weights
+from clipit_lib.encoders import clips, embeddings, registry, vision, weights
 from clipit_lib.encoders.weights import Sources
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import file_digest
 from clipit_lib.settings import PhantomPretraining, StandInTraining
 from companion import train_encoders
-from companion.crc5 import DESCRIPTIONS, class_captions, stand_in_tokenizer
+from companion.crc5 import DESCRIPTIONS, class_captions
 from companion.phantom.training import random_view
 from companion.profile import Workbench
 
@@ -58,7 +58,6 @@ def test_weights_that_are_not_installed_are_said() -> None:
 @pytest.mark.weights
 @needs_weights
 def test_stand_in_learns_its_captions(monkeypatch) -> None:
-    from clipit_lib.encoders import clips
     from companion import stand_in
 
     texts = tuple(DESCRIPTIONS)[:2]
@@ -81,7 +80,7 @@ def test_stand_in_learns_its_captions(monkeypatch) -> None:
 @pytest.mark.weights
 @needs_weights
 def test_word_pieces_keep_start_end_and_padding() -> None:
-    words = stand_in_tokenizer(StandInTraining(dataset="x", context_length=8))
+    words = clips.stand_in_tokenizer(StandInTraining(dataset="x", context_length=8))
     (row,) = words.windows(["tubular adenoma of the colon with dysplasia"], "truncate").ids
     assert row[0] == words.start and row[-1] == words.end
     (short,) = words.windows(["colon"], "truncate").ids

@@ -17,7 +17,7 @@ from clipit_lib.data.patches import Transform
 from clipit_lib.encoders import registry, vision
 from clipit_lib.model import ClipIt
 from clipit_lib.settings import Lora
-from clipit_lib.training import FixedTargets, ImageTask, Patches
+from clipit_lib.training import ImageTask, Patches, Targets
 
 # --- Equation 1: pairing -------------------------------------------------------------------------
 
@@ -133,7 +133,7 @@ def test_loss_and_gradients_are_those_of_the_equations(unit: bool, scale: float)
     reports = rng.normal(size=(4, TEXT)).astype(np.float32)
     whose = np.array([2, 0, 2, 3, 1, 0, 0])
     patches = Patches(pixels, owned, torch.tensor(labels), Transform(SIDE, MEAN, STD))
-    targets = FixedTargets(torch.tensor(reports), torch.tensor(whose))
+    targets = Targets(torch.tensor(reports), torch.tensor(whose))
     task = ImageTask(model, patches, patches, False, targets=targets, distillation_weight=scale)
     batch = np.array([5, 0, 3, 6])
     parts = task.loss(model, torch.tensor(batch), torch.Generator())

@@ -75,7 +75,7 @@ def test_command_line_prediction_loads_no_text(
 def test_the_test_split_is_read_without_text(bench: Workbench, monkeypatch) -> None:
     """After training, whatever touches a tower, a report or a pairing fails the run."""
     wanted = specs.resolve(bench, *CELL, "clip_it", 5)
-    original, seen = experiment._predict, []
+    original, seen = experiment.predicted, []
 
     def guarded(*arguments: object) -> object:
         def touched(*_: object, **__: object) -> None:
@@ -90,7 +90,7 @@ def test_the_test_split_is_read_without_text(bench: Workbench, monkeypatch) -> N
             seen.append(arguments[-1])
             return original(*arguments)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(experiment, "_predict", guarded)
+    monkeypatch.setattr(experiment, "predicted", guarded)
     experiment.perform(wanted, bench)
     assert seen == ["validation", "test"]
 

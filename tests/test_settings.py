@@ -94,7 +94,7 @@ def test_an_encoder_not_trained_yet_is_said_before_anything_is_trained(
     bench: Workbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked = specs.resolve(bench, "phantom-crc", "phantom_vit_b8", "clip_it", 0)
-    for module, name in ((run, "_probe"), (text, "_train"), (Inputs, "backbone")):
+    for module, name in ((run, "probe"), (text, "_train"), (Inputs, "backbone")):
         monkeypatch.setattr(module, name, lambda *_: pytest.fail("something began"))
     for perform in (runs.get_or_run, run.perform):
         with pytest.raises(

@@ -16,9 +16,9 @@ from nbformat.v4 import new_code_cell
 from PIL import Image
 from report_material import EVIL, value, write_notebook
 
-from clipit_lib import paths, settings
+from clipit_lib import paths
 from clipit_lib.data.folder import FolderData
-from companion import report, tables
+from companion import reading, report, tables
 from companion.figures.heat_map import heat_map
 from companion.figures.space import contact_sheet, pair_sheet
 from companion.own.checks import findings_table, imbalance, shared_groups
@@ -84,10 +84,10 @@ def test_nothing_that_is_read_can_run_code() -> None:
         for path in sorted((root / folder).rglob("*"))
         if path.suffix in (".py", ".ipynb")
     ]
-    assert len(files) > 200
+    assert len(files) > 120
     found = {(path.name, each) for path in files for code in code_of(path) for each in faults(code)}
     assert found == EXCEPTIONS
-    assert issubclass(settings._Loader, yaml.SafeLoader)
+    assert issubclass(reading._Loader, yaml.SafeLoader)
 
 
 @pytest.mark.parametrize(

@@ -16,12 +16,13 @@ from scipy import stats
 from clipit_lib import paths, runs
 from clipit_lib.files import whole
 from clipit_lib.runs import StoredRun
-from clipit_lib.settings import RunSpec, Strict, read_strict
+from clipit_lib.settings import RunSpec, Strict
 from companion import archive, paper, studies, tables
 from companion.cost.measure import MERGED, UNIMODAL
 from companion.measures import Hits, aligned_hits, matched
 from companion.paper import HERE
 from companion.profile import Workbench
+from companion.reading import read_strict
 from companion.specs import label
 from companion.statistics import Cell, Interval, pooled_bootstrap
 from companion.survival import study

@@ -16,10 +16,9 @@ from clipit_lib.compute import device
 from clipit_lib.data.patches import Transform, augment
 from clipit_lib.encoders import clips, vision
 from clipit_lib.encoders.weights import State
-from clipit_lib.files import progress
 from clipit_lib.losses import normalised_temperature, supervised_contrastive
 from clipit_lib.settings import PhantomPretraining
-from clipit_lib.training import Stage, doubtful_place
+from clipit_lib.training import Stage, descend
 from companion.phantom.reports import pretraining_pairs
 
 # -- Drawings of coloured shapes with captions: what a CLIP learns from that never saw tissue.
@@ -205,7 +204,6 @@ def _descend(
         Diverged: a loss, a gradient or a learned weight is not finite.
     """
     stage = Stage("training", "pretraining", f"{name}, seed {settings.seed}")
-    rate = settings.learning_rate
     steps = max(settings.images // settings.batch_size, 1)
     optimiser = torch.optim.AdamW(
         model.parameters(), lr=settings.learning_rate, weight_decay=0.05, fused=True
@@ -216,21 +214,20 @@ def _descend(
     shuffle = np.random.default_rng(settings.seed)
     generator = torch.Generator().manual_seed(settings.seed)
     model.train()
-    history = []
-    for epoch in progress(range(epochs), f"train {name}", "epoch"):
+    values = np.zeros((epochs, steps))
+
+    def batches(_: int) -> list[np.ndarray]:
         order = shuffle.permutation(settings.images)[: steps * settings.batch_size]
-        values = []
-        for step, rows in enumerate(np.array_split(order, steps), start=1):
-            value = loss(rows, generator)
-            optimiser.zero_grad()
-            value.backward()
-            norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-            optimiser.step()
-            schedule.step()
-            now, size = torch.stack([value.detach(), norm]).tolist()
-            when = doubtful_place(step, steps, epoch + 1, epochs)
-            stage.check({"loss": now, "gradient's norm": size}, when, rate, epoch + step > 1)
-            values.append(now)
-        history.append(float(np.mean(values)))
-    stage.check_tensors("the learned weights", model.parameters(), "after the last step", rate)
+        return np.array_split(order, steps)
+
+    def after(epoch: int, step: int, _: int, losses: dict[str, float]) -> None:
+        schedule.step()
+        values[epoch, step - 1] = losses["contrastive"]
+
+    def parts(rows: np.ndarray) -> dict[str, Tensor]:
+        return {"contrastive": loss(rows, generator)}
+
+    learned = list(model.parameters())
+    descend(learned, optimiser, epochs, batches, parts, stage, 1.0, after, f"train {name}")
+    history = [float(np.mean(row)) for row in values]
     return {"loss": history, "notes": stage.doubts(history[0], history[-1])}
