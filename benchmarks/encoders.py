@@ -34,7 +34,7 @@ def vit_b32_retriever() -> ClipEncoder:
 
 
 def conch_sized_retriever() -> ClipEncoder:
-    """Both towers of the size that `cost.published` counts for CONCH."""
+    """Both towers of the size that `cost.models` counts for CONCH."""
     text = models.TEXT | {"vocab_size": VOCABULARY}
     model = open_clip.CLIP(models.TEXT_WIDTH, models.PRINTED_VISION, text).eval()
     statistics = {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD}

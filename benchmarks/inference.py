@@ -13,7 +13,8 @@ from benchmarks.measure import Row, Scale, counted, interleaved, ratio, timed
 from clipit_lib.data.reports import TEMPLATES
 from clipit_lib.encoders.vision import VisionEncoder
 from clipit_lib.model import ClipIt, VisionClassifier
-from companion.cost.measure import EncodedPrompts, cached, flops_per_image, prompt_ids
+from clipit_lib.settings import Contrastive
+from companion.cost.measure import CACHED, ENCODED, flops_per_image, prompted
 from companion.cost.models import CLASSES, TEXT_WIDTH
 
 CLASS_TEXTS = ("normal lymph node", "lymph node metastasis")
@@ -72,15 +73,16 @@ def _prompts(scale: Scale) -> Row:
     full = scale == "full"
     clip = conch_sized_retriever() if full else phantom_retriever()
     what = "ViT-B/16 and a text tower of CONCH's size" if full else "the phantom's CLIP"
-    size, ids = clip.transform.size, prompt_ids(clip.tokenizer, CLASS_TEXTS, TEMPLATES["conch"])
-    encoded = EncodedPrompts(clip.image_tower, clip.text_tower, ids).eval()
+    asked = len(CLASS_TEXTS) * len(TEMPLATES["conch"])
+    models = prompted(clip, Contrastive(class_texts=CLASS_TEXTS))
     clocks = {
-        "encoded": timed(_call(encoded, size)), "cached": timed(_call(cached(encoded), size))
-    }  # fmt: skip
+        name: timed(_call(models[which].eval(), clip.transform.size))
+        for name, which in (("encoded", ENCODED), ("cached", CACHED))
+    }
     return ratio(
         "inference_prompts_encoded_over_cached", interleaved(clocks, PROMPTS[scale].rounds),
         "encoded", "cached",
-        f"one image by {ids.shape[0] * ids.shape[1]} prompts: encoded again over cached ({what}); "
+        f"one image by {asked} prompts: encoded again over cached ({what}); "
         "the paper prints 505 GFLOPs beside 17 of unimodal", None, "at_least",
     )  # fmt: skip
 

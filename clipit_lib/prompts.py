@@ -20,6 +20,8 @@ from clipit_lib.encoders.encoder import ClipEncoder, TokenWindows, embed_windows
 from clipit_lib.encoders.vision import checkpoint_gradients
 from clipit_lib.inputs import Inputs, choose_labels
 from clipit_lib.losses import contrastive
+from clipit_lib.model import Output
+from clipit_lib.predict import ClassEmbeddings
 from clipit_lib.predictions import Outcome, raw_predictions
 from clipit_lib.settings import Contrastive, RunSpec
 from clipit_lib.training import BLOCK, History, Patches, Stage, Task, fit, in_blocks
@@ -50,9 +52,9 @@ class PromptClassifier(nn.Module):
             self.text_tower, self.windows.select(torch.arange(self.classes) * templates)
         )
 
-    def all_prompts(self) -> Float[Tensor, "c k d"]:
-        """Embeddings of each class in each template."""
-        parts = torch.arange(self.windows.texts).split(BLOCK)
+    def all_prompts(self, block: int = BLOCK) -> Float[Tensor, "c k d"]:
+        """Embeddings of each class in each template, encoded in blocks."""
+        parts = torch.arange(self.windows.texts).split(block)
         each = [embed_windows(self.text_tower, self.windows.select(part)) for part in parts]
         return torch.cat(each).unflatten(0, (self.classes, -1))
 
@@ -60,11 +62,35 @@ class PromptClassifier(nn.Module):
         """Unit-length embeddings of images [b, d] and of the classes' first prompts [c, d]."""
         return self.images(batch), self.first_prompts()
 
+    def class_embeddings(self, block: int = BLOCK) -> Float[Tensor, "c d"]:
+        """Mean of each class's prompts over the temperature: times an image's, its logits."""
+        classes = F.normalize(self.all_prompts(block).float(), dim=-1).mean(dim=1)
+        if self.settings.averaging == "embeddings":
+            classes = F.normalize(classes, dim=-1)
+        return classes / self.settings.temperature
+
+    @torch.no_grad()
+    def without_text(self) -> ClassEmbeddings:
+        """The image-only classifier: all prompts are encoded now, for good."""
+        return ClassEmbeddings(self.image_tower, self.class_embeddings())
+
     def scores(self, images: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n c"]:
         """Logits of the prompt ensemble for image embeddings."""
         texts = self.all_prompts().float().cpu().numpy()
         similarity = ensemble_scores(images, texts, self.settings.averaging)
         return (similarity / self.settings.temperature).astype(np.float32)
+
+
+class EncodedPrompts(nn.Module):
+    """Encodes all prompts again in each call, as in the released code that counts FLOPs."""
+
+    def __init__(self, prompts: PromptClassifier) -> None:
+        super().__init__()
+        self.prompts = prompts
+
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Output:
+        classes = self.prompts.class_embeddings(self.prompts.windows.texts)
+        return Output(self.prompts.images(images) @ classes.T)
 
 
 class ContrastiveTask(Task):

@@ -7,10 +7,10 @@ import json
 import platform
 import resource
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Generic, TypeVar
 
 import pandas as pd
 import torch
@@ -22,31 +22,30 @@ from clipit_lib.files import whole, written_beside
 from clipit_lib.inputs import Inputs
 from clipit_lib.predictions import LOGIT, Outcome
 from clipit_lib.run import perform
-from clipit_lib.settings import Descent, RunSpec
+from clipit_lib.settings import Descent, RunSpec, Strict
 from clipit_lib.training import Stage
 
-SPEC, CARD, MODEL = "spec.json", "card.json", "model.safetensors"
-PREDICTIONS, HISTORY, DONE = "predictions.parquet", "history.csv", "done.json"
+SPEC, HISTORY, DONE = "spec.json", "history.csv", "done.json"  # of every kind of run
+CARD, MODEL, PREDICTIONS = "card.json", "model.safetensors", "predictions.parquet"
 AGAIN = "Delete the folder of this run and run again"
 VERSIONS = ("torch", "timm", "peft", "open_clip_torch", "transformers", "numpy")
+Spec = TypeVar("Spec", bound=Strict)
+Made = TypeVar("Made")
+
+# -- The store of any kind of run.
 
 
 @dataclass(frozen=True)
-class StoredRun:
-    """A finished run on disk."""
+class Stored(Generic[Spec]):
+    """A finished run on disk; a kind of run says what its specification is."""
 
+    specification: ClassVar[type[Strict]]
     folder: Path
-    spec: RunSpec
+    spec: Spec
 
     @property
     def key(self) -> str:
         return self.folder.name
-
-    def predictions(self, split: str = "test") -> pd.DataFrame:
-        """Raw predictions of one split: sample, group, label, one logit column a class."""
-        with whole(self.folder / PREDICTIONS, AGAIN):
-            frame = pd.read_parquet(self.folder / PREDICTIONS)
-        return frame[frame["split"] == split].reset_index(drop=True)
 
     def history(self) -> pd.DataFrame:
         """One row a look at validation."""
@@ -54,7 +53,7 @@ class StoredRun:
             return pd.read_csv(self.folder / HISTORY)
 
     def done(self) -> dict[str, Any]:
-        """Seconds, peak memory, number of processes, versions and notes of the run."""
+        """Seconds, versions and notes of the run, and what else its kind keeps."""
         with whole(self.folder / DONE, AGAIN):
             value: dict[str, Any] = json.loads((self.folder / DONE).read_text(encoding="utf-8"))
         return value
@@ -65,13 +64,10 @@ class StoredRun:
         return tuple(self.done().get("notes", ()))
 
 
-def find(profile: str, key: str) -> StoredRun | None:
-    """A finished run by its key, or None."""
-    folder = paths.runs(profile) / key
-    return read(folder) if (folder / DONE).exists() else None
+Run = TypeVar("Run", bound=Stored[Any])
 
 
-def read(folder: Path) -> StoredRun:
+def read_run(kind: type[Run], folder: Path) -> Run:
     """Open a run folder.
 
     Raises:
@@ -82,8 +78,77 @@ def read(folder: Path) -> StoredRun:
             "no finished run here", folder, "Name a folder below results/<profile>/runs/"
         )
     with whole(folder / SPEC, AGAIN):
-        spec = RunSpec.model_validate_json((folder / SPEC).read_text(encoding="utf-8"))
-    return StoredRun(folder, spec)
+        text = (folder / SPEC).read_text(encoding="utf-8")
+        return kind(folder, kind.specification.model_validate_json(text))
+
+
+def find_run(kind: type[Run], folder: Path) -> Run | None:
+    """The run in this folder, or None if there is no finished one."""
+    return read_run(kind, folder) if (folder / DONE).exists() else None
+
+
+def get_or_make(
+    kind: type[Run],
+    folder: Path,
+    spec: Strict,
+    make: Callable[[], Made],
+    write: Callable[[Path, Made], dict[str, Any]],
+) -> Run:
+    """The run in `folder`, named by its key; it is made and written first if it is not there.
+
+    Two jobs that ask for the same run do it once. A kill leaves a whole run or none. The
+    processes of one launch all call this; they make it together, and the main one writes.
+
+    Args:
+        write: puts what was made beside the specification; returns what done.json adds.
+    """
+
+    def timed() -> tuple[Made, float]:
+        begin = time.monotonic()
+        return make(), time.monotonic() - begin
+
+    def keep(made: tuple[Made, float]) -> None:
+        with written_beside(folder) as temporary:
+            temporary.mkdir()
+            (temporary / SPEC).write_text(spec.model_dump_json(indent=1), encoding="utf-8")
+            added = write(temporary, made[0])
+            done = {"key": folder.name, "seconds": round(made[1], 2), **added}
+            (temporary / DONE).write_text(json.dumps(done, indent=1), encoding="utf-8")
+
+    lock = folder.with_name(f".{folder.name}.lock")
+    parallel.make_once(folder / DONE, timed, keep, folder, lock)
+    return read_run(kind, folder)
+
+
+def software(packages: Iterable[str]) -> dict[str, Any]:
+    """For `done`: the versions of Python and of what computed the run."""
+    versions = {name: importlib.metadata.version(name) for name in packages}
+    return {"python": platform.python_version(), "versions": versions}
+
+
+# -- Runs of patch classifiers.
+
+
+class StoredRun(Stored[RunSpec]):
+    """A patch classifier with its raw predictions."""
+
+    specification = RunSpec
+
+    def predictions(self, split: str = "test") -> pd.DataFrame:
+        """Raw predictions of one split: sample, group, label, one logit column a class."""
+        with whole(self.folder / PREDICTIONS, AGAIN):
+            frame = pd.read_parquet(self.folder / PREDICTIONS)
+        return frame[frame["split"] == split].reset_index(drop=True)
+
+
+def read(folder: Path) -> StoredRun:
+    """Open the folder of a patch classifier, see `read_run`."""
+    return read_run(StoredRun, folder)
+
+
+def find(profile: str, key: str) -> StoredRun | None:
+    """A finished run by its key, or None."""
+    return find_run(StoredRun, paths.runs(profile) / key)
 
 
 def stored(profile: str) -> Iterator[StoredRun]:
@@ -95,28 +160,32 @@ def stored(profile: str) -> Iterator[StoredRun]:
 def get_or_run(spec: RunSpec, inputs: Inputs) -> StoredRun:
     """The stored run of this specification; it is run first if it is not there.
 
-    Two jobs that ask for the same run do it once. A kill leaves a whole run or none. The processes
-    of one launch all call this; they train together, and the main one writes.
-
     Raises:
         Diverged: its training or its predictions are not finite; nothing is stored.
     """
-    folder = inputs.runs / spec.key
 
-    def trained() -> tuple[Outcome, float]:
-        begin = time.monotonic()
+    def trained() -> Outcome:
         outcome = perform(spec, inputs)
         _check(outcome, spec)
-        return outcome, time.monotonic() - begin
+        return outcome
 
-    parallel.make_once(
-        folder / DONE,
-        trained,
-        lambda made: _write(folder, spec, inputs, *made),
-        folder,
-        folder.with_name(f".{spec.key}.lock"),
-    )
-    return read(folder)
+    def write(folder: Path, outcome: Outcome) -> dict[str, Any]:
+        dataset = inputs.dataset(spec.dataset)
+        card = {"classes": dataset.classes, "class_texts": dataset.class_texts,
+                "licence": dataset.licence, "limits": dataset.limits,
+                "weights": inputs.trained(spec)}  # fmt: skip
+        (folder / CARD).write_text(json.dumps(card, indent=1), encoding="utf-8")
+        save_file(outcome.state, folder / MODEL, metadata={"spec": spec.model_dump_json()})
+        outcome.predictions.to_parquet(folder / PREDICTIONS, compression="zstd", index=False)
+        pd.DataFrame(outcome.history).to_csv(folder / HISTORY, index=False)
+        return {
+            "peak_memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+            "processes": parallel.processes().num_processes,
+            **software(VERSIONS),
+            "notes": outcome.notes,
+        }
+
+    return get_or_make(StoredRun, inputs.runs / spec.key, spec, trained, write)
 
 
 def _check(outcome: Outcome, spec: RunSpec) -> None:
@@ -132,27 +201,3 @@ def _check(outcome: Outcome, spec: RunSpec) -> None:
     Stage.of_run(spec, "prediction", key).check_tensors(
         "the logits", [logits], "after training", settings.learning_rate, trained
     )
-
-
-def _write(folder: Path, spec: RunSpec, inputs: Inputs, outcome: Outcome, seconds: float) -> None:
-    dataset = inputs.dataset(spec.dataset)
-    card = {"classes": dataset.classes, "class_texts": dataset.class_texts,
-            "licence": dataset.licence, "limits": dataset.limits,
-            "weights": inputs.trained(spec)}  # fmt: skip
-    done = {
-        "key": spec.key,
-        "seconds": round(seconds, 2),
-        "peak_memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-        "processes": parallel.processes().num_processes,
-        "python": platform.python_version(),
-        "versions": {name: importlib.metadata.version(name) for name in VERSIONS},
-        "notes": outcome.notes,
-    }
-    with written_beside(folder) as temporary:
-        temporary.mkdir()
-        (temporary / SPEC).write_text(spec.model_dump_json(indent=1), encoding="utf-8")
-        (temporary / CARD).write_text(json.dumps(card, indent=1), encoding="utf-8")
-        save_file(outcome.state, temporary / MODEL, metadata={"spec": spec.model_dump_json()})
-        outcome.predictions.to_parquet(temporary / PREDICTIONS, compression="zstd", index=False)
-        pd.DataFrame(outcome.history).to_csv(temporary / HISTORY, index=False)
-        (temporary / DONE).write_text(json.dumps(done, indent=1), encoding="utf-8")

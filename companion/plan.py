@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import os
-import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import timeit
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import product
 
 import torch
 import torch.nn.functional as F
+from torch.utils.benchmark import timer
 
 from clipit_lib import lora, runs
 from clipit_lib.compute import autocast, device
@@ -90,20 +91,12 @@ def measure(name: str, profile: Profile, batch: int) -> Speed:
         with autocast(profile.training.precision):
             classifier(images)
 
-    return Speed(_seconds(step) / batch, _seconds(forward) / batch)
-
-
-def _seconds(work: Callable[[], None]) -> float:
-    """The fastest of three after a first: other work on the machine only ever slows a step."""
-    work()
-    times = []
-    for _ in range(3):
-        begin = time.perf_counter()
+    fastest = []  # of three after a first: other work on the machine only ever slows a step
+    for work in (step, forward):
         work()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        times.append(time.perf_counter() - begin)
-    return min(times)
+        # The timer waits for an accelerator to finish what it was given.
+        fastest.append(min(timeit.repeat(work, number=1, repeat=3, timer=timer)) / batch)
+    return Speed(*fastest)
 
 
 # -- How many patches a data set has, said without opening it.
@@ -132,23 +125,16 @@ def sizes(profile: Profile, dataset: str) -> Sizes:
     settings = profile.data_settings(dataset)
     if isinstance(settings, PhantomData):
         return Sizes(settings.train, settings.validation, settings.test, settings.side)
-    if isinstance(settings, Crc5Data):
-        counts: Mapping[str, int] = crc5.SIZES
-        return _held_out(counts, settings.validation_split.fraction, settings.side)
-    if isinstance(settings, OfThePaper):
-        counts = PUBLISHED_DATA[settings.source].images
-        drawn = settings.validation_split.by != "official"
-        return _held_out(
-            counts, settings.validation_split.fraction if drawn else 0.0, settings.side
-        )
+    if isinstance(settings, Crc5Data | OfThePaper):
+        own = isinstance(settings, Crc5Data)
+        counts = crc5.SIZES if own else PUBLISHED_DATA[settings.source].images
+        split = settings.validation_split
+        held = round(counts["train"] * split.fraction) if split.by != "official" else 0
+        validation = counts.get("validation", 0) + held
+        return Sizes(counts["train"] - held, validation, counts["test"], settings.side)
     data = Workbench(profile).dataset(dataset)
     train, validation, test = (len(data.indices(s)) for s in ("train", "validation", "test"))
     return Sizes(train, validation, test, data.pixels.shape[1])
-
-
-def _held_out(counts: Mapping[str, int], fraction: float, side: int) -> Sizes:
-    held = round(counts["train"] * fraction)
-    return Sizes(counts["train"] - held, counts.get("validation", 0) + held, counts["test"], side)
 
 
 # -- What must be known of a backbone to plan with it; nothing is computed or loaded.
@@ -212,7 +198,18 @@ def jobs(profile: Profile) -> list[Job]:
             for dataset, backbone, settings, seeds in studies.cells(profile, study):
                 for setting, seed in product(settings, seeds):
                     wanted.setdefault((dataset, backbone, setting, seed), study)
-    done = _Done(profile)
+    bench, closed = Workbench(profile, download=False), set[tuple[str, str]]()
+
+    def done(dataset: str, backbone: str, setting: str, seed: int) -> bool:
+        if (dataset, backbone) in closed:
+            return False
+        try:
+            spec = specs.resolve(bench, dataset, backbone, setting, seed)
+        except ClipItError:  # without the data or weights of a cell, none of it can be done
+            closed.add((dataset, backbone))
+            return False
+        return runs.find(profile.name, spec.key) is not None
+
     return [Job(study, *each, done(*each)) for each, study in wanted.items()]
 
 
@@ -222,30 +219,9 @@ def untrained(profile: Profile) -> tuple[str, ...]:
     return tuple(name for name in profile.trained_encoders if not sources.recipe(name).trained)
 
 
-class _Done:
-    """Looks runs up; without the data or weights of a cell, none of it can be done."""
-
-    def __init__(self, profile: Profile) -> None:
-        self.bench = Workbench(profile, download=False)
-        self.closed: set[tuple[str, str]] = set()
-
-    def __call__(self, dataset: str, backbone: str, setting: str, seed: int) -> bool:
-        if (dataset, backbone) in self.closed:
-            return False
-        try:
-            spec = specs.resolve(self.bench, dataset, backbone, setting, seed)
-        except ClipItError:
-            self.closed.add((dataset, backbone))
-            return False
-        return runs.find(self.bench.profile.name, spec.key) is not None
-
-
-def grouped(every: Iterable[Job]) -> dict[tuple[str, str, str, str], list[Job]]:
-    """Jobs by study, data set, backbone and setting: what differs within is the seed."""
-    groups: dict[tuple[str, str, str, str], list[Job]] = {}
-    for job in every:
-        groups.setdefault((job.study, *job.cell, job.setting), []).append(job)
-    return groups
+def reading_images(jobs: Iterable[Job]) -> list[Job]:
+    """All but text classifiers."""
+    return [job for job in jobs if job.base != "text"]
 
 
 # -- How many patches the runs of a profile pass through its models, and what that takes.
@@ -281,33 +257,26 @@ def passes(job: Job, profile: Profile, sizes: Sizes) -> Passes:
     return Passes(training.epochs * sizes.train, looks * sizes.validation + at_the_end)
 
 
-def embedding_passes(todo: Iterable[Job], sizes: Mapping[str, Sizes]) -> dict[str, int]:
-    """Patches that each backbone embeds once for the probes, over all data sets."""
-    total: dict[str, int] = {}
-    for dataset, backbone in {job.cell for job in todo if job.base != "text"}:
-        one = sizes[dataset]
-        total[backbone] = total.get(backbone, 0) + one.train + one.validation
-    return total
-
-
 def seconds_of(
     todo: list[Job], profile: Profile, sizes: Mapping[str, Sizes], speeds: Mapping[str, Speed]
 ) -> dict[Job, float]:
     """Seconds of one core or accelerator for each run, without what runs share."""
-    return {
+    return dict.fromkeys(todo, 0.0) | {
         job: passes(job, profile, sizes[job.dataset]).seconds(speeds[job.backbone])
-        if job.base != "text"
-        else 0.0
-        for job in todo
+        for job in reading_images(todo)
     }
 
 
 def shared_seconds(
     todo: list[Job], profile: Profile, sizes: Mapping[str, Sizes], speeds: Mapping[str, Speed]
 ) -> float:
-    """Seconds for what runs share: embeddings, and encoders that are trained on the spot."""
-    embedded = embedding_passes(todo, sizes)
-    total = sum((count * speeds[name].forward for name, count in embedded.items()), 0.0)
+    """Seconds for what runs share: embeddings, and encoders that are trained on the spot.
+
+    Each backbone embeds the patches of a data set once for its probes.
+    """
+    total = 0.0
+    for dataset, backbone in {job.cell for job in reading_images(todo)}:
+        total += (sizes[dataset].train + sizes[dataset].validation) * speeds[backbone].forward
     settings = profile.pretraining
     for name in untrained(profile):
         if settings is not None and name in speeds:
@@ -340,19 +309,19 @@ def disk(
     todo: list[Job], profile: Profile, sizes: Mapping[str, Sizes], known: Mapping[str, Facts]
 ) -> Disk:
     """What the runs that are left will write (and keep: nothing of it is temporary)."""
-    embedded = {job.cell for job in todo if job.base != "text"}
+    embedded = {job.cell for job in reading_images(todo)}
     embedded |= {(dataset, name) for dataset in sizes for name in profile.retrievers}
+    written = 0
+    for job in todo:
+        predicted = sizes[job.dataset].validation + sizes[job.dataset].test
+        written += predicted * BYTES_A_PREDICTION + SMALL
+        if job.base not in (*FROZEN, "text"):
+            written += known[job.backbone].adapters * FLOAT
     return Disk(
         patches=sum(one.total * one.side**2 * 3 for one in sizes.values()),
         embeddings=sum(sizes[d].total * known[b].width * FLOAT for d, b in embedded if b in known),
-        runs=sum(_of_run(job, sizes[job.dataset], known) for job in todo),
+        runs=written,
     )
-
-
-def _of_run(job: Job, sizes: Sizes, known: Mapping[str, Facts]) -> int:
-    written = (sizes.validation + sizes.test) * BYTES_A_PREDICTION + SMALL
-    adapted = job.base not in (*FROZEN, "text")
-    return written + (known[job.backbone].adapters * FLOAT if adapted else 0)
 
 
 # -- The plan as text.
@@ -376,8 +345,11 @@ def overview(
 
 def table(every: Sequence[Job], seconds: Mapping[Job, float]) -> str:
     """A line a study, data set, backbone and setting: its seeds, those that are done, and hours."""
+    groups: dict[tuple[str, str, str, str], list[Job]] = {}
+    for job in every:
+        groups.setdefault((job.study, *job.cell, job.setting), []).append(job)
     lines = ["  study            data set, backbone, setting: seeds (done); what is left"]
-    for (study, dataset, backbone, setting), group in grouped(every).items():
+    for (study, dataset, backbone, setting), group in groups.items():
         seeds = " ".join(f"({job.seed})" if job.done else str(job.seed) for job in group)
         left = sum(seconds.get(job, 0.0) for job in group)
         lines.append(f"  {study:16} {dataset} {backbone} {setting}: {seeds}; {duration(left)}")
@@ -448,8 +420,8 @@ def main(arguments: list[str]) -> None:
         return
     torch.set_num_threads(1)
     counts = {name: sizes(profile, name) for name in profile.data}
-    names = dict.fromkeys(job.backbone for job in todo if job.base != "text")
-    known = {name: facts(name, profile) for name in names}
+    backbones = dict.fromkeys(job.backbone for job in reading_images(todo))
+    known = {name: facts(name, profile) for name in backbones}
     here = speeds(known, profile)
     # Cores would take weeks: say as well what accelerators may take.
     large = not torch.cuda.is_available() and any(f.multiply_adds > LARGE for f in known.values())
@@ -462,7 +434,7 @@ def main(arguments: list[str]) -> None:
     total = sum(each.values()) + shared_seconds(todo, profile, counts, there)
     if teraflops is not None:
         print(time_assumed(total, teraflops))
-        each = seconds_of(todo, profile, counts, here)
-        total = sum(each.values()) + shared_seconds(todo, profile, counts, here)
+        total = sum(seconds_of(todo, profile, counts, here).values())
+        total += shared_seconds(todo, profile, counts, here)
     workers = torch.cuda.device_count() or os.cpu_count() or 1
     print(time_here(total, workers, large))

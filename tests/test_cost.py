@@ -129,7 +129,7 @@ def models(bench: Workbench) -> dict[str, Variant]:
         runs.get_or_run(specs.resolve(bench, "phantom-pcam", "phantom_vit_s16", name, 0), bench)
         for name in ("unimodal", "clip_it")
     ]
-    return measure.variants(*stored, bench, TEMPLATES["conch"])
+    return measure.variants(*stored, bench)
 
 
 def test_two_ways_to_deploy_one_model_give_the_same_answers(models: dict[str, Variant]) -> None:

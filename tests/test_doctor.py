@@ -18,14 +18,14 @@ from companion import doctor as machine
 from companion import doctor as models
 from companion import doctor as needs
 from companion.__main__ import main
-from companion.doctor import Finding, Status
+from companion.findings import Finding, Severity
 from companion.profile import load_profile
 
-PASS, WARN, FAIL = Status
+PASS, WARN, FAIL = Severity.PASS, Severity.WARNING, Severity.STOP
 
 
 def found(findings: list[Finding], word: str) -> Finding:
-    (one,) = (each for each in findings if word in each.seen)
+    (one,) = (each for each in findings if word in each.what)
     return one
 
 
@@ -74,18 +74,18 @@ def test_models_here_reachable_and_without_their_package(reached: list[str]) -> 
         update={"backbones": ("kaiko_vits16",), "clips": ("conch", "clip")}
     )
     findings = models.models(profile)
-    assert found(findings, "clip.safetensors").status is PASS
-    assert "0.3 GB" in found(findings, "kaiko_vits16: will be downloaded").seen or "0.4 GB" in (
-        found(findings, "kaiko_vits16: will be downloaded").seen
+    assert found(findings, "clip.safetensors").severity is PASS
+    assert "0.3 GB" in found(findings, "kaiko_vits16: will be downloaded").what or "0.4 GB" in (
+        found(findings, "kaiko_vits16: will be downloaded").what
     )
     missing = found(findings, "its own package is missing")
-    assert missing.status is FAIL and "CONCH" in missing.fix
+    assert missing.severity is FAIL and "CONCH" in missing.fix
 
 
 def test_an_unknown_model_is_one_line(reached: list[str]) -> None:
     profile = load_profile("smoke").model_copy(update={"backbones": ("resnet_of_nobody",)})
     wrong = found(models.models(profile), "resnet_of_nobody")
-    assert wrong.status is FAIL and "phantom_vit_s16" in wrong.fix
+    assert wrong.severity is FAIL and "phantom_vit_s16" in wrong.fix
 
 
 def test_a_token_is_never_printed(
@@ -98,19 +98,19 @@ def test_a_token_is_never_printed(
 
 
 def test_machines(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert machine.python().status is PASS
+    assert machine.python().severity is PASS
     monkeypatch.setattr(sys, "version_info", (3, 9, 1))
-    assert machine.python().status is FAIL
+    assert machine.python().severity is FAIL
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setenv("PATH", str(tmp_path))
-    assert machine.accelerator(wanted=True).status is WARN
-    assert machine.accelerator(wanted=False).status is PASS
+    assert machine.accelerator(wanted=True).severity is WARN
+    assert machine.accelerator(wanted=False).severity is PASS
     fake = tmp_path / "nvidia-smi"
     fake.write_text("#!/bin/sh\necho 550.54\n")
     fake.chmod(0o755)
     blind = machine.accelerator(wanted=False)
-    assert blind.status is FAIL and "550.54" in blind.seen
-    assert machine.memory(10**18).status is WARN and machine.memory(1).status is PASS
+    assert blind.severity is FAIL and "550.54" in blind.what
+    assert machine.memory(10**18).severity is WARN and machine.memory(1).severity is PASS
 
 
 def test_cards_and_driver_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -120,14 +120,14 @@ def test_cards_and_driver_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: card)
     monkeypatch.setattr(machine, "_driver", lambda: "550.54")
     seen = machine.accelerator(wanted=True)
-    assert seen.status is PASS
-    assert seen.seen == "A card (80 GiB), A card (80 GiB); driver 550.54"
+    assert seen.severity is PASS
+    assert seen.what == "A card (80 GiB), A card (80 GiB); driver 550.54"
 
 
-@pytest.mark.parametrize(("free", "status"), [(9e9, FAIL), (11e9, WARN), (13e9, PASS)])
-def test_disk(monkeypatch: pytest.MonkeyPatch, free: float, status: Status) -> None:
+@pytest.mark.parametrize(("free", "severity"), [(9e9, FAIL), (11e9, WARN), (13e9, PASS)])
+def test_disk(monkeypatch: pytest.MonkeyPatch, free: float, severity: Severity) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))
-    assert machine.disk(10**10).status is status
+    assert machine.disk(10**10).severity is severity
 
 
 def test_missing_images_are_found_without_decoding(
@@ -137,23 +137,23 @@ def test_missing_images_are_found_without_decoding(
     shutil.rmtree(tmp_path / "crc5", ignore_errors=True)
     profile = load_profile("pilot")
     (absent,) = data.data(profile)
-    assert absent.status is FAIL and "manifest" in absent.seen
+    assert absent.severity is FAIL and "manifest" in absent.what
     listed = folder.read_manifest(crc5.MANIFEST, crc5.SPLITS)
     (tmp_path / "crc5").mkdir()
     listed.to_csv(tmp_path / "crc5" / "manifest.csv", index=False)
     (absent,) = data.data(profile)
-    assert absent.status is FAIL and "no such image" in absent.seen and "fetch crc5" in absent.fix
+    assert absent.severity is FAIL and "no such image" in absent.what and "fetch crc5" in absent.fix
     for path in listed["path"]:
         target = tmp_path / "crc5" / path
         target.parent.mkdir(parents=True, exist_ok=True)
         target.touch()
-    assert data.data(profile)[0].status is PASS
+    assert data.data(profile)[0].severity is PASS
 
 
 def test_reports_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setenv("CLIPIT_DATA", str(tmp_path))
     (missing,) = data.reports(load_profile("pilot"))
-    assert missing.status is FAIL and "tcga_colorectal.txt" in missing.seen
+    assert missing.severity is FAIL and "tcga_colorectal.txt" in missing.what
 
 
 def test_needs_grow_with_the_data() -> None:
@@ -164,8 +164,8 @@ def test_needs_grow_with_the_data() -> None:
 
 
 def test_the_table_for_notebooks() -> None:
-    frame = doctor.table([Finding(WARN, "gpu", "none", "get one")])
+    frame = doctor.table([Finding("gpu", WARN, "none", fix="get one")])
     assert frame.to_dict("records") == [
         {"status": "WARN", "area": "gpu", "seen": "none", "fix": "get one"}
     ]
-    assert doctor.summary([Finding(WARN, "gpu", "none", "x")]).endswith("read every WARN")
+    assert doctor.summary([Finding("gpu", WARN, "none", fix="x")]).endswith("read every WARN")

@@ -8,8 +8,9 @@ import pytest
 
 from clipit_lib.data.patches import PatchDataset, ValidationSplit
 from clipit_lib.data.reports import Coverage
+from companion.findings import Finding, Severity
 from companion.own import checks
-from companion.own.checks import Finding, Severity, interval_caveats
+from companion.own.checks import interval_caveats
 
 CELL = ("phantom-pcam", "phantom_vit_s16")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import io
+import re
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,8 @@ from clipit_lib.errors import ClipItError
 from clipit_lib.predictions import balanced_accuracy
 from companion import specs, studies
 from companion.__main__ import main
-from companion.own.checks import Severity, check, datasets, findings_table, findings_text
+from companion.findings import Severity
+from companion.own.checks import check, datasets, findings_table, findings_text
 from companion.own.summary import ADDED, Verdict, choose, summary, summary_table
 from companion.profile import Profile, Study, Workbench, load_profile
 
@@ -114,11 +116,7 @@ def test_the_page_explains_every_field_and_model() -> None:
 
 def test_the_page_explains_every_check() -> None:
     source = (paths.repository() / "companion" / "own" / "checks.py").read_text()
-    names = {
-        line.strip().strip('",')
-        for before, line in zip(source.splitlines(), source.splitlines()[1:], strict=False)
-        if before.strip() == "Finding("
-    }
+    names = re.findall(r'_found\(\n +"(\w+)"', source)
     assert len(names) >= 13 and {name for name in names if f"`{name}`" not in PAGE} == set()
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import torch
 
-from clipit_lib import paths
+from clipit_lib import paths, runs
 from clipit_lib.errors import ClipItError
 from companion import profile as profile_
 from companion.profile import FileSlides, Workbench
@@ -19,11 +19,10 @@ from companion.survival import study
 from companion.survival.cohort import Bag, Cohort, open_cohort, read_cohort, write_bag
 from companion.survival.model import (
     AttentionMil,
-    ClipItSurvival,
     FoldTask,
     PaddedSlides,
+    SurvivalModel,
     TextTargets,
-    Unimodal,
     cox_loss,
     split_rows,
 )
@@ -48,7 +47,7 @@ def test_gated_attention_by_hand() -> None:
     assert risk.item() == pytest.approx(expected, rel=1e-4)
 
 
-@pytest.mark.parametrize("model", [Unimodal(4, 8, 0.25), ClipItSurvival(4, 6, 8, 0.25)])
+@pytest.mark.parametrize("model", [SurvivalModel(4, 8, 0.25), SurvivalModel(4, 8, 0.25, 6)])
 def test_risk_knows_neither_order_nor_padding(model: torch.nn.Module) -> None:
     model.eval()
     bag, mask = some(1, 5, 4), torch.ones(1, 5, dtype=torch.bool)
@@ -62,7 +61,7 @@ def test_risk_knows_neither_order_nor_padding(model: torch.nn.Module) -> None:
 
 
 def test_clip_it_starts_as_the_average_of_its_branches() -> None:
-    model = ClipItSurvival(4, 6, 8, 0.0).eval()
+    model = SurvivalModel(4, 8, 0.0, 6).eval()
     bag, mask = some(2, 5, 4), torch.ones(2, 5, dtype=torch.bool)
     out = model(bag, mask)
     distilled = torch.nn.functional.normalize(model.distillation(bag), dim=-1)
@@ -94,7 +93,7 @@ def test_loss_is_cox_plus_lambda_times_the_mean_distance_over_real_patches() -> 
     cohort = replace(cohort, bags=(first, *cohort.bags[1:]))
     slides, rows = PaddedSlides.of(cohort), torch.arange(10)
     texts, report = some(7, 4), torch.randint(7, (10, 6), generator=torch.Generator())
-    model = ClipItSurvival(5, 4, 8, 0.0).eval()
+    model = SurvivalModel(5, 8, 0.0, 4).eval()
     everything = np.arange(10)
     task = FoldTask(model, slides, everything, everything, TextTargets(texts, report), 0.5)
     parts = task.loss(model, rows, torch.Generator())
@@ -226,7 +225,7 @@ def test_a_stored_run_is_read_and_an_interrupted_one_is_repeated(
     with monkeypatch.context() as patch:
         patch.setattr(study, "perform", lambda *_: pytest.fail("it was run again"))
         study.get_or_run(stored[2].spec, bench, cohort)
-    (stored[2].folder / study.DONE).unlink()
+    (stored[2].folder / runs.DONE).unlink()
     again = study.get_or_run(stored[2].spec, bench, cohort)
     pd.testing.assert_frame_equal(again.predictions(), before)  # the same to the last digit
 

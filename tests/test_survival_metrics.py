@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,6 +12,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from companion.survival import model
+
+with warnings.catch_warnings():
+    warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated")
+    from torchsurv.metrics.auc import Auc
+    from torchsurv.metrics.cindex import ConcordanceIndex
 
 # Five patients, by hand. Months: 2, 4, 4, 6, 8; the third and the last are censored.
 TIME = np.array([2.0, 4.0, 4.0, 6.0, 8.0])
@@ -28,6 +35,14 @@ def follow_up(seed: int, count: int = 40) -> tuple[np.ndarray, np.ndarray, np.nd
     return risk, time, event
 
 
+def concordance(risk: np.ndarray, time: np.ndarray, event: np.ndarray) -> float:
+    return model.c_index(np.ones((1, len(risk)), int), risk, time, event)[0]
+
+
+def integrated_auc(risk: np.ndarray, time: np.ndarray, event: np.ndarray, weights) -> float:
+    return model.integrated_auc(np.ones((1, len(risk)), int), risk, time, event, weights)[0]
+
+
 def structured(time: np.ndarray, event: np.ndarray) -> np.ndarray:
     return np.array(list(zip(event, time, strict=True)), dtype=[("event", bool), ("time", float)])
 
@@ -36,9 +51,9 @@ def test_c_index_of_five_patients_by_hand() -> None:
     # Patient 1 (month 2) against 2, 3, 4, 5: only 5 has the lower risk: 1 of 4.
     # Patient 2 (month 4) against 3 (censored in the same month), 4, 5: 3 of 3.
     # Patient 4 (month 6) against 5: 1 of 1.
-    assert model.concordance(RISK, TIME, EVENT) == pytest.approx(5 / 8)
+    assert concordance(RISK, TIME, EVENT) == pytest.approx(5 / 8)
     # Patients 1 and 4 made equal: that pair counts a half.
-    assert model.concordance(np.array([0.5, 0.9, 0.5, 0.5, 0.1]), TIME, EVENT) == pytest.approx(
+    assert concordance(np.array([0.5, 0.9, 0.5, 0.5, 0.1]), TIME, EVENT) == pytest.approx(
         (0.5 + 0.5 + 1 + 3 + 1) / 8
     )
 
@@ -76,13 +91,32 @@ def test_metrics_agree_with_scikit_survival(seed: int) -> None:
     _, train_time, train_event = follow_up(100 + seed, 80)
     train_time[1], train_event[1] = 30.0, False  # follow-up beyond all that is predicted
     theirs = sksurv.concordance_index_censored(event, time, risk)[0]
-    assert model.concordance(risk, time, event) == pytest.approx(theirs, abs=1e-6)
+    assert concordance(risk, time, event) == pytest.approx(theirs, abs=1e-6)
 
     weights = model.censoring_weights(train_time, train_event, time)
-    at = model.auc_times(time, event, weights)
+    at = np.unique(time[event & (time < time.max()) & (weights > 0)])
     train, test = structured(train_time, train_event), structured(time, event)
     theirs = sksurv.cumulative_dynamic_auc(train, test, risk, at)[1]
-    assert model.integrated_auc(risk, time, event, weights) == pytest.approx(theirs, abs=1e-5)
+    assert integrated_auc(risk, time, event, weights) == pytest.approx(theirs, abs=1e-5)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_metrics_agree_with_torchsurv(seed: int) -> None:
+    risk, time, event = follow_up(seed)
+    weights = model.censoring_weights(*follow_up(100 + seed, 80)[1:], time)
+    at = np.unique(time[event & (time < time.max()) & (weights > 0)])
+    single = {name: torch.tensor(values, dtype=torch.float32)
+              for name, values in (("risk", risk), ("time", time), ("weight", weights),
+                                   ("at", at))}  # fmt: skip
+    followed = (single["risk"], torch.tensor(event), single["time"])
+    assert concordance(risk, time, event) == pytest.approx(
+        float(ConcordanceIndex()(*followed)), abs=1e-6
+    )
+    auc = Auc()
+    auc(*followed, weight=single["weight"], new_time=single["at"],
+        weight_new_time=torch.ones(len(at)))  # fmt: skip
+    found = integrated_auc(risk, time, event, weights)
+    assert found == pytest.approx(float(auc.integral()), abs=1e-5)
 
 
 @pytest.mark.parametrize("seed", range(5))
@@ -109,10 +143,10 @@ def test_a_resample_is_worth_what_its_slides_are_worth(seed: int) -> None:
     rows = rng.integers(25, size=25)
     counts = np.bincount(rows, minlength=25)[None]
     drawn = risk[rows], time[rows], event[rows]
-    fast = model.resampled_c_index(counts, risk, time, event)[0]
-    assert fast == pytest.approx(model.concordance(*drawn), abs=1e-6, nan_ok=True)
-    fast = model.resampled_iauc(counts, risk, time, event, weights)[0]
-    slow = model.integrated_auc(*drawn, weights[rows])
+    fast = model.c_index(counts, risk, time, event)[0]
+    assert fast == pytest.approx(concordance(*drawn), abs=1e-6, nan_ok=True)
+    fast = model.integrated_auc(counts, risk, time, event, weights)[0]
+    slow = integrated_auc(*drawn, weights[rows])
     assert fast == pytest.approx(slow, abs=1e-5, nan_ok=True)
 
 

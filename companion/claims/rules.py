@@ -26,7 +26,7 @@ from companion.reading import read_strict
 from companion.specs import label
 from companion.statistics import Cell, Interval, pooled_bootstrap
 from companion.survival import study
-from companion.survival.study import AGAIN, DONE, SPEC, SurvivalRun, SurvivalSpec
+from companion.survival.study import SurvivalRun
 
 # -- The claims of `paper/claims.yaml`: one class a kind of rule.
 
@@ -463,12 +463,10 @@ def survival(shelf: Shelf) -> Finding:
 
 
 def _survival_run(shelf: Shelf, key: str) -> SurvivalRun:
-    folder = paths.results(shelf.profile) / "survival_runs" / key
-    if not (folder / DONE).exists():
+    run = archive.survival_run(paths.results(shelf.profile), key)
+    if run is None:
         raise Untestable("runs missing")
-    with whole(folder / SPEC, AGAIN):
-        spec = SurvivalSpec.model_validate_json((folder / SPEC).read_text(encoding="utf-8"))
-    return SurvivalRun(folder, spec)
+    return run
 
 
 def _runs(table: pd.DataFrame) -> tuple[str, ...]:

@@ -5,8 +5,7 @@ from __future__ import annotations
 import copy
 import platform
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,8 +13,6 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float, Int
 from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -27,16 +24,16 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from clipit_lib import lora
 from clipit_lib.compute import Precision, autocast, device
-from clipit_lib.data.reports import TEMPLATES, prompts
-from clipit_lib.encoders.encoder import ClipEncoder, Tokenizer
+from clipit_lib.encoders.encoder import ClipEncoder
 from clipit_lib.encoders.vision import VisionEncoder, checkpoint_gradients
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import whole
 from clipit_lib.model import Output, VisionClassifier, build_model, text_width_of
-from clipit_lib.predict import load_classifier
+from clipit_lib.predict import ClassEmbeddings, load_classifier
+from clipit_lib.prompts import EncodedPrompts, PromptClassifier
 from clipit_lib.run import TEXT_WIDTH_WITHOUT_TEXT
 from clipit_lib.runs import AGAIN, MODEL, StoredRun
-from clipit_lib.settings import Lora, RunSpec
+from clipit_lib.settings import Contrastive, Lora, RunSpec
 from companion.measures import COST_COLUMNS
 from companion.profile import Workbench
 
@@ -63,22 +60,12 @@ def flops_per_image(model: nn.Module, size: int, batch: int = 1) -> float:
     `meta` device is counted without weights and without computing anything.
     """
     images = torch.zeros(batch, 3, size, size, device=next(model.parameters()).device)
-    with _frozen(model):
-        return count_flops(lambda: model(images)) / batch
-
-
-@contextmanager
-def _frozen(model: nn.Module) -> Iterator[None]:
-    """No parameter requires a gradient within the block.
-
-    PyTorch's counter follows gradients of what a layer is given, and fails where that is a
-    parameter (the query of an attention pooler).
-    """
+    # PyTorch's counter follows gradients of what a layer is given, and fails where that is a
+    # parameter (the query of an attention pooler).
     trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    for parameter in trained:
-        parameter.requires_grad_(False)
+    model.requires_grad_(False)
     try:
-        yield
+        return count_flops(lambda: model(images)) / batch
     finally:
         for parameter in trained:
             parameter.requires_grad_(True)
@@ -106,14 +93,12 @@ class Machine:
 
 def this_machine() -> Machine:
     """The accelerator if there is one, else the processor as it names itself."""
-    name = torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
-    return Machine(name, torch.get_num_threads(), torch.__version__)
-
-
-def _processor() -> str:
     lines = CPU_INFO.read_text(encoding="utf-8").splitlines() if CPU_INFO.exists() else []
     named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    return next(named, "") or platform.processor() or platform.machine()
+    name = next(named, "") or platform.processor() or platform.machine()
+    if torch.cuda.is_available():
+        name = torch.cuda.get_device_name()
+    return Machine(name, torch.get_num_threads(), torch.__version__)
 
 
 def interleaved(calls: Mapping[str, Callable[[], object]], rounds: int) -> pd.DataFrame:
@@ -174,62 +159,6 @@ def count_parameters(model: nn.Module) -> Parameters:
     return Parameters(sum(p.numel() for p in parameters), trainable)
 
 
-# -- A CLIP as a classifier by prompts, with its text tower at hand or left behind.
-
-
-def prompt_ids(
-    tokenizer: Tokenizer, class_texts: Sequence[str], templates: Sequence[str]
-) -> Int[Tensor, "classes templates context"]:
-    """Token ids of every class text in every template."""
-    filled = prompts(class_texts, templates)
-    ids = tokenizer.windows([text for of_class in filled for text in of_class], "truncate").ids
-    return ids.unflatten(0, (len(class_texts), len(templates)))
-
-
-class EncodedPrompts(nn.Module):
-    """All prompts are encoded again in each call, as in the released code that counts FLOPs."""
-
-    ids: Tensor
-
-    def __init__(
-        self,
-        image_tower: nn.Module,
-        text_tower: nn.Module,
-        ids: Int[Tensor, "classes templates context"],
-    ) -> None:
-        super().__init__()
-        self.image_tower, self.text_tower = image_tower, text_tower
-        self.register_buffer("ids", ids)
-
-    def class_embeddings(self) -> Float[Tensor, "classes d"]:
-        """Mean over templates of the unit-length prompt embeddings."""
-        texts = F.normalize(self.text_tower(self.ids.flatten(0, 1)), dim=-1)
-        return texts.unflatten(0, self.ids.shape[:2]).mean(dim=1)
-
-    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b classes"]:
-        """Cosine similarities averaged over templates: the product with their mean."""
-        image = F.normalize(self.image_tower(images), dim=-1)
-        return image @ self.class_embeddings().T
-
-
-class CachedPrompts(nn.Module):
-    """The same answers from [classes, d] numbers computed once; no text tower is deployed."""
-
-    def __init__(self, image_tower: nn.Module, classes: Float[Tensor, "classes d"]) -> None:
-        super().__init__()
-        self.image_tower = image_tower
-        self.classes = nn.Parameter(classes, requires_grad=False)
-
-    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b classes"]:
-        return F.normalize(self.image_tower(images), dim=-1) @ self.classes.T
-
-
-@torch.no_grad()
-def cached(model: EncodedPrompts) -> CachedPrompts:
-    """Encode the prompts now, for good."""
-    return CachedPrompts(model.image_tower, model.class_embeddings())
-
-
 # -- Memory of a LoRA training step, played through with tensors that have a shape but no values.
 #
 # Every operation of the forward and the backward pass is carried out on PyTorch's fake tensors,
@@ -272,7 +201,7 @@ def training_memory(
     """What a LoRA step on a backbone needs; nothing is computed, and the encoder stays as it is.
 
     Args:
-        encoder: with or without weights, for example `backbones.untrained` on the device `meta`.
+        encoder: with or without weights, as of `registry.untrained_backbone` on the device `meta`.
         checkpointing: with `checkpoint_gradients`.
     """
     model = copy.deepcopy(encoder.model).to("meta")
@@ -307,7 +236,10 @@ def peak_activations(model: nn.Module, shape: tuple[int, ...], precision: Precis
 
 
 class _Alive(TorchDispatchMode):
-    """Adds up the memory of tensors while they are alive."""
+    """Adds up the memory of tensors while they are alive.
+
+    PyTorch's own `MemTracker` fails where a parameter is frozen, and under LoRA most are.
+    """
 
     def __init__(self, given: Iterable[Tensor]) -> None:
         super().__init__()
@@ -318,18 +250,14 @@ class _Alive(TorchDispatchMode):
         self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        for value in tree_leaves(result):
-            if isinstance(value, Tensor):
-                self._add(value.untyped_storage())
+        for storage in (x.untyped_storage() for x in tree_leaves(result) if isinstance(x, Tensor)):
+            key, size = storage._cdata, storage.nbytes()
+            if key not in self._seen:
+                self._seen.add(key)
+                self.now += size
+                self.most = max(self.most, self.now)
+                weakref.finalize(storage, self._remove, key, size)
         return result
-
-    def _add(self, storage: torch.UntypedStorage) -> None:
-        key, size = storage._cdata, storage.nbytes()
-        if key not in self._seen:
-            self._seen.add(key)
-            self.now += size
-            self.most = max(self.most, self.now)
-            weakref.finalize(storage, self._remove, key, size)
 
     def _remove(self, key: int, size: int) -> None:
         self._seen.discard(key)
@@ -368,32 +296,26 @@ def deployed_cost(spec: RunSpec, bench: Workbench, prompts: Prompts = "cached") 
     """
     if spec.text_only:
         raise ClipItError(f"{spec.setting} sees no image", "deployed cost", "Leave this run out")
-    if spec.contrastive is not None:
-        model, size = _by_prompts(spec, bench, prompts)
-    else:
-        model, size = _by_heads(spec, bench)
+    model, size = _deployed(spec, bench, prompts)
     return Cost(count_parameters(model).total, round(flops_per_image(model.eval(), size)))
 
 
-def _by_heads(spec: RunSpec, bench: Workbench) -> tuple[nn.Module, int]:
+def _deployed(spec: RunSpec, bench: Workbench, prompts: Prompts) -> tuple[nn.Module, int]:
+    """A run's classifier with any weights, and the side of its images."""
+    if spec.contrastive is not None:
+        clip = bench.retriever(spec.backbone)
+        if prompts == "encoded":
+            return EncodedPrompts(PromptClassifier(clip, spec.contrastive)), clip.transform.size
+        classes = torch.zeros(len(spec.contrastive.class_texts), clip.width)
+        return ClassEmbeddings(clip.image_tower, classes), clip.transform.size
     encoder = bench.backbone(spec.backbone)
-    classes, size = len(bench.dataset(spec.dataset).classes), encoder.transform.size
+    named, size = bench.dataset(spec.dataset).classes, encoder.transform.size
     if spec.branch == "direct":  # its map to text features is thrown away after training
-        return VisionClassifier(encoder.model, encoder.width, classes), size
+        return VisionClassifier(encoder.model, encoder.width, len(named)), size
     text_width = TEXT_WIDTH_WITHOUT_TEXT
     if spec.text is not None:
         text_width = bench.retriever(spec.text.retriever).width
-    return build_model(spec, encoder.model, encoder.width, classes, text_width), size
-
-
-def _by_prompts(spec: RunSpec, bench: Workbench, prompts: Prompts) -> tuple[nn.Module, int]:
-    assert spec.contrastive is not None
-    clip, texts = bench.retriever(spec.backbone), bench.dataset(spec.dataset).class_texts
-    size = clip.transform.size
-    if prompts == "cached":
-        return CachedPrompts(clip.image_tower, torch.zeros(len(texts), clip.width)), size
-    ids = prompt_ids(clip.tokenizer, texts, TEMPLATES[spec.contrastive.templates])
-    return EncodedPrompts(clip.image_tower, clip.text_tower, ids), size
+    return build_model(spec, encoder.model, encoder.width, len(named), text_width), size
 
 
 def cost_columns(specs: Iterable[RunSpec], bench: Workbench) -> pd.DataFrame:
@@ -430,19 +352,22 @@ class Variant:
     size: int
 
 
-def variants(
-    unimodal: StoredRun, clip_it: StoredRun, bench: Workbench, templates: Sequence[str]
-) -> dict[str, Variant]:
+def variants(unimodal: StoredRun, clip_it: StoredRun, bench: Workbench) -> dict[str, Variant]:
     """The five by name, from two stored runs and the profile's retriever with all prompts."""
     probe, merged = load_classifier(unimodal.folder), load_classifier(clip_it.folder)
     probe.model.get_submodule("backbone").requires_grad_(False)
     merged.model.requires_grad_(False)
-    class_texts, size = bench.dataset(clip_it.spec.dataset).class_texts, merged.transform.size
+    texts, size = bench.dataset(clip_it.spec.dataset).class_texts, merged.transform.size
+    asked = Contrastive(templates=bench.profile.templates, class_texts=texts, temperature=1.0)
+    by_prompts = {
+        name: Variant(model.to(device()).eval(), bench.clip.transform.size)
+        for name, model in prompted(bench.clip, asked).items()
+    }
     return {
         UNIMODAL: Variant(probe.model, probe.transform.size),
         UNMERGED: Variant(unmerged(clip_it, bench), size),
         MERGED: Variant(merged.model, size),
-        **prompted(bench.clip, class_texts, templates),
+        **by_prompts,
     }
 
 
@@ -460,14 +385,10 @@ def unmerged(run: StoredRun, bench: Workbench) -> nn.Module:
     return model.to(device()).eval()
 
 
-def prompted(
-    clip: ClipEncoder, class_texts: Sequence[str], templates: Sequence[str]
-) -> dict[str, Variant]:
+def prompted(clip: ClipEncoder, settings: Contrastive) -> dict[str, nn.Module]:
     """A CLIP that classifies by prompts, encoded in each call and cached."""
-    ids = prompt_ids(clip.tokenizer, class_texts, templates)
-    encoded = EncodedPrompts(clip.image_tower, clip.text_tower, ids).to(device()).eval()
-    size = clip.transform.size
-    return {ENCODED: Variant(encoded, size), CACHED: Variant(cached(encoded).eval(), size)}
+    model = PromptClassifier(clip, settings).eval()
+    return {ENCODED: EncodedPrompts(model), CACHED: model.without_text()}
 
 
 def cost_table(models: dict[str, Variant], batches: Sequence[int] = BATCHES) -> pd.DataFrame:
@@ -490,7 +411,7 @@ def cost_table(models: dict[str, Variant], batches: Sequence[int] = BATCHES) -> 
 def latency_table(
     models: dict[str, Variant], rounds: int, batches: Sequence[int] = BATCHES
 ) -> pd.DataFrame:
-    """One row a variant and batch size: batch, and the columns of `latency.summary`.
+    """One row a variant and batch size: batch, and the columns of `latency_summary`.
 
     Times are of a whole call. Decoding, the transform and tokenising are not in them.
     """
@@ -504,7 +425,7 @@ def latency_table(
     return pd.concat(parts, ignore_index=True)
 
 
-def _call(variant: Variant, batch: int, rng: torch.Generator) -> Callable[[], Tensor]:
+def _call(variant: Variant, batch: int, rng: torch.Generator) -> Callable[[], Output]:
     images = torch.rand(batch, 3, variant.size, variant.size, generator=rng).to(device())
     return lambda: variant.model(images)
 
@@ -516,14 +437,8 @@ def largest_differences(models: dict[str, Variant], images: int = 8) -> pd.DataF
     One row a pair: variant, beside, largest_difference, largest_answer (both absolute).
     """
     rows = []
-    for one, other in ((UNMERGED, MERGED), (ENCODED, CACHED)):
-        rng = torch.Generator().manual_seed(0)
-        batch = torch.rand(images, 3, models[one].size, models[one].size, generator=rng)
-        first, second = (_answers(models[name].model(batch.to(device()))) for name in (one, other))
-        difference, answer = (first - second).abs().max().item(), first.abs().max().item()
-        rows.append([one, other, difference, answer])
+    for pair in ((UNMERGED, MERGED), (ENCODED, CACHED)):
+        calls = [_call(models[name], images, torch.Generator().manual_seed(0)) for name in pair]
+        first, second = (call().logits for call in calls)
+        rows.append([*pair, (first - second).abs().max().item(), first.abs().max().item()])
     return pd.DataFrame(rows, columns=["variant", "beside", "largest_difference", "largest_answer"])
-
-
-def _answers(output: Output | Tensor) -> Tensor:
-    return output.logits if isinstance(output, Output) else output

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
+from typing import Any
 
 import open_clip
 import pandas as pd
@@ -12,24 +13,25 @@ import torch
 from torch import nn
 
 from clipit_lib import lora
-from clipit_lib.encoders import registry, vision, weights
-from clipit_lib.encoders.clips import OpenClipImageTower, OpenClipTextTower
+from clipit_lib.data.patches import Transform
+from clipit_lib.data.reports import TEMPLATES
+from clipit_lib.encoders import clips, registry, vision, weights
+from clipit_lib.encoders.encoder import ClipEncoder, Tokenizer
 from clipit_lib.encoders.vision import VIT_TARGETS
 from clipit_lib.model import ClipIt, VisionClassifier
-from clipit_lib.settings import Lora
-from companion import paper, tables
+from clipit_lib.settings import Contrastive, Lora
+from companion import paper
 from companion.cost.measure import (
     CACHED,
     ENCODED,
     MERGED,
     UNIMODAL,
     UNMERGED,
-    CachedPrompts,
-    EncodedPrompts,
     Machine,
     Variant,
     count_parameters,
     flops_per_image,
+    prompted,
 )
 
 # -- The paper's models as counted here, beside Table 5; and where each of them comes from.
@@ -64,7 +66,7 @@ def size_table() -> pd.DataFrame:
         for part, model, size in _parts(name):
             table5 = called.get((name, part), "")
             sides = () if part == WHOLE else (size, 224)
-            gmacs = [_gmacs(model, side) for side in sides] or [math.nan, math.nan]
+            gmacs = [flops_per_image(model, side) / 2e9 for side in sides] or [math.nan] * 2
             millions = count_parameters(model).total / 1e6
             rows.append([name, part, millions, table5, printed.get(table5), size, *gmacs])
     columns = ["model", "part", "parameters_M", "table5", "table5_M", "size", "gmacs", "gmacs_224"]
@@ -75,33 +77,14 @@ def _parts(name: str) -> list[tuple[str, nn.Module, int]]:
     """Parts of a model on PyTorch's `meta` device and the side of their input."""
     with torch.device("meta"):
         encoder = registry.untrained_backbone(name, None, None)
-        parts = [(USED, encoder.model, encoder.transform.size)]
-        if name in registry.CLIPS:
-            parts.append((WHOLE, _whole(name), encoder.transform.size))
+        parts: dict[str, Any] = {USED: encoder.model}
         if name == "conch":
-            parts.append((SIZED_VISION, _conch().visual, encoder.transform.size))  # type: ignore[arg-type]
-    return parts
-
-
-def _whole(name: str) -> nn.Module:
-    from clipit_lib.encoders import clips
-
-    if name == "conch":
-        return _conch()
-    if name == "plip":
-        return nn.ModuleList([clips.PlipImageTower(), clips.PlipTextTower()])
-    model: nn.Module = clips.build_published(name)
-    return model
-
-
-def _conch() -> nn.Module:
-    from clipit_lib.encoders.clips import Conch
-
-    return Conch()
-
-
-def _gmacs(model: nn.Module, size: int) -> float:
-    return flops_per_image(model.eval(), size) / 2e9
+            parts |= {WHOLE: clips.Conch(), SIZED_VISION: clips.Conch().visual}
+        elif name == "plip":
+            parts[WHOLE] = nn.ModuleList([clips.PlipImageTower(), clips.PlipTextTower()])
+        elif name in registry.CLIPS:
+            parts[WHOLE] = clips.build_published(name)
+    return [(part, model.eval(), encoder.transform.size) for part, model in parts.items()]
 
 
 def source_table() -> pd.DataFrame:
@@ -126,24 +109,16 @@ def source_table() -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def save_sizes(profile: str) -> pd.DataFrame:
-    """Write both tables as `models.csv` and `models.md` of a profile; returns the first."""
-    sizes = size_table()
-    shown = sizes.round({"parameters_M": 1, "gmacs": 2, "gmacs_224": 2}).fillna("")
-    text = f"{tables.markdown(shown)}\n\n{tables.markdown(source_table())}"
-    tables.save_table(profile, "models", sizes, text, [])
-    return sizes
-
-
 # -- The paper's own models under our accounting: shapes without weights, nothing is computed.
 #
 # ViT-B/16 at 224 pixels stands for CONCH's image tower, whose attention poolers are left out, and
 # 12 blocks of width 768 over 128 tokens for its text tower; two classes in 22 templates are 44
-# prompts.
+# prompts, each of which fills all tokens.
 
 
 SIZE, WIDTH, TEXT_WIDTH, CONTEXT, VOCABULARY = 224, 768, 512, 128, 32007
-CLASSES, TEMPLATES = 2, 22
+CLASSES = 2
+PROMPTS = CLASSES * len(TEMPLATES["conch"])
 PRINTED_VISION = {"image_size": SIZE, "layers": 12, "width": WIDTH, "patch_size": 16}
 TEXT = {"context_length": CONTEXT, "vocab_size": VOCABULARY, "width": WIDTH, "heads": 12,
         "layers": 12}  # fmt: skip
@@ -156,16 +131,17 @@ def published_variants() -> dict[str, Variant]:
         adapted = copy.deepcopy(vit)
         lora.inject(adapted, VIT_TARGETS, Lora())
         clip = open_clip.CLIP(TEXT_WIDTH, PRINTED_VISION, TEXT).requires_grad_(False)
-        image, text = OpenClipImageTower(clip.visual), OpenClipTextTower(clip)
-        ids = torch.zeros(CLASSES, TEMPLATES, CONTEXT, dtype=torch.long)
-        merged = ClipIt(vit, WIDTH, CLASSES, TEXT_WIDTH).requires_grad_(False)
         models = {
             UNIMODAL: VisionClassifier(vit, WIDTH, CLASSES),
             UNMERGED: ClipIt(adapted, WIDTH, CLASSES, TEXT_WIDTH),
-            MERGED: merged,
-            ENCODED: EncodedPrompts(image, text, ids),
-            CACHED: CachedPrompts(image, torch.zeros(CLASSES, TEXT_WIDTH)),
+            MERGED: ClipIt(vit, WIDTH, CLASSES, TEXT_WIDTH).requires_grad_(False),
         }
+    retriever = ClipEncoder(
+        "printed", clips.OpenClipImageTower(clip.visual), clips.OpenClipTextTower(clip),
+        Tokenizer(lambda _: [0] * CONTEXT, start=0, end=0, pad=0, context_length=CONTEXT),
+        Transform(SIZE, vision.HALF, vision.HALF), TEXT_WIDTH, "", "", registry.UNTRAINED, False,
+    )  # fmt: skip
+    models |= prompted(retriever, Contrastive(class_texts=("",) * CLASSES))
     return {name: Variant(model.eval(), SIZE) for name, model in models.items()}
 
 
@@ -185,7 +161,7 @@ def beside_printed(counted: pd.DataFrame) -> pd.DataFrame:
 def prompt_gmacs(counted: pd.DataFrame) -> float:
     """Multiply-adds of one encoded prompt, in units of 10^9."""
     gmacs = counted.set_index("variant")["gmacs"]
-    return float(gmacs[ENCODED] - gmacs[CACHED]) / (CLASSES * TEMPLATES)
+    return float(gmacs[ENCODED] - gmacs[CACHED]) / PROMPTS
 
 
 # -- Findings on cost in words, written from the numbers.
@@ -222,16 +198,13 @@ def time_sentence(latency: pd.DataFrame, machine: Machine) -> str:
     )
 
 
+READABLE = dict.fromkeys(("flops", "parameters", "trainable"), "{:,}")
+READABLE |= dict.fromkeys(("gflops", "gmacs", "flops_ratio"), "{:.4g}")
+
+
 def readable(costs: pd.DataFrame) -> pd.DataFrame:
     """`cost_table` with numbers to read."""
-    return costs.assign(
-        flops=costs["flops"].map("{:,}".format),
-        gflops=costs["gflops"].map("{:.4g}".format),
-        gmacs=costs["gmacs"].map("{:.4g}".format),
-        flops_ratio=costs["flops_ratio"].map("{:.4g}".format),
-        parameters=costs["parameters"].map("{:,}".format),
-        trainable=costs["trainable"].map("{:,}".format),
-    )
+    return costs.assign(**{name: costs[name].map(how.format) for name, how in READABLE.items()})
 
 
 def paper_sentence(counts: pd.DataFrame, prompt: float, printed: pd.DataFrame) -> str:
@@ -240,7 +213,7 @@ def paper_sentence(counts: pd.DataFrame, prompt: float, printed: pd.DataFrame) -
     Args:
         counts: `cost_table` of `published_variants`.
         prompt: multiply-adds of one encoded prompt, in units of 10^9.
-        printed: of `paper.cost.compute`.
+        printed: of `paper.compute`.
     """
     gmacs = dict(zip(counts["variant"], counts["gmacs"], strict=True))
     heads, adapters = gmacs[MERGED] - gmacs[UNIMODAL], gmacs[UNMERGED] - gmacs[MERGED]
@@ -250,7 +223,7 @@ def paper_sentence(counts: pd.DataFrame, prompt: float, printed: pd.DataFrame) -
     slower = 100 * (time["clip_it"] / time["unimodal"] - 1)
     return (
         f"A ViT-B/16 takes {gmacs[UNIMODAL]:.2f} billion multiply-adds, which the paper prints as "
-        f"{operations['unimodal']:.0f} GFLOPs. {CLASSES * TEMPLATES} prompts of {prompt:.2f} each "
+        f"{operations['unimodal']:.0f} GFLOPs. {PROMPTS} prompts of {prompt:.2f} each "
         f"on top come to {gmacs[ENCODED]:.0f} (printed: {operations['clip']:.0f}); with cached "
         f"prompts the same CLIP takes {gmacs[CACHED]:.2f}. The heads of CLIP-IT add {heads:.4f} "
         f"(printed: {added:.3f}). Unmerged adapters of rank 16 would add {adapters:.2f} more: the "

@@ -5,107 +5,73 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
-from enum import StrEnum
+from dataclasses import replace
 from functools import partial
 from hashlib import blake2b
 from itertools import combinations
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
-from scipy.stats import t
+from scipy.stats import entropy, t
 
-from clipit_lib import paths
 from clipit_lib.data.folder import FolderData, read_manifest
 from clipit_lib.data.patches import PatchDataset, Split, ValidationSplit
+from clipit_lib.data.published import published_place
 from clipit_lib.data.reports import Coverage, token_coverage
 from clipit_lib.encoders import registry, vision
 from clipit_lib.encoders.encoder import embed_texts
 from clipit_lib.errors import ClipItError
 from clipit_lib.pairing import effective_number, top_share
-from companion import studies
+from companion import findings, studies
+from companion.findings import Finding, Severity
 from companion.profile import Profile, Workbench, load_profile, sources_of_profile
 from companion.specs import fields_of
-from companion.statistics import Interval, paired_bootstrap
+from companion.statistics import paired_bootstrap
 
-# -- A finding: something in data, reports or retriever that will hurt, and what to do about it.
+# -- Findings in tables and words.
 
 
 # Checks after which an interval says less than it seems to.
 TOO_SURE = ("unknown_groups", "few_groups", "duplicates")
+COLUMNS = {"severity": "severity", "dataset": "data set", "check": "check", "what": "what",
+           "why": "why it hurts", "fix": "what to do"}  # fmt: skip
 
 
-class Severity(StrEnum):
-    """How bad it is, the worst first."""
-
-    STOP = "stop"  # nothing can be run
-    WARNING = "warning"  # results can be poor or misleading
-    NOTE = "note"
-
-
-@dataclass(frozen=True)
-class Finding:
-    """What one check found.
-
-    Attributes:
-        check: the name of the check, as in docs/your_data.md.
-        what: what is so, with its number.
-        why: what it does to the results, with a number where there is one.
-        fix: what to do about it.
-        dataset: the data set it is about; "" for the whole profile.
-    """
-
-    check: str
-    severity: Severity
-    what: str
-    why: str
-    fix: str
-    dataset: str = ""
-
-    def about(self, dataset: str) -> Finding:
-        """The same finding, said of a data set."""
-        return replace(self, dataset=dataset)
-
-
-def sorted_findings(findings: Sequence[Finding]) -> list[Finding]:
+def sorted_findings(found: Sequence[Finding]) -> list[Finding]:
     """The worst first, otherwise in the order given; each once."""
-    return sorted(dict.fromkeys(findings), key=lambda one: list(Severity).index(one.severity))
+    return sorted(dict.fromkeys(found), key=lambda one: list(Severity).index(one.severity))
 
 
-def findings_table(findings: Sequence[Finding]) -> pd.DataFrame:
+def findings_table(found: Sequence[Finding]) -> pd.DataFrame:
     """To read and to keep: severity, data set, check, what, why, what to do."""
-    columns = ["severity", "data set", "check", "what", "why it hurts", "what to do"]
-    rows = [
-        [str(one.severity), one.dataset, one.check, one.what, one.why, one.fix]
-        for one in sorted_findings(findings)
-    ]
-    return pd.DataFrame(rows, columns=columns)
+    return findings.table(sorted_findings(found), COLUMNS)
 
 
-def counts_sentence(findings: Sequence[Finding]) -> str:
+def counts_sentence(found: Sequence[Finding]) -> str:
     """How many findings of each severity."""
-    if not findings:
+    if not found:
         return "Nothing was found that is known to hurt."
-    found = [one.severity for one in findings]
-    return "Found: " + ", ".join(f"{found.count(each)} {each}" for each in Severity) + "."
+    said = [one.severity for one in found]
+    bad = (Severity.STOP, Severity.WARNING, Severity.NOTE)
+    return "Found: " + ", ".join(f"{said.count(each)} {each}" for each in bad) + "."
 
 
-def interval_caveats(findings: Sequence[Finding]) -> str:
+def interval_caveats(found: Sequence[Finding]) -> str:
     """What must be said beside every interval, one Markdown item each; "" if nothing."""
-    said = [one for one in findings if one.check in TOO_SURE]
+    said = [one for one in found if one.check in TOO_SURE]
     return "\n".join(f"- {one.dataset}: {one.what}; {one.why}." for one in said)
 
 
-def findings_text(findings: Sequence[Finding]) -> str:
+def findings_text(found: Sequence[Finding]) -> str:
     """For a terminal: three lines a finding, then the counts."""
-    blocks = [
-        f"{str(one.severity).upper():8}{one.dataset or 'profile'}: {one.what} [{one.check}]\n"
-        f"        why: {one.why}\n        do:  {one.fix}"
-        for one in sorted_findings(findings)
-    ]
-    return "\n".join([*blocks, counts_sentence(findings)])
+    return "\n".join([*map(str, sorted_findings(found)), counts_sentence(found)])
+
+
+def _found(
+    check: str, what: str, why: str, fix: str, severity: Severity = Severity.WARNING
+) -> list[Finding]:
+    return [Finding(check, severity, what, why, fix)]
 
 
 # -- What in patches, labels, groups and splits will hurt; each check is [] where all is well.
@@ -132,16 +98,14 @@ def shared_groups(samples: pd.DataFrame) -> list[Finding]:
         return []
     test = known[known["split"] == "test"]
     leaked, whole = int(test["group"].isin(shared).sum()), len(samples.query("split == 'test'"))
-    return [
-        Finding(
-            "shared_groups",
-            Severity.STOP,
-            f"{len(shared)} groups are in several splits: {_some(shared.tolist())}",
-            f"{leaked} of {whole} test patches ({leaked / max(whole, 1):.0%}) come from a patient "
-            "or slide that is also trained on or chosen by: their accuracy is recognition",
-            "Put every group into one split only",
-        )
-    ]
+    return _found(
+        "shared_groups",
+        f"{len(shared)} groups are in several splits: {_some(shared.tolist())}",
+        f"{leaked} of {whole} test patches ({leaked / max(whole, 1):.0%}) come from a patient "
+        "or slide that is also trained on or chosen by: their accuracy is recognition",
+        "Put every group into one split only",
+        Severity.STOP,
+    )
 
 
 def split_through_groups(samples: pd.DataFrame, split: ValidationSplit) -> list[Finding]:
@@ -157,16 +121,14 @@ def split_through_groups(samples: pd.DataFrame, split: ValidationSplit) -> list[
     several = int((sizes > 1).sum())
     if several == 0:
         return []
-    return [
-        Finding(
-            "split_through_groups",
-            Severity.STOP,
-            f"validation would be drawn by {split.by}, but groups are known",
-            f"{several} of {len(sizes)} training groups have several patches and can end up on "
-            "both sides: validation would choose what has been memorised",
-            "Write `validation_split: {by: group, fraction: 0.2}` in the data set",
-        )
-    ]
+    return _found(
+        "split_through_groups",
+        f"validation would be drawn by {split.by}, but groups are known",
+        f"{several} of {len(sizes)} training groups have several patches and can end up on "
+        "both sides: validation would choose what has been memorised",
+        "Write `validation_split: {by: group, fraction: 0.2}` in the data set",
+        Severity.STOP,
+    )
 
 
 def unknown_groups(samples: pd.DataFrame) -> list[Finding]:
@@ -176,17 +138,14 @@ def unknown_groups(samples: pd.DataFrame) -> list[Finding]:
     if unknown == 0:
         return []
     effect = np.sqrt(1 + (EXAMPLE_PATCHES - 1) * EXAMPLE_CORRELATION)
-    return [
-        Finding(
-            "unknown_groups",
-            Severity.WARNING,
-            f"{unknown} of {len(test)} test patches have no group (patient or slide)",
-            f"they count as {unknown} patients, so intervals are too narrow: {effect:.1f} times, "
-            f"for example, with {EXAMPLE_PATCHES} patches a patient of intraclass correlation "
-            f"{EXAMPLE_CORRELATION} (Kish's design effect); nor can a shared patient be noticed",
-            "Add a column `group` to the manifest, with the patient's or slide's id",
-        )
-    ]
+    return _found(
+        "unknown_groups",
+        f"{unknown} of {len(test)} test patches have no group (patient or slide)",
+        f"they count as {unknown} patients, so intervals are too narrow: {effect:.1f} times, "
+        f"for example, with {EXAMPLE_PATCHES} patches a patient of intraclass correlation "
+        f"{EXAMPLE_CORRELATION} (Kish's design effect); nor can a shared patient be noticed",
+        "Add a column `group` to the manifest, with the patient's or slide's id",
+    )
 
 
 def few_groups(samples: pd.DataFrame) -> list[Finding]:
@@ -200,38 +159,31 @@ def few_groups(samples: pd.DataFrame) -> list[Finding]:
     if groups > 1:
         factor = t.ppf(0.975, groups - 1) / 1.96 * np.sqrt(groups / (groups - 1))
         wider = f"intervals should be about {factor:.1f} times as wide as the bootstrap says"
-    return [
-        Finding(
-            "few_groups",
-            Severity.WARNING,
-            f"the test split has {groups} groups (patients or slides)",
-            f"{wider} (Student's t on {groups} groups)",
-            f"Test on more patients; from {FEW_GROUPS} on this is below a tenth",
-        )
-    ]
+    return _found(
+        "few_groups",
+        f"the test split has {groups} groups (patients or slides)",
+        f"{wider} (Student's t on {groups} groups)",
+        f"Test on more patients; from {FEW_GROUPS} on this is below a tenth",
+    )
 
 
 def duplicates(dataset: PatchDataset) -> list[Finding]:
     """Patches with exactly the same pixels in two splits."""
     digests = [blake2b(patch.tobytes(), digest_size=16).digest() for patch in dataset.pixels]
     frame = dataset.samples[["id", "split"]].assign(digest=digests)
-    found = []
+    found: list[Finding] = []
     for first, second in combinations(SPLITS, 2):
         here, there = (frame[frame["split"] == split] for split in (first, second))
         twice = there[there["digest"].isin(here["digest"])]
         if twice.empty:
             continue
-        share = len(twice) / len(there)
-        found.append(
-            Finding(
-                "duplicates",
-                Severity.WARNING,
-                f"{len(twice)} of {len(there)} {second} patches are also in {first}, pixel by "
-                f"pixel: {_some(twice['id'].tolist())}",
-                f"up to {100 * share:.1f} points of {second} accuracy are memory; copies that "
-                "were saved anew or shifted are not even counted",
-                "Keep each image once, and look for what copied it",
-            )
+        found += _found(
+            "duplicates",
+            f"{len(twice)} of {len(there)} {second} patches are also in {first}, pixel by pixel: "
+            f"{_some(twice['id'].tolist())}",
+            f"up to {100 * len(twice) / len(there):.1f} points of {second} accuracy are memory; "
+            "copies that were saved anew or shifted are not even counted",
+            "Keep each image once, and look for what copied it",
         )
     return found
 
@@ -250,16 +202,13 @@ def small_validation(labels: np.ndarray, names: Sequence[str]) -> list[Finding]:
     if error <= VALIDATION_ERROR:
         return []
     least = int(counts.argmin())
-    return [
-        Finding(
-            "small_validation",
-            Severity.WARNING,
-            f"{len(labels)} validation patches, {counts[least]} of {names[least]}",
-            f"validation accuracy has a standard error of up to {error:.1f} points, so the epoch "
-            "and the run to deploy are chosen partly by chance",
-            "Hold out more (`validation_split: {fraction: 0.2}`) or bring more patches",
-        )
-    ]
+    return _found(
+        "small_validation",
+        f"{len(labels)} validation patches, {counts[least]} of {names[least]}",
+        f"validation accuracy has a standard error of up to {error:.1f} points, so the epoch "
+        "and the run to deploy are chosen partly by chance",
+        "Hold out more (`validation_split: {fraction: 0.2}`) or bring more patches",
+    )
 
 
 def imbalance(labels: np.ndarray, names: Sequence[str], batch: int) -> list[Finding]:
@@ -274,18 +223,14 @@ def imbalance(labels: np.ndarray, names: Sequence[str], batch: int) -> list[Find
     if counts[least] == 0 or counts[most] <= IMBALANCE * counts[least]:
         return []
     share = counts[least] / len(labels)
-    return [
-        Finding(
-            "imbalance",
-            Severity.WARNING,
-            f"{names[most]} has {counts[most]} training patches, {names[least]} has "
-            f"{counts[least]}",
-            f"a step of {batch} patches sees {batch * share:.1f} of {names[least]} on average, and "
-            f"leaving that class out costs only {100 * share:.1f} points of plain accuracy but "
-            f"{100 / len(names):.0f} of balanced accuracy",
-            "Train on fewer patches of the largest classes, or bring more of the smallest",
-        )
-    ]
+    return _found(
+        "imbalance",
+        f"{names[most]} has {counts[most]} training patches, {names[least]} has {counts[least]}",
+        f"a step of {batch} patches sees {batch * share:.1f} of {names[least]} on average, and "
+        f"leaving that class out costs only {100 * share:.1f} points of plain accuracy but "
+        f"{100 / len(names):.0f} of balanced accuracy",
+        "Train on fewer patches of the largest classes, or bring more of the smallest",
+    )
 
 
 def resized_twice(side: int, sizes: dict[str, int]) -> list[Finding]:
@@ -298,15 +243,13 @@ def resized_twice(side: int, sizes: dict[str, int]) -> list[Finding]:
     if not others:
         return []
     said = ", ".join(f"{name} reads {size}" for name, size in others.items())
-    return [
-        Finding(
-            "resized_twice",
-            Severity.NOTE,
-            f"patches are kept at {side} pixels, but {said}",
-            "training resizes twice where `predict` resizes once, so answers can differ a little",
-            f"Write `side: {next(iter(others.values()))}` in the data set",
-        )
-    ]
+    return _found(
+        "resized_twice",
+        f"patches are kept at {side} pixels, but {said}",
+        "training resizes twice where `predict` resizes once, so answers can differ a little",
+        f"Write `side: {next(iter(others.values()))}` in the data set",
+        Severity.NOTE,
+    )
 
 
 def _some(values: Sequence[object], most: int = 5) -> str:
@@ -335,17 +278,13 @@ def few_reports(count: int, patches: int) -> list[Finding]:
     """
     if count >= FEW_REPORTS:
         return []
-    return [
-        Finding(
-            "few_reports",
-            Severity.WARNING,
-            f"{count} reports",
-            f"{patches} training patches share them, {patches / count:.0f} to a report if evenly: "
-            f"text can tell patches apart into {count} kinds at most",
-            f"Bring at least {FEW_REPORTS} reports on this organ; they need not be of these "
-            "patients",
-        )
-    ]
+    return _found(
+        "few_reports",
+        f"{count} reports",
+        f"{patches} training patches share them, {patches / count:.0f} to a report if evenly: "
+        f"text can tell patches apart into {count} kinds at most",
+        f"Bring at least {FEW_REPORTS} reports on this organ; they need not be of these patients",
+    )
 
 
 def few_used(reports: Int[np.ndarray, " n"], classes: int) -> list[Finding]:
@@ -358,17 +297,14 @@ def few_used(reports: Int[np.ndarray, " n"], classes: int) -> list[Finding]:
     if used >= max(FEW_USED, 2 * classes):
         return []
     distinct = len(np.unique(reports))
-    return [
-        Finding(
-            "few_used",
-            Severity.WARNING,
-            f"the patches use {distinct} reports, as many as {used:.1f} used equally often",
-            f"that is {np.log2(used):.1f} bits a patch where {classes} classes are "
-            f"{np.log2(classes):.1f}: what is distilled is close to a few cluster labels",
-            "Bring more varied reports or another retriever; compare with "
-            "`clip_it/report_rank_5` and with image_centroids of notebook 14",
-        )
-    ]
+    return _found(
+        "few_used",
+        f"the patches use {distinct} reports, as many as {used:.1f} used equally often",
+        f"that is {np.log2(used):.1f} bits a patch where {classes} classes are "
+        f"{np.log2(classes):.1f}: what is distilled is close to a few cluster labels",
+        "Bring more varied reports or another retriever; compare with "
+        "`clip_it/report_rank_5` and with image_centroids of notebook 14",
+    )
 
 
 def hubs(reports: Int[np.ndarray, " n"], ids: Sequence[str]) -> list[Finding]:
@@ -377,34 +313,28 @@ def hubs(reports: Int[np.ndarray, " n"], ids: Sequence[str]) -> list[Finding]:
     if first <= TOP1 and ten <= TOP10:
         return []
     hub = ids[int(np.bincount(reports).argmax())]
-    return [
-        Finding(
-            "hubs",
-            Severity.WARNING,
-            f"report {hub} serves {first:.0%} of the training patches, ten reports {ten:.0%}",
-            f"{round(first * len(reports))} of {len(reports)} patches have the same target, and "
-            "equal targets cannot teach what tells patches apart",
-            f"Read {hub}: if it is generic, take it out or shorten it to its findings; see the "
-            "hubs in notebook 09",
-        )
-    ]
+    return _found(
+        "hubs",
+        f"report {hub} serves {first:.0%} of the training patches, ten reports {ten:.0%}",
+        f"{round(first * len(reports))} of {len(reports)} patches have the same target, and "
+        "equal targets cannot teach what tells patches apart",
+        f"Read {hub}: if it is generic, take it out or shorten it to its findings; see the "
+        "hubs in notebook 09",
+    )
 
 
 def truncation(cover: Coverage, long_text: str) -> list[Finding]:
     """Reports that are cut at the text encoder's window."""
     if long_text != "truncate" or cover.seen_share >= SEEN:
         return []
-    return [
-        Finding(
-            "truncation",
-            Severity.WARNING,
-            f"{1 - cover.seen_share:.0%} of all tokens lie beyond the window of "
-            f"{cover.context_length} tokens; {cover.longer_share:.0%} of the reports are cut",
-            f"the median report has {cover.median:.0f} tokens, and the diagnosis often stands at "
-            "its end",
-            "Write `text_stage: {long_text: chunk}`, or keep only diagnosis and findings",
-        )
-    ]
+    return _found(
+        "truncation",
+        f"{1 - cover.seen_share:.0%} of all tokens lie beyond the window of "
+        f"{cover.context_length} tokens; {cover.longer_share:.0%} of the reports are cut",
+        f"the median report has {cover.median:.0f} tokens, and the diagnosis often stands at "
+        "its end",
+        "Write `text_stage: {long_text: chunk}`, or keep only diagnosis and findings",
+    )
 
 
 def weak_retriever(
@@ -421,29 +351,21 @@ def weak_retriever(
         groups: [n], the unit of the bootstrap.
         draws: of the bootstrap.
     """
-    found = _share_right(hits, labels, groups, draws)
+    right, rng = np.asarray(hits, bool)[None], np.random.default_rng(0)
+    # Balanced accuracy is the gain over never being right.
+    found = paired_bootstrap(np.zeros_like(right), right, labels, groups, draws, rng)
     chance = 100 / classes
     if found.low > chance:
         return []
-    return [
-        Finding(
-            "weak_retriever",
-            Severity.WARNING,
-            f"zero-shot, the retriever names the class of {found.estimate:.0f}% of the training "
-            f"patches [{found.low:.0f}, {found.high:.0f}]; chance is {chance:.0f}%",
-            "the interval reaches chance, so it may not see what the classes are about and its "
-            "pairs may be as good as random ones",
-            "Write `class_texts` as a pathologist would say them; if that does not help, take a "
-            "retriever of this tissue and stain",
-        )
-    ]
-
-
-def _share_right(hits: np.ndarray, labels: np.ndarray, groups: np.ndarray, draws: int) -> Interval:
-    """Balanced accuracy, as a gain over never being right."""
-    right = np.asarray(hits, bool)[None]
-    rng = np.random.default_rng(0)
-    return paired_bootstrap(np.zeros_like(right), right, labels, groups, draws, rng)
+    return _found(
+        "weak_retriever",
+        f"zero-shot, the retriever names the class of {found.estimate:.0f}% of the training "
+        f"patches [{found.low:.0f}, {found.high:.0f}]; chance is {chance:.0f}%",
+        "the interval reaches chance, so it may not see what the classes are about and its "
+        "pairs may be as good as random ones",
+        "Write `class_texts` as a pathologist would say them; if that does not help, take a "
+        "retriever of this tissue and stain",
+    )
 
 
 def class_information(
@@ -453,17 +375,15 @@ def class_information(
     table = np.zeros((int(reports.max()) + 1, classes))
     np.add.at(table, (reports, labels), 1.0)
     uses = table.sum(axis=1, keepdims=True)
-    inside = _entropy(table / np.maximum(uses, 1.0))
-    whole = _entropy(table.sum(axis=0) / len(labels))
+    inside = _bits(table / np.maximum(uses, 1.0))
+    whole = _bits(table.sum(axis=0) / len(labels))
     information: np.ndarray = whole - (uses / len(labels) * inside).sum(axis=0)
     return information
 
 
-def _entropy(share: np.ndarray) -> np.ndarray:
-    """Bits of a coin that shows heads with this share."""
-    parts = [-p * np.log2(p, out=np.zeros_like(p), where=p > 0) for p in (share, 1 - share)]
-    total: np.ndarray = parts[0] + parts[1]
-    return total
+def _bits(share: np.ndarray) -> np.ndarray:
+    """Entropy of a coin that shows heads with this share."""
+    return entropy([share, 1 - share], base=2)  # type: ignore[no-any-return]
 
 
 def classes_without_text(
@@ -477,29 +397,26 @@ def classes_without_text(
     """
     classes = len(names)
     told = class_information(reports, labels, classes)
-    entropy = _entropy(np.bincount(labels, minlength=classes) / len(labels))
+    most = _bits(np.bincount(labels, minlength=classes) / len(labels))
     rng = np.random.default_rng(0)
     chance = np.array(
         [class_information(reports, rng.permutation(labels), classes) for _ in range(PERMUTATIONS)]
     )
     mean, high = chance.mean(axis=0), np.quantile(chance, 0.95, axis=0)
-    silent = np.flatnonzero((told <= high) | (told - mean < TOLD * entropy)).tolist()
+    silent = np.flatnonzero((told <= high) | (told - mean < TOLD * most)).tolist()
     if not silent:
         return []
     said = ", ".join(
-        f"{told[c]:.3f} of {entropy[c]:.2f} bits of {names[c]} ({mean[c]:.3f} for random labels)"
+        f"{told[c]:.3f} of {most[c]:.2f} bits of {names[c]} ({mean[c]:.3f} for random labels)"
         for c in silent
     )
-    return [
-        Finding(
-            "class_without_text",
-            Severity.WARNING,
-            f"the paired reports say nothing of: {', '.join(names[c] for c in silent)}",
-            f"they tell {said}: such patches get the same reports as all others, so text cannot "
-            "help to tell their class",
-            "Bring reports that describe it, or a retriever that sees it",
-        )
-    ]
+    return _found(
+        "class_without_text",
+        f"the paired reports say nothing of: {', '.join(names[c] for c in silent)}",
+        f"they tell {said}: such patches get the same reports as all others, so text cannot "
+        "help to tell their class",
+        "Bring reports that describe it, or a retriever that sees it",
+    )
 
 
 def unmentioned(texts: Sequence[str], class_texts: Sequence[str]) -> list[Finding]:
@@ -512,16 +429,13 @@ def unmentioned(texts: Sequence[str], class_texts: Sequence[str]) -> list[Findin
     ]
     if not absent:
         return []
-    return [
-        Finding(
-            "unmentioned",
-            Severity.NOTE,
-            f"no report has all the words of: {', '.join(absent)}",
-            f"0 of {len(texts)} reports name the class, so its patches take what is written of "
-            "others",
-            "Check that the reports cover it, perhaps in other words",
-        )
-    ]
+    return _found(
+        "unmentioned",
+        f"no report has all the words of: {', '.join(absent)}",
+        f"0 of {len(texts)} reports name the class, so its patches take what is written of others",
+        "Check that the reports cover it, perhaps in other words",
+        Severity.NOTE,
+    )
 
 
 def _words(text: str) -> set[str]:
@@ -544,24 +458,16 @@ def zero_shot_hits(bench: Workbench, dataset: str, split: Split) -> Bool[np.ndar
     return hits
 
 
-def zero_shot_accuracy(bench: Workbench, dataset: str) -> float:
-    """Balanced accuracy in percent on the test split, by the nearest class text."""
-    data = bench.dataset(dataset)
-    hits = pd.Series(zero_shot_hits(bench, dataset, "test"))
-    return 100 * float(hits.groupby(data.labels[data.indices("test")]).mean().mean())
-
-
 def zero_shot_table(bench: Workbench) -> pd.DataFrame:
-    """One row a data set: balanced accuracy, and that of chance."""
-    rows = [
-        {
-            "data set": name,
-            "zero-shot balanced accuracy (%)": round(zero_shot_accuracy(bench, name), 1),
-            "chance (%)": round(100 / len(bench.dataset(name).classes), 1),
-        }
-        for name in bench.profile.data
-    ]
-    return pd.DataFrame(rows)
+    """One row a data set: balanced accuracy on test by the nearest class text, and chance."""
+    rows = []
+    for name in bench.profile.data:
+        data, hits = bench.dataset(name), pd.Series(zero_shot_hits(bench, name, "test"))
+        recalls = hits.groupby(data.labels[data.indices("test")]).mean()
+        rows.append((name, round(100 * float(recalls.mean()), 1),
+                     round(100 / len(data.classes), 1)))  # fmt: skip
+    columns = ["data set", "zero-shot balanced accuracy (%)", "chance (%)"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 # -- All checks of a profile's data sets, before anything is trained.
@@ -575,7 +481,7 @@ def check(bench: Workbench) -> list[Finding]:
     """
     found = list(_names(bench.profile))
     for dataset in datasets(bench.profile):
-        found += [one.about(dataset) for one in _dataset(bench, dataset)]
+        found += [replace(one, dataset=dataset) for one in _dataset(bench, dataset)]
     return sorted_findings(found)
 
 
@@ -612,7 +518,7 @@ def _dataset(bench: Workbench, name: str) -> list[Finding]:
     found: list[Finding] = []
     try:
         if isinstance(settings, FolderData) and settings.manifest is not None:
-            listed = _manifest(settings)
+            listed = read_manifest(published_place(settings.folder) / settings.manifest)
             found += shared_groups(listed)
             found += split_through_groups(listed, settings.validation_split)
             if found:
@@ -623,12 +529,6 @@ def _dataset(bench: Workbench, name: str) -> list[Finding]:
         return [*found, Finding("data", Severity.STOP, what, "nothing can be run", error.fix)]
     found += _patches(bench.profile, name, data)
     return [*found, *(_refused("reports", partial(bench.corpus, name)) or _texts(bench, name))]
-
-
-def _manifest(settings: FolderData) -> pd.DataFrame:
-    folder = Path(settings.folder).expanduser()
-    place = folder if folder.is_absolute() else paths.data() / folder
-    return read_manifest(place / str(settings.manifest))
 
 
 def _patches(profile: Profile, name: str, data: PatchDataset) -> list[Finding]:

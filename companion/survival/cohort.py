@@ -20,18 +20,20 @@ from torch import nn
 from clipit_lib import kernels, paths
 from clipit_lib.compute import device
 from clipit_lib.data.patches import Transform
+from clipit_lib.data.published import published_place
 from clipit_lib.encoders import registry, vision
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import (
     canonical_json,
     digest,
-    locked,
     progress,
     read_text_table,
     whole,
     write_text,
     written_beside,
 )
+from clipit_lib.parallel import make_once
+from clipit_lib.settings import PHANTOM_VERSION
 from companion.phantom.datasets import PHANTOM_LIMITS
 from companion.phantom.latents import PATIENTS_PER_SPLIT, SPLITS, Latents, draw
 from companion.phantom.patches import render
@@ -59,7 +61,7 @@ from companion.profile import (
 # `retriever` is needed by `clip_it` only.
 
 
-FEATURES, RETRIEVER = "features", "retriever"
+FEATURES, RETRIEVER = ARRAYS = ("features", "retriever")
 SUFFIXES = (".h5", ".safetensors")
 
 
@@ -75,19 +77,19 @@ class Bag:
     features: Float32[np.ndarray, "p d"]
     retriever: Float32[np.ndarray, "p e"] | None = None
 
+    def arrays(self) -> dict[str, np.ndarray]:
+        """Those that are known, by name."""
+        return {name: values for name in ARRAYS if (values := getattr(self, name)) is not None}
+
 
 def write_bag(path: Path, bag: Bag) -> None:
     """Write a bag as h5 or safetensors, by the suffix of `path`."""
-    arrays = {FEATURES: bag.features}
-    if bag.retriever is not None:
-        arrays[RETRIEVER] = bag.retriever
     with written_beside(path) as temporary:
-        if path.suffix == ".h5":
-            with h5py.File(temporary, "w") as file:
-                for name, values in arrays.items():
-                    file.create_dataset(name, data=values)
-        else:
-            save_file(arrays, temporary)
+        if path.suffix != ".h5":
+            save_file(bag.arrays(), temporary)
+            return
+        with h5py.File(temporary, "w") as file:
+            file.update(bag.arrays())
 
 
 def read_bag(path: Path, most: int | None = None) -> Bag:
@@ -97,7 +99,10 @@ def read_bag(path: Path, most: int | None = None) -> Bag:
         ClipItError: the file is damaged; it has no features; arrays are not [patches, width],
             differ in their patches, are empty or hold NaN or infinity.
     """
-    arrays = _arrays(path)
+    h5 = path.suffix == ".h5"
+    with whole(path, "Write it anew"), h5py.File(path) if h5 else safe_open(path, "numpy") as file:
+        held = [name for name in ARRAYS if name in file.keys()]  # noqa: SIM118
+        arrays = {name: file[name][()] if h5 else file.get_tensor(name) for name in held}
     if FEATURES not in arrays:
         raise ClipItError(
             f"no {FEATURES!r} in it", path, "Write the patch features under this name"
@@ -115,25 +120,9 @@ def read_bag(path: Path, most: int | None = None) -> Bag:
             )  # fmt: skip
         if not np.isfinite(values).all():
             raise ClipItError(f"{name} holds NaN or infinity", path, "Embed the slide again")
-    kept = slice(None) if most is None or count <= most else _spaced(count, most)
+    # Beyond `most`, evenly spaced.
+    kept = slice(None) if most is None or count <= most else np.arange(most) * count // most
     return Bag(**{name: values[kept].astype(np.float32) for name, values in arrays.items()})
-
-
-def _spaced(count: int, most: int) -> np.ndarray:
-    return np.arange(most) * count // most
-
-
-def _arrays(path: Path) -> dict[str, np.ndarray]:
-    try:
-        if path.suffix == ".h5":
-            with h5py.File(path) as file:
-                return {name: file[name][()] for name in (FEATURES, RETRIEVER) if name in file}
-        with safe_open(path, framework="numpy") as file:
-            held = set(file.keys())
-            return {name: file.get_tensor(name) for name in (FEATURES, RETRIEVER) if name in held}
-    except Exception as error:
-        reason = " ".join(str(error).split())[:80]
-        raise ClipItError(f"damaged or no bag ({reason})", path, "Write it anew") from error
 
 
 # -- Phantom slides: bags of phantom patches whose aggressiveness sets a planted hazard.
@@ -144,7 +133,7 @@ def _arrays(path: Path) -> dict[str, np.ndarray]:
 # independent of everything else. A phantom, as everywhere here: never tissue, never a patient.
 
 
-# First spawn key of the slides' seed stream; see PRETRAINING and REPORTS in reports/phantom.py.
+# First spawn key of the slides' seed stream; see PRETRAINING and REPORTS in phantom/reports.py.
 SLIDES = 4000
 VERSION = 1  # raise it when the same settings draw anything else
 WORLD = "bach"
@@ -195,18 +184,14 @@ def _follow_up(
     rate = np.log(2) / MEDIAN_MONTHS * np.exp(log_hazard)
     until_event = rng.exponential(1 / rate)
     waiting = rng.exponential(size=len(rate))
-    until_censoring = waiting / _censoring_rate(rate, censored) if censored > 0 else np.inf
+    until_censoring: Any = np.inf
+    if censored > 0:
+        # Of a slide the share c / (c + rate) is censored, where c is the rate of censoring.
+        highest = 1e6 * float(rate.max())
+        c = brentq(lambda c: float((c / (c + rate)).mean()) - censored, 0.0, highest)
+        until_censoring = waiting / c
     months = np.minimum(until_event, until_censoring)
     return np.maximum(months.round(1), 0.1), until_event <= until_censoring
-
-
-def _censoring_rate(rate: np.ndarray, censored: float) -> float:
-    """The rate c at which the mean of c / (c + rate) is the share to be censored."""
-
-    def excess(c: float) -> float:
-        return float((c / (c + rate)).mean()) - censored
-
-    return float(brentq(excess, 0.0, 1e6 * float(rate.max())))
 
 
 def _stratified(event: np.ndarray, folds: int, rng: np.random.Generator) -> np.ndarray:
@@ -295,7 +280,7 @@ class Cohort:
 
 
 def read_cohort(folder: Path, clinical: Path, folds: int, most: int | None = None) -> Cohort:
-    """Read a cohort (see `bags` for the layout); slides come in the order of the csv.
+    """Read a cohort (see above for the layout); slides come in the order of the csv.
 
     Args:
         folds: how many there are, numbered from 1.
@@ -311,13 +296,17 @@ def read_cohort(folder: Path, clinical: Path, folds: int, most: int | None = Non
         raise ClipItError("no such folder", folder, "Mend `bags` in the profile or CLIPIT_DATA")
     paths = [_file(folder, slide, clinical) for slide in table["slide"]]
     bags = [read_bag(path, most) for path in paths]
-    for path, bag in zip(paths, bags, strict=True):
-        if _widths(bag) != _widths(bags[0]):
+    widths = [{name: values.shape[1] for name, values in bag.arrays().items()} for bag in bags]
+    for path, found in zip(paths, widths, strict=True):
+        if found != widths[0]:
             raise ClipItError(
-                f"widths {_widths(bag)}, but {paths[0].name} has {_widths(bags[0])}", path,
+                f"widths {found}, but {paths[0].name} has {widths[0]}", path,
                 "Embed all slides with the same encoders",
             )  # fmt: skip
-    return Cohort(table, tuple(bags), _content_hash(table, bags))
+    parts: list[bytes | str] = [canonical_json({name: table[name].tolist() for name in COLUMNS})]
+    for values in (values for bag in bags for values in bag.arrays().values()):
+        parts += [canonical_json(list(values.shape)), digest(values.tobytes())]
+    return Cohort(table, tuple(bags), digest(*parts))
 
 
 def _read_clinical(path: Path, folds: int) -> pd.DataFrame:
@@ -349,36 +338,18 @@ def _read_clinical(path: Path, folds: int) -> pd.DataFrame:
         "slide": raw["slide"], "time": number["time"].astype(float),
         "event": number["event"].astype(bool), "fold": number["fold"].astype(int),
     })  # fmt: skip
-    seen = table.groupby("fold")["event"].sum()
-    for fold in known:
-        if seen.get(fold, 0) == 0:
-            raise ClipItError(f"no event in fold {fold}", path, "Stratify the folds by event")
+    if without := sorted({*known} - {*table["fold"][table["event"]]}):
+        raise ClipItError(f"no event in fold {without[0]}", path, "Stratify the folds by event")
     return table
 
 
 def _file(folder: Path, slide: str, clinical: Path) -> Path:
-    for suffix in SUFFIXES:
-        if (folder / f"{slide}{suffix}").is_file():
-            return folder / f"{slide}{suffix}"
-    raise ClipItError(
-        f"no {' or '.join(slide + suffix for suffix in SUFFIXES)} for a slide of {clinical.name}",
-        folder, "Add the bag or take the slide out",
-    )  # fmt: skip
-
-
-def _widths(bag: Bag) -> dict[str, int]:
-    widths = {"features": bag.features.shape[1]}
-    return widths if bag.retriever is None else widths | {"retriever": bag.retriever.shape[1]}
-
-
-def _content_hash(table: pd.DataFrame, bags: list[Bag]) -> str:
-    columns: dict[str, Any] = {name: table[name].tolist() for name in COLUMNS}
-    parts: list[bytes | str] = [canonical_json(columns)]
-    for bag in bags:
-        for values in (bag.features, bag.retriever):
-            if values is not None:
-                parts += [canonical_json(list(values.shape)), digest(values.tobytes())]
-    return digest(*parts)
+    names = [slide + suffix for suffix in SUFFIXES]
+    for path in (folder / name for name in names):
+        if path.is_file():
+            return path
+    what = f"no {' or '.join(names)} for a slide of {clinical.name}"
+    raise ClipItError(what, folder, "Add the bag or take the slide out")
 
 
 # -- The cohort of a profile: the user's slides, or phantom slides that are made on the spot.
@@ -404,39 +375,27 @@ def open_cohort(profile: Profile) -> Cohort:
     """Read the profile's slides; phantom slides are made and embedded first if need be.
 
     Raises:
-        ClipItError: no survival section; encoders not trained yet; see `cohort.read`.
+        ClipItError: no survival section; encoders not trained yet; see `read_cohort`.
     """
     settings = settings_of(profile)
     if isinstance(settings.slides, FileSlides):
-        bags, clinical = (_resolved(p) for p in (settings.slides.bags, settings.slides.clinical))
+        bags, clinical = map(published_place, (settings.slides.bags, settings.slides.clinical))
         cohort = read_cohort(bags, clinical, settings.folds, settings.slides.patches)
         return replace(cohort, limits=f"Slides of the user; terms: {settings.slides.licence}.")
-    return _open_phantom(profile, settings.slides, settings.folds)
+    name, slides = phantom_name(profile), settings.slides
+    folder = paths.cache() / "slides" / f"phantom-{name}"
 
+    def keep(_: None) -> None:
+        with written_beside(folder) as temporary:
+            _make(temporary, profile, slides, settings.folds)
+            write_text(temporary / MADE, json.dumps(_made_by(profile), indent=1))
 
-def _resolved(path: str) -> Path:
-    given = Path(path).expanduser()
-    return given if given.is_absolute() else paths.data() / given
-
-
-def _open_phantom(profile: Profile, slides: PhantomSlides, folds: int) -> Cohort:
-    made_by = _made_by(profile)
-    folder = paths.cache() / "slides" / f"phantom-{phantom_name(profile)}"
-    if not (folder / MADE).exists():
-        with locked(folder):
-            if not (folder / MADE).exists():
-                with written_beside(folder) as temporary:
-                    _make(temporary, profile, slides, folds)
-                    write_text(temporary / MADE, json.dumps(made_by, indent=1))
+    make_once(folder / MADE, lambda: None, keep, folder)
     with whole(folder, "Delete this folder and run again"):
-        cohort = read_cohort(folder / BAGS, folder / CLINICAL, folds)
+        cohort = read_cohort(folder / BAGS, folder / CLINICAL, settings.folds)
         planted = pd.read_csv(folder / PLANTED).set_index("slide")["log_hazard"]
-    return replace(
-        cohort,
-        content_hash=phantom_name(profile),
-        limits=PHANTOM_LIMITS,
-        planted=planted[cohort.clinical["slide"]].to_numpy(),
-    )
+    log_hazard = planted[cohort.clinical["slide"]].to_numpy()
+    return replace(cohort, content_hash=name, limits=PHANTOM_LIMITS, planted=log_hazard)
 
 
 def phantom_name(profile: Profile) -> str:
@@ -445,34 +404,27 @@ def phantom_name(profile: Profile) -> str:
 
 
 def _made_by(profile: Profile) -> dict[str, Any]:
-    # Here, so that slides of the user can be opened without the phantom.
-    from clipit_lib.settings import PHANTOM_VERSION
-
     settings, sources = settings_of(profile), sources_of_profile(profile)
     assert isinstance(settings.slides, PhantomSlides)
-    slides = settings.slides
     return {
         "version": [VERSION, PHANTOM_VERSION],
         "kernels": kernels.level(),
-        "slides": slides.model_dump(mode="json"),
+        "slides": settings.slides.model_dump(mode="json"),
         "folds": settings.folds,
-        "backbone": vision.vision_hash(slides.backbone, sources),
+        "backbone": vision.vision_hash(settings.slides.backbone, sources),
         "retriever": registry.clip_hash(profile.retriever, sources),
     }
 
 
 def _make(folder: Path, profile: Profile, slides: PhantomSlides, folds: int) -> None:
     """Draw and embed phantom slides and write them in the layout of real ones."""
-
-    backbone = vision.load_vision(slides.backbone, sources_of_profile(profile))
-    retriever = registry.load_clip(profile.retriever, sources_of_profile(profile))
-    drawn = draw_slides(slides, folds)
+    sources, drawn = sources_of_profile(profile), draw_slides(slides, folds)
+    backbone = vision.load_vision(slides.backbone, sources)
+    retriever = registry.load_clip(profile.retriever, sources)
+    towers = ((backbone.model, backbone.transform), (retriever.image_tower, retriever.transform))
     for number, slide in enumerate(progress(drawn.clinical["slide"], "slides")):
         patches = pixels(drawn, slides, number)
-        bag = Bag(
-            _embedded(backbone.model, backbone.transform, patches),
-            _embedded(retriever.image_tower, retriever.transform, patches),
-        )
+        bag = Bag(*(_embedded(*tower, patches) for tower in towers))
         write_bag(folder / BAGS / f"{slide}.h5", bag)
     drawn.clinical.to_csv(folder / CLINICAL, index=False)
     planted = pd.DataFrame({"slide": drawn.clinical["slide"], "log_hazard": drawn.log_hazard})

@@ -28,14 +28,12 @@ from clipit_lib.training import Task
 from companion.profile import Profile
 from companion.survival.cohort import Cohort, settings_of
 
-# -- The Cox loss, concordance, time-dependent AUC, Kaplan-Meier curves and the log-rank test.
+# -- The Cox loss, censoring weights, Kaplan-Meier curves and the log-rank test.
 
 
 with warnings.catch_warnings():  # torchsurv 0.2 is compiled in a way that torch is giving up
     warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated")
     from torchsurv.loss.cox import neg_partial_log_likelihood
-    from torchsurv.metrics.auc import Auc
-    from torchsurv.metrics.cindex import ConcordanceIndex
     from torchsurv.stats.ipcw import get_ipcw
 
 
@@ -58,52 +56,13 @@ def cox_loss(
     return total / event.sum()
 
 
-def concordance(risk: np.ndarray, time: np.ndarray, event: np.ndarray) -> float:
-    """Harrell's C-index; ties in risk count half. NaN if no two slides can be compared."""
-    later = time[None, :] > time[:, None]
-    tied = (time[None, :] == time[:, None]) & ~event[None, :]
-    if not (event[:, None] & (later | tied)).any():
-        return math.nan
-    value = ConcordanceIndex()(
-        torch.tensor(risk, dtype=torch.float64), torch.tensor(event), _single(time)
-    )
-    return float(value)
-
-
 def censoring_weights(
     time: np.ndarray, event: np.ndarray, at: np.ndarray
 ) -> Float[np.ndarray, " m"]:
     """1 / P(censoring later than each time in `at`), by Kaplan-Meier; 0 where that is 0."""
-    weights: np.ndarray = get_ipcw(torch.tensor(event), _single(time), _single(at)).numpy()
+    times = (torch.tensor(values, dtype=torch.float32) for values in (time, at))
+    weights: np.ndarray = get_ipcw(torch.tensor(event), *times).numpy()
     return weights
-
-
-def auc_times(time: np.ndarray, event: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Where the AUC is taken: distinct event times with slides at risk beyond and a weight."""
-    return np.unique(time[event & (time < time.max()) & (weights > 0)])
-
-
-def integrated_auc(
-    risk: np.ndarray, time: np.ndarray, event: np.ndarray, weights: np.ndarray
-) -> float:
-    """Cumulative/dynamic AUC integrated over the drops of the Kaplan-Meier curve.
-
-    Args:
-        weights: [n], inverse probability of censoring at each slide's time, from the slides that
-            were trained on (Uno et al. 2007).
-
-    Returns:
-        NaN if the AUC is defined nowhere.
-    """
-    at = auc_times(time, event, weights)
-    if len(at) == 0:
-        return math.nan
-    auc = Auc()
-    auc(
-        _single(risk), torch.tensor(event), _single(time), weight=_single(weights),
-        new_time=_single(at), weight_new_time=torch.ones(len(at)),
-    )  # fmt: skip
-    return float(auc.integral())
 
 
 def kaplan_meier(time: np.ndarray, event: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -120,10 +79,6 @@ def logrank(time: np.ndarray, event: np.ndarray, high: np.ndarray) -> float:
 
 def _censored(time: np.ndarray, event: np.ndarray) -> stats.CensoredData:
     return stats.CensoredData(uncensored=time[event], right=time[~event])
-
-
-def _single(values: np.ndarray) -> Tensor:
-    return torch.tensor(values, dtype=torch.float32)
 
 
 # -- Attention MIL with a Cox head, alone and with the branch of CLIP-IT.
@@ -172,47 +127,43 @@ class AttentionMil(nn.Module):
         return self.cox(pooled).squeeze(-1), attention
 
 
-class Unimodal(nn.Module):
-    """Attention MIL over the patch features v."""
+class SurvivalModel(nn.Module):
+    """Attention MIL over the patch features v; with `text_width`, the branch of CLIP-IT beside it.
 
-    def __init__(self, width: int, hidden: int, dropout: float) -> None:
-        super().__init__()
-        self.visual = AttentionMil(width, hidden, dropout)
-
-    def forward(self, patches: Float[Tensor, "b p d"], mask: Bool[Tensor, "b p"]) -> Risk:
-        return Risk(*self.visual(patches, mask))
-
-
-class ClipItSurvival(nn.Module):
-    """log risk = g([r_v, r_t]): r_v from v, r_t from a second attention branch over h_d(v).
-
-    No text enters the forward pass. As in `ClipIt`, h_d(v) is brought to unit length before its
-    branch, and g starts as the average of both.
+    log risk = g([r_v, r_t]): r_v from v, r_t from a second attention branch over h_d(v). No text
+    enters the forward pass. As in `ClipIt`, h_d(v) is brought to unit length before its branch,
+    and g starts as the average of both.
     """
 
-    def __init__(self, width: int, text_width: int, hidden: int, dropout: float) -> None:
+    def __init__(
+        self, width: int, hidden: int, dropout: float, text_width: int | None = None
+    ) -> None:
         super().__init__()
-        self.visual = AttentionMil(width, hidden, dropout)
-        self.distillation = nn.Linear(width, text_width)
-        self.text = AttentionMil(text_width, hidden, dropout)
-        self.fusion = nn.Linear(2, 1, bias=False)
-        nn.init.constant_(self.fusion.weight, 0.5)
+        self.visual = AttentionMil(width, hidden, dropout)  # first: its weights are drawn alike
+        self.distillation: nn.Linear | None = None
+        if text_width is not None:
+            self.distillation = nn.Linear(width, text_width)
+            self.text = AttentionMil(text_width, hidden, dropout)
+            self.fusion = nn.Linear(2, 1, bias=False)
+            nn.init.constant_(self.fusion.weight, 0.5)
 
     def forward(self, patches: Float[Tensor, "b p d"], mask: Bool[Tensor, "b p"]) -> Risk:
         visual, attention = self.visual(patches, mask)
+        if self.distillation is None:
+            return Risk(visual, attention)
         distilled = self.distillation(patches)  # [b, p, e]
         text, _ = self.text(F.normalize(distilled, dim=-1), mask)
         both = torch.stack([visual, text], dim=-1)  # [b, 2]
         return Risk(self.fusion(both).squeeze(-1), attention, distilled)
 
 
-# -- Intervals of C-index and integrated AUC by resampling slides within their fold.
+# -- C-index and integrated AUC, and their intervals by resampling slides within their fold.
 #
 # A resample is a count for every slide. Both metrics are sums over pairs of slides, so a resample
 # weighs a pair by the product of its counts: all draws of a fold are a few matrix products. The
 # weights of censoring stay those of the slides trained on. Models are not trained again: intervals
 # say how much the choice of slides to predict matters, and of seeds, not that of slides to learn
-# from.
+# from. The metrics themselves are those of the slides that count once each.
 
 
 METRICS = ("c_index", "iauc")
@@ -220,10 +171,13 @@ Frames = Mapping[str, Sequence[pd.DataFrame]]
 TIED = 1e-8  # as in torchsurv
 
 
-def resampled_c_index(
+def c_index(
     counts: Int[np.ndarray, "draws n"], risk: np.ndarray, time: np.ndarray, event: np.ndarray
 ) -> Float[np.ndarray, " draws"]:
-    """Harrell's C-index of each resample; NaN where no two slides can be compared."""
+    """Harrell's C-index of each resample; ties in risk count half.
+
+    NaN where no two slides can be compared.
+    """
     later = time[None, :] > time[:, None]
     tied = (time[None, :] == time[:, None]) & ~event[None, :]
     comparable = (event[:, None] & (later | tied)).astype(float)
@@ -231,15 +185,24 @@ def resampled_c_index(
     return _ratio(right, ((counts @ comparable) * counts).sum(axis=1))
 
 
-def resampled_iauc(
+def integrated_auc(
     counts: Int[np.ndarray, "draws n"],
     risk: np.ndarray,
     time: np.ndarray,
     event: np.ndarray,
     weights: np.ndarray,
 ) -> Float[np.ndarray, " draws"]:
-    """Integrated AUC of each resample (see `metrics.integrated_auc`)."""
-    at, ordered = auc_times(time, event, weights), _ordered(risk)
+    """Cumulative/dynamic AUC of each resample, integrated over drops of the Kaplan-Meier curve.
+
+    It is taken at distinct event times with slides at risk beyond and a weight, and NaN if it is
+    defined nowhere.
+
+    Args:
+        weights: [n], inverse probability of censoring at each slide's time, from the slides that
+            were trained on (Uno et al. 2007).
+    """
+    at = np.unique(time[event & (time < time.max()) & (weights > 0)])
+    ordered = _ordered(risk)
     aucs, drops = np.zeros((2, len(at), len(counts)))
     surviving = np.ones(len(counts))
     for step, now in enumerate(at):
@@ -282,7 +245,7 @@ def bootstrap(frames: Frames, draws: int, seed: int = 0) -> dict[tuple[str, str]
     for rows, weights in held_out(next(iter(frames.values()))[0]):
         counts = rng.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=draws)
         for setting, each in frames.items():
-            values = [_metrics(frame.iloc[rows], counts, weights) for frame in each]
+            values = [metrics(frame.iloc[rows], weights, counts) for frame in each]
             for metric in METRICS:
                 stacked = np.stack([value[metric] for value in values], axis=1)
                 folds.setdefault((setting, metric), []).append((drawn * stacked).sum(axis=1))
@@ -300,11 +263,15 @@ def held_out(frame: pd.DataFrame) -> list[tuple[np.ndarray, np.ndarray]]:
     return folds
 
 
-def _metrics(frame: pd.DataFrame, counts: np.ndarray, weights: np.ndarray) -> dict[str, np.ndarray]:
-    risk, time, event = (frame[name].to_numpy() for name in ("log_risk", "time", "event"))
+def metrics(
+    held: pd.DataFrame, weights: np.ndarray, counts: np.ndarray | None = None
+) -> dict[str, np.ndarray]:
+    """Both metrics of each resample of a fold's predictions, [draws]; by default of all slides."""
+    risk, time, event = (held[name].to_numpy() for name in ("log_risk", "time", "event"))
+    counts = np.ones((1, len(held)), int) if counts is None else counts
     return {
-        "c_index": resampled_c_index(counts, risk, time, event),
-        "iauc": resampled_iauc(counts, risk, time, event, weights),
+        "c_index": c_index(counts, risk, time, event),
+        "iauc": integrated_auc(counts, risk, time, event, weights),
     }
 
 
@@ -366,33 +333,29 @@ def split_rows(
     for kind in (event, ~event):
         rows = rng.permutation(np.flatnonzero(~held & kind))
         validation[rows[: max(round(share * len(rows)), 1)]] = True
-    return (
-        np.flatnonzero(~held & ~validation),
-        np.flatnonzero(validation),
-        np.flatnonzero(held),
-    )
+    train, chosen, left = map(np.flatnonzero, (~held & ~validation, validation, held))
+    return train, chosen, left
 
 
+@dataclass(eq=False)
 class FoldTask(Task):
     """What `training.fit` minimises: Cox on the batch's risk set, and the distance to the text."""
 
-    def __init__(
-        self,
-        model: nn.Module,
-        slides: PaddedSlides,
-        train: np.ndarray,
-        validation: np.ndarray,
-        targets: TextTargets | None,
-        weight: float,
-    ) -> None:
-        self.model, self.slides, self.targets, self.weight = model, slides, targets, weight
-        self.train, self.validation = torch.from_numpy(train), torch.from_numpy(validation)
-        self.rows = len(train)
+    model: nn.Module
+    slides: PaddedSlides
+    train: np.ndarray
+    validation: np.ndarray
+    targets: TextTargets | None
+    weight: float
+
+    @property
+    def rows(self) -> int:  # type: ignore[override]
+        return len(self.train)
 
     def loss(
         self, model: Callable[..., Any], rows: Tensor, generator: torch.Generator
     ) -> dict[str, Tensor]:
-        slides, chosen = self.slides, self.train[rows].to(device())
+        slides, chosen = self.slides, torch.from_numpy(self.train)[rows].to(device())
         mask = slides.mask[chosen]
         risk = model(slides.patches[chosen], mask)
         parts = {"cox": cox_loss(risk.log_risk, slides.time[chosen], slides.event[chosen])}
@@ -402,7 +365,7 @@ class FoldTask(Task):
         return parts
 
     def validate(self) -> float:
-        rows = self.validation.to(device())
+        rows = torch.from_numpy(self.validation).to(device())
         risk = predict(self.model, self.slides, rows)
         return float(cox_loss(risk, self.slides.time[rows], self.slides.event[rows]))
 

@@ -2,54 +2,35 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import json
-import platform
-import time
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from torch import nn
 
 from clipit_lib import kernels, paths
 from clipit_lib.compute import device, seeded
 from clipit_lib.encoders import registry
 from clipit_lib.encoders.encoder import LongText
-from clipit_lib.files import canonical_json, digest, locked, whole, written_beside
+from clipit_lib.files import canonical_json, digest, whole
 from clipit_lib.inputs import Inputs
+from clipit_lib.runs import AGAIN, HISTORY, Stored, get_or_make, software
 from clipit_lib.settings import Strict, known
 from clipit_lib.training import Stage, fit
 from companion.profile import SlideTraining, SurvivalSettings, Workbench
+from companion.survival import model
 from companion.survival.cohort import Cohort, settings_of
-from companion.survival.model import (
-    METRICS,
-    ClipItSurvival,
-    FoldTask,
-    PaddedSlides,
-    Unimodal,
-    bootstrap,
-    concordance,
-    corpus_of,
-    held_out,
-    integrated_auc,
-    logrank,
-    predict,
-    split_rows,
-    text_targets,
-)
+from companion.survival.model import METRICS
 
 # -- Runs of the survival study: all folds of one setting and seed, kept in a store of their own.
 
 
 SETTINGS = ("unimodal", "clip_it/architecture_only", "clip_it")
-SPEC, PREDICTIONS, HISTORY, DONE = "spec.json", "predictions.csv", "history.csv", "done.json"
-AGAIN = "Delete the folder of this run and run again"
+PREDICTIONS = "predictions.csv"
 VERSIONS = ("torch", "torchsurv", "numpy")
+Made = tuple[pd.DataFrame, pd.DataFrame, tuple[str, ...]]
 
 
 class SurvivalSpec(Strict):
@@ -82,32 +63,20 @@ class SurvivalSpec(Strict):
         return digest(canonical_json(self.model_dump(mode="json", exclude_none=True)))
 
 
-@dataclass(frozen=True)
-class SurvivalRun:
-    """A finished run on disk."""
+class SurvivalRun(Stored[SurvivalSpec]):
+    """The risks that one setting and seed predicts; its history is by fold and epoch."""
 
-    folder: Path
-    spec: SurvivalSpec
-
-    @property
-    def key(self) -> str:
-        return self.folder.name
+    specification = SurvivalSpec
 
     def predictions(self) -> pd.DataFrame:
         """One row a slide: slide, time, event, fold, log_risk (by the model that never saw it)."""
         with whole(self.folder / PREDICTIONS, AGAIN):
             return pd.read_csv(self.folder / PREDICTIONS, dtype={"slide": str})
 
-    def history(self) -> pd.DataFrame:
-        """One row a fold and epoch: fold, epoch, cox, distillation, validation."""
-        with whole(self.folder / HISTORY, AGAIN):
-            return pd.read_csv(self.folder / HISTORY)
 
-    def done(self) -> dict[str, Any]:
-        """Seconds, versions and notes of the run."""
-        with whole(self.folder / DONE, AGAIN):
-            value: dict[str, Any] = json.loads((self.folder / DONE).read_text(encoding="utf-8"))
-        return value
+def folder_of(results: Path, key: str) -> Path:
+    """Where a folder of results keeps a survival run."""
+    return results / "survival_runs" / key
 
 
 def resolve(bench: Workbench, cohort: Cohort, setting: str, seed: int) -> SurvivalSpec:
@@ -135,7 +104,7 @@ def resolve(bench: Workbench, cohort: Cohort, setting: str, seed: int) -> Surviv
         fields |= {
             "distillation_weight": settings.distillation_weight,
             "corpus": settings.corpus,
-            "corpus_hash": corpus_of(bench.profile).content_hash,
+            "corpus_hash": model.corpus_of(bench.profile).content_hash,
             "retriever": bench.profile.retriever,
             "retriever_hash": registry.clip_hash(bench.profile.retriever, bench.sources),
             "long_text": bench.profile.text_stage.long_text,
@@ -144,45 +113,41 @@ def resolve(bench: Workbench, cohort: Cohort, setting: str, seed: int) -> Surviv
 
 
 def get_or_run(spec: SurvivalSpec, bench: Workbench, cohort: Cohort) -> SurvivalRun:
-    """The stored run of this specification; it is run first if it is not there.
+    """The stored run of this specification; it is run first if it is not there."""
 
-    Two processes that ask for the same run do it once. A kill leaves a whole run or none.
-    """
-    folder = paths.results(bench.profile.name) / "survival_runs" / spec.key
-    if not (folder / DONE).exists():
-        with locked(folder, folder.with_name(f".{spec.key}.lock")):
-            if not (folder / DONE).exists():
-                begin = time.monotonic()
-                made = perform(spec, bench, cohort)
-                _write(folder, spec, *made, time.monotonic() - begin)
-    return SurvivalRun(folder, spec)
+    def write(folder: Path, made: Made) -> dict[str, Any]:
+        predictions, history, notes = made
+        predictions.to_csv(folder / PREDICTIONS, index=False)
+        history.to_csv(folder / HISTORY, index=False)
+        return {**software(VERSIONS), "notes": notes}
+
+    folder = folder_of(paths.results(bench.profile.name), spec.key)
+    return get_or_make(SurvivalRun, folder, spec, lambda: perform(spec, bench, cohort), write)
 
 
-def perform(
-    spec: SurvivalSpec, inputs: Inputs, cohort: Cohort
-) -> tuple[pd.DataFrame, pd.DataFrame, tuple[str, ...]]:
+def perform(spec: SurvivalSpec, inputs: Inputs, cohort: Cohort) -> Made:
     """Hold out each fold once; return predictions of all slides, courses, what is doubtful in them.
 
     Raises:
         Diverged: the training of a fold, or a risk that it predicts, is not finite.
     """
-    slides, targets = PaddedSlides.of(cohort), None
+    slides, targets = model.PaddedSlides.of(cohort), None
     if spec.setting == "clip_it":
         assert spec.retriever is not None and spec.corpus is not None
         assert spec.long_text is not None
-        targets = text_targets(inputs, cohort, spec.retriever, spec.corpus, spec.long_text)
+        targets = model.text_targets(inputs, cohort, spec.retriever, spec.corpus, spec.long_text)
     log_risk, courses = np.full(len(cohort), np.nan), []
     notes: tuple[str, ...] = ()
     for fold in cohort.folds:
-        train, validation, held = split_rows(cohort, fold, spec.validation, spec.seed)
+        train, validation, held = model.split_rows(cohort, fold, spec.validation, spec.seed)
         weight = spec.distillation_weight or 0.0
         with seeded(1000 * spec.seed + fold):  # initial weights and dropout
-            model = build(spec, cohort.width)
-            task = FoldTask(model, slides, train, validation, targets, weight)
+            network = model.SurvivalModel(cohort.width, spec.hidden, spec.dropout, spec.text_width)
+            task = model.FoldTask(network, slides, train, validation, targets, weight)
             of = f"{spec.setting}, seed {spec.seed}, without fold {fold}"
             stage = Stage("survival", "survival.training", of)
             course = fit(task, spec.training, spec.seed, stage=stage)
-        risk = predict(model, slides, torch.from_numpy(held).to(device())).cpu()
+        risk = model.predict(network, slides, torch.from_numpy(held).to(device())).cpu()
         rate = spec.training.learning_rate
         stage.check_tensors("the predicted risks", [risk], "after the last step", rate)
         log_risk[held] = risk.numpy()
@@ -192,63 +157,26 @@ def perform(
     return predictions, pd.concat(courses, ignore_index=True), notes
 
 
-def build(spec: SurvivalSpec, width: int) -> nn.Module:
-    """The model of a setting with random weights; those of the visual branch are always first."""
-    if spec.text_width is None:
-        return Unimodal(width, spec.hidden, spec.dropout)
-    return ClipItSurvival(width, spec.text_width, spec.hidden, spec.dropout)
-
-
-def _write(
-    folder: Path,
-    spec: SurvivalSpec,
-    predictions: pd.DataFrame,
-    history: pd.DataFrame,
-    notes: tuple[str, ...],
-    took: float,
-) -> None:
-    done = {
-        "key": spec.key,
-        "seconds": round(took, 2),
-        "python": platform.python_version(),
-        "versions": {name: importlib.metadata.version(name) for name in VERSIONS},
-        "notes": notes,
-    }
-    with written_beside(folder) as temporary:
-        temporary.mkdir()
-        (temporary / SPEC).write_text(spec.model_dump_json(indent=1), encoding="utf-8")
-        predictions.to_csv(temporary / PREDICTIONS, index=False)
-        history.to_csv(temporary / HISTORY, index=False)
-        (temporary / DONE).write_text(json.dumps(done, indent=1), encoding="utf-8")
-
-
 # -- Table 8 from stored predictions: metrics by fold, means and gains, predicted halves.
 
 
 def fold_metrics(predictions: pd.DataFrame) -> pd.DataFrame:
     """One row a fold: fold, c_index, iauc of the slides that the model never saw."""
     rows = []
-    for inside, weights in held_out(predictions):
+    for inside, weights in model.held_out(predictions):
         held = predictions.iloc[inside]
-        risk, time, event = (held[name].to_numpy() for name in ("log_risk", "time", "event"))
-        rows.append({
-            "fold": int(held["fold"].iloc[0]),
-            "c_index": concordance(risk, time, event),
-            "iauc": integrated_auc(risk, time, event, weights),
-        })  # fmt: skip
+        found = {name: float(values[0]) for name, values in model.metrics(held, weights).items()}
+        rows.append({"fold": int(held["fold"].iloc[0]), **found})
     return pd.DataFrame(rows)
 
 
 def run_table(runs: Sequence[SurvivalRun]) -> pd.DataFrame:
     """One row a fold, setting and seed: fold, setting, seed, c_index, iauc, run."""
-    parts = [
-        fold_metrics(run.predictions()).assign(
-            setting=run.spec.setting, seed=run.spec.seed, run=run.key
-        )
-        for run in runs
-    ]
-    columns = ["fold", "setting", "seed", *METRICS, "run"]
-    return pd.concat(parts, ignore_index=True)[columns]
+    parts = []
+    for run in runs:
+        of = {"setting": run.spec.setting, "seed": run.spec.seed, "run": run.key}
+        parts.append(fold_metrics(run.predictions()).assign(**of))
+    return pd.concat(parts, ignore_index=True)[["fold", "setting", "seed", *METRICS, "run"]]
 
 
 def planted_metrics(cohort: Cohort) -> pd.DataFrame | None:
@@ -262,11 +190,11 @@ def intervals(runs: Sequence[SurvivalRun], table: pd.DataFrame, draws: int) -> p
     """One row a metric and quantity: metric, setting, over, value, low, high.
 
     `over` is empty for the mean of a setting; otherwise the value is the gain of the setting over
-    it. Means are over folds and seeds, intervals 95% (see `resampling`).
+    it. Means are over folds and seeds, intervals 95% (see `model.bootstrap`).
     """
     settings = list(dict.fromkeys(run.spec.setting for run in runs))
     frames = {s: [run.predictions() for run in runs if run.spec.setting == s] for s in settings}
-    drawn = bootstrap(frames, draws)
+    drawn = model.bootstrap(frames, draws)
     means = table.groupby("setting")[list(METRICS)].mean()
     rows = []
     for metric in METRICS:
@@ -303,7 +231,7 @@ def halves(runs: Sequence[SurvivalRun], setting: str) -> pd.DataFrame:
 def halves_p(split: pd.DataFrame) -> float:
     """p of the log-rank test between the halves."""
     time, event, high = (split[name].to_numpy() for name in ("time", "event", "high"))
-    return logrank(time, event, high)
+    return model.logrank(time, event, high)
 
 
 # -- Table 8 to read, beside the paper's, and the result in words.
@@ -344,17 +272,15 @@ def summary_table(table: pd.DataFrame, limits: pd.DataFrame) -> pd.DataFrame:
 def sentences(limits: pd.DataFrame, p: float, planted: pd.DataFrame | None) -> str:
     """The result in words, as a Markdown list."""
     said = []
-    for _, row in limits[limits["over"] != ""].iterrows():
-        metric, over = str(row["metric"]), str(row["over"])
-        printed = ""
-        if over == "unimodal":
-            gain = PAPER_GAIN[metric]
-            printed = f" The paper's is {gain:+.3f}, on real slides, without an interval."
+    for metric, _, over, value, low, high in limits[limits["over"] != ""].itertuples(index=False):
+        side = "lies above" if low > 0 else "lies below" if high < 0 else "includes"
         said.append(
-            f"- {METRIC_NAMES[metric]}: {NAMES['clip_it']} over {NAMES[over]} {row['value']:+.3f} "
-            f"[{row['low']:+.3f}, {row['high']:+.3f}]; {_verdict(row['low'], row['high'])}."
-            + printed
+            f"- {METRIC_NAMES[metric]}: {NAMES['clip_it']} over {NAMES[over]} {value:+.3f} "
+            f"[{low:+.3f}, {high:+.3f}]; the interval {side} zero."
         )
+        if over == "unimodal":
+            gain = f"{PAPER_GAIN[metric]:+.3f}"
+            said[-1] += f" The paper's is {gain}, on real slides, without an interval."
     said.append(f"- Predicted halves of {NAMES['clip_it']}: log-rank p = {p:.2g}.")
     if planted is not None:
         c_index, iauc = planted[list(METRICS)].mean()
@@ -363,9 +289,3 @@ def sentences(limits: pd.DataFrame, p: float, planted: pd.DataFrame | None) -> s
             "in the times of events leaves no more to predict."
         )
     return "\n".join(said)
-
-
-def _verdict(low: float, high: float) -> str:
-    if low > 0:
-        return "the interval lies above zero"
-    return "the interval lies below zero" if high < 0 else "the interval includes zero"
