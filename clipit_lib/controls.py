@@ -119,7 +119,7 @@ def _terms(spec: TextSpec, inputs: Inputs) -> PairedTexts:
     """The terms nearest to each patch, as one text."""
     terms = own_terms()
     images = [_images(spec, inputs, split) for split in SPLITS]
-    embeddings = _embedded(spec, inputs, list(terms.names))
+    embeddings = _embedded(spec, inputs, list(terms))
     texts, index = term_texts(np.concatenate(images), embeddings, terms, TERMS_PER_IMAGE)
     parts = np.split(index, np.cumsum([len(part) for part in images])[:-1])
     return PairedTexts(tuple(texts), dict(zip(SPLITS, parts, strict=True)))

@@ -10,7 +10,7 @@ import os
 import shutil
 import sys
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from io import StringIO
 from pathlib import Path
@@ -30,11 +30,14 @@ NO_ENTRY = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR)
 
 
 @contextmanager
-def written_beside(target: Path) -> Iterator[Path]:
+def written_beside(target: Path, fix: str | None = None) -> Iterator[Path]:
     """Yield a temporary path beside `target`; move it into place if the block succeeds.
 
     The block may create a file or a folder there. A failure removes it and leaves an earlier
     `target` untouched.
+
+    Args:
+        fix: what to do if it cannot be written, if not what is said of caches and results.
 
     Raises:
         ClipItError: the folder of `target` cannot be written, or a file was made and `target` is a
@@ -49,7 +52,7 @@ def written_beside(target: Path) -> Iterator[Path]:
             shutil.rmtree(target)
         os.replace(temporary, target)
     except (OSError, SafetensorError) as error:
-        raise _not_written(target, error) from error
+        raise _not_written(target, error, fix) from error
     finally:
         _remove(temporary)
 
@@ -80,6 +83,24 @@ def locked(target: Path, lock: Path | None = None) -> Iterator[None]:
         holder.release()
 
 
+def kept(target: Path, make: Callable[[Path], object], lock: Path | None = None) -> Path:
+    """`target`, made first if it is not there: whole or not at all, by one process of several.
+
+    Args:
+        make: writes a file or a folder at the path it is given, which is beside `target`.
+        lock: as in `locked`.
+
+    Raises:
+        ClipItError: the folder of `target` cannot be written; whatever `make` raises.
+    """
+    if not target.exists():
+        with locked(target, lock):
+            if not target.exists():  # another process may have made it meanwhile
+                with written_beside(target) as temporary:
+                    make(temporary)
+    return target
+
+
 @contextmanager
 def whole(path: Path, fix: str) -> Iterator[None]:
     """Whatever fails while `path` is read in the block is said to be the fault of `path`.
@@ -96,22 +117,20 @@ def whole(path: Path, fix: str) -> Iterator[None]:
         raise ClipItError(f"missing or damaged ({reason})", path, fix) from error
 
 
-def _not_written(target: Path, error: OSError | SafetensorError) -> ClipItError:
+def _not_written(
+    target: Path, error: OSError | SafetensorError, fix: str | None = None
+) -> ClipItError:
     reason = (isinstance(error, OSError) and error.strerror) or " ".join(str(error).split())
     if isinstance(error, IsADirectoryError):
         return ClipItError("this is a folder", target, "Name a file")
+    set_to = "set CLIPIT_OUTPUT (for caches CLIPIT_CACHE) to"
     if isinstance(error, OSError) and error.errno in NO_ENTRY:
-        return ClipItError(
-            f"cannot write here ({reason})",
-            target.parent,
-            "Give write permission, or set CLIPIT_OUTPUT (for caches CLIPIT_CACHE) to your folder",
-        )
-    return ClipItError(
-        f"writing failed ({reason})",
-        target,
-        "Free space, or set CLIPIT_OUTPUT (for caches CLIPIT_CACHE) to another disk; what was "
-        "finished before is kept",
-    )
+        what, where = "cannot write here", target.parent
+        advice = f"Give write permission, or {set_to} your folder"
+    else:
+        what, where = "writing failed", target
+        advice = f"Free space, or {set_to} another disk; what was finished before is kept"
+    return ClipItError(f"{what} ({reason})", where, fix or advice)
 
 
 def _remove(path: Path) -> None:

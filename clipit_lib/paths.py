@@ -47,6 +47,16 @@ def data() -> Path:
     return folder
 
 
+def in_data(path: str) -> Path:
+    """A path of a profile: as it is if absolute, else under `$CLIPIT_DATA`.
+
+    Raises:
+        ClipItError: it is relative, and the variable is unset or names no folder.
+    """
+    given = Path(path).expanduser()
+    return given if given.is_absolute() else data() / given
+
+
 def profiles() -> Path:
     return repository() / "profiles"
 

@@ -15,18 +15,6 @@ from clipit_lib.errors import ClipItError
 from clipit_lib.files import digest
 from clipit_lib.settings import Positive
 
-
-class Crc5Data(PatchData):
-    """The five-class colorectal patches under `$CLIPIT_DATA/crc5`."""
-
-    source: Literal["crc5"]
-    side: Positive = 224
-    validation_split: ValidationSplit = ValidationSplit(by="stain", fraction=0.2)
-
-    def open(self, name: str) -> PatchDataset:
-        return open_crc5(name, self)
-
-
 # -- Short morphological descriptions of tissue classes, in our own words.
 #
 # They serve the stand-in retriever as captions, so that it learns what a class looks like in words
@@ -126,26 +114,33 @@ LIMITS = (
     "class, and the test patches come from other slides than the train patches: the nearest "
     "colour histogram answers 94% of a random split of the training folder and 54% of the test."
 )
-MANIFEST = Path(__file__).parent / "manifests" / "crc5.csv.gz"
+MANIFEST, LIST = Path(__file__).parent / "manifests" / "crc5.csv.gz", "manifest.csv"
 SPLITS = ("train", "test", "retriever")
 # Patches in the list, so that a plan need not open it; train includes what validation takes.
 SIZES = {"train": 2000, "test": 1500}
 
 
-def open_crc5(name: str, settings: Crc5Data) -> PatchDataset:
-    """Train, validation and test of `$CLIPIT_DATA/crc5`; the retriever split is left out.
+class Crc5Data(PatchData):
+    """The five-class colorectal patches under `$CLIPIT_DATA/crc5`."""
 
-    Raises:
-        ClipItError: CLIPIT_DATA is unset or wrong, the manifest is not the one this project
-            knows, an image is missing or differs from its sha256; see also `open_or_build`.
-    """
-    return open_or_build(_recipe(name, settings.side, ("train", "test"), settings.validation_split))
+    source: Literal["crc5"]
+    side: Positive = 224
+    validation_split: ValidationSplit = ValidationSplit(by="stain", fraction=0.2)
+
+    def open(self, name: str) -> PatchDataset:
+        """Train, validation and test; the retriever split is left out.
+
+        Raises:
+            ClipItError: CLIPIT_DATA is unset or wrong, the manifest is not the one this project
+                knows, an image is missing or differs from its sha256; see also `open_or_build`.
+        """
+        return open_or_build(_recipe(name, self.side, ("train", "test"), self.validation_split))
 
 
 def retriever_patches(side: int) -> tuple[np.ndarray, np.ndarray]:
     """Pixels [n, side, side, 3] uint8 and labels [n] int64 to train the stand-in retriever on.
 
-    None of them is in the data set that `open_crc5` gives (see there for what is raised).
+    None of them is in the data set that `Crc5Data` opens (see there for what is raised).
     """
     patches = open_or_build(_recipe("crc5-retriever", side, ("retriever",), None))
     return patches.pixels, patches.labels
@@ -155,10 +150,10 @@ def check_crc5() -> None:
     """Look whether every listed image is there, without reading any.
 
     Raises:
-        ClipItError: as `open_crc5`.
+        ClipItError: as `Crc5Data.open`.
     """
     root = paths.data() / "crc5"
-    for path in _listed(root / "manifest.csv")["path"]:
+    for path in listed(root / LIST)["path"]:
         if not (root / path).is_file():
             raise ClipItError("no such image", root / path, "Run `python -m companion fetch crc5`")
 
@@ -167,23 +162,23 @@ def _recipe(
     name: str, side: int, splits: tuple[str, ...], validation_split: ValidationSplit | None
 ) -> Recipe:
     root = paths.data() / "crc5"
-    listed = _listed(root / "manifest.csv")
-    listed = listed[listed["split"].isin(splits)].reset_index(drop=True)
+    rows = listed(root / LIST)
+    rows = rows[rows["split"].isin(splits)].reset_index(drop=True)
     return Recipe(
         name=name,
         # Bytes are checked against the list when they are decoded, so the list stands for them.
-        declaration={"source": "crc5", "listed": digest(listed.to_csv(index=False))},
+        declaration={"source": "crc5", "listed": digest(rows.to_csv(index=False))},
         classes=CLASSES,
         class_texts=CLASS_TEXTS,
         side=side,
-        gather=lambda: undecoded(listed, root, CLASSES, side),
+        gather=lambda: undecoded(rows, root, CLASSES, side),
         validation_split=validation_split,
         licence=LICENCE,
         limits=LIMITS,
     )
 
 
-def _listed(manifest: Path) -> pd.DataFrame:
+def listed(manifest: Path) -> pd.DataFrame:
     """The list this project carries, if the user's manifest says the same."""
     ours, theirs = read_manifest(MANIFEST, SPLITS), read_manifest(manifest, SPLITS)
     columns = ["path", "split", "label", "sha256"]

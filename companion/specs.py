@@ -298,7 +298,7 @@ def _text(
         corpus = own.get("corpus", profile.data_settings(dataset).corpus)
         fields |= {"corpus": corpus, "corpus_hash": bench.named_corpus(corpus).content_hash}
     if source == "terms":
-        fields["wording"] = digest(*own_terms().names)
+        fields["wording"] = digest(*own_terms())
     elif source is not None:
         fields |= {"templates": profile.templates, "wording": wording(profile.templates)}
     if source in ("prompts", "class_prompts") or share is not None:

@@ -135,7 +135,7 @@ def test_one_photograph_too_few_moves_no_split(root: Path) -> None:
     (root / "InSitu" / "is050.tif").unlink()
     with pytest.raises(ClipItError, match="99 of InSitu, expected 100 photographs of each class"):
         SETTINGS.open("bach")
-    assert "99 of InSitu" in str(problems(SETTINGS)[0])
+    assert "99 of InSitu" in str(SETTINGS.problems()[0])
 
 
 def test_missing_folders(root: Path) -> None:
@@ -159,16 +159,16 @@ def test_unreadable_photographs(root: Path) -> None:
     path.write_bytes((root / "Invasive" / "iv099.tif").read_bytes()[:200])
     with pytest.raises(ClipItError, match=r"iv100.tif: not a readable image or cut short"):
         SETTINGS.open("bach")
-    assert [each.where for each in problems(SETTINGS)] == [str(path)]
+    assert [each.where for each in SETTINGS.problems()] == [str(path)]
 
 
 def test_a_light_look_finds_what_lies_wrong(root: Path) -> None:
-    assert problems(SETTINGS) == []
+    assert SETTINGS.problems() == []
     (root / "Benign" / "b001.tif").rename(root / "Benign" / "aa.tif")
     last = root / "Normal" / "n100.tif"
     last.unlink()
     Image.new("RGB", (8, 6)).save(last)
-    found = [str(each) for each in problems(SETTINGS)]
+    found = [str(each) for each in SETTINGS.problems()]
     assert len(found) == 2
     assert "aa.tif: images of Benign are called b..." in found[0]
     assert "n100.tif: an image of 8 x 6 pixels, expected 16 x 12" in found[1]

@@ -96,7 +96,7 @@ def test_other_counts_than_published_are_refused(root: Path) -> None:
     message = r"CRC \(26 train images, expected 27; 19 test images, expected 18\)"
     with pytest.raises(ClipItError, match=message):
         SETTINGS.open("crc")
-    assert "26 train images" in str(problems(SETTINGS)[0])
+    assert "26 train images" in str(SETTINGS.problems()[0])
 
 
 @pytest.mark.parametrize("part", [TRAIN, TEST])
@@ -118,12 +118,12 @@ def test_unreadable_images(root: Path) -> None:
     path.write_bytes(b"II*\0")
     with pytest.raises(ClipItError, match=r"NORM-A.tif: not a readable image or cut short"):
         SETTINGS.open("crc")
-    assert [each.where for each in problems(SETTINGS)] == [str(path)]
+    assert [each.where for each in SETTINGS.problems()] == [str(path)]
 
 
 def test_a_light_look_finds_what_lies_wrong(root: Path) -> None:
-    assert problems(SETTINGS) == []
+    assert SETTINGS.problems() == []
     (root / TEST / "LYM" / "LYM-C.tif").rename(root / TEST / "LYM" / "TUM-D.tif")
-    found = problems(SETTINGS)
+    found = SETTINGS.problems()
     assert len(found) == 1
     assert "TUM-D.tif: images of LYM are called LYM-..." in str(found[0])

@@ -34,7 +34,7 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
                 lines.append(f"{path.relative_to(root)},{split},{label},{digest},upstream")
     (root / "manifest.csv").write_text("\n".join(lines) + "\n")
     (tmp_path / "ours.csv").write_text("\n".join([lines[0], *reversed(lines[1:])]) + "\n")
-    monkeypatch.setattr(pilot, "MANIFEST", tmp_path / "ours.csv")
+    monkeypatch.setattr(crc5, "MANIFEST", tmp_path / "ours.csv")
     monkeypatch.setenv("CLIPIT_DATA", str(tmp_path))
     monkeypatch.setenv("CLIPIT_CACHE", str(tmp_path / "cache"))
     return root
@@ -102,4 +102,4 @@ def test_the_users_list_is_the_one_this_project_carries() -> None:
     manifest = Path(os.environ["CLIPIT_DATA"]) / "crc5" / "manifest.csv"
     if not manifest.exists():
         pytest.skip(f"no {manifest}")
-    assert len(pilot._listed(manifest)) == 6000
+    assert len(crc5.listed(manifest)) == 6000

@@ -26,6 +26,11 @@ from clipit_lib.errors import ClipItError
 from clipit_lib.files import canonical_json, digest, read_text_table
 from clipit_lib.settings import Positive
 
+SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"}
+SPLITS = ("train", "validation", "test")
+SPLIT_FOLDERS = {"val": "validation"} | {split: split for split in SPLITS}
+LIMITS = "Images of the user: origin, selection and labels are not known to this project."
+
 
 class FolderData(PatchData):
     """Images of the user: a folder of class folders, or a manifest (path, label, split, group)."""
@@ -40,62 +45,43 @@ class FolderData(PatchData):
     validation_split: ValidationSplit = ValidationSplit(by="stratified")
 
     def open(self, name: str) -> PatchDataset:
-        return open_folder(name, self)
+        """Open a folder of class folders (under train/, validation/, test/), or a manifest.
 
-
-SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"}
-SPLITS = ("train", "validation", "test")
-SPLIT_FOLDERS = {"val": "validation"} | {split: split for split in SPLITS}
-LIMITS = "Images of the user: origin, selection and labels are not known to this project."
-
-
-def open_folder(name: str, settings: FolderData) -> PatchDataset:
-    """Open a folder of class folders (under train/, validation/, test/), or a manifest.
-
-    Raises:
-        ClipItError: a folder, manifest, column or image is missing or damaged, a label is
-            outside the classes, there are no test images; see also `cache.open_or_build`.
-    """
-    folder = Path(settings.folder).expanduser()
-    if not folder.is_absolute():
-        folder = paths.data() / folder
-    if not folder.is_dir():
-        raise ClipItError("no such folder", folder, "Mend `folder` in the profile or CLIPIT_DATA")
-    return open_or_build(_recipe(name, settings, folder))
-
-
-def _recipe(name: str, settings: FolderData, folder: Path) -> Recipe:
-    listed = _listed(folder, settings)
-    files = digest(canonical_json(_stamps(folder, listed["path"])))
-    classes = settings.classes or tuple(sorted(set(listed["label"])))
-    if len(set(classes)) < max(len(classes), 2):
-        raise ClipItError(
-            f"a classifier needs two classes or more, each named once: {', '.join(classes)}",
-            f"data set {name}",
-            "Mend `classes` or the labels",
+        Raises:
+            ClipItError: a folder, manifest, column or image is missing or damaged, a label is
+                outside the classes, there are no test images; see also `open_or_build`.
+        """
+        folder = paths.in_data(self.folder)
+        if not folder.is_dir():
+            fix = "Mend `folder` in the profile or CLIPIT_DATA"
+            raise ClipItError("no such folder", folder, fix)
+        listed = _listed(folder, self)
+        stamps = digest(canonical_json(_stamps(folder, listed["path"])))
+        classes = self.classes or tuple(sorted(set(listed["label"])))
+        texts = self.class_texts or tuple(each.replace("_", " ") for each in classes)
+        if len(set(classes)) < max(len(classes), 2):
+            what = f"a classifier needs two classes or more, each named once: {', '.join(classes)}"
+            raise ClipItError(what, f"data set {name}", "Mend `classes` or the labels")
+        if len(texts) != len(classes):
+            what = f"{len(texts)} class_texts for {len(classes)} classes"
+            fix = f"Write one for each of {', '.join(classes)}"
+            raise ClipItError(what, f"data set {name}", fix)
+        recipe = Recipe(
+            name=name,
+            declaration={
+                "source": str(folder),
+                "listed": digest(listed.to_csv(index=False)),
+                "files": stamps,
+            },
+            classes=classes,
+            class_texts=texts,
+            side=self.side,
+            gather=lambda: undecoded(listed, folder, classes, self.side),
+            validation_split=self.validation_split,
+            licence=self.licence,
+            limits=LIMITS,
         )
-    texts = settings.class_texts or tuple(each.replace("_", " ") for each in classes)
-    if len(texts) != len(classes):
-        raise ClipItError(
-            f"{len(texts)} class_texts for {len(classes)} classes",
-            f"data set {name}",
-            f"Write one for each of {', '.join(classes)}",
-        )
-    return Recipe(
-        name=name,
-        declaration={
-            "source": str(folder),
-            "listed": digest(listed.to_csv(index=False)),
-            "files": files,
-        },
-        classes=classes,
-        class_texts=texts,
-        side=settings.side,
-        gather=lambda: undecoded(listed, folder, classes, settings.side),
-        validation_split=settings.validation_split,
-        licence=settings.licence,
-        limits=LIMITS,
-    )
+        return open_or_build(recipe)
 
 
 def _listed(folder: Path, settings: FolderData) -> pd.DataFrame:
@@ -122,22 +108,18 @@ def _class_folders(folder: Path) -> pd.DataFrame:
     tops = {name: split for name, split in SPLIT_FOLDERS.items() if (folder / name).is_dir()}
     rows: list[tuple[str, str, str]] = []
     for top, split in (tops or {"": "train"}).items():
-        rows += _images(folder, folder / top, split)
+        entries = sorted((folder / top).iterdir())
+        classes = [each for each in entries if each.is_dir() and not each.name.startswith(".")]
+        if not classes:
+            fix = "Make one folder of images for each class"
+            raise ClipItError("no class folders", folder / top, fix)
+        for each in classes:
+            found = sorted(_image_files(each))
+            if not found:
+                raise ClipItError("no images in this class folder", each, "Add images or remove it")
+            start = each.relative_to(folder).as_posix()
+            rows += [(f"{start}/{path}", split, each.name) for path in found]
     return pd.DataFrame(rows, columns=["path", "split", "label"]).assign(group="", sha256="")
-
-
-def _images(folder: Path, top: Path, split: str) -> list[tuple[str, str, str]]:
-    classes = sorted(p for p in top.iterdir() if p.is_dir() and not p.name.startswith("."))
-    if not classes:
-        raise ClipItError("no class folders", top, "Make one folder of images for each class")
-    rows = []
-    for each in classes:
-        found = sorted(_image_files(each))
-        if not found:
-            raise ClipItError("no images in this class folder", each, "Add images or remove it")
-        start = each.relative_to(folder).as_posix()
-        rows += [(f"{start}/{path}", split, each.name) for path in found]
-    return rows
 
 
 def _image_files(folder: Path) -> Iterator[str]:
@@ -165,33 +147,24 @@ def read_manifest(path: Path, splits: Collection[str] = SPLITS) -> pd.DataFrame:
     table = read_text_table(path)
     for column in ("path", "label"):
         if column not in table:
-            raise ClipItError(
-                f"no column {column} (found: {', '.join(table.columns)})",
-                path,
-                "A manifest needs path and label, and may have split, group, sha256",
-            )
+            what = f"no column {column} (found: {', '.join(table.columns)})"
+            fix = "A manifest needs path and label, and may have split, group, sha256"
+            raise ClipItError(what, path, fix)
     for column, default in {"split": "train", "group": "", "sha256": ""}.items():
         table[column] = table.get(column, default)
-    _check_manifest(table, path, splits)
+    if table.empty:
+        raise ClipItError("no rows", path, "List at least one image")
+    for wrong, what, fix in (
+        (table["path"].duplicated(), "{path} is listed again", "List every image once"),
+        (table["label"].str.strip() == "", "no label", "Fill it in"),
+        (~table["split"].isin([*splits, "val"]), "split {split!r}", f"Use {', '.join(splits)}"),
+    ):
+        for row in table.index[wrong][:1]:
+            said = what.format_map(table.loc[row].to_dict())
+            raise ClipItError(f"{said} in line {row + 2}", path, fix)
     return table[["path", "split", "label", "group", "sha256"]].replace(
         {"split": {"val": "validation"}}
     )
-
-
-def _check_manifest(table: pd.DataFrame, path: Path, splits: Collection[str]) -> None:
-    if table.empty:
-        raise ClipItError("no rows", path, "List at least one image")
-    twice = table.index[table["path"].duplicated()]
-    if len(twice):
-        what = f"{table['path'][twice[0]]} is listed again in line {twice[0] + 2}"
-        raise ClipItError(what, path, "List every image once")
-    unlabelled = table.index[table["label"].str.strip() == ""]
-    if len(unlabelled):
-        raise ClipItError(f"no label in line {unlabelled[0] + 2}", path, "Fill it in")
-    unknown = table.index[~table["split"].isin([*splits, "val"])]
-    if len(unknown):
-        what = f"split {table['split'][unknown[0]]!r} in line {unknown[0] + 2}"
-        raise ClipItError(what, path, f"Use {', '.join(splits)}")
 
 
 def undecoded(listed: pd.DataFrame, folder: Path, classes: tuple[str, ...], side: int) -> Undecoded:

@@ -7,7 +7,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from clipit_lib import paths
 from clipit_lib.errors import ClipItError
-from clipit_lib.files import canonical_json, digest, locked, progress, write_text, written_beside
+from clipit_lib.files import canonical_json, digest, kept, progress, whole, write_text
 from clipit_lib.settings import Fraction, Strict
 
 
@@ -192,11 +192,15 @@ def stain_features(pixels: np.ndarray) -> np.ndarray:
     Returns:
         [n, 6] float64.
     """
-    counts = [[np.bincount(c.ravel(), minlength=256) for c in np.moveaxis(p, 2, 0)] for p in pixels]
-    share = np.array(counts) / (pixels.shape[1] * pixels.shape[2])
-    mean = share @ OPTICAL_DENSITY
-    variance = share @ OPTICAL_DENSITY**2 - mean**2
-    return np.concatenate([mean, np.sqrt(variance.clip(min=0))], axis=1)
+    moments = []
+    for begin in range(0, len(pixels), BLOCK):
+        block = pixels[begin : begin + BLOCK]
+        counts = [[np.bincount(c.ravel(), minlength=256) for c in p.T] for p in block]
+        share = np.array(counts) / (pixels.shape[1] * pixels.shape[2])
+        mean = share @ OPTICAL_DENSITY
+        variance = share @ OPTICAL_DENSITY**2 - mean**2
+        moments.append(np.concatenate([mean, np.sqrt(variance.clip(min=0))], axis=1))
+    return np.concatenate(moments)
 
 
 def _stratified(
@@ -312,7 +316,6 @@ def _error(what: str, fix: str) -> ClipItError:
 VERSION = 1
 BLOCK = 256
 PIXELS, SAMPLES, MADE = "pixels.npy", "samples.parquet", "dataset.json"
-Read = TypeVar("Read")
 
 
 class Undecoded(NamedTuple):
@@ -375,34 +378,29 @@ def open_or_build(recipe: Recipe) -> PatchDataset:
         ClipItError: the cache cannot be written, is damaged, or was made from other settings;
             whatever `gather`, `decode` and `PatchDataset.validate` raise.
     """
-    folder = recipe.folder
-    if not folder.exists():
-        with locked(folder):
-            if not folder.exists():
-                _build(folder, recipe)
-    return _open(folder, recipe)
+    return _open(kept(recipe.folder, lambda beside: _build(beside, recipe)), recipe)
 
 
 def _build(folder: Path, recipe: Recipe) -> None:
     samples, decode = recipe.gather()
-    with written_beside(folder) as temporary:
-        temporary.mkdir()
-        shape = (len(samples), recipe.side, recipe.side, 3)
-        pixels_hash = _write_pixels(temporary / PIXELS, shape, decode, recipe.name)
-        pixels = np.load(temporary / PIXELS, mmap_mode="r")
-        if recipe.validation_split is not None:
-            samples = _split(samples, pixels, recipe)
-        samples.to_parquet(temporary / SAMPLES, index=False)
-        made = recipe.made_by | {
-            "name": recipe.name,
-            "shape": list(shape),
-            "content_hash": _content_hash(pixels_hash, samples),
-        }
-        write_text(temporary / MADE, json.dumps(made, indent=1))
-        # Before it is moved into place: a data set that does not hold is never kept.
-        dataset = _dataset(recipe, samples, pixels, made)
-        if recipe.validation_split is not None:
-            dataset.validate()
+    folder.mkdir()
+    shape = (len(samples), recipe.side, recipe.side, 3)
+    pixels_hash = _write_pixels(folder / PIXELS, shape, decode, recipe.name)
+    split = recipe.validation_split
+    if split is not None:
+        pixels = np.load(folder / PIXELS, mmap_mode="r")
+        stain = stain_features(pixels) if split.by == "stain" else None
+        samples = with_validation(samples, split, stain, recipe.classes)
+    samples.to_parquet(folder / SAMPLES, index=False)
+    columns = {name: samples[name].tolist() for name in ("id", "label", "split", "group")}
+    made = recipe.made_by | {
+        "name": recipe.name,
+        "shape": list(shape),
+        "content_hash": digest(pixels_hash, canonical_json(columns)),
+    }
+    write_text(folder / MADE, json.dumps(made, indent=1))
+    if split is not None:  # before it is moved into place: what does not hold is never kept
+        _open(folder, recipe).validate()
 
 
 def _write_pixels(
@@ -424,54 +422,28 @@ def _write_pixels(
     return state.hexdigest()
 
 
-def _split(samples: pd.DataFrame, pixels: np.ndarray, recipe: Recipe) -> pd.DataFrame:
-    split, stain = recipe.validation_split, None
-    assert split is not None
-    if split.by == "stain":
-        blocks = range(0, len(pixels), BLOCK)
-        stain = np.concatenate([stain_features(pixels[i : i + BLOCK]) for i in blocks])
-    return with_validation(samples, split, stain, recipe.classes)
-
-
-def _content_hash(pixels_hash: str, samples: pd.DataFrame) -> str:
-    columns = {name: samples[name].tolist() for name in ("id", "label", "split", "group")}
-    return digest(pixels_hash, canonical_json(columns))
-
-
 def _open(folder: Path, recipe: Recipe) -> PatchDataset:
-    made = _read(folder / MADE, lambda path: json.loads(path.read_text(encoding="utf-8")))
+    fix = f"Delete the folder {folder} and run again"
+    with whole(folder / MADE, fix):
+        made = json.loads((folder / MADE).read_text(encoding="utf-8"))
     expected = json.loads(canonical_json(recipe.made_by))
     if not isinstance(made, dict) or {key: made.get(key) for key in expected} != expected:
-        raise _unusable(folder / MADE, "the patches were made from other settings")
-    pixels = _read(folder / PIXELS, lambda path: np.load(path, mmap_mode="r"))
-    size = (folder / PIXELS).stat().st_size
+        raise ClipItError("the patches were made from other settings", folder / MADE, fix)
+    with whole(folder / PIXELS, fix):
+        pixels = np.load(folder / PIXELS, mmap_mode="r")
+        size = (folder / PIXELS).stat().st_size
     if list(pixels.shape) != made.get("shape") or size != pixels.offset + pixels.nbytes:
-        raise _unusable(folder / PIXELS, f"pixels {pixels.shape}, expected {made.get('shape')}")
-    samples = _read(folder / SAMPLES, pd.read_parquet)
+        what = f"pixels {pixels.shape}, expected {made.get('shape')}"
+        raise ClipItError(what, folder / PIXELS, fix)
+    with whole(folder / SAMPLES, fix):
+        samples = pd.read_parquet(folder / SAMPLES)
     if len(samples) != len(pixels):
-        raise _unusable(folder / SAMPLES, f"{len(samples)} rows for {len(pixels)} patches")
-    return _dataset(recipe, samples, pixels, made)
-
-
-def _dataset(
-    recipe: Recipe, samples: pd.DataFrame, pixels: np.ndarray, made: dict[str, Any]
-) -> PatchDataset:
+        what = f"{len(samples)} rows for {len(pixels)} patches"
+        raise ClipItError(what, folder / SAMPLES, fix)
     return PatchDataset(
         recipe.name, recipe.classes, recipe.class_texts, samples, pixels,
         made["content_hash"], recipe.licence, recipe.limits,
     )  # fmt: skip
-
-
-def _read(path: Path, reader: Callable[[Path], Read]) -> Read:
-    try:
-        return reader(path)
-    except (OSError, ValueError, EOFError) as error:
-        reason = " ".join(str(error).split())[:100]
-        raise _unusable(path, f"missing or damaged ({reason})") from error
-
-
-def _unusable(path: Path, what: str) -> ClipItError:
-    return ClipItError(what, path, f"Delete the folder {path.parent} and run again")
 
 
 # -- Patches as network input, and light augmentation, on tensors in batches.

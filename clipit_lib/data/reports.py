@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,65 +16,11 @@ from jaxtyping import Float, Float32, Int64
 from pydantic import model_validator
 
 from clipit_lib import paths
-from clipit_lib.data.published import READ_TERMS, published_place
+from clipit_lib.data.published import READ_TERMS
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import digest, read_text_table
 from clipit_lib.pairing import top_k
 from clipit_lib.settings import Strict
-
-
-class Corpus(Strict):
-    """How a report corpus is declared; a kind of corpus is a subclass that can open it."""
-
-    def open(self, name: str) -> ReportCorpus:
-        """Read, clean and check the reports.
-
-        Raises:
-            ClipItError: a file is missing, empty, not UTF-8 or of an unknown kind, a column is
-                missing, a report is empty, or a cleaning rule is unknown.
-        """
-        raise NotImplementedError
-
-
-class FileCorpus(Corpus):
-    """Reports from one text file (one a line), a csv, or a folder of text files."""
-
-    source: Literal["file"]
-    path: str
-    column: str | None = None
-    organ: str = "unknown"
-    licence: str = "not stated"
-    cleaning: tuple[str, ...] = ("control", "hyphenation", "spacing")
-
-    def open(self, name: str) -> ReportCorpus:
-        return _open_file(name, self)
-
-
-class TcgaCorpus(Corpus):
-    """TCGA reports of one organ, out of a table of all.
-
-    With `cancer_type_table` (patient_id, cancer_type) the reports of `cancer_types` are taken;
-    where tissue_or_organ_of_origin is known instead, in the table or beside the reports, those
-    of an origin that contains `organ`. `licence` None: as is known of the kind of table.
-    """
-
-    source: Literal["tcga"]
-    path: str
-    cancer_types: tuple[str, ...] = ()
-    cancer_type_table: str | None = None
-    organ: str
-    licence: str | None = None
-    cleaning: tuple[str, ...] = ("control", "hyphenation", "spacing")
-
-    @model_validator(mode="after")
-    def _types_are_known(self) -> TcgaCorpus:
-        if self.cancer_types and self.cancer_type_table is None:
-            raise ValueError("cancer_types needs cancer_type_table")
-        return self
-
-    def open(self, name: str) -> ReportCorpus:
-        return open_tcga(name, self)
-
 
 # -- Repairs of scanned report text; no rule ever loses a letter or a digit.
 
@@ -211,36 +157,110 @@ class ReportCorpus:
         return len(self.texts)
 
 
-def cleaned_corpus(
+class Corpus(Strict):
+    """How a report corpus is declared; a kind of corpus is a subclass that can open it."""
+
+    def open(self, name: str) -> ReportCorpus:
+        """Read, clean and check the reports.
+
+        Raises:
+            ClipItError: a file is missing, empty, not UTF-8 or of an unknown kind, a column is
+                missing, a report is empty, or a cleaning rule is unknown.
+        """
+        raise NotImplementedError
+
+
+def _checked(
     name: str,
     ids: Sequence[str],
     texts: Sequence[str],
-    *,
     organ: str,
-    cleaning: Sequence[str] = (),
-    licence: str = "not stated",
-    origin: object = "corpus",
+    licence: str,
+    origin: Path,
+    notes: str = "",
 ) -> ReportCorpus:
-    """Clean raw reports and check them.
-
-    Args:
-        cleaning: names of rules in `cleaning.RULES`.
-        origin: the file to name in messages.
+    """A corpus of cleaned texts out of the file `origin`.
 
     Raises:
-        ClipItError: no reports, a report that is empty once cleaned, an id used twice, or an
-            unknown rule.
+        ClipItError: no reports, a report that is empty, or an id used twice.
     """
     if not texts:
         raise ClipItError("no reports", origin, "Add at least one report")
-    cleaned = tuple(clean(text, cleaning) for text in texts)
-    for each, text in zip(ids, cleaned, strict=True):
+    for each, text in zip(ids, texts, strict=True):
         if not text.strip():
             raise ClipItError(f"report {each} is empty", origin, "Take it out or write a report")
     most, times = Counter(ids).most_common(1)[0]
     if times > 1:
         raise ClipItError(f"{times} reports have the id {most}", origin, "Make the ids unique")
-    return ReportCorpus(name, tuple(ids), cleaned, organ, digest(*ids, *cleaned), licence)
+    content_hash = digest(*ids, *texts)
+    return ReportCorpus(name, tuple(ids), tuple(texts), organ, content_hash, licence, notes)
+
+
+def _column(table: pd.DataFrame, wanted: Sequence[str], path: Path, fix: str) -> str:
+    """The first of the wanted columns that a table has."""
+    found = next((each for each in wanted if each in table), None)
+    if found is None:
+        names = ", ".join(table.attrs.get("names", table.columns))
+        raise ClipItError(f"no column {' or '.join(wanted)} (found: {names})", path, fix)
+    return found
+
+
+# -- Reports of the user.
+
+
+TEXT_COLUMNS = ("text", "report", "report_text")
+ID_COLUMNS = ("id", "case_id", "patient_filename")
+
+
+class FileCorpus(Corpus):
+    """Reports from one text file (one a line), a csv, or a folder of text files."""
+
+    source: Literal["file"]
+    path: str
+    column: str | None = None
+    organ: str = "unknown"
+    licence: str = "not stated"
+    cleaning: tuple[str, ...] = ("control", "hyphenation", "spacing")
+
+    def open(self, name: str) -> ReportCorpus:
+        path = paths.in_data(self.path)
+        ids, texts = self._read(path)
+        cleaned = [clean(text, self.cleaning) for text in texts]
+        return _checked(name, ids, cleaned, self.organ, self.licence, path)
+
+    def _read(self, path: Path) -> tuple[list[str], list[str]]:
+        """Ids and texts: one report a file of a folder, a line of a text, or a row of a table."""
+        if not path.exists():
+            raise ClipItError("no such file", path, "Mend `path` in the profile or CLIPIT_DATA")
+        if path.is_dir():
+            files = sorted(path.glob("[!.]*.txt"))
+            return [file.stem for file in files], [_decode(file) for file in files]
+        if path.suffix == ".txt":
+            # Only "\n" ends a line, whatever else a report contains.
+            texts = _decode(path).removesuffix("\n").split("\n")
+            texts = [] if texts == [""] else texts
+            return [f"line-{number:04d}" for number in range(1, len(texts) + 1)], texts
+        if path.suffix != ".csv":
+            fix = "Use .txt, .csv or a folder of .txt files"
+            raise ClipItError(f"unknown kind of file {path.suffix!r}", path, fix)
+        table = read_text_table(path, content=_decode(path))
+        wanted = (self.column,) if self.column else TEXT_COLUMNS
+        fix = "Set `column` in the profile to the one that holds the reports"
+        texts = table[_column(table, wanted, path, fix)].tolist()
+        named = next((each for each in ID_COLUMNS if each in table), None)
+        rows = [f"row-{number:04d}" for number in range(1, len(table) + 1)]
+        return rows if named is None else table[named].tolist(), texts
+
+
+def _decode(path: Path) -> str:
+    data = path.read_bytes()
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        byte = error.start - (data.rfind(b"\n", 0, error.start) + 1) + 1
+        what = f"not UTF-8: byte 0x{data[error.start]:02x} in line {line}, byte {byte}"
+        raise ClipItError(what, path, "Save the file as UTF-8") from error
 
 
 # -- TCGA reports of one organ, out of TCGA-Reports or an export of Lab-Rasool/TCGA.
@@ -259,120 +279,118 @@ TERMS = {
 FETCH = "Run `python -m companion fetch tcga`, or mend the profile"
 
 
-def open_tcga(name: str, settings: TcgaCorpus) -> ReportCorpus:
-    """Reports of the wanted cancer types or organ, each text once, the first kept.
+class TcgaCorpus(Corpus):
+    """TCGA reports of one organ, out of a table of all.
 
-    Ids are patient barcodes; a patient's further reports are numbered (`TCGA-A1-A0SB/2`). What
-    was left out is counted in `notes`.
-
-    Raises:
-        ClipItError: a file is missing, not readable or lacks a column, a cancer type is not in
-            the table, no report is left, or a cleaning rule is unknown.
+    With `cancer_type_table` (patient_id, cancer_type) the reports of `cancer_types` are taken;
+    where tissue_or_organ_of_origin is known instead, in the table or beside the reports, those
+    of an origin that contains `organ`. `licence` None: as is known of the kind of table.
     """
-    path = published_place(settings.path)
-    reports = _read(path)
-    patient, text = _column(reports, PATIENTS, path), _column(reports, TEXTS, path)
-    reports = reports.assign(patient=reports[patient].map(_barcode), text=reports[text].map(_text))
-    wanted, known, said = _patients(reports, settings, path)
-    chosen = reports[reports["patient"].isin(wanted)]
-    texts = [clean(each, settings.cleaning) for each in chosen["text"]]
-    taken = _first_of_each(texts)
-    if not taken:
-        raise ClipItError(f"no reports of {said}", path, "Mend cancer_types or organ")
-    unknown = int((~reports["patient"].isin(known)).sum())
-    empty = sum(not each.strip() for each in texts)
-    patients = chosen["patient"].tolist()
-    corpus = cleaned_corpus(
-        name,
-        _numbered([patients[row] for row in taken]),
-        [texts[row] for row in taken],
-        organ=settings.organ,
-        licence=settings.licence or TERMS.get(text, "not stated"),
-        origin=path,
-    )
-    notes = (
-        f"{len(taken):,} of {len(reports):,} reports, those of {said}; left out: "
-        f"{len(texts) - len(taken) - empty} exact duplicates once cleaned, {empty} without text, "
-        f"{unknown} of patients whose {'cancer type' if settings.cancer_types else 'origin'} is "
-        "not known"
-    )
-    return replace(corpus, notes=notes)
 
+    source: Literal["tcga"]
+    path: str
+    cancer_types: tuple[str, ...] = ()
+    cancer_type_table: str | None = None
+    organ: str
+    licence: str | None = None
+    cleaning: tuple[str, ...] = ("control", "hyphenation", "spacing")
 
-def _patients(
-    reports: pd.DataFrame, settings: TcgaCorpus, path: Path
-) -> tuple[set[str], set[str], str]:
-    """Patients that are wanted, all whose kind is known, and what is wanted in words."""
-    if settings.cancer_type_table is not None:
-        path = published_place(settings.cancer_type_table)
-        table = _read(path)
-        table = table.assign(patient=table[_column(table, PATIENTS, path)].map(_barcode))
-    elif ORIGIN in reports:
+    @model_validator(mode="after")
+    def _types_are_known(self) -> TcgaCorpus:
+        if self.cancer_types and self.cancer_type_table is None:
+            raise ValueError("cancer_types needs cancer_type_table")
+        return self
+
+    def open(self, name: str) -> ReportCorpus:
+        """Reports of the wanted cancer types or organ, each text once, the first kept.
+
+        Ids are patient barcodes; a patient's further reports are numbered (`TCGA-A1-A0SB/2`).
+        What was left out is counted in `notes`.
+
+        Raises:
+            ClipItError: a file is missing, not readable or lacks a column, a cancer type is not
+                in the table, no report is left, or a cleaning rule is unknown.
+        """
+        path = paths.in_data(self.path)
+        reports = _of_patients(path)
+        column = _column(reports, TEXTS, path, FETCH)
+        known, wanted, said = self._patients(reports, path)
+        chosen = reports[reports["patient"].isin(wanted)]
+        texts = [clean(_text(cell), self.cleaning) for cell in chosen[column]]
+        said_at = {text: row for row, text in reversed(list(enumerate(texts))) if text.strip()}
+        first = sorted(said_at.values())
+        if not first:
+            raise ClipItError(f"no reports of {said}", path, "Mend cancer_types or organ")
+        patients = chosen["patient"].iloc[first]
+        numbered = zip(patients, patients.groupby(patients).cumcount(), strict=True)
+        empty = sum(not each.strip() for each in texts)
+        notes = (
+            f"{len(first):,} of {len(reports):,} reports, those of {said}; left out: "
+            f"{len(texts) - len(first) - empty} exact duplicates once cleaned, {empty} without "
+            f"text, {(~reports['patient'].isin(known)).sum()} of patients whose "
+            f"{'cancer type' if self.cancer_types else 'origin'} is not known"
+        )
+        return _checked(
+            name,
+            [f"{patient}/{number + 1}" if number else patient for patient, number in numbered],
+            [texts[row] for row in first],
+            self.organ,
+            self.licence or TERMS.get(column, "not stated"),
+            path,
+            notes,
+        )
+
+    def _patients(self, reports: pd.DataFrame, path: Path) -> tuple[set[str], set[str], str]:
+        """All patients whose kind is known, those that are wanted, and what is wanted in words."""
         table = reports
-    else:
-        fix = "Set cancer_type_table in the profile to the table that says what patients have"
-        raise ClipItError(f"no column {ORIGIN}", path, fix)
-    column = _column(table, (CANCER_TYPE, ORIGIN), path)
-    table = table.assign(kind=table[column].map(_text))
-    table = table[table["kind"].str.strip() != ""]
-    if column == ORIGIN:
-        is_wanted = _containing(settings, path)
-        said = f"an origin that contains {settings.organ!r}"
-    else:
-        is_wanted = _among(settings, set(table["kind"]), path)
-        said = ", ".join(settings.cancer_types)
-    wanted = table[table["kind"].map(is_wanted).astype(bool)]
-    return set(wanted["patient"]), set(table["patient"]), said
+        if self.cancer_type_table is not None:
+            path = paths.in_data(self.cancer_type_table)
+            table = _of_patients(path)
+        elif ORIGIN not in reports:
+            fix = "Set cancer_type_table in the profile to the table that says what patients have"
+            raise ClipItError(f"no column {ORIGIN}", path, fix)
+        column = _column(table, (CANCER_TYPE, ORIGIN), path, FETCH)
+        kinds = table.set_index("patient")[column].map(_text).astype(str)
+        kinds = kinds[kinds.str.strip() != ""]
+        if column == ORIGIN:
+            if self.cancer_types:
+                fix = "Take cancer_types out of the profile; `organ` is looked for"
+                raise ClipItError(f"has {ORIGIN}, but cancer_types are given", path, fix)
+            wanted = kinds.str.lower().str.contains(self.organ.lower(), regex=False)
+            said = f"an origin that contains {self.organ!r}"
+        else:
+            said = ", ".join(each for each in self.cancer_types if each not in set(kinds))
+            if said or not self.cancer_types:
+                what = f"no cancer type {said}" if said else "no cancer_types in the profile"
+                raise ClipItError(what, path, f"Known: {', '.join(sorted(set(kinds)))}")
+            wanted = kinds.isin(self.cancer_types)
+            said = ", ".join(self.cancer_types)
+        return set(kinds.index), set(kinds.index[wanted]), said
 
 
-def _containing(settings: TcgaCorpus, path: Path) -> Callable[[str], bool]:
-    if settings.cancer_types:
-        what = f"has {ORIGIN}, but cancer_types are given"
-        raise ClipItError(what, path, "Take cancer_types out of the profile; `organ` is looked for")
-    return lambda kind: settings.organ.lower() in kind.lower()
-
-
-def _among(settings: TcgaCorpus, known: set[str], path: Path) -> Callable[[str], bool]:
-    other = [each for each in settings.cancer_types if each not in known]
-    if other or not settings.cancer_types:
-        what = f"no cancer type {', '.join(other)}" if other else "no cancer_types in the profile"
-        raise ClipItError(what, path, f"Known: {', '.join(sorted(known))}")
-    return lambda kind: kind in settings.cancer_types
-
-
-def _read(path: Path) -> pd.DataFrame:
-    """The columns above of a csv or parquet file; a csv's are all str, "" where empty."""
+def _of_patients(path: Path) -> pd.DataFrame:
+    """The columns above of a csv (all str, "" where empty) or parquet file, and `patient`."""
     if not path.is_file():
         raise ClipItError("no such file", path, FETCH)
+    if path.suffix not in (".csv", ".parquet"):
+        what = f"unknown kind of file {path.suffix!r}"
+        raise ClipItError(what, path, "Use .csv or .parquet; a .txt is `source: file`")
     known = {*PATIENTS, *TEXTS, CANCER_TYPE, ORIGIN}
     try:
-        if path.suffix == ".parquet":  # embeddings in it are large and stay there
-            names = pq.read_schema(path).names
-            table = pd.read_parquet(path, columns=[each for each in names if each in known])
-        elif path.suffix == ".csv":
+        if path.suffix == ".csv":
             table = read_text_table(path, FETCH)
             names = list(table.columns)
         else:
-            what = f"unknown kind of file {path.suffix!r}"
-            raise ClipItError(what, path, "Use .csv or .parquet; a .txt is `source: file`")
+            names = pq.read_schema(path).names
+            # Embeddings in it are large and stay there.
+            table = pd.read_parquet(path, columns=[each for each in names if each in known])
     except (ValueError, OSError) as error:
         reason = " ".join(str(error).split())[:100]
         raise ClipItError(f"not readable ({reason})", path, FETCH) from error
     table.attrs["names"] = names
-    return table
-
-
-def _column(table: pd.DataFrame, wanted: Sequence[str], path: Path) -> str:
-    found = next((each for each in wanted if each in table), None)
-    if found is None:
-        names = ", ".join(table.attrs.get("names", table.columns))
-        raise ClipItError(f"no column {' or '.join(wanted)} (found: {names})", path, FETCH)
-    return found
-
-
-def _barcode(name: Any) -> str:
-    """TCGA-BP-5195 of TCGA-BP-5195.25c0b433-5557-4165-922e-2c1eac9c26f0."""
-    return str(name).split(".")[0].strip()
+    barcodes = table[_column(table, PATIENTS, path, FETCH)]
+    # TCGA-BP-5195 of TCGA-BP-5195.25c0b433-5557-4165-922e-2c1eac9c26f0.
+    return table.assign(patient=[str(name).split(".")[0].strip() for name in barcodes])
 
 
 def _text(cell: Any) -> str:
@@ -380,22 +398,6 @@ def _text(cell: Any) -> str:
     if isinstance(cell, str):
         return cell
     return " ".join(map(str, cell)) if hasattr(cell, "__iter__") else ""
-
-
-def _first_of_each(texts: Sequence[str]) -> list[int]:
-    """Rows that say something, and not what an earlier one says."""
-    rows = {text: row for row, text in reversed(list(enumerate(texts))) if text.strip()}
-    return sorted(rows.values())
-
-
-def _numbered(patients: Sequence[str]) -> list[str]:
-    """Unique ids: a patient's second report is PATIENT/2."""
-    seen: Counter[str] = Counter()
-    ids = []
-    for patient in patients:
-        seen[patient] += 1
-        ids.append(patient if seen[patient] == 1 else f"{patient}/{seen[patient]}")
-    return ids
 
 
 # -- Class prompts: the templates of CONCH and QuiltNet (appendix E), and scores of an ensemble.
@@ -484,93 +486,22 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.maximum(length, np.finfo(vectors.dtype).tiny)
 
 
-# -- Lists of histology terms as text: an image is described by the terms most similar to it.
+# -- Histology terms as text: an image is described by the terms most similar to it.
 #
 # Table 6 compares reports with such entities, which its authors take from Nguyen et al. (MICCAI
 # 2024). That list is not ours to pass on; `terms.csv` beside this file is a smaller one of our own
-# in its manner, and `read_terms` opens any other.
+# in its manner.
 
 
-OWN = Path(__file__).with_name("terms.csv")
-# Groups that the released code of the paper chooses between, "all" being every group.
-RELEASED_GROUPS = (
-    "all",
-    "Neoplastic Process",
-    "Disease or Syndrome",
-    "Pathologic Function",
-)
-
-
-@dataclass(frozen=True)
-class Terms:
-    """Terms and the semantic group of each, in one order."""
-
-    names: tuple[str, ...]
-    groups: tuple[str, ...]
-
-    def __len__(self) -> int:
-        return len(self.names)
-
-    def of(self, group: str) -> Terms:
-        """The terms of one group; "all" gives every term.
-
-        Raises:
-            ClipItError: no term is of this group.
-        """
-        if group == "all":
-            return self
-        if group not in self.groups:
-            raise ClipItError(
-                f"no group {group!r}", "terms", f"Known: all, {', '.join(sorted(set(self.groups)))}"
-            )
-        kept = tuple(n for n, g in zip(self.names, self.groups, strict=True) if g == group)
-        return Terms(kept, (group,) * len(kept))
-
-
-def own_terms() -> Terms:
+def own_terms() -> tuple[str, ...]:
     """The terms this project brings."""
-    return read_terms(OWN)
-
-
-def read_terms(path: Path) -> Terms:
-    """Terms from a csv with the columns term and group.
-
-    Raises:
-        ClipItError: no such file, not a csv in UTF-8, a column is missing, no term, a term or a
-            group is empty, or a term is listed twice.
-    """
-    if not path.is_file():
-        raise ClipItError("no such file", path, "Name a csv with the columns term and group")
-    table = read_text_table(path)
-    missing = [column for column in ("term", "group") if column not in table]
-    if missing:
-        raise ClipItError(
-            f"no column {' and no column '.join(missing)} (found: {', '.join(table.columns)})",
-            path,
-            "Name the columns term and group",
-        )
-    names, groups = (table[column].str.strip().tolist() for column in ("term", "group"))
-    _check(names, groups, path)
-    return Terms(tuple(names), tuple(groups))
-
-
-def _check(names: Sequence[str], groups: Sequence[str], path: Path) -> None:
-    if not names:
-        raise ClipItError("no terms", path, "Add at least one row")
-    for row, (name, group) in enumerate(zip(names, groups, strict=True), start=1):
-        if not (name and group):
-            raise ClipItError(
-                f"row {row} has no {'group' if name else 'term'}", path, "Fill it in or delete it"
-            )
-    most, times = Counter(name.casefold() for name in names).most_common(1)[0]
-    if times > 1:
-        raise ClipItError(f"{most!r} is listed {times} times", path, "Keep one of them")
+    return tuple(read_text_table(Path(__file__).with_name("terms.csv"))["term"])
 
 
 def term_texts(
     images: Float32[np.ndarray, "n d"],
     term_embeddings: Float32[np.ndarray, "m d"],
-    terms: Terms,
+    terms: Sequence[str],
     k: int,
 ) -> tuple[list[str], Int64[np.ndarray, " n"]]:
     """Describe each image by its `k` most similar terms, most similar first.
@@ -580,18 +511,11 @@ def term_texts(
         and the index [n] of each image's text.
 
     Raises:
-        ClipItError: fewer than k terms, another number of embeddings than of terms, embeddings
-            of different widths or not finite.
+        ClipItError: fewer than k terms, embeddings of different widths or not finite.
     """
-    if len(term_embeddings) != len(terms):
-        raise ClipItError(
-            f"{len(term_embeddings)} embeddings of {len(terms)} terms",
-            "terms",
-            "Embed exactly these terms, in their order",
-        )
     numbers: dict[str, int] = {}
     chosen = top_k(images, term_embeddings, k).reports
-    texts = (", ".join(terms.names[term] for term in row) for row in chosen)
+    texts = (", ".join(terms[term] for term in row) for row in chosen)
     index = [numbers.setdefault(text, len(numbers)) for text in texts]
     return list(numbers), np.array(index, dtype=np.int64)
 
@@ -639,16 +563,8 @@ class Coverage:
     lengths: np.ndarray
 
     @property
-    def reports(self) -> int:
-        return len(self.lengths)
-
-    @property
     def median(self) -> float:
         return float(np.median(self.lengths))
-
-    @property
-    def mean(self) -> float:
-        return float(self.lengths.mean())
 
     @property
     def longest(self) -> int:
@@ -669,93 +585,10 @@ class Coverage:
 def token_coverage(
     texts: Sequence[str], tokenize_length: Callable[[list[str]], list[int]], context_length: int
 ) -> Coverage:
-    """Measure `texts` (at least one) with a tokenizer.
+    """Measure `texts` with a tokenizer.
 
     Args:
         tokenize_length: tokens of each text, before anything is cut.
         context_length: tokens that the encoder sees, counted in the same way.
     """
-    if not texts:
-        raise ValueError("no texts to measure")
     return Coverage(context_length, np.array(tokenize_length(list(texts)), np.int64))
-
-
-# -- Reports of the user.
-
-
-TEXT_COLUMNS = ("text", "report", "report_text")
-ID_COLUMNS = ("id", "case_id", "patient_filename")
-Reports = tuple[list[str], list[str]]
-
-
-def _open_file(name: str, settings: FileCorpus) -> ReportCorpus:
-    path = Path(settings.path).expanduser()
-    if not path.is_absolute():
-        path = paths.data() / path
-    ids, texts = _read_reports(path, settings.column)
-    return cleaned_corpus(
-        name,
-        ids,
-        texts,
-        organ=settings.organ,
-        cleaning=settings.cleaning,
-        licence=settings.licence,
-        origin=path,
-    )
-
-
-def _read_reports(path: Path, column: str | None) -> Reports:
-    if not path.exists():
-        raise ClipItError("no such file", path, "Mend `path` in the profile or CLIPIT_DATA")
-    if path.is_dir():
-        return _read_folder(path)
-    if path.suffix == ".txt":
-        return _read_lines(path)
-    if path.suffix == ".csv":
-        return _read_report_table(path, column)
-    raise ClipItError(
-        f"unknown kind of file {path.suffix!r}", path, "Use .txt, .csv or a folder of .txt files"
-    )
-
-
-def _read_folder(folder: Path) -> Reports:
-    """One report a file."""
-    files = sorted(folder.glob("[!.]*.txt"))
-    return [file.stem for file in files], [_decode(file) for file in files]
-
-
-def _read_lines(path: Path) -> Reports:
-    """One report a line; only "\\n" ends a line, whatever else a report contains."""
-    lines = _decode(path).removesuffix("\n").split("\n")
-    texts = [] if lines == [""] else lines
-    return [f"line-{number:04d}" for number in range(1, len(texts) + 1)], texts
-
-
-def _read_report_table(path: Path, column: str | None) -> Reports:
-    """One report a row."""
-    table = read_text_table(path, content=_decode(path))
-    wanted = (column,) if column else TEXT_COLUMNS
-    texts = next((each for each in wanted if each in table), None)
-    if texts is None:
-        raise ClipItError(
-            f"no column {' or '.join(wanted)} (found: {', '.join(table.columns)})",
-            path,
-            "Set `column` in the profile to the one that holds the reports",
-        )
-    named = next((each for each in ID_COLUMNS if each in table), None)
-    rows = [f"row-{number:04d}" for number in range(1, len(table) + 1)]
-    return rows if named is None else table[named].tolist(), table[texts].tolist()
-
-
-def _decode(path: Path) -> str:
-    data = path.read_bytes()
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        byte = error.start - (data.rfind(b"\n", 0, error.start) + 1) + 1
-        raise ClipItError(
-            f"not UTF-8: byte 0x{data[error.start]:02x} in line {line}, byte {byte}",
-            path,
-            "Save the file as UTF-8",
-        ) from error

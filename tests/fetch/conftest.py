@@ -5,15 +5,14 @@ from __future__ import annotations
 import gzip
 import threading
 from collections.abc import Iterator
-from dataclasses import replace
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
-from servers import NAMES, Handler, Server, md5
+from servers import Handler, Server, md5, stand_in
 
-from clipit_lib.data.published import PUBLISHED_DATA
 from companion import fetch
+from companion.fetch import find_source
 
 
 @pytest.fixture
@@ -25,8 +24,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     monkeypatch.setattr(fetch, "CHUNK", 10)
     with ThreadingHTTPServer(("127.0.0.1", 0), handler) as http:
         state.url = f"http://127.0.0.1:{http.server_address[1]}"
-        for origin in ("ZENODO", "GITHUB", "RAW"):
-            monkeypatch.setattr(fetch, origin, state.url)
+        monkeypatch.setattr(fetch, "ORIGINS", dict.fromkeys(fetch.ORIGINS, state.url))
         thread = threading.Thread(target=lambda: http.serve_forever(poll_interval=0.01))
         thread.start()
         yield state
@@ -44,13 +42,13 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.fixture
 def pcam(server: Server, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
     """Six small files in place of the real ones, on Zenodo's first route; gives them unpacked."""
-    contents, table, checksums = {}, {}, {}
-    for number, part in enumerate(fetch.PCAM):
+    contents, pieces = {}, []
+    for number, piece in enumerate(find_source("pcam").pieces):
         content = bytes([number]) * 1000
-        name, packed = NAMES[number], gzip.compress(content, mtime=0)
-        contents[name], table[part] = content, (len(packed), 1)
-        checksums |= {name: md5(content), f"{name}.gz": md5(packed)}
-        server.files[f"/records/2546921/files/{name}.gz"] = packed
-    monkeypatch.setattr(fetch, "PCAM", table)
-    monkeypatch.setitem(PUBLISHED_DATA, "pcam", replace(PUBLISHED_DATA["pcam"], md5=checksums))
+        packed = gzip.compress(content, mtime=0)
+        contents[piece.unpacked] = content
+        server.files[f"/records/2546921/files/{piece.name}"] = packed
+        known = {"checksum": f"md5:{md5(packed)}", "contents": f"md5:{md5(content)}"}
+        pieces.append(piece.model_copy(update={"size": len(packed), "room": 4000, **known}))
+    stand_in(monkeypatch, "pcam", pieces)
     return contents

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
@@ -16,11 +16,11 @@ import pytest
 
 from clipit_lib.errors import ClipItError
 from companion import fetch
-from companion.fetch import Resuming
+from companion.fetch import Piece, Resuming
 from companion.fetch import main as fetch_main
 
 BODY = bytes(range(256)) * 400
-NAMES = [f"camelyonpatch_level_2_split_{part}.h5" for part in fetch.PCAM]
+NAMES = [piece.unpacked for piece in fetch.sources()["pcam"].pieces]
 Fault = int | float  # a status to answer, or the share of the body after which the line breaks
 
 
@@ -88,6 +88,13 @@ def zipped(members: dict[str, bytes]) -> bytes:
         for name, content in members.items():
             archive.writestr(name, content)
     return buffer.getvalue()
+
+
+def stand_in(patch: pytest.MonkeyPatch, name: str, pieces: Sequence[Piece]) -> None:
+    """Let a source be of these pieces."""
+    table = fetch.sources()
+    table[name] = table[name].model_copy(update={"pieces": tuple(pieces)})
+    patch.setattr(fetch, "sources", lambda: table)
 
 
 def error_of(call: Callable[[], object]) -> str:

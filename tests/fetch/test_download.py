@@ -76,7 +76,7 @@ def test_a_refusal_is_one_line_and_is_not_repeated(
     server: Server, tmp_path: Path, status: int, words: str
 ) -> None:
     server.files["/file"], server.faults["/file"] = BODY, [status]
-    piece = Piece("file", "there", urls=(f"{server.url}/file",))
+    piece = Piece(name="file", target="there", urls=(f"{server.url}/file",))
     said = error_of(lambda: fetch.download(piece, tmp_path, "https://terms"))
     assert f"{server.url}/file" in said and words in said and "--from FOLDER" in said
     assert len(server.asked) == 1
@@ -85,7 +85,7 @@ def test_a_refusal_is_one_line_and_is_not_repeated(
 def test_no_server_at_all(server: Server, tmp_path: Path) -> None:
     with ThreadingHTTPServer(("127.0.0.1", 0), BaseHTTPRequestHandler) as closed:
         address = f"http://127.0.0.1:{closed.server_address[1]}"
-    piece = Piece("file", "there", urls=(f"{address}/file",))
+    piece = Piece(name="file", target="there", urls=(f"{address}/file",))
     assert "cannot be reached or broke off (ConnectionError)" in error_of(
         lambda: fetch.download(piece, tmp_path, "https://terms")
     )
@@ -96,14 +96,16 @@ def test_mirrors_are_tried_in_order_until_the_bytes_are_right(
 ) -> None:
     server.files |= {"/b": b"other bytes", "/c": BODY, "/d": BODY}
     urls = tuple(f"{server.url}/{name}" for name in "abcd")
-    piece = Piece("file", "there", urls=urls, checksum=f"md5:{md5(BODY)}")
+    piece = Piece(name="file", target="there", urls=urls, checksum=f"md5:{md5(BODY)}")
     assert fetch.download(piece, tmp_path, "https://terms").read_bytes() == BODY
     assert server.paths() == ["/a", "/b", "/c"]
 
 
 def test_other_bytes_are_deleted_and_named(server: Server, tmp_path: Path) -> None:
     server.files["/file"] = b"other bytes"
-    piece = Piece("file", "there", urls=(f"{server.url}/file",), checksum=f"md5:{md5(BODY)}")
+    piece = Piece(
+        name="file", target="there", urls=(f"{server.url}/file",), checksum=f"md5:{md5(BODY)}"
+    )
     said = error_of(lambda: fetch.download(piece, tmp_path, "https://terms"))
     assert md5(BODY) in said and md5(b"other bytes") in said
     assert list(tmp_path.iterdir()) == []

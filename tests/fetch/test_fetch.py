@@ -7,19 +7,18 @@ import io
 import re
 import shutil
 import sys
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 from filelock import FileLock
-from servers import NAMES, Server, accept, error_of, md5, zipped
+from servers import NAMES, Server, accept, error_of, md5, stand_in, zipped
 
 from clipit_lib.data.published import PUBLISHED_DATA
 from companion import fetch
 from companion.__main__ import main
+from companion.fetch import find_source, unpack
 from companion.fetch import main as fetch_main
-from companion.fetch import unzip
 
 
 def test_pcam_is_fetched_unpacked_and_then_left_alone(
@@ -182,7 +181,7 @@ def test_bach_from_a_folder(server: Server, data: Path, tmp_path: Path, tree: st
     local.mkdir()
     (local / "ICIAR2018_BACH_Challenge.zip").write_bytes(archive)
     if tree != "archive":
-        unzip(local / "ICIAR2018_BACH_Challenge.zip", local / tree, "Photos/")
+        unpack(local / "ICIAR2018_BACH_Challenge.zip", local / tree, "Photos/")
         (local / "ICIAR2018_BACH_Challenge.zip").unlink()
     accept("bach", "--from", str(local))
     assert len(list((data / "bach").glob("*/*.tif"))) == 400
@@ -224,23 +223,23 @@ def test_pcam_from_a_folder(
 
 
 def test_crc_is_two_trees(server: Server, data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    table, checksums, classes = {}, {}, PUBLISHED_DATA["crc"].classes
-    for name in fetch.CRC:
-        archive = zipped({f"{name}/{label}/1.tif": b"." for label in classes})
-        server.files[f"/api/records/1214456/files/{name}.zip/content"] = archive
-        table[name], checksums[f"{name}.zip"] = (len(archive), 9), md5(archive)
-    monkeypatch.setattr(fetch, "CRC", table)
-    monkeypatch.setitem(PUBLISHED_DATA, "crc", replace(PUBLISHED_DATA["crc"], md5=checksums))
+    pieces, classes = [], PUBLISHED_DATA["crc"].classes
+    for piece in find_source("crc").pieces:
+        archive = zipped({f"{piece.unpacked}/{label}/1.tif": b"." for label in classes})
+        server.files[f"/api/records/1214456/files/{piece.name}/content"] = archive
+        known = {"size": len(archive), "room": 9, "images": 9, "checksum": f"md5:{md5(archive)}"}
+        pieces.append(piece.model_copy(update=known))
+    stand_in(monkeypatch, "crc", pieces)
     accept("crc")  # the first route gives 404, the second the file
-    for name in table:
-        assert sorted(p.name for p in (data / "crc" / name).iterdir()) == list(classes)
+    for piece in pieces:
+        assert sorted(p.name for p in (data / "crc" / piece.unpacked).iterdir()) == list(classes)
 
 
 def test_tcga_reports_are_known_by_their_columns(server: Server, data: Path) -> None:
     reports = b"patient_filename,text\nTCGA-A1-A0SK.1,A report\n"
-    types = f"/{fetch.TCGA_REPOSITORY}/{fetch.TCGA_COMMIT}/data/tcga_metadata/"
-    types += "tcga_patient_to_cancer_type.csv"
-    archive = f"/{fetch.TCGA_REPOSITORY}/raw/main/TCGA_Reports.csv.zip"
+    urls = [piece.urls[0] for piece in find_source("tcga").pieces]
+    archive, types = (url.removeprefix(server.url) for url in urls)
+    assert archive == "/tatonetti-lab/tcga-path-reports/raw/main/TCGA_Reports.csv.zip"
     server.files[archive] = zipped({"TCGA_Reports.csv": reports})
     server.files[types] = b"<html>log in, please</html>"
     assert "no column patient_id (found: <html>log in" in error_of(lambda: accept("tcga"))

@@ -5,7 +5,6 @@ from __future__ import annotations
 import gzip
 import hashlib
 import re
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +13,10 @@ from servers import Server, accept, error_of
 from torchvision.datasets import PCAM
 
 from clipit_lib.data.folder import read_manifest
+from clipit_lib.data.published import PUBLISHED_DATA
 from clipit_lib.files import digest
 from companion import crc5, fetch
+from companion.fetch import find_source
 from companion.fetch import main as fetch_main
 
 
@@ -23,6 +24,7 @@ from companion.fetch import main as fetch_main
 def few(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, bytes]:
     """Thirty images behind a list of the kind that the project carries; gives path to bytes."""
     images, lines = {}, ["path,split,label,sha256,source_path"]
+    (address,) = fetch.sources()["crc5"].urls
     for number in range(30):
         split = crc5.SPLITS[number % 3]
         path, content = f"{split}/AC/{number}.jpg", bytes([number]) * 50
@@ -30,10 +32,10 @@ def few(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict
         images[path] = content
         sha256 = hashlib.sha256(content).hexdigest()
         lines.append(f"{path},{split},AC,{sha256},{origin}")
-        server.files[f"/{fetch.CRC5_REPOSITORY}/{fetch.CRC5_COMMIT}/{origin}"] = content
+        server.files[address.format(raw="", name=origin)] = content
     manifest = tmp_path / "few.csv.gz"
     manifest.write_bytes(gzip.compress("\n".join([*lines, ""]).encode()))
-    monkeypatch.setattr(pilot, "MANIFEST", manifest)
+    monkeypatch.setattr(crc5, "MANIFEST", manifest)
     return images
 
 
@@ -48,7 +50,7 @@ def test_crc5_comes_image_by_image_with_a_list_that_the_loader_takes(
     accept("crc5")
     assert there(data) == few
     assert len(server.asked) == 30
-    assert len(pilot._listed(data / "crc5" / "manifest.csv")) == 30
+    assert len(crc5.listed(data / "crc5" / "manifest.csv")) == 30
     fetch_main(["crc5"])
     assert len(server.asked) == 30
 
@@ -64,7 +66,7 @@ def test_only_images_that_are_missing_or_damaged_are_brought(
     accept("crc5")
     assert sorted(path.rsplit("/", 1)[1] for path in server.paths()) == ["0.jpg", "1.jpg"]
     assert there(data) == few
-    assert len(pilot._listed(data / "crc5" / "manifest.csv")) == 30
+    assert len(crc5.listed(data / "crc5" / "manifest.csv")) == 30
 
 
 def test_the_list_is_written_last(server: Server, few: dict[str, bytes], data: Path) -> None:
@@ -118,29 +120,32 @@ def test_pcam_agrees_with_torchvision() -> None:
         for split in PCAM._FILES.values()
         for name, _, checksum in split.values()
     }
-    pieces = fetch.SOURCES["pcam"]().pieces
+    pieces = find_source("pcam").pieces
     assert {piece.name: piece.checksum for piece in pieces} == known
 
 
 def test_the_table_is_complete() -> None:
-    table = {name: build() for name, build in fetch.SOURCES.items()}
-    for name, source in table.items():
-        assert source.name == name
+    table = {name: find_source(name) for name in fetch.sources()}
+    for source in table.values():
         assert source.licence and source.checked and source.page.startswith("https://")
         targets = [piece.target for piece in source.pieces]
         assert len(set(targets)) == len(targets)
         for piece in source.pieces:
-            assert piece.carried or piece.urls
-            assert all(re.fullmatch(r"https://\S+", url) for url in piece.urls)
-            assert not Path(piece.target).is_absolute() and ".." not in piece.target
+            assert piece.urls or piece.name == crc5.LIST
+            assert all(re.fullmatch(r"https://[^\s{}]+", url) for url in piece.urls)
+            assert piece.target and not Path(piece.target).is_absolute()
+            assert ".." not in piece.target
             for checksum in filter(None, (piece.checksum, piece.contents)):
                 assert re.fullmatch("md5:[0-9a-f]{32}|sha256:[0-9a-f]{64}", checksum)
+    images = {name: sum(PUBLISHED_DATA[name].images.values()) for name in ("bach", "crc")}
+    assert images == {name: sum(p.images for p in table[name].pieces) for name in images}
+    assert len(table["crc5"].pieces) == 6001
     first = table["crc5"].pieces[0]
-    assert first.urls[0].startswith(
+    assert first.urls[0] == (
         "https://raw.githubusercontent.com/Flagy/Colorectal_Carcinoma_Classifier/"
-        "b4c0188d2cfa5a7ea3afdef178c7b894eba2ffc0/images/training/AC/"
+        f"b4c0188d2cfa5a7ea3afdef178c7b894eba2ffc0/{first.name}"
     )
-    assert replace(first, urls=()).name == first.urls[0].partition("eba2ffc0/")[2]
+    assert first.name.startswith("images/training/AC/")
 
 
 def test_the_list_of_crc5_stands_for_the_same_images_as_before_it_named_origins() -> None:
