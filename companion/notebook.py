@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import ast
-import json
+import inspect
 import logging
 import os
 import sys
@@ -24,6 +23,7 @@ from companion.profile import is_file_name, load_profile
 from companion.reading import plain
 
 INJECTED = "# Parameters"  # how papermill begins the cell it injects
+NAMED = "notebook parameters"
 
 
 def parameters(namespace: Mapping[str, Any]) -> SimpleNamespace:
@@ -35,12 +35,15 @@ def parameters(namespace: Mapping[str, Any]) -> SimpleNamespace:
     Raises:
         ClipItError: a parameter was injected that is not declared; a value has the wrong type.
     """
-    cells = [cell for cell in namespace.get("In", []) if cell]
-    declared: dict[str, str] = next(filter(None, map(_declared, reversed(cells))), {})
-    for name in (name for cell in cells if cell.startswith(INJECTED) for name in _assigned(cell)):
-        known(name, declared, "parameter", "notebook parameters")
+    from papermill.translators import PythonTranslator
+
+    declared = namespace["__annotations__"]
+    for cell in namespace.get("In", []):
+        if cell.startswith(INJECTED):
+            for each in PythonTranslator.inspect({"source": cell}):
+                known(each.name, declared, "parameter", NAMED)
     return SimpleNamespace(
-        **{name: _checked(name, namespace[name], text) for name, text in declared.items()}
+        **{name: _checked(name, namespace[name], kind) for name, kind in declared.items()}
     )
 
 
@@ -59,7 +62,7 @@ def execute(name: str, output: Path, parameters: Mapping[str, Any]) -> None:
 
     known(name, [path.stem for path in paths.notebooks().glob("*.ipynb")], "notebook", name)
     source = paths.notebooks() / f"{name}.ipynb"
-    _check(nbformat.read(source, as_version=4), parameters)
+    _check(source, parameters)
     output = output.resolve()
     failed = output.with_suffix(".failed.ipynb")
     with written_beside(output) as temporary:
@@ -94,58 +97,30 @@ def main(args: list[str]) -> None:
     execute(options.name, options.output, values)
 
 
-def _check(asked: Any, values: Mapping[str, Any]) -> None:
+def _check(source: Path, values: Mapping[str, Any]) -> None:
     """Say before a kernel starts what a notebook's setup cell would say."""
-    tagged = [cell for cell in asked.cells if "parameters" in cell.metadata.get("tags", [])]
-    declared: dict[str, str] = next((_declared(cell.source) for cell in tagged), {})
+    from papermill import inspect_notebook
+
+    declared = inspect_notebook(source)
     for name, value in values.items():
-        known(name, declared, "parameter", "notebook parameters")
-        _checked(name, value, declared[name])
+        known(name, declared, "parameter", NAMED)
+        _checked(name, value, declared[name]["inferred_type_name"])
     if "profile" in values:
         load_profile(values["profile"])
 
 
-def _declared(cell: str) -> dict[str, str]:
-    """Names and annotations of a cell that holds annotated assignments and nothing else."""
-    body = _parsed(cell)
-    if not all(isinstance(line, ast.AnnAssign) and line.value is not None for line in body):
-        return {}
-    lines = [line for line in body if isinstance(line, ast.AnnAssign)]
-    return {ast.unparse(line.target): ast.unparse(line.annotation) for line in lines}
-
-
-def _assigned(cell: str) -> list[str]:
-    lines = [line for line in _parsed(cell) if isinstance(line, ast.Assign)]
-    return [ast.unparse(target) for line in lines for target in line.targets]
-
-
-def _parsed(cell: str) -> list[ast.stmt]:
+def _checked(name: str, value: Any, kind: Any) -> Any:
+    """`value` if it is of this type (or name of a type); an integer passes for a float."""
+    annotation = kind if isinstance(kind, str) else inspect.formatannotation(kind)
+    wanted: TypeAdapter[Any] = TypeAdapter(kind)
     try:
-        return ast.parse(cell).body
-    except SyntaxError:  # a cell with an IPython magic
-        return [ast.Pass()]
-
-
-def _checked(name: str, value: Any, annotation: str) -> Any:
-    """`value` if it has the annotated type; an integer passes for a float."""
-    wanted = eval(annotation)
-    if annotation.startswith("list") and isinstance(value, str):
-        value = _from_json(value)
-    try:
-        return TypeAdapter(wanted).validate_python(value, strict=True)
+        if annotation.startswith("list") and isinstance(value, str):
+            return wanted.validate_json(value, strict=True)
+        return wanted.validate_python(value, strict=True)
     except ValidationError as error:
         raise ClipItError(
-            f"{name} is {value!r} ({type(value).__name__})",
-            "notebook parameters",
-            f"Give {name} as {annotation}",
+            f"{name} is {value!r} ({type(value).__name__})", NAMED, f"Give {name} as {annotation}"
         ) from error
-
-
-def _from_json(text: str) -> Any:
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return text
 
 
 def _run(source: Path, draft: Path, values: Mapping[str, Any]) -> None:
@@ -187,15 +162,12 @@ def _first_unfinished(executed: Any) -> tuple[str, str]:
     """Where and why a notebook stopped early, which papermill takes for success."""
     for cell in executed.cells:
         if cell.cell_type == "code" and cell.metadata.papermill.status != "completed":
-            return f"In [{cell.execution_count}]", f"stopped early at {_head(cell.source)!r}"
+            head = cell.source.strip().partition("\n")[0][:60]
+            return f"In [{cell.execution_count}]", f"stopped early at {head!r}"
     return "", ""
 
 
 def _last_line(error: Any) -> str:
     """What the exception of a cell said; a ClipItError says all by itself."""
-    last = next((line for line in reversed(error.evalue.splitlines()) if line.strip()), "")
+    last = error.evalue.strip().rpartition("\n")[2]
     return last if error.ename == "ClipItError" else f"{error.ename}: {last}"
-
-
-def _head(source: str) -> str:
-    return next(iter(source.strip().splitlines()), "")[:60]

@@ -6,12 +6,12 @@ import argparse
 import itertools
 import math
 import os
-import sys
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from dataclasses import dataclass
 from multiprocessing import get_context, parent_process
-from multiprocessing.queues import SimpleQueue
 from pathlib import Path
 from typing import Any, get_args
 
@@ -20,8 +20,9 @@ import optuna
 import pandas as pd
 import torch
 import yaml
-from filelock import FileLock, Timeout
+from filelock import FileLock
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
+from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
 from pydantic import TypeAdapter
 from scipy.special import log_softmax
@@ -49,99 +50,64 @@ from companion.profile import (
     searched_path,
 )
 
-# -- An Optuna study that several processes work on until it has an exact number of trials.
-#
-# The journal holds the trials. Who works on one is said by a file lock, which the system frees when
-# a process ends, however it ends: a running trial whose lock is free was left, and is done again.
+# -- An Optuna study in a journal file, which several processes work on.
 
 
-@dataclass(frozen=True)
-class SharedStudy:
-    """One study.
-
-    Attributes:
-        folder: where the locks are.
-        distributions: what is sampled, by name.
-        seed: of the sampler. It is seeded anew for each trial, by how many are taken before it:
-            with one process the trials are the same whether or not the study was interrupted.
-    """
-
-    study: optuna.Study
-    folder: Path
-    distributions: Mapping[str, BaseDistribution]
-    seed: int
-
-    def work(self, budget: int, objective: Callable[[Trial], float]) -> None:
-        """Do trials until `budget` are done or in work anywhere; a failure leaves its trial.
-
-        A value that is not finite counts as infinitely bad.
-        """
-        while not _orphaned() and (claim := self._claim(budget)) is not None:
-            trial, lock = claim
-            try:
-                value = objective(trial)
-                self.study.tell(trial, value if math.isfinite(value) else math.inf)
-            finally:
-                lock.release()
-
-    def finished(self) -> list[FrozenTrial]:
-        """The finished trials in the order they began."""
-        return self._trials(TrialState.COMPLETE)
-
-    def _claim(self, budget: int) -> tuple[Trial, FileLock] | None:
-        with self._lock("claim"):
-            for running in self._trials(TrialState.RUNNING):
-                self._queue_if_left(running)
-            taken = len(self._trials(TrialState.COMPLETE, TrialState.RUNNING))
-            if taken >= budget:
-                return None
-            seed = int(digest(str(self.seed), self.study.study_name, str(taken)), 16) % 2**32
-            self.study.sampler = optuna.samplers.TPESampler(seed=seed)
-            trial = self.study.ask(dict(self.distributions))
-            lock = self._lock(str(trial.number))
-            lock.acquire()
-            return trial, lock
-
-    def _queue_if_left(self, trial: FrozenTrial) -> None:
-        """Fail a running trial that nobody works on, and queue its values."""
-        with suppress(Timeout), self._lock(str(trial.number)).acquire(timeout=0):
-            # Its process may have finished it since the list was read.
-            if trial.number in [still.number for still in self._trials(TrialState.RUNNING)]:
-                self.study.tell(trial.number, state=TrialState.FAIL)
-                self.study.enqueue_trial(trial.params)
-
-    def _trials(self, *states: TrialState) -> list[FrozenTrial]:
-        return self.study.get_trials(deepcopy=False, states=states)
-
-    def _lock(self, name: str) -> FileLock:
-        return FileLock(self.folder / f"{self.study.study_name}-{name}.lock")
-
-
-def _orphaned() -> bool:
-    """Whether this process was started by one that is gone: then it begins nothing more."""
-    parent = parent_process()
-    return parent is not None and not parent.is_alive()
-
-
-def open_study(
-    journal: Path,
-    name: str,
-    distributions: Mapping[str, BaseDistribution],
-    first: Mapping[str, Any],
-    seed: int,
-) -> SharedStudy:
+def open_study(journal: Path, name: str, first: Mapping[str, Any]) -> optuna.Study:
     """Open a study in a journal file, or begin it with the trial `first`."""
     from optuna.storages import JournalStorage
     from optuna.storages.journal import JournalFileBackend
 
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     journal.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{journal}.lock-open"):
-        storage = JournalStorage(JournalFileBackend(str(journal)))
-        study = optuna.create_study(study_name=name, storage=storage, load_if_exists=True)
-        if not study.get_trials(deepcopy=False):
-            study.enqueue_trial(dict(first))
-    return SharedStudy(study, journal.parent, distributions, seed)
+    storage = JournalStorage(JournalFileBackend(str(journal)))
+    study = optuna.create_study(study_name=name, storage=storage, load_if_exists=True)
+    if not study.get_trials(deepcopy=False):
+        study.enqueue_trial(dict(first))
+    return study
+
+
+def take_up(study: optuna.Study) -> None:
+    """Queue the trials that ended processes have left, with their values.
+
+    Another search may be at work on one of them: then its runs are waited for, not made twice.
+    """
+    for left in study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)):
+        study.tell(left.number, state=TrialState.FAIL, skip_if_finished=True)
+        study.enqueue_trial(left.params)
+
+
+def do_trials(
+    study: optuna.Study,
+    sampled: Mapping[str, BaseDistribution],
+    seed: int,
+    budget: int,
+    objective: Callable[[Trial], float],
+) -> None:
+    """Do trials until `budget` are done or in work anywhere; one that fails is left.
+
+    Args:
+        seed: the sampler is seeded anew for each trial, by how many are taken before it: with one
+            process the trials are the same whether or not the study was interrupted.
+    """
+    states = (TrialState.COMPLETE, TrialState.RUNNING)
+    while not _orphaned() and (taken := len(study.get_trials(False, states))) < budget:
+        own = int(digest(str(seed), study.study_name, str(taken)), 16) % 2**32
+        study.sampler = optuna.samplers.TPESampler(seed=own)
+        trial = study.ask(dict(sampled))
+        with suppress(UpdateFinishedTrialError):  # a later search has taken it up
+            study.tell(trial, objective(trial))
+
+
+def finished(study: optuna.Study) -> list[FrozenTrial]:
+    """The finished trials in the order they began."""
+    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+
+
+def _orphaned() -> bool:
+    """Whether this process was started by one that is gone: then it begins nothing more."""
+    parent = parent_process()
+    return parent is not None and not parent.is_alive()
 
 
 # -- What a search samples, and sampled values as settings.
@@ -170,31 +136,23 @@ def candidate_of(parameters: Mapping[str, Any], dropout: float) -> Candidate:
     )
 
 
-def first_trial(own: Candidate, sampled: Mapping[str, BaseDistribution]) -> dict[str, Any]:
+def first_trial(own: Candidate, space: SearchSpace, setting: SearchedSetting) -> dict[str, Any]:
     """A profile's own values, to begin with; what is outside the space is left to the sampler."""
-    values = {
-        "rank": own.lora.rank,
-        "scale": own.lora.alpha / own.lora.rank,
-        "targets": own.lora_targets,
-        "lambda": own.distillation_weight,
+    scale, weight = own.lora.alpha / own.lora.rank, own.distillation_weight
+    low, high = space.distillation_weight
+    inside = {
+        "rank": (own.lora.rank, own.lora.rank in space.ranks),
+        "scale": (scale, scale in space.scales),
+        "targets": (own.lora_targets, own.lora_targets in space.lora_targets),
+        "lambda": (weight, setting == "clip_it" and weight is not None and low <= weight <= high),
     }
-    return {name: value for name, value in values.items() if _holds(sampled.get(name), value)}
-
-
-def _holds(distribution: BaseDistribution | None, value: Any) -> bool:
-    match distribution:
-        case CategoricalDistribution(choices=choices):
-            return value in choices
-        case FloatDistribution(low=low, high=high):
-            return bool(low <= value <= high)
-    return False
+    return {name: value for name, (value, held) in inside.items() if held}
 
 
 def describe(candidate: Candidate) -> str:
     """`rank 8, alpha 4, all, lambda 0.3`."""
-    weight = candidate.distillation_weight
+    weight, adapters = candidate.distillation_weight, candidate.lora
     end = "" if weight is None else f", lambda {weight:g}"
-    adapters = candidate.lora
     return f"rank {adapters.rank}, alpha {adapters.alpha}, {candidate.lora_targets}{end}"
 
 
@@ -206,9 +164,9 @@ def describe(candidate: Candidate) -> str:
 
 
 SETTINGS: tuple[SearchedSetting, ...] = get_args(SearchedSetting)
+COLUMNS = ("setting", "number", "rank", "alpha", "targets", "lambda", "validation", "runs")
 NOTE = "note"  # what diverged, of a trial and in the table
-STUDIES = "studies"  # below results/PROFILE/search: journals and locks
-
+STUDIES = "studies"  # below results/PROFILE/search: journals
 Mistake = tuple[str, str, str]  # the three parts of a ClipItError, which pickle as they are
 
 
@@ -246,12 +204,14 @@ def search(task: Task, processes: int = 1) -> pd.DataFrame:
     bench = Workbench(task.profile)
     own = specs.resolve(bench, task.dataset, task.backbone, "clip_it", task.search.seeds[0])
     bench.check(own)  # before the first trial
-    studies = [study(task, bench, setting) for setting in SETTINGS]
+    studies = {setting: study(task, bench, setting) for setting in SETTINGS}
+    for each in studies.values():
+        take_up(each)
     if processes == 1:
         work(task, bench)
     else:
         _work_together(task, processes)
-    table = trial_table(task, dict(zip(SETTINGS, studies, strict=True)))
+    table = trial_table(task, studies)
     done = table.groupby("setting").size().reindex(SETTINGS, fill_value=0)
     if (done < task.search.trials).any():
         raise ClipItError(
@@ -262,7 +222,7 @@ def search(task: Task, processes: int = 1) -> pd.DataFrame:
     return table
 
 
-def study(task: Task, bench: Workbench, setting: SearchedSetting) -> SharedStudy:
+def study(task: Task, bench: Workbench, setting: SearchedSetting) -> optuna.Study:
     """The study of one setting. Its name follows from everything that can change a trial."""
     space, profile = task.search.space, task.profile
     own = Candidate(
@@ -272,16 +232,9 @@ def study(task: Task, bench: Workbench, setting: SearchedSetting) -> SharedStudy
     )
     keys = [spec(task, bench, setting, own, seed).key for seed in task.search.seeds]
     asked = canonical_json([space.model_dump(mode="json"), task.search.sampler_seed, keys])
-    sampled = distributions(space, setting)
     journal = task.folder / STUDIES / f"{task.name}.journal"
     write_text(journal.with_name(".gitignore"), "*\n")
-    return open_study(
-        journal,
-        f"{setting}-{digest(asked)}",
-        sampled,
-        first_trial(own, sampled),
-        task.search.sampler_seed,
-    )
+    return open_study(journal, f"{setting}-{digest(asked)}", first_trial(own, space, setting))
 
 
 def spec(
@@ -294,14 +247,15 @@ def spec(
 
 def work(task: Task, bench: Workbench) -> None:
     """What one process does: trials of every setting until none is left to begin."""
+    asked = task.search
     for setting in SETTINGS:
 
         def objective(trial: Trial, setting: SearchedSetting = setting) -> float:
             candidate = candidate_of(trial.params, task.profile.lora.dropout)
-            asked = [spec(task, bench, setting, candidate, seed) for seed in task.search.seeds]
+            wanted = [spec(task, bench, setting, candidate, seed) for seed in asked.seeds]
             stored: list[StoredRun] = []
             try:
-                stored += (runs.get_or_run(each, bench) for each in asked)
+                stored += (runs.get_or_run(each, bench) for each in wanted)
                 value = mean_validation_loss(stored)
             except Diverged as error:  # said in the table, never chosen; the search goes on
                 trial.set_user_attr(NOTE, str(error))
@@ -310,21 +264,23 @@ def work(task: Task, bench: Workbench) -> None:
             print(f"{setting}: {describe(candidate)}: validation {value:.4f}", flush=True)
             return value
 
-        study(task, bench, setting).work(task.search.trials, objective)
+        sampled = distributions(asked.space, setting)
+        own = study(task, bench, setting)
+        do_trials(own, sampled, asked.sampler_seed, asked.trials, objective)
 
 
 def mean_validation_loss(stored: Sequence[StoredRun]) -> float:
     """Cross-entropy in nats of the image-only models on validation, averaged over runs."""
-    return float(np.mean([validation_loss(run.predictions("validation")) for run in stored]))
+    return float(np.mean([_validation_loss(run.predictions("validation")) for run in stored]))
 
 
-def validation_loss(predictions: pd.DataFrame) -> float:
+def _validation_loss(predictions: pd.DataFrame) -> float:
     """Mean negative log probability of the true class, from raw predictions."""
     scores = log_softmax(predictions.filter(like=LOGIT).to_numpy(np.float64), axis=1)
     return float(-scores[np.arange(len(scores)), predictions["label"]].mean())
 
 
-def trial_table(task: Task, studies: Mapping[SearchedSetting, SharedStudy]) -> pd.DataFrame:
+def trial_table(task: Task, studies: Mapping[SearchedSetting, optuna.Study]) -> pd.DataFrame:
     """One row a trial: setting, number, rank, alpha, targets, lambda, validation, runs.
 
     A trial that diverged has infinite validation; then a column `note` says of which what diverged.
@@ -332,49 +288,36 @@ def trial_table(task: Task, studies: Mapping[SearchedSetting, SharedStudy]) -> p
     """
     rows = []
     for setting, one in studies.items():
-        for number, trial in enumerate(one.finished()[: task.search.trials]):
-            candidate = candidate_of(trial.params, task.profile.lora.dropout)
-            rows.append({
-                "setting": setting,
-                "number": number,
-                "rank": candidate.lora.rank,
-                "alpha": candidate.lora.alpha,
-                "targets": candidate.lora_targets,
-                "lambda": candidate.distillation_weight,
-                "validation": trial.value,
-                "runs": " ".join(trial.user_attrs["runs"]),
-                NOTE: trial.user_attrs.get(NOTE),
-            })  # fmt: skip
-    columns = ["setting", "number", "rank", "alpha", "targets", "lambda", "validation", "runs"]
-    noted = [NOTE] if any(row[NOTE] for row in rows) else []
-    return pd.DataFrame(rows, columns=[*columns, *noted]).astype({"lambda": float})
+        for number, trial in enumerate(finished(one)[: task.search.trials]):
+            own = candidate_of(trial.params, task.profile.lora.dropout)
+            about = (own.lora.rank, own.lora.alpha, own.lora_targets, own.distillation_weight)
+            said = (trial.value, " ".join(trial.user_attrs["runs"]), trial.user_attrs.get(NOTE))
+            rows.append((setting, number, *about, *said))
+    table = pd.DataFrame(rows, columns=[*COLUMNS, NOTE]).astype({"lambda": float})
+    return table if table[NOTE].any() else table.drop(columns=NOTE)
 
 
 def _work_together(task: Task, processes: int) -> None:
     """Several processes on the same studies; a user's mistake in one is raised here."""
     threads = paths.threads() or max(1, (os.cpu_count() or 1) // processes)
     context = get_context("spawn")  # CUDA and threads do not survive a fork
-    said: SimpleQueue[Mistake] = context.SimpleQueue()
-    workers = [
-        context.Process(target=_worker, args=(task, threads, said), daemon=True)
-        for _ in range(processes)
-    ]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join()
-    if not said.empty():
-        raise ClipItError(*said.get())
+    with (
+        suppress(BrokenProcessPool),  # one was ended: what is missing is said by the caller
+        ProcessPoolExecutor(processes, mp_context=context) as pool,
+    ):
+        for mistake in pool.map(_worker, [task] * processes, [threads] * processes):
+            if mistake is not None:
+                raise ClipItError(*mistake)
 
 
-def _worker(task: Task, threads: int, said: SimpleQueue[Mistake]) -> None:
-    """`work` in a process of its own; what else goes wrong is printed by multiprocessing."""
+def _worker(task: Task, threads: int) -> Mistake | None:
+    """`work` in a process of its own; a user's mistake is returned."""
     torch.set_num_threads(threads)
     try:
         work(task, Workbench(task.profile))
     except ClipItError as error:
-        said.put((error.what, error.where, error.fix))
-        sys.exit(2)
+        return error.what, error.where, error.fix
+    return None
 
 
 # -- `python -m companion search`: adapters and lambda of one cell, kept for the whole profile.
@@ -408,13 +351,19 @@ def main(arguments: list[str]) -> None:
     _check_writable(profile.name)
     asked = Search(trials=options.trials, seeds=tuple(dict.fromkeys(options.seeds)))
     task = Task(profile, options.dataset, options.backbone, asked)
-    print(budget_text(task))
-    for one in profile.searched.get(task.dataset, {}).values():
-        if one.found_with.backbone != task.backbone:
-            print(f"This replaces the values found with {one.found_with.backbone}.")
-            break
+    print(
+        f"{' and '.join(SETTINGS)} get {asked.trials} trials each on {task.dataset}, "
+        f"{task.backbone}, over seeds {_listed(asked.seeds)} (evaluation: {_listed(profile.seeds)})"
+        ". A trial's value is validation cross-entropy; no test prediction is looked at. Lambda "
+        "has no effect without text and is not sampled for lora_only."
+    )
+    before = {one.found_with.backbone for one in profile.searched.get(task.dataset, {}).values()}
+    for other in sorted(before - {task.backbone}):
+        print(f"This replaces the values found with {other}.")
     trials = search(task, options.processes)
-    keep(task, trials)
+    csv = trials.to_csv(index=False, float_format="%.6g")
+    write_text(task.folder / f"{task.name}.csv", csv)
+    keep_chosen(task, chosen(task, trials))
     print(chosen_text(load_profile(options.profile)))
 
 
@@ -427,40 +376,17 @@ def _positive(text: str) -> int:
 
 def _check_writable(name: str) -> None:
     """Say before the first trial, not after the last, that the choice cannot be kept."""
-    folder = searched_path(name).parent
+    probe = searched_path(name).with_suffix(".probe")
     try:
-        folder.mkdir(exist_ok=True)
-        probe = folder / f".{name}.probe"
-        probe.touch()
-        probe.unlink()
-    except OSError as error:
-        raise ClipItError(
-            f"cannot write here ({error.strerror})",
-            folder,
-            "Give write permission: chosen values become part of the profile",
-        ) from error
-
-
-def budget_text(task: Task) -> str:
-    """What every setting gets, in words."""
-    asked, profile = task.search, task.profile
-    return (
-        f"{' and '.join(SETTINGS)} get {asked.trials} trials each on {task.dataset}, "
-        f"{task.backbone}, over seeds {_listed(asked.seeds)} (evaluation: {_listed(profile.seeds)})"
-        ". A trial's value is validation cross-entropy; no test prediction is looked at. Lambda "
-        "has no effect without text and is not sampled for lora_only."
-    )
+        write_text(probe, "")
+    except ClipItError as error:
+        fix = "Give write permission: chosen values become part of the profile"
+        raise ClipItError(error.what, error.where, fix) from error
+    probe.unlink()
 
 
 def _listed(values: Sequence[int]) -> str:
     return ", ".join(map(str, values))
-
-
-def keep(task: Task, trials: pd.DataFrame) -> None:
-    """Write the trials as csv under results, and the best of each setting into the profile."""
-    csv = trials.to_csv(index=False, float_format="%.6g")
-    write_text(task.folder / f"{task.name}.csv", csv)
-    keep_chosen(task, chosen(task, trials))
 
 
 def keep_chosen(task: Task, best: dict[SearchedSetting, Chosen]) -> None:

@@ -21,7 +21,7 @@ DECLARED = (
     'profile: str = "demo"\nscale: float = 1.0\nseeds: list[int] = [0]\nfast: bool = False\n'
     "count: int = 1"
 )
-SETUP = "from clipit_lib import notebook\np = notebook.parameters(globals())"
+SETUP = "from companion import notebook\np = notebook.parameters(globals())"
 KERNEL = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
 SHOW = "print(vars(p))"
 Write = Callable[..., Path]
@@ -104,11 +104,6 @@ def test_a_wrong_type_is_an_error_that_names_parameter_value_and_type(
 ) -> None:
     with pytest.raises(ClipItError, match=rf"{name} is .*Give {name} as (str|float|list|bool|int)"):
         asked(f"# Parameters\n{name} = {value!r}", **{name: value})
-
-
-def test_the_latest_declaration_counts_and_cells_with_magics_are_skipped() -> None:
-    namespace = {"In": ["", DECLARED, "%matplotlib inline", "rank: int = 4", SETUP], "rank": 4}
-    assert vars(notebook.parameters(namespace)) == {"rank": 4}
 
 
 def test_an_executed_notebook_holds_its_values_and_runs_under_this_python(
