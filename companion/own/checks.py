@@ -15,9 +15,9 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 from scipy.stats import entropy, t
 
+from clipit_lib import paths
 from clipit_lib.data.folder import FolderData, read_manifest
 from clipit_lib.data.patches import PatchDataset, Split, ValidationSplit
-from clipit_lib.data.published import published_place
 from clipit_lib.data.reports import Coverage, token_coverage
 from clipit_lib.encoders import registry, vision
 from clipit_lib.encoders.encoder import embed_texts
@@ -518,7 +518,7 @@ def _dataset(bench: Workbench, name: str) -> list[Finding]:
     found: list[Finding] = []
     try:
         if isinstance(settings, FolderData) and settings.manifest is not None:
-            listed = read_manifest(published_place(settings.folder) / settings.manifest)
+            listed = read_manifest(paths.in_data(settings.folder) / settings.manifest)
             found += shared_groups(listed)
             found += split_through_groups(listed, settings.validation_split)
             if found:

@@ -20,7 +20,6 @@ from torch import nn
 from clipit_lib import kernels, paths
 from clipit_lib.compute import device
 from clipit_lib.data.patches import Transform
-from clipit_lib.data.published import published_place
 from clipit_lib.encoders import registry, vision
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import (
@@ -379,7 +378,7 @@ def open_cohort(profile: Profile) -> Cohort:
     """
     settings = settings_of(profile)
     if isinstance(settings.slides, FileSlides):
-        bags, clinical = map(published_place, (settings.slides.bags, settings.slides.clinical))
+        bags, clinical = map(paths.in_data, (settings.slides.bags, settings.slides.clinical))
         cohort = read_cohort(bags, clinical, settings.folds, settings.slides.patches)
         return replace(cohort, limits=f"Slides of the user; terms: {settings.slides.licence}.")
     name, slides = phantom_name(profile), settings.slides
