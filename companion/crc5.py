@@ -84,14 +84,12 @@ def class_captions(class_text: str, count: int, rng: np.random.Generator) -> lis
         raise ClipItError(
             f"no descriptions of {class_text!r}", __name__, f"Known: {', '.join(DESCRIPTIONS)}"
         )
-    return [_caption(class_text, rng) for _ in range(count)]
-
-
-def _caption(class_text: str, rng: np.random.Generator) -> str:
-    described = str(rng.choice(DESCRIPTIONS[class_text]))
-    form = rng.integers(3)
-    content = (class_text, described, f"{class_text}, {described}")[form]
-    return str(rng.choice(FRAMES)).format(content)
+    captions = []
+    for _ in range(count):
+        described = str(rng.choice(DESCRIPTIONS[class_text]))
+        content = (class_text, described, f"{class_text}, {described}")[rng.integers(3)]
+        captions.append(str(rng.choice(FRAMES)).format(content))
+    return captions
 
 
 # -- The five-class colorectal patches, and the split that only the stand-in retriever sees.

@@ -17,7 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO
+from typing import BinaryIO, cast
 from urllib.parse import quote
 from zipfile import BadZipFile, ZipFile
 
@@ -246,14 +246,15 @@ class Resuming:
         try:
             get(url, stream, None)
         except requests.HTTPError as error:
-            headers, status = error.response.headers, error.response.status_code
-            if status == 416 and headers.get("Content-Range") == f"bytes */{have}":
+            answer = cast(requests.Response, error.response)
+            said, status = answer.headers, answer.status_code
+            if status == 416 and said.get("Content-Range") == f"bytes */{have}":
                 return None  # it was whole already
             if status == 416:
                 stream.truncate(0)
             elif status != 429 and status < 500:
                 return REFUSALS.get(status, f"answers {status}"), NEVER
-            wait = headers.get("Retry-After", "")
+            wait = said.get("Retry-After", "")
             return f"answers {status}", float(wait) if wait.isdigit() else None
         except requests.Timeout:
             return f"gives no answer within {TIMEOUT:g} s", None
@@ -407,7 +408,7 @@ def install(piece: Piece, file: Path, data: Path) -> None:
         if piece.columns:
             with temporary.open(encoding="utf-8-sig", errors="replace", newline="") as stream:
                 header = next(csv.reader(stream), [])
-            for column in set(piece.columns) - set(header):
+            for column in (each for each in piece.columns if each not in header):
                 what = f"no column {column} (found: {', '.join(header)[:80]})"
                 raise ClipItError(what, file, "Mend the file")
 

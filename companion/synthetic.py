@@ -22,36 +22,6 @@ from companion.crc5 import CLASS_TEXTS, CLASSES, DESCRIPTIONS
 from companion.phantom.latents import MEANS, MORPHOLOGY, WORLDS
 from companion.phantom.reports import FINDINGS, PHRASES, TISSUES, findings, joined, pick
 
-
-class SyntheticCorpus(Corpus):
-    """Reports written class by class: by a grammar, or by a language model beforehand.
-
-    `classes_of` names the classes that the grammar writes `per_class` reports of, those of a
-    phantom world or of crc5. `path` opens a csv of the command `synthesize` instead.
-    """
-
-    source: Literal["synthetic"]
-    classes_of: Literal["pcam", "bach", "crc", "crc5"] | None = None
-    per_class: Positive = 500
-    seed: int = 0
-    path: str | None = None
-    organ: str = "unknown"
-    licence: str = "not stated"
-
-    @model_validator(mode="after")
-    def _one_origin(self) -> SyntheticCorpus:
-        if (self.classes_of is None) == (self.path is None):
-            raise ValueError("give either classes_of or path")
-        return self
-
-    def open(self, name: str) -> ReportCorpus:
-        if self.path is None:
-            return grammar_corpus(self, name)
-        return FileCorpus(
-            source="file", path=self.path, column="text", organ=self.organ, licence=self.licence
-        ).open(name)
-
-
 # First spawn key of this seed stream, apart from those in `phantom` and from the worlds' numbers.
 SYNTHETIC = 3000
 KINDS = ("pcam", "bach", "crc", "crc5")
@@ -116,25 +86,49 @@ class Subject:
     typical: Callable[[np.random.Generator], list[str]]
 
 
-def grammar_corpus(settings: SyntheticCorpus, name: str) -> ReportCorpus:
-    """`settings.per_class` different reports of each class, class by class.
+class SyntheticCorpus(Corpus):
+    """Reports written class by class: by a grammar, or by a language model beforehand.
 
-    Ids are CLASS-NUMBER. The first reports of a class do not depend on how many are asked for.
-
-    Raises:
-        ClipItError: no classes are named, or more reports are asked for than the grammar has.
+    `classes_of` names the classes that the grammar writes `per_class` reports of, those of a
+    phantom world or of crc5. `path` opens a csv of the command `synthesize` instead.
     """
-    if settings.classes_of is None:
-        raise ClipItError("no classes to write about", f"corpus {name}", "Set `classes_of`")
-    classes = subjects(settings.classes_of)
-    ids, texts = [], []
-    for number, subject in enumerate(classes):
-        key = (SYNTHETIC, KINDS.index(settings.classes_of), number)
-        rng = np.random.default_rng(np.random.SeedSequence(settings.seed, spawn_key=key))
-        texts += _different(subject, settings.per_class, rng)
-        ids += [f"{subject.name}-{k + 1:04d}" for k in range(settings.per_class)]
-    content = digest(*ids, *texts)
-    return ReportCorpus(name, tuple(ids), tuple(texts), classes[0].organ, content, LICENCE)
+
+    source: Literal["synthetic"]
+    classes_of: Literal["pcam", "bach", "crc", "crc5"] | None = None
+    per_class: Positive = 500
+    seed: int = 0
+    path: str | None = None
+    organ: str = "unknown"
+    licence: str = "not stated"
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> SyntheticCorpus:
+        if (self.classes_of is None) == (self.path is None):
+            raise ValueError("give either classes_of or path")
+        return self
+
+    def open(self, name: str) -> ReportCorpus:
+        """The csv, or `per_class` different reports of each class, class by class.
+
+        Ids are CLASS-NUMBER. The first reports of a class do not depend on how many are asked for.
+
+        Raises:
+            ClipItError: more reports are asked for than the grammar has; as `FileCorpus.open`.
+        """
+        if self.classes_of is None:
+            assert self.path is not None
+            return FileCorpus(
+                source="file", path=self.path, column="text", organ=self.organ, licence=self.licence
+            ).open(name)
+        classes = subjects(self.classes_of)
+        ids, texts = [], []
+        for number, subject in enumerate(classes):
+            key = (SYNTHETIC, KINDS.index(self.classes_of), number)
+            rng = np.random.default_rng(np.random.SeedSequence(self.seed, spawn_key=key))
+            texts += _different(subject, self.per_class, rng)
+            ids += [f"{subject.name}-{k + 1:04d}" for k in range(self.per_class)]
+        content = digest(*ids, *texts)
+        return ReportCorpus(name, tuple(ids), tuple(texts), classes[0].organ, content, LICENCE)
 
 
 def _different(subject: Subject, count: int, rng: np.random.Generator) -> list[str]:

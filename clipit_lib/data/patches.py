@@ -167,17 +167,17 @@ def with_validation(
     train = np.flatnonzero(samples["split"] == "train")
     labels = samples["label"].to_numpy()[train]
     rng = np.random.default_rng(split.seed)
-    names = classes or [str(label) for label in range(labels.max(initial=0) + 1)]
-    if split.by == "stratified":
-        held = _stratified(labels, split.fraction, rng, names)
-    elif split.by == "group":
-        held = _by_group(samples["group"].to_numpy()[train], labels, split.fraction, rng)
-    elif split.by == "stain":
-        if stain is None:
-            raise ValueError("a split by stain needs colour features")
-        held = _by_stain(stain[train], labels, split, rng, names)
-    else:
+    if split.by == "official":
         raise _error("the data set brings no validation samples", "Use stratified, group or stain")
+    if split.by == "group":
+        held = _by_group(samples["group"].to_numpy()[train], labels, split.fraction, rng)
+    else:
+        held = np.zeros(len(train), bool)
+        for label in np.unique(labels):
+            rows = np.flatnonzero(labels == label)
+            colours = None if stain is None else stain[train[rows]]
+            name = classes[label] if classes else str(label)
+            held[rows] = _within_class(len(rows), split, colours, rng, f"class {name} has a single")
     column = samples["split"].to_numpy(dtype=object, copy=True)
     column[train[held]] = "validation"
     return samples.assign(split=column)
@@ -203,16 +203,26 @@ def stain_features(pixels: np.ndarray) -> np.ndarray:
     return np.concatenate(moments)
 
 
-def _stratified(
-    labels: np.ndarray, fraction: float, rng: np.random.Generator, names: Sequence[str]
+def _within_class(
+    count: int,
+    split: ValidationSplit,
+    stain: np.ndarray | None,
+    rng: np.random.Generator,
+    single: str,
 ) -> np.ndarray:
-    held = np.zeros(len(labels), bool)
-    for label in np.unique(labels):
-        rows = rng.permutation(np.flatnonzero(labels == label))
-        if len(rows) < 2:
-            raise _error(f"class {names[label]} has a single train patch", "Add patches of it")
-        held[rows[: min(max(1, round(fraction * len(rows))), len(rows) - 1)]] = True
-    return held
+    """Which of the `count` patches of one class are held out, by chance or by colour."""
+    if split.by == "stratified":
+        if count < 2:
+            raise _error(f"{single} train patch", "Add patches of it")
+        held = np.zeros(count, bool)
+        held[rng.permutation(count)[: min(max(1, round(split.fraction * count)), count - 1)]] = True
+        return held
+    assert stain is not None
+    clusters = _clusters(stain, split.seed)
+    counts = np.bincount(clusters)[:, None]
+    if len(counts) < 2:
+        raise _error(f"{single} stain colour", "Use stratified")
+    return _hold_out(counts, split.fraction, rng)[clusters]
 
 
 def _by_group(
@@ -225,24 +235,6 @@ def _by_group(
     counts = pd.crosstab(groups, labels)
     chosen = _improved(_hold_out(counts.to_numpy(), fraction, rng), counts.to_numpy(), fraction)
     return np.isin(groups, counts.index[chosen].to_numpy())
-
-
-def _by_stain(
-    stain: np.ndarray,
-    labels: np.ndarray,
-    split: ValidationSplit,
-    rng: np.random.Generator,
-    names: Sequence[str],
-) -> np.ndarray:
-    held = np.zeros(len(labels), bool)
-    for label in np.unique(labels):
-        rows = np.flatnonzero(labels == label)
-        clusters = _clusters(stain[rows], split.seed)
-        counts = np.bincount(clusters)[:, None]
-        if len(counts) < 2:
-            raise _error(f"class {names[label]} has a single stain colour", "Use stratified")
-        held[rows] = _hold_out(counts, split.fraction, rng)[clusters]
-    return held
 
 
 def _clusters(features: np.ndarray, seed: int) -> np.ndarray:

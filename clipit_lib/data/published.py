@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -177,13 +178,23 @@ class OfThePaper(PatchData):
 
         Looked at are presence, counts, names, sizes, labels and a few images of each part.
         """
+        found: list[ClipItError] = []
+        try:
+            for problem in self._look():
+                found.append(problem)
+        except ClipItError as error:
+            found.append(error)
+        return found
+
+    def _look(self) -> Iterator[ClipItError]:
+        """What is wrong, one by one; what is raised ends the look."""
         raise NotImplementedError
 
     def _opened(
         self,
         name: str,
         folder: Path,
-        files: dict[str, object],
+        files: Mapping[str, object],
         gather: Callable[[], Undecoded],
         limits: str,
     ) -> PatchDataset:
@@ -240,28 +251,20 @@ class PcamData(OfThePaper):
         slides = [path for part in SPLITS if (path := _meta_file(folder, part)).is_file()]
         stamps = {path.name: _stamp(path.stat()) for path in (*arrays, *slides)}
         limits = self.published.limits + ("" if len(slides) == len(SPLITS) else f" {NO_SLIDES}")
-        return self._opened(name, folder, {"files": stamps}, lambda: self._gather(folder), limits)
+        gather = partial(self._gather, folder)
+        return self._opened(name, folder, {"files": stamps}, gather, limits)
 
-    def problems(self) -> list[ClipItError]:
-        found, tables = [], []
-        try:
-            folder = paths.in_data(self.folder)
-        except ClipItError as error:
-            return [error]
+    def _look(self) -> Iterator[ClipItError]:
+        folder, tables = paths.in_data(self.folder), []
         for part in SPLITS:
             try:
-                samples = _samples(folder, part)
-                for row in (0, len(samples) - 1):
+                tables.append(_samples(folder, part))
+                for row in (0, len(tables[-1]) - 1):
                     read_patches(folder, part, row, row + 1)
-                tables.append(samples)
             except ClipItError as error:
-                found.append(error)
-        try:
-            if not found:
-                self._joined(tables, folder)
-        except ClipItError as error:
-            found.append(error)
-        return found
+                yield error
+        if len(tables) == len(SPLITS):
+            self._joined(tables, folder)
 
     def _joined(self, tables: list[pd.DataFrame], folder: Path) -> pd.DataFrame:
         samples = pd.concat(tables, ignore_index=True)
@@ -269,18 +272,19 @@ class PcamData(OfThePaper):
         return samples
 
     def _gather(self, folder: Path) -> Undecoded:
-        tables = [_samples(folder, part) for part in SPLITS]
+        samples = self._joined([_samples(folder, part) for part in SPLITS], folder)
 
         def decode(begin: int, end: int) -> np.ndarray:
             first, blocks = 0, []
-            for part, samples in zip(SPLITS, tables, strict=True):
-                inside = max(begin - first, 0), min(end - first, len(samples))
+            for part, split in SPLITS.items():
+                count = self.published.images[split]
+                inside = max(begin - first, 0), min(end - first, count)
                 if inside[0] < inside[1]:
                     blocks.append(read_patches(folder, part, *inside))
-                first += len(samples)
+                first += count
             return _resized(np.concatenate(blocks), self.side)
 
-        return Undecoded(self._joined(tables, folder), decode)
+        return Undecoded(samples, decode)
 
 
 def _samples(folder: Path, part: str) -> pd.DataFrame:
@@ -402,42 +406,30 @@ class ClassFolderData(OfThePaper):
             ClipItError: see `listed`, or an image is not readable; see also `open_or_build`.
         """
         folder, listed = self.listed()
-        files: dict[str, object] = {"listed": digest(listed.to_csv(index=False))}
-        known, side = self.published, self.side
-        return self._opened(
-            name,
-            folder,
-            files,
-            lambda: undecoded(listed, folder, known.classes, side),
-            known.limits,
-        )
+        known, files = self.published, {"listed": digest(listed.to_csv(index=False))}
+        gather = partial(undecoded, listed, folder, known.classes, self.side)
+        return self._opened(name, folder, files, gather, known.limits)
 
-    def problems(self) -> list[ClipItError]:
-        try:
-            folder, listed = self.listed()
-        except ClipItError as error:
-            return [error]
+    def _look(self) -> Iterator[ClipItError]:
+        folder, listed = self.listed()
+        size = self.published.image_size
         prefixes = dict(zip(self.published.classes, self.published.prefixes, strict=True))
         ends = listed.groupby(listed["path"].map(os.path.dirname), sort=False).nth([0, -1])
-        looks = ((folder / e.path, prefixes[str(e.label)], str(e.label)) for e in ends.itertuples())
-        return [error for look in looks for error in self._look(*look)]
-
-    def _look(self, path: Path, prefix: str, label: str) -> Iterator[ClipItError]:
-        """What is wrong with the name, the content or the size of one image."""
-        if not path.name.startswith(prefix):
-            what = f"images of {label} are called {prefix}..."
-            yield ClipItError(what, path, "Look whether it lies in the wrong folder")
-        size = self.published.image_size
-        try:
-            decode_image(path, min(size))
-        except ClipItError as error:
-            yield error
-            return
-        with Image.open(path) as image:
-            found = image.size
-        if found != size:
-            what = f"an image of {found[0]} x {found[1]} pixels, expected {size[0]} x {size[1]}"
-            yield ClipItError(what, path, "Use the published images, not resized ones")
+        for name, label in zip(ends["path"], ends["label"], strict=True):
+            path = folder / name
+            if not path.name.startswith(prefixes[label]):
+                what = f"images of {label} are called {prefixes[label]}..."
+                yield ClipItError(what, path, "Look whether it lies in the wrong folder")
+            try:
+                decode_image(path, min(size))
+            except ClipItError as error:
+                yield error
+                continue
+            with Image.open(path) as image:
+                found = image.size
+            if found != size:
+                what = f"an image of {found[0]} x {found[1]} pixels, expected {size[0]} x {size[1]}"
+                yield ClipItError(what, path, "Use the published images, not resized ones")
 
     def _in_class_folders(self, root: Path) -> pd.DataFrame:
         """All .tif images in the class folders: path, label, stamp; hidden ones passed over."""

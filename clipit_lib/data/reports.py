@@ -50,7 +50,7 @@ TAILS = _words(
     "inked like marked pink producing red shaped sided stained tan thickness up white yellow"
 )
 # "pre- and postoperative": the hyphen waits for a word further on.
-SUSPENDING = _words("and or to")
+SUSPENDING = {"and", "or", "to"}
 BREAK = re.compile(r"(?<![A-Za-z])([A-Za-z]+)(\s+-\s*|-\s+)(?=([A-Za-z]+))")
 LINE_END = re.compile(r"-[ \t]*\n[ \t]*")
 
@@ -446,18 +446,7 @@ def wording(templates: str) -> str:
 
 
 def prompts(class_texts: Sequence[str], templates: Sequence[str]) -> list[list[str]]:
-    """Every template filled with every class: [classes][templates], classes in their order.
-
-    Raises:
-        ClipItError: a template does not have exactly one `{}`.
-    """
-    for template in templates:
-        if template.count("{}") != 1:
-            raise ClipItError(
-                f"{template.count('{}')} places for a class in {template!r}",
-                "templates",
-                "Write {} once, where the class goes",
-            )
+    """Every template filled with every class: [classes][templates], classes in their order."""
     return [[template.replace("{}", text) for template in templates] for text in class_texts]
 
 

@@ -26,13 +26,17 @@ Fault = int | float  # a status to answer, or the share of the body after which 
 
 @dataclass
 class Server:
-    """Serves `files`; answers a path by its `faults` first. Notes what was asked and sent."""
+    """Serves `files`; answers a path by its `faults` first, or by where it has `moved`.
+
+    Notes what was asked and sent.
+    """
 
     url: str = ""
     ranges: bool = True
     retry_after: str | None = None
     files: dict[str, bytes] = field(default_factory=dict)
     faults: dict[str, list[Fault]] = field(default_factory=dict)
+    moved: dict[str, str] = field(default_factory=dict)
     asked: list[tuple[str, str | None]] = field(default_factory=list)
     sent: list[int] = field(default_factory=list)
 
@@ -48,6 +52,9 @@ class Handler(BaseHTTPRequestHandler):
         span = self.headers.get("Range")
         state.asked.append((path, span))
         assert self.headers["Accept-Encoding"] == "identity"
+        if path in state.moved:
+            self._answer(302, b"", {"Location": state.moved[path], "Content-Length": "0"})
+            return
         faults = state.faults.get(path, [])
         fault = faults.pop(0) if faults else 1.0
         body = state.files.get(path)

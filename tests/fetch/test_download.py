@@ -24,6 +24,14 @@ def test_a_broken_download_goes_on_with_the_rest_alone(server: Server, tmp_path:
     assert sum(server.sent) == len(BODY)
 
 
+def test_a_broken_download_goes_on_behind_a_redirection(server: Server, tmp_path: Path) -> None:
+    server.moved["/file"] = "/elsewhere"
+    server.files["/elsewhere"], server.faults["/elsewhere"] = BODY, [0.5]
+    assert brought(server, tmp_path / "file.part") == BODY
+    assert server.asked[-1] == ("/elsewhere", f"bytes={len(BODY) // 2}-")
+    assert sum(server.sent) == len(BODY)
+
+
 def test_a_server_without_ranges_begins_anew(server: Server, tmp_path: Path) -> None:
     server.files["/file"], server.faults["/file"], server.ranges = BODY, [0.5], False
     assert brought(server, tmp_path / "file.part") == BODY
