@@ -6,7 +6,7 @@ import argparse
 import importlib
 import importlib.metadata
 import json
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from safetensors.torch import load_file, save_file
 from sklearn.metrics import precision_recall_fscore_support
 from torch import Tensor, nn
@@ -45,27 +46,20 @@ from companion.tables import escaped, markdown
 # -- README.md of an exported classifier: what it is, how good it was, what it is not for.
 
 
+PAGE = Path(__file__).parent / "page"
 DRAWS = 2000
 NOT_IN_SETTINGS = {"version", "dataset", "data_hash", "backbone", "setting", "seed"}
 
 
-@dataclass(frozen=True)
-class DatasetFacts:
-    """What a run kept of its data set."""
+def dataset_facts(run: StoredRun) -> dict[str, Any]:
+    """What a run kept of its data set: classes, class_texts, licence, limits.
 
-    classes: tuple[str, ...]
-    class_texts: tuple[str, ...]
-    licence: str
-    limits: str
-
-
-def dataset_facts(run: StoredRun) -> DatasetFacts:
-    """Raises ClipItError if the run's card is damaged."""
+    Raises:
+        ClipItError: the run's card is damaged.
+    """
     with whole(run.folder / RUN_CARD, AGAIN):
         read = json.loads((run.folder / RUN_CARD).read_text(encoding="utf-8"))
-        return DatasetFacts(
-            tuple(read["classes"]), tuple(read["class_texts"]), read["licence"], read["limits"]
-        )
+        return {name: read[name] for name in ("classes", "class_texts", "licence", "limits")}
 
 
 def scores_on_test(predictions: pd.DataFrame, draws: int = DRAWS) -> dict[str, Interval]:
@@ -86,30 +80,27 @@ def scores_on_test(predictions: pd.DataFrame, draws: int = DRAWS) -> dict[str, I
     }  # fmt: skip
 
 
-def class_table(predictions: pd.DataFrame, facts: DatasetFacts) -> pd.DataFrame:
+def class_table(
+    predictions: pd.DataFrame, classes: Sequence[str], class_texts: Sequence[str]
+) -> pd.DataFrame:
     """One row a class: patches in the test split, recall, precision and F1 in percent."""
     answers = predictions.filter(like=LOGIT).to_numpy().argmax(axis=1)
-    numbers = range(len(facts.classes))
     precision, recall, f1, count = precision_recall_fscore_support(
-        predictions["label"], answers, labels=list(numbers), zero_division=0
+        predictions["label"], answers, labels=range(len(classes)), zero_division=0
     )
-    rows = [
-        {
-            "class": facts.classes[i],
-            "meaning": facts.class_texts[i],
-            "test patches": int(count[i]),
-            "recall (%)": f"{100 * recall[i]:.1f}",
-            "precision (%)": f"{100 * precision[i]:.1f}" if (answers == i).any() else "never said",
-            "F1 (%)": f"{100 * f1[i]:.1f}",
-        }
-        for i in numbers
-    ]
-    return pd.DataFrame(rows)
+    shares = {"recall (%)": recall, "precision (%)": precision, "F1 (%)": f1}
+    table = pd.DataFrame(
+        {"class": list(classes), "meaning": list(class_texts), "test patches": count}
+        | {name: [f"{100 * value:.1f}" for value in values] for name, values in shares.items()}
+    )
+    never = ~np.isin(np.arange(len(classes)), answers)
+    table.loc[never, "precision (%)"] = "never said"
+    return table
 
 
-def caveats(spec: RunSpec, description: Description, facts: DatasetFacts) -> list[str]:
+def caveats(spec: RunSpec, description: Description, limits: str) -> list[str]:
     """What a reader must know of data, backbone and retriever."""
-    said = [escaped(facts.limits)]
+    said = [escaped(limits)]
     if description.network.origin == PHANTOM:
         said.append(
             "The backbone was trained on this project's phantom, procedural H&E-like patches: it "
@@ -125,142 +116,53 @@ def caveats(spec: RunSpec, description: Description, facts: DatasetFacts) -> lis
 
 def card_written(
     run: StoredRun,
-    facts: DatasetFacts,
+    facts: Mapping[str, Any],
     description: Description,
     onnx: tuple[int, float] | None,
 ) -> str:
-    """The card as Markdown.
+    """The card as Markdown, by the template `page/model_card.md.j2`.
 
     Args:
         onnx: opset of the graph and how far it is from torch, None without a graph.
     """
-    spec, network = run.spec, description.network
-    warnings = "\n".join(f"> - {text}" for text in caveats(spec, description, facts))
-    parts = [
-        f"# {label(spec.setting)} on {spec.dataset}, {network.name}",
-        f"A classifier of H&E patches into {len(facts.classes)} classes that needs images alone. "
-        f"{_origin_words(description)} Run `{run.key}`.",
-        "> **Research only. Not a medical device:** it was not validated for any diagnosis, and "
-        f"its probabilities are not calibrated.\n>\n{warnings}",
-        _metrics(run, facts),
-        _data(spec, facts),
-        _weights(description),
-        _settings(run, description),
-        _loading(description, onnx),
+    spec, predictions = run.spec, run.predictions()
+    scores = [
+        {
+            "score on test": name,
+            "value (%)": f"{score.estimate:.1f}",
+            "95% interval": f"{score.low:.1f} to {score.high:.1f}",
+        }
+        for name, score in scores_on_test(predictions).items()
     ]
-    return "\n\n".join(parts) + "\n"
-
-
-def _origin_words(description: Description) -> str:
-    return {
-        "linear": "It is a backbone and a linear layer.",
-        "clip_it": "CLIP-IT (arXiv 2504.16181): the features of paired reports were distilled into "
-        "it while it was trained; it predicts them from the image, and reads no text.",
-        "early_fusion": "The features of paired reports were distilled into it while it was "
-        "trained; it reads no text.",
-        "class_embeddings": "It is the image tower of a CLIP and one embedding a class: its "
-        "prompts were encoded once, and no text tower is in this folder.",
-    }[description.head]
-
-
-def _metrics(run: StoredRun, facts: DatasetFacts) -> str:
-    predictions = run.predictions()
-    known = bool((predictions["group"] != "").all())
-    scores = pd.DataFrame(
-        [
-            {
-                "score on test": name,
-                "value (%)": f"{score.estimate:.1f}",
-                "95% interval": f"{score.low:.1f} to {score.high:.1f}",
-            }
-            for name, score in scores_on_test(predictions).items()
-        ]
-    )
-    drawn = (
-        f"{predictions['group'].nunique()} patients or slides"
-        if known
-        else "single patches (no patient or slide is known, so it is too narrow)"
-    )
-    return (
-        f"## How good it was\n\n{markdown(scores)}\n\nOn {len(predictions)} patches of "
-        f"`{run.spec.dataset}`. The interval is a bootstrap over {drawn}; it says nothing about "
-        "other seeds, scanners or hospitals. Balanced accuracy is the mean of the recalls.\n\n"
-        f"{markdown(class_table(predictions, facts))}"
-    )
-
-
-def _data(spec: RunSpec, facts: DatasetFacts) -> str:
-    corpus = spec.text and spec.text.corpus
-    reports = f"\n- Reports in training: `{corpus}`." if corpus else ""
-    return (
-        f"## Data\n\n- Patches: `{spec.dataset}`, content {spec.data_hash}.\n"
-        f"- Licence: {escaped(facts.licence)}{reports}"
-    )
-
-
-def _weights(description: Description) -> str:
-    network = description.network
-    return (
-        f"## Licences of the weights\n\n- Backbone `{network.name}` ({network.architecture}): "
-        f"{network.origin}; licence: {network.licence}.\n- These weights are derived from it and "
-        "from the data above; whether this folder may be passed on is for both licences to say.\n"
-        "- The code of this project is under the MIT licence."
-    )
-
-
-def _settings(run: StoredRun, description: Description) -> str:
-    values = run.spec.model_dump(mode="json", exclude_none=True, exclude=NOT_IN_SETTINGS)
+    groups = predictions["group"]
+    settings = spec.model_dump(mode="json", exclude_none=True, exclude=NOT_IN_SETTINGS)
     trained, exported = (
         ", ".join(f"{name} {version}" for name, version in versions.items())
         for versions in (run.done()["versions"], description.versions)
     )
-    return (
-        f"## Settings\n\nOne run of setting `{run.spec.setting}`, with seed {run.spec.seed}. "
-        f"Trained with {trained}; exported with {exported}.\n\n```json\n{json.dumps(values)}\n```"
+    environment = Environment(
+        loader=FileSystemLoader(PAGE), undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )  # fmt: skip
+    environment.filters["escaped"] = escaped
+    return environment.get_template("model_card.md.j2").render(
+        run=run,
+        spec=spec,
+        label=label(spec.setting),
+        licence=facts["licence"],
+        description=description,
+        network=description.network,
+        size=description.input.size,
+        caveats=caveats(spec, description, facts["limits"]),
+        scores=markdown(pd.DataFrame(scores)),
+        patches=len(predictions),
+        groups=groups.nunique() if (groups != "").all() else 0,
+        by_class=markdown(class_table(predictions, facts["classes"], facts["class_texts"])),
+        settings=json.dumps(settings),
+        trained=trained,
+        exported=exported,
+        onnx=onnx,
     )
-
-
-def _loading(description: Description, onnx: tuple[int, float] | None) -> str:
-    size = description.input.size
-    files = {
-        WEIGHTS: "all weights, adapters merged",
-        DESCRIPTION: "architecture, classes, input",
-        CARD: "this card",
-    }
-    text = f"""## How to use it
-
-Square RGB patches with the field of view of the training patches, brought to {size} x {size} pixels
-by you (the code below does it); normalisation is inside.
-
-```sh
-python -m companion predict THIS_FOLDER patch.png folder_of_patches --output answers.csv
-```
-
-In torch:
-
-```python
-from pathlib import Path
-from clipit_lib.data.folder import decode_image
-from clipit_lib.predict import load_classifier
-classifier = load_classifier(Path("."))
-probabilities = classifier.probabilities(decode_image(Path("patch.png"), {size})[None])  # [1, c]
-```"""
-    if onnx is not None:
-        files[GRAPH] = f"ONNX, opset {onnx[0]}, any batch size; within {onnx[1]:.0e} of torch"
-        text += f"""
-
-In onnxruntime, without this project: `images` is [b, 3, {size}, {size}] float32 from 0 to 1.
-
-```python
-import numpy as np, onnxruntime, PIL.Image
-image = PIL.Image.open("patch.png").convert("RGB").resize(({size}, {size}))  # bicubic
-images = np.asarray(image, np.float32).transpose(2, 0, 1)[None] / 255
-session = onnxruntime.InferenceSession("model.onnx")
-probabilities = session.run(["probabilities"], {{"images": images}})[0]  # [1, c]
-```"""
-    classes = ", ".join(map(escaped, description.classes))
-    listed = "\n".join(f"- `{name}`: {what}." for name, what in files.items())
-    return f"{text}\n\nClasses, in this order: {classes}.\n\n{listed}"
 
 
 # -- model.onnx: images from 0 to 1 go in, normalisation is inside, any number at a time.
@@ -405,27 +307,27 @@ def export(run: runs.StoredRun, output: Path, onnx: bool = True) -> Path:
             run.folder,
             "Name a run of another setting",
         )
-    if output.exists() and not (output / predict.DESCRIPTION).exists():
+    if output.exists() and not (output / DESCRIPTION).exists():
         raise ClipItError("this exists and is no exported classifier", output, "Name a new folder")
     if onnx:
         require_packages()
     facts = dataset_facts(run)
-    model, transform = _classifier(run, facts)
+    model, transform = _classifier(run)
     description = _describe(run, facts, model, transform)
     with written_beside(output) as temporary:
         temporary.mkdir()
         state = {name: value.contiguous() for name, value in model.state_dict().items()}
-        save_file(state, temporary / predict.WEIGHTS, metadata={"run": run.key})
-        (temporary / predict.WEIGHTS).chmod(0o644)  # it is written for its owner alone
+        save_file(state, temporary / WEIGHTS, metadata={"run": run.key})
+        (temporary / WEIGHTS).chmod(0o644)  # it is written for its owner alone
         text = description.model_dump_json(indent=1)
-        (temporary / predict.DESCRIPTION).write_text(text + "\n", encoding="utf-8")
+        (temporary / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
         checked = write_graph(model, description, temporary) if onnx else None
         text = card_written(run, facts, description, checked)
-        (temporary / predict.CARD).write_text(text, encoding="utf-8")
+        (temporary / CARD).write_text(text, encoding="utf-8")
     return output
 
 
-def _classifier(run: runs.StoredRun, facts: DatasetFacts) -> tuple[nn.Module, Transform]:
+def _classifier(run: runs.StoredRun) -> tuple[nn.Module, Transform]:
     """The deployed model on the CPU, without what only training used, and its input transform."""
     if run.spec.contrastive is not None:
         with whole(run.folder / runs.MODEL, runs.AGAIN):
@@ -444,19 +346,19 @@ def _classifier(run: runs.StoredRun, facts: DatasetFacts) -> tuple[nn.Module, Tr
 
 
 def _describe(
-    run: runs.StoredRun, facts: DatasetFacts, model: nn.Module, transform: Transform
-) -> predict.Description:
+    run: runs.StoredRun, facts: Mapping[str, Any], model: nn.Module, transform: Transform
+) -> Description:
     spec, text = run.spec, getattr(model, "distillation", None)
     # Columns of the first layer after the backbone.
     head: Any = model
     first: Tensor = head.classes if isinstance(model, ClassEmbeddings) else head.vision_head.weight
-    return predict.Description(
+    return Description(
         run=run.key,
         dataset=spec.dataset,
         setting=spec.setting,
         seed=spec.seed,
-        classes=facts.classes,
-        class_texts=facts.class_texts,
+        classes=tuple(facts["classes"]),
+        class_texts=tuple(facts["class_texts"]),
         input=predict.ImageInput(
             size=transform.size, mean=transform.mean, std=transform.std,
             interpolation=transform.interpolation,

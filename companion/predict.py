@@ -8,10 +8,10 @@ import math
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TextIO
+from typing import Any, TextIO
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -22,7 +22,7 @@ from tqdm import tqdm
 from clipit_lib.data.folder import SUFFIXES
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import written_beside
-from clipit_lib.predict import load_classifier
+from clipit_lib.predict import ImageClassifier, load_classifier
 
 # -- Images by files and folders, and the csv that answers them.
 
@@ -37,35 +37,30 @@ def listed_images(given: Iterable[Path]) -> list[Path]:
     """
     found: list[Path] = []
     for path in given:
-        found += _within(path) if path.is_dir() else [path]
-    return found
-
-
-def _within(folder: Path) -> list[Path]:
-    found = [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in SUFFIXES
-        and not any(part.startswith(".") for part in path.relative_to(folder).parts)
-    ]
-    if not found:
-        raise ClipItError(
-            "no images in this folder", folder, f"Known: {' '.join(sorted(SUFFIXES))}"
-        )
+        within = [
+            each
+            for each in sorted(path.rglob("*"))
+            if each.suffix.lower() in SUFFIXES
+            and not any(part.startswith(".") for part in each.relative_to(path).parts)
+        ]
+        if path.is_dir() and not within:
+            known = f"Known: {' '.join(sorted(SUFFIXES))}"
+            raise ClipItError("no images in this folder", path, known)
+        found += within if path.is_dir() else [path]
     return found
 
 
 @contextmanager
-def csv_stream(output: Path | None) -> Iterator[TextIO]:
-    """Standard output, or a file that is whole or absent."""
-    if output is None:
-        yield sys.stdout
-        return
-    with (
-        written_beside(output) as temporary,
-        temporary.open("w", encoding="utf-8", newline="") as stream,
-    ):
-        yield stream
+def csv_rows(output: Path | None, head: Sequence[str]) -> Iterator[Callable[[Iterable[Any]], Any]]:
+    """What writes a row below `head`: to standard output, or to a file that is whole or absent."""
+    with ExitStack() as stack:
+        stream: TextIO = sys.stdout
+        if output is not None:
+            temporary = stack.enter_context(written_beside(output))
+            stream = stack.enter_context(temporary.open("w", encoding="utf-8", newline=""))
+        write = csv.writer(stream, lineterminator="\n").writerow
+        write(head)
+        yield write
 
 
 def cells(row: Float[np.ndarray, " c"] | None, classes: Sequence[str]) -> list[str]:
@@ -245,15 +240,23 @@ def left_out_words(tiles: Sequence[Tile], background: float) -> str:
     )
 
 
-# -- `predict --tiles`: the csv of every tile of large images, and a heat map of one.
+# -- `predict`: class probabilities of images, or of the tiles of large ones, without any text.
 
 
 THUMBNAIL = 900  # longer side of the picture and of the probability maps, in pixels
 PICTURES = (".png", ".pdf", ".svg")
 
 
-def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """What `predict` takes for tiles."""
+def _arguments(arguments: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m companion predict", description=main.__doc__)
+    parser.add_argument("model", type=Path, help="a run's folder, or an exported classifier")
+    parser.add_argument("images", type=Path, nargs="+", help="files, or folders at any depth")
+    parser.add_argument("--output", type=Path, help="write the csv here (default: print it)")
+    parser.add_argument(
+        "--skip-unreadable",
+        action="store_true",
+        help="leave the probabilities of unreadable images empty, instead of stopping at the first",
+    )
     group = parser.add_argument_group("large images, tile by tile (read by Pillow, as a whole)")
     group.add_argument("--tiles", type=int, metavar="SIDE", help="side of a tile in pixels")
     group.add_argument("--stride", type=int, help="from tile to tile in pixels (default: the side)")
@@ -273,9 +276,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help="refuse larger images; a megapixel takes 4 MB of memory (default: %(default)s)",
     )
+    return parser.parse_args(arguments)
 
 
-def check_arguments(given: argparse.Namespace) -> None:
+def _check(given: argparse.Namespace) -> None:
     """Raises ClipItError if the options do not go together."""
     if given.tiles is None:
         if given.stride or given.heatmap or given.of_class:
@@ -299,38 +303,46 @@ def check_arguments(given: argparse.Namespace) -> None:
         )
 
 
-def predict_tiles(
-    given: argparse.Namespace, classify: Classify, size: int, classes: tuple[str, ...]
-) -> None:
-    """Write the csv of all tiles of the given images and, if asked for, the heat map.
+def main(arguments: list[str]) -> None:
+    """`predict MODEL IMAGE [IMAGE ...]`: class probabilities of images or their tiles, as csv."""
+    given = _arguments(arguments)
+    _check(given)
+    classifier = load_classifier(given.model)
+    if given.tiles is not None:
+        predict_tiles(given, classifier)
+        return
+    images, unread = listed_images(given.images), []
+    answers = classifier.answers(images, given.skip_unreadable)
+    with csv_rows(given.output, ["image", "prediction", *classifier.classes]) as write:
+        for path, row in tqdm(answers, total=len(images), unit="image", disable=None):
+            write([str(path), *cells(row, classifier.classes)])
+            if row is None:
+                unread.append(str(path))
+    if unread:
+        said = f"{len(unread)} of {len(images)} images could not be read: {', '.join(unread)}"
+        print(said, file=sys.stderr)
 
-    Args:
-        size: side of the classifier's input in pixels.
-    """
+
+def predict_tiles(given: argparse.Namespace, classifier: ImageClassifier) -> None:
+    """Write the csv of all tiles of the given images and, if asked for, the heat map."""
+    classes, size = classifier.classes, classifier.transform.size
     if given.of_class and given.of_class not in classes:
         raise ClipItError(f"no class {given.of_class!r}", "--class", f"One of {', '.join(classes)}")
-    with csv_stream(given.output) as stream:
-        head = ["image", "x", "y", "side", "optical_density", "prediction", *classes]
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow(head)
+    head = ["image", "x", "y", "side", "optical_density", "prediction", *classes]
+    with csv_rows(given.output, head) as write:
         for path in listed_images(given.images):
             image = open_image(path, given.max_megapixels)
             grid = grid_of(image, given.tiles, given.stride or given.tiles, path)
-            found = classified(image, grid, classify, size, given.background)
-            shown = tqdm(found, total=len(grid), unit="tile", disable=None)
+            found = classified(image, grid, classifier.probabilities, size, given.background)
             tiles = []
-            for tile in shown:
+            for tile in tqdm(found, total=len(grid), unit="tile", disable=None):
                 tiles.append(tile)
-                writer.writerow(_row(tile, path, grid.side, classes))
+                place = [str(path), tile.x, tile.y, grid.side, f"{tile.density:.4f}"]
+                write([*place, *cells(tile.probabilities, classes)])
             if said := left_out_words(tiles, given.background):
                 print(f"{path}: {said}", file=sys.stderr)
             if given.heatmap:
                 _draw(given, image, grid, tiles, classes)
-
-
-def _row(tile: Tile, path: Path, side: int, classes: tuple[str, ...]) -> list[object]:
-    place = [str(path), tile.x, tile.y, side, f"{tile.density:.4f}"]
-    return [*place, *cells(tile.probabilities, classes)]
 
 
 def _draw(
@@ -343,55 +355,12 @@ def _draw(
     from companion.figures import heat_map  # drawing is loaded only where something is drawn
 
     scale = min(1.0, THUMBNAIL / max(image.size))
-    maps = probability_maps(tiles, grid, len(classes), scale)
-    drawn = [i for i, name in enumerate(classes) if given.of_class in (None, name)]
+    maps = dict(zip(classes, probability_maps(tiles, grid, len(classes), scale), strict=True))
     figure = heat_map.heat_map(
         np.asarray(image.reduce(max(1, math.floor(1 / scale)))),
-        {classes[i]: maps[i] for i in drawn},
+        {name: each for name, each in maps.items() if given.of_class in (None, name)},
         image.size,
         grid.side,
         left_out_words(tiles, given.background),
     )
     heat_map.save(figure, given.heatmap)
-
-
-# -- `predict`: class probabilities of images, or of the tiles of large ones, without any text.
-
-
-def _arguments(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m companion predict", description=main.__doc__)
-    parser.add_argument("model", type=Path, help="a run's folder, or an exported classifier")
-    parser.add_argument("images", type=Path, nargs="+", help="files, or folders at any depth")
-    parser.add_argument("--output", type=Path, help="write the csv here (default: print it)")
-    parser.add_argument(
-        "--skip-unreadable",
-        action="store_true",
-        help="leave the probabilities of unreadable images empty, instead of stopping at the first",
-    )
-    add_arguments(parser)
-    return parser.parse_args(arguments)
-
-
-def main(arguments: list[str]) -> None:
-    """`predict MODEL IMAGE [IMAGE ...]`: class probabilities of images or their tiles, as csv."""
-    given = _arguments(arguments)
-    check_arguments(given)
-    classifier = load_classifier(given.model)
-    if given.tiles is not None:
-        predict_tiles(
-            given, classifier.probabilities, classifier.transform.size, classifier.classes
-        )
-        return
-    images = listed_images(given.images)
-    answers = classifier.answers(images, given.skip_unreadable)
-    unread = []
-    with csv_stream(given.output) as stream:
-        table = csv.writer(stream, lineterminator="\n")
-        table.writerow(["image", "prediction", *classifier.classes])
-        for path, row in tqdm(answers, total=len(images), unit="image", disable=None):
-            table.writerow([str(path), *cells(row, classifier.classes)])
-            if row is None:
-                unread.append(str(path))
-    if unread:
-        said = f"{len(unread)} of {len(images)} images could not be read: {', '.join(unread)}"
-        print(said, file=sys.stderr)

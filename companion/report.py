@@ -6,6 +6,7 @@ import argparse
 import base64
 import hashlib
 import io
+import itertools
 import json
 import os
 import platform
@@ -24,14 +25,17 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from latex2mathml.converter import convert
 from markupsafe import Markup, escape
 from mistune.util import safe_entity
+from nbconvert.exporters import TemplateExporter
 from nbconvert.filters.ansi import strip_ansi
 from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from PIL import Image
+from traitlets.config import Config
 
 from clipit_lib import paths, runs
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import whole, write_text
 from companion import archive, tables
+from companion.cost.measure import this_machine
 from companion.figures import gallery
 from companion.measures import may_be_shown
 from companion.phantom.datasets import PhantomData
@@ -53,11 +57,9 @@ class Outline:
         self.title = self.at = ""  # text and anchor of the last heading
 
     def heading(self, text: Markup, level: int, name: str = "") -> Markup:
-        """A heading as HTML, at most one level below the one before it.
+        """A heading of HTML at this level (2 to 6), or one below the one before it.
 
         Args:
-            text: its content as HTML.
-            level: the wanted level, 2 to 6.
             name: its anchor; made from the text if empty.
         """
         self._level = max(2, min(level, self._level + 1, 6))
@@ -152,10 +154,11 @@ def in_a_box(table: Markup) -> Markup:
     return Markup(box).format(table)
 
 
-# -- Tables of notebooks (as pandas writes them) as accessible HTML, built anew from their text.
+# -- Tables of notebooks (as pandas writes them) as accessible HTML: of each cell its text is kept.
 
 
 NUMBER = re.compile(r"[+-]?\d[\d,.]*(e[+-]?\d+)?%?|nan", re.IGNORECASE)
+SPANS = {"colspan": "colgroup", "rowspan": "rowgroup"}
 
 
 def data_tables(source: str) -> Markup:
@@ -169,11 +172,12 @@ def _table(table: Tag) -> Markup:
     if _only_counts(rows):
         rows = [row[1:] for row in rows]
     head = sum(all(cell.name == "th" for cell in row) for row in rows)
-    parts = [
-        Markup("<thead>{}</thead>").format(_rows(rows[:head], "col")),
-        Markup("<tbody>{}</tbody>").format(_rows(rows[head:], "row")),
+    lines = [
+        Markup("<tr>{}</tr>").format(Markup("").join(_cell(cell, place < head) for cell in row))
+        for place, row in enumerate(rows)
     ]
-    return Markup("<table>{}</table>").format(Markup("\n").join(parts))
+    first, rest = Markup("\n").join(lines[:head]), Markup("\n").join(lines[head:])
+    return Markup("<table><thead>{}</thead>\n<tbody>{}</tbody></table>").format(first, rest)
 
 
 def _only_counts(rows: list[list[Tag]]) -> bool:
@@ -183,23 +187,18 @@ def _only_counts(rows: list[list[Tag]]) -> bool:
     return single and first == ["", *map(str, range(len(rows) - 1))]
 
 
-def _rows(rows: list[list[Tag]], scope: str) -> Markup:
-    cells = (Markup("").join(_cell(cell, scope) for cell in row) for row in rows)
-    return Markup("\n").join(Markup("<tr>{}</tr>").format(row) for row in cells)
-
-
-def _cell(cell: Tag, scope: str) -> Markup:
+def _cell(cell: Tag, in_head: bool) -> Markup:
     text = cell.get_text().strip()
-    spans = "".join(
-        f' {name}="{value}"'
-        for name in ("colspan", "rowspan")
-        if (value := str(cell.get(name, ""))).isdigit() and value != "1"
-    )
-    if cell.name == "td" or not text:  # an empty header heads nothing
-        number = ' class="number"' if NUMBER.fullmatch(text) else ""
-        return Markup("<td{}{}>{}</td>").format(Markup(spans), Markup(number), text)
-    wide = "group" if ("colspan" if scope == "col" else "rowspan") in spans else ""
-    return Markup("<th scope='{}{}'{}>{}</th>").format(scope, wide, Markup(spans), text)
+    spans = {name: str(cell.get(name)) for name in SPANS if str(cell.get(name)).isdigit()}
+    spans = {name: count for name, count in spans.items() if count != "1"}
+    about = dict(spans)
+    if cell.name == "th" and text:  # an empty header heads nothing
+        side = "colspan" if in_head else "rowspan"
+        about["scope"] = SPANS[side] if side in spans else SPANS[side][:3]
+    elif NUMBER.fullmatch(text):
+        about["class"] = "number"
+    attributes = Markup("").join(Markup(" {}='{}'").format(*each) for each in about.items())
+    return Markup("<{0}{1}>{2}</{0}>").format("th" if "scope" in about else "td", attributes, text)
 
 
 # -- Pictures of the page: each once, small, with words for those who cannot see it.
@@ -237,23 +236,20 @@ class Pictures:
             return Markup("<p><a href='#{}'>The figure shown above</a></p>\n").format(
                 self._shown[digest]
             )
-        words = (name and gallery.meaning(name)) or f"Figure in: {self._outline.title}"
+        words, caption = f"Figure in: {self._outline.title}", Markup("")
+        if name is not None:  # a kept one: where it lies, and how many runs are behind it
+            words = gallery.meaning(name) or words
+            sidecar = paths.figures(self._profile) / f"{name}.runs.json"
+            runs = archive.keys(sidecar) if sidecar.exists() else []
+            behind = f", from {len(runs)} runs" if runs else ""
+            caption = Markup("<figcaption><code>figures/{}/{}.svg</code>{}</figcaption>").format(
+                self._profile, name, behind
+            )
         anchor = self._shown[digest] = self._outline.anchor(f"figure {name or self._outline.title}")
         source, width, height = _embedded(picture)
         return Markup(
             "<figure id='{}'><img src='{}' width='{}' height='{}' alt='{}'>{}</figure>\n"
-        ).format(anchor, source, width, height, words, self._caption(name))
-
-    def _caption(self, name: str | None) -> Markup:
-        """Where a kept figure lies, and how many runs are behind it."""
-        if name is None:
-            return Markup("")
-        sidecar = paths.figures(self._profile) / f"{name}.runs.json"
-        runs = archive.keys(sidecar) if sidecar.exists() else []
-        behind = f", from {len(runs)} runs" if runs else ""
-        return Markup("<figcaption><code>figures/{}/{}.svg</code>{}</figcaption>").format(
-            self._profile, name, behind
-        )
+        ).format(anchor, source, width, height, words, caption)
 
 
 def _digest(data: bytes) -> str:
@@ -266,100 +262,28 @@ def _embedded(picture: bytes) -> tuple[str, int, int]:
         image = Image.new("RGB", opened.size, "white")
         image.paste(opened.convert("RGBA"), mask=opened.convert("RGBA"))
     image.thumbnail((WIDEST, 10 * WIDEST))
-    data = _webp(image, lossless=True)
-    if len(data) > LOSSLESS_UP_TO:
-        data = min(data, _webp(image, quality=82), key=len)
-    text = base64.b64encode(data).decode("ascii")
+    best = b""
+    for options in ({"lossless": True}, {"quality": 82}):
+        if not best or len(best) > LOSSLESS_UP_TO:
+            image.save(stream := io.BytesIO(), "WEBP", method=6, **options)
+            best = min(filter(None, (best, stream.getvalue())), key=len)
+    text = base64.b64encode(best).decode("ascii")
     return f"data:image/webp;base64,{text}", image.width // 2, image.height // 2
 
 
-def _webp(image: Image.Image, **options: int | bool) -> bytes:
-    stream = io.BytesIO()
-    image.save(stream, "WEBP", method=6, **options)
-    return stream.getvalue()
+# -- Executed notebooks as sections of the page, by nbconvert and the template `page/notebook`.
 
 
-# -- Code cells as HTML: the code folded away, what came out of it in full.
-
-
+TITLE = re.compile(r"\A# +(.+?)\n")
+FIRST_PER_PROFILE = 3  # notebooks below this number run once an encoder, data set or cell
+# What a notebook keeps of an output in several forms: the first of these.
+PRIORITY = ["image/png", "image/jpeg", "text/markdown", "text/html", "text/plain"]
 REPRESENTATION = re.compile(r"<[\w.]+[^<>]*>\s*")  # of an object that has no text of its own
 PRINTED = Markup("<pre class='printed' tabindex='0'>{}</pre>\n")
 OUTPUT_WITHHELD = Markup(
     "<p class='withheld'>Printed text is left out here: it may quote reports that are not ours to "
     "pass on. It is in the executed notebook.</p>\n"
 )
-
-
-def code(sources: list[str]) -> Markup:
-    """Code of one or more cells, folded away; nothing for none."""
-    if not sources:
-        return Markup("")
-    text = "\n\n".join(sources)
-    return Markup(
-        "<details class='code'><summary>Code</summary><pre tabindex='0'><code>{}</code></pre>"
-        "</details>\n"
-    ).format(text)
-
-
-def results(
-    outputs: list[Any], outline: Outline, pictures: Pictures, level: int, shareable: bool
-) -> Markup:
-    """What came out of one code cell; empty if that is nothing to show.
-
-    Args:
-        level: the level of headings within its Markdown.
-        shareable: whether printed text may be shown; tables and Markdown hold numbers and always
-            are.
-    """
-    parts: list[Markup] = []
-    for output in _distinct(outputs):
-        data = output.get("data", {})
-        if encoded := _picture(output):
-            parts.append(pictures.show(base64.b64decode(encoded)))
-        elif "text/markdown" in data:
-            parts.append(prose(str(data["text/markdown"]), outline, level))
-        elif tables := data_tables(str(data.get("text/html", ""))):
-            parts.append(tables)
-        elif text := _printed(output):
-            parts.append(PRINTED.format(text) if shareable else OUTPUT_WITHHELD)
-    return Markup("").join(dict.fromkeys(parts))  # what is left out is said once a cell
-
-
-def _picture(output: Any) -> str | None:
-    """A PNG or JPEG in base64."""
-    data = output.get("data", {})
-    return data.get("image/png") or data.get("image/jpeg")
-
-
-def _distinct(outputs: list[Any]) -> list[Any]:
-    """A figure that is the value of a cell is drawn a second time when the cell ends."""
-    pictures = [_picture(output) for output in outputs]
-    return [
-        output
-        for position, output in enumerate(outputs)
-        if pictures[position] is None or pictures[position] not in pictures[:position]
-    ]
-
-
-def _printed(output: Any) -> str:
-    """What a cell printed, without warnings, progress bars and names of objects."""
-    if output.output_type == "stream":
-        text = output.text if output.name == "stdout" else ""
-    elif output.output_type == "error":
-        text = f"{output.ename}: {output.evalue}"
-    else:
-        text = str(output.data.get("text/plain", ""))
-        text = "" if REPRESENTATION.fullmatch(text) else text
-    # A terminal shows what was written after the last carriage return of a line.
-    lines = (line.rsplit("\r", 1)[-1].rstrip() for line in strip_ansi(text).split("\n"))
-    return "\n".join(lines).strip("\n")
-
-
-# -- Executed notebooks as sections of the page.
-
-
-TITLE = re.compile(r"\A# +(.+?)\n")
-FIRST_PER_PROFILE = 3  # notebooks below this number run once an encoder, data set or cell
 
 
 @dataclass(frozen=True)
@@ -371,12 +295,18 @@ class Section:
     html: Markup
 
 
-def executed(profile: str) -> tuple[list[Path], list[Path]]:
-    """Whole executed notebooks in number order: those run once a profile, and the others."""
+def executed(profile: str) -> tuple[list[Path], list[Path], list[str]]:
+    """Whole executed notebooks in number order: those run once a profile, and the others.
+
+    Third come the names of those that failed when they were last run.
+    """
     found = sorted(paths.executed_notebooks(profile).glob("[0-9]*.ipynb"))
-    whole = [path for path in found if not path.stem.endswith(".failed")]
-    once = [path for path in whole if _number(path) >= FIRST_PER_PROFILE]
-    return once, [path for path in whole if _number(path) < FIRST_PER_PROFILE]
+    failed = [path.stem.removesuffix(".failed") for path in found if path.stem.endswith(".failed")]
+    parts: tuple[list[Path], list[Path]] = ([], [])
+    for path in (path for path in found if not path.stem.endswith(".failed")):
+        number = int("".join(itertools.takewhile(str.isdigit, path.name)))
+        parts[number < FIRST_PER_PROFILE].append(path)
+    return *parts, failed
 
 
 def section(
@@ -384,36 +314,56 @@ def section(
 ) -> Section:
     """A notebook as a section whose own heading is of this level.
 
+    Args:
+        shareable: whether printed text may be shown; tables and Markdown hold numbers and always
+            are.
+
     Raises:
         ClipItError: the file is damaged.
     """
     with whole(path, "Delete it and run ./run_all.sh again"):
-        cells = nbformat.reads(path.read_text(encoding="utf-8"), as_version=4).cells
+        notebook = nbformat.reads(path.read_text(encoding="utf-8"), as_version=4)
+    cells = notebook.cells
     first = cells[0].source + "\n" if cells and cells[0].cell_type == "markdown" else ""
     match = TITLE.match(first)
     title = match[1] if match else path.stem
-    if about := path.stem.split("__")[1:]:  # which encoder, data set or cell
-        title += f" ({', '.join(about)})"
-    parts = [outline.heading(Markup.escape(title), level, path.stem)]
-    anchor = outline.at
     if match:
         cells[0].source = first[match.end() :]
-    folded: list[str] = []  # code whose result is still to come
-    for cell in cells:
-        if cell.cell_type == "markdown":
-            parts += [code(folded), prose(cell.source, outline, level + 1)]
-            folded = []
-        elif cell.cell_type == "code" and cell.source.strip():
-            folded.append(cell.source.strip("\n"))
-            if shown := results(cell.outputs, outline, pictures, level + 1, shareable):
-                parts += [code(folded), shown]
-                folded = []
-    return Section(anchor, title, Markup("").join([*parts, code(folded)]))
+    if about := path.stem.split("__")[1:]:  # which encoder, data set or cell
+        title += f" ({', '.join(about)})"
+    heading = outline.heading(Markup.escape(title), level, path.stem)
+    anchor = outline.at
+    for cell in cells:  # a figure that is the value of a cell is drawn again when the cell ends
+        if cell.cell_type == "code":
+            cell.outputs = list(
+                {_picture(each) or id(each): each for each in cell.outputs}.values()
+            )
+
+    def printed(text: str) -> Markup:
+        """What a cell printed, without progress bars and names of objects."""
+        text = "" if REPRESENTATION.fullmatch(text) else strip_ansi(text)
+        # A terminal shows what was written after the last carriage return of a line.
+        lines = (line.rsplit("\r", 1)[-1].rstrip() for line in text.split("\n"))
+        kept = "\n".join(lines).strip("\n")
+        return (PRINTED.format(kept) if shareable else OUTPUT_WITHHELD) if kept else Markup("")
+
+    exporter = TemplateExporter(
+        config=Config(NbConvertBase={"display_data_priority": PRIORITY}),
+        extra_template_basedirs=[str(HERE)], template_name="notebook", file_extension=".html",
+        filters={
+            "prose": lambda text: prose(text, outline, level + 1),
+            "picture": lambda encoded: pictures.show(base64.b64decode(encoded)),
+            "tables": data_tables,
+            "printed": printed,
+        },
+    )  # fmt: skip
+    return Section(anchor, title, heading + Markup(exporter.from_notebook_node(notebook)[0]))
 
 
-def _number(path: Path) -> int:
-    digits = re.match(r"\d+", path.name)
-    return int(digits[0]) if digits else 0
+def _picture(output: Any) -> str | None:
+    """A PNG or JPEG in base64."""
+    data = output.get("data", {})
+    return data.get("image/png") or data.get("image/jpeg")
 
 
 # -- How the results of a profile were made, from what its runs have kept.
@@ -426,32 +376,16 @@ KERNELS = {
 }
 
 
-@dataclass(frozen=True)
-class Provenance:
-    """What the last section of the page says.
-
-    Attributes:
-        files: name and text of the files that ask for the runs.
-        facts: a name and a sentence each.
-        counts: number of cited runs, one row a setting, one column a data set.
-    """
-
-    files: dict[str, str]
-    facts: dict[str, str]
-    counts: pd.DataFrame
-
-
-def provenance(profile: Profile) -> Provenance:
-    """Read what is known of the runs that tables and figures cite."""
-    asked = [paths.profiles() / f"{profile.name}.yaml", searched_path(profile.name)]
-    cited = archive.listed(paths.results(profile.name))
-    facts = {"Code": _code(), **_cost(cited), "Seeds": ", ".join(map(str, profile.seeds))}
-    facts |= _software(profile.name, cited["key"]) | {"Machine of this page": _machine()}
-    return Provenance(
-        files={path.name: path.read_text(encoding="utf-8") for path in asked if path.exists()},
-        facts=facts,
-        counts=pd.crosstab(cited["setting"], cited["dataset"]),
-    )
+def made(profile: Profile, cited: pd.DataFrame) -> dict[str, str]:
+    """A name and a sentence for each thing that is known of the runs that results cite."""
+    machine = f"{platform.system()}, {this_machine().processor}, {os.cpu_count()} cores"
+    return {
+        "Code": _code(),
+        **_cost(cited),
+        "Seeds": ", ".join(map(str, profile.seeds)),
+        "Versions": _software(profile.name, cited["key"]),
+        "Machine of this page": machine,
+    }
 
 
 def _cost(cited: pd.DataFrame) -> dict[str, str]:
@@ -468,49 +402,33 @@ def _cost(cited: pd.DataFrame) -> dict[str, str]:
     return facts
 
 
-def _software(profile: str, keys: pd.Series[str]) -> dict[str, str]:
+def _software(profile: str, keys: pd.Series[str]) -> str:
     """Versions that the cited runs were made with; several where runs differ."""
     found: dict[str, set[str]] = {}
     for path in (paths.runs(profile) / key / runs.DONE for key in keys):
-        if not path.exists():
-            continue
-        with whole(path, runs.AGAIN):
-            done: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            for name, version in {"Python": done["python"], **done["versions"]}.items():
-                found.setdefault(name, set()).add(version)
+        if path.exists():
+            with whole(path, runs.AGAIN):
+                done: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+                for name, version in {"Python": done["python"], **done["versions"]}.items():
+                    found.setdefault(name, set()).add(version)
     said = "; ".join(f"{name} {' and '.join(sorted(found[name]))}" for name in found)
-    return {"Versions": said or "unknown here: the folders of the runs are not kept"}
+    return said or "unknown here: the folders of the runs are not kept"
 
 
 def _code() -> str:
     """The commit, if this is a git repository, and whether the code was as committed."""
-    commit = _git("rev-parse", "HEAD")
-    if not commit:
-        return "version unknown: no git repository"
-    changed = _git("status", "--porcelain", "--", *CODE)
-    return f"commit {commit[:12]}" + (", with changes that are not committed" if changed else "")
-
-
-def _git(*arguments: str) -> str:
-    """What git prints; nothing if there is no git or no repository here."""
-    root = paths.repository()
+    unknown, root = "version unknown: no git repository", paths.repository()
     if not (root / ".git").exists():
-        return ""
+        return unknown
+    asked = (["rev-parse", "HEAD"], ["status", "--porcelain", "--", *CODE])
     try:
-        command = ["git", "-C", str(root), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=60)
+        commit, changed = (
+            subprocess.check_output(["git", "-C", str(root), *each], text=True, timeout=60).strip()
+            for each in asked
+        )
     except (OSError, subprocess.SubprocessError):
-        return ""
-    return done.stdout.strip()
-
-
-def _machine() -> str:
-    """System, processor and cores."""
-    information = Path("/proc/cpuinfo")
-    lines = information.read_text(encoding="utf-8").splitlines() if information.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    processor = names[0] if names else platform.machine()
-    return f"{platform.system()}, {processor}, {os.cpu_count()} cores"
+        return unknown
+    return f"commit {commit[:12]}" + (", with changes that are not committed" if changed else "")
 
 
 # -- The page: what a profile is, its claims, its notebooks, and how it was made.
@@ -545,7 +463,7 @@ def page(profile: Profile) -> str:
     Raises:
         ClipItError: no notebook of the profile has been run, or a file of it is damaged.
     """
-    once, others = executed(profile.name)
+    once, others, failed = executed(profile.name)
     if not once and not others:
         raise ClipItError(
             "no executed notebook here",
@@ -559,44 +477,30 @@ def page(profile: Profile) -> str:
     sections = [section(path, outline, pictures, 2, shareable) for path in once]
     outline.heading(Markup("Appendix"), 2, "appendix")  # its own heading is in the template
     appendix = [section(path, outline, pictures, 3, shareable) for path in others]
-    made = provenance(profile)
-    style, script = _file("style.css"), _file("script.js")
+    cited = archive.listed(paths.results(profile.name))
+    counts = pd.crosstab(cited["setting"], cited["dataset"]).reset_index()
+    asked = [paths.profiles() / f"{profile.name}.yaml", searched_path(profile.name)]
+    style, script = ((HERE / name).read_text("utf-8") for name in ("style.css", "script.js"))
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
-    text = environment.get_template("template.html").render(
+    return environment.get_template("template.html").render(
         profile=profile,
         title=gallery.TITLES.get(profile.name, profile.name),
-        warnings=_warnings(profile),
+        phantom=any(isinstance(each, PhantomData) for each in profile.data.values()),
+        failed=failed,
         claims=claims,
         sections=sections,
         appendix=appendix,
-        made=made,
-        counts=prose(tables.markdown(made.counts.reset_index()), outline, 3),
+        facts=made(profile, cited),
+        counts=prose(tables.markdown(counts), outline, 3),
+        files={path.name: path.read_text("utf-8") for path in asked if path.exists()},
         style=Markup(style),
         script=Markup(script),
-        policy=_policy(style, script),
+        style_hash=_content_hash(style),
+        script_hash=_content_hash(script),
     )
-    return text
-
-
-def _warnings(profile: Profile) -> dict[str, str]:
-    """What must be known before any number is read."""
-    said = {}
-    if any(isinstance(settings, PhantomData) for settings in profile.data.values()):
-        said["Phantom"] = (
-            "all images and reports are drawn and written by a program. It is a calibration "
-            "object, never tissue, and says nothing about patients."
-        )
-    if profile.stand_in is not None:
-        said["Stand-in retriever"] = (
-            "no histology CLIP was at hand. Two general networks, joined by projections that were "
-            "trained here on class labels, stand in for it. A gain may come from those labels."
-        )
-    if profile.name == "smoke":
-        said["A test"] = "this profile checks that everything runs. Its numbers mean nothing."
-    return said
 
 
 def _claims(profile: str, outline: Outline) -> Section:
@@ -613,18 +517,6 @@ def _claims(profile: str, outline: Outline) -> Section:
     return Section("claims", "Claims of the paper", heading + prose(text, outline, 3))
 
 
-def _file(name: str) -> str:
-    return (HERE / name).read_text(encoding="utf-8")
-
-
-def _policy(style: str, script: str) -> str:
-    """What a browser may do with the page: show what is in it, and ask no network for anything."""
-    hashes = (
-        base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
-        for text in (style, script)
-    )
-    styles, scripts = (f"'sha256-{value}'" for value in hashes)
-    return (
-        f"default-src 'none'; img-src data:; style-src {styles}; script-src {scripts}; "
-        "base-uri 'none'; form-action 'none'"
-    )
+def _content_hash(text: str) -> str:
+    """How a policy names a style or script that is allowed."""
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")

@@ -7,17 +7,14 @@ import csv
 import json
 import os
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 import numpy as np
-import requests
+import openai
 from tqdm import tqdm
 
 from clipit_lib import paths
@@ -30,27 +27,23 @@ from companion.profile import Profile, load_profile
 
 # -- One question to a language model, at any endpoint that speaks OpenAI's chat completions.
 #
-# What passes by itself (a full queue, a server at fault, a broken line) is tried again, ever later.
-# What does not (a wrong key, an unknown model) is said at once.
+# The `openai` package asks again what passes by itself (a full queue, a server at fault, a broken
+# line), ever later or when the server says. What does not pass (a wrong key) is said at once.
 
 
 Message = dict[str, str]
-Sleep = Callable[[float], None]
-# Seconds before the first repetition; doubled each time, up to the longest.
-FIRST_WAIT, LONGEST_WAIT = 1.0, 60.0
-# A server that asks for more patience than this many seconds is not waited for.
-PATIENCE = 900.0
+LATER = "Run the same command later: what was answered before is kept"
+ADVICE = {
+    401: "Set CLIPIT_LLM_KEY to a key of this endpoint",
+    403: "Use a key that may use this model",
+    404: "Mend --endpoint or --model",
+    429: LATER,
+}
 # Openings of an answer that is no report; where a server marks a refusal itself, that counts.
 REFUSALS = (
-    "i'm sorry",
-    "i am sorry",
-    "sorry, ",
-    "i can't",
-    "i cannot",
-    "i am unable",
-    "i'm unable",
+    "i'm sorry", "i am sorry", "sorry, ", "i can't", "i cannot", "i am unable", "i'm unable",
     "as an ai",
-)
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -63,7 +56,7 @@ class Endpoint:
         key: sent as a bearer token; None for a server that wants none. Never shown.
         temperature: of sampling; 0 would make all answers alike.
         timeout: seconds without a byte from the server.
-        attempts: how often a question is sent before its fault counts.
+        retries: how often a question is sent again before its fault counts.
     """
 
     url: str
@@ -71,7 +64,7 @@ class Endpoint:
     key: str | None = field(default=None, repr=False)
     temperature: float = 1.0
     timeout: float = 120.0
-    attempts: int = 6
+    retries: int = 10
 
     def __post_init__(self) -> None:
         try:
@@ -88,6 +81,19 @@ class Endpoint:
     def address(self) -> str:
         return f"{self.url.rstrip('/')}/chat/completions"
 
+    def client(self) -> openai.OpenAI:
+        """A client that sends reports nowhere but where the user said; close it."""
+        return openai.OpenAI(
+            base_url=self.url, api_key=self.key or "none", timeout=self.timeout,
+            max_retries=self.retries, http_client=openai.DefaultHttpxClient(follow_redirects=False),
+        )  # fmt: skip
+
+    @property
+    def unsent(self) -> dict[str, openai.Omit]:
+        """Headers that the package would fill in from the environment, or with no key."""
+        names = ["OpenAI-Organization", "OpenAI-Project", *([] if self.key else ["Authorization"])]
+        return dict.fromkeys(names, openai.Omit())
+
 
 @dataclass(frozen=True)
 class Answer:
@@ -97,134 +103,50 @@ class Answer:
     fault: str | None = None
 
 
-class _Passing(Exception):
-    """A fault that may be gone the next time, and after how many seconds the server says so."""
-
-    def __init__(self, what: str, wait: float | None = None) -> None:
-        super().__init__(what)
-        self.wait = wait
-
-
-class _Bearer(requests.auth.AuthBase):
-    """The key alone; an empty one also keeps `requests` from sending what ~/.netrc holds."""
-
-    def __init__(self, key: str | None) -> None:
-        self.key = key
-
-    def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
-        if self.key:
-            request.headers["Authorization"] = f"Bearer {self.key}"
-        return request
-
-
-def ask(
-    endpoint: Endpoint, messages: Sequence[Message], seed: int, sleep: Sleep = time.sleep
-) -> Answer:
+def ask(client: openai.OpenAI, endpoint: Endpoint, messages: Any, seed: int) -> Answer:
     """Send one question until it is answered.
-
-    Too many requests (429), faults of the server (5xx), timeouts, broken connections and answers
-    that are not those of a chat completion are tried again, `endpoint.attempts` times in all,
-    after 1, 2, 4, ... seconds or as long as the server asks for (Retry-After).
 
     Raises:
         ClipItError: the last attempt failed too, or the server refuses the question itself.
     """
-    body = {
-        "model": endpoint.model,
-        "messages": list(messages),
-        "temperature": endpoint.temperature,
-        "seed": seed,
-    }
-    last = "was not asked"
-    for attempt in range(endpoint.attempts):
-        try:
-            return _read(_post(endpoint, body))
-        except _Passing as fault:
-            last = str(fault)
-            wait = min(FIRST_WAIT * 2**attempt, LONGEST_WAIT) if fault.wait is None else fault.wait
-        if wait > PATIENCE:
-            last += f", asks to wait {wait:.0f} s"
-            break
-        if attempt + 1 < endpoint.attempts:
-            sleep(wait)
-    raise ClipItError(
-        last, endpoint.address, "Run the same command later: what was answered before is kept"
-    )
-
-
-def _post(endpoint: Endpoint, body: dict[str, Any]) -> requests.Response:
     try:
-        response = requests.post(
-            endpoint.address,
-            json=body,
-            auth=_Bearer(endpoint.key),
-            timeout=endpoint.timeout,
-            allow_redirects=False,  # reports go nowhere but where the user said
-        )
-    except requests.Timeout:
-        raise _Passing(f"no answer within {endpoint.timeout:g} s") from None
-    except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
-        raise _Passing(f"no connection ({type(error).__name__})") from None
-    except requests.RequestException as error:
-        raise ClipItError(
-            _one_line(str(error), endpoint.key), endpoint.address, "Mend --endpoint or the key"
-        ) from None
-    if response.status_code == 429 or response.status_code >= 500:
-        said = _said(response, endpoint.key)
-        raise _Passing(f"answers {response.status_code}{said}", _retry_after(response))
-    if response.status_code != 200:
-        advice = {
-            401: "Set CLIPIT_LLM_KEY to a key of this endpoint",
-            403: "Use a key that may use this model",
-            404: "Mend --endpoint or --model",
-        }.get(response.status_code, "Mend the request: --endpoint, --model or --temperature")
-        said = _said(response, endpoint.key)
-        raise ClipItError(f"answers {response.status_code}{said}", endpoint.address, advice)
-    return response
+        completion = client.chat.completions.create(
+            model=endpoint.model, messages=messages, temperature=endpoint.temperature, seed=seed,
+            extra_headers=endpoint.unsent,
+        )  # fmt: skip
+    except openai.APITimeoutError:
+        what, fix = f"no answer within {endpoint.timeout:g} s", LATER
+    except openai.APIConnectionError as error:
+        what, fix = f"no connection ({type(error.__cause__).__name__})", LATER
+    except openai.APIStatusError as error:
+        told = error.body.get("message") if isinstance(error.body, dict) else None
+        # Servers repeat the key that they were given.
+        words = " ".join(str(told).replace(endpoint.key or "\n", "[key]").split())[:160]
+        code = error.status_code
+        what = f"answers {code} ({words})" if told else f"answers {code}"
+        mend = "Mend the request: --endpoint, --model or --temperature"
+        fix = ADVICE.get(code, LATER if code >= 500 else mend)
+    except ValueError:
+        return Answer("", "no chat completion in JSON")
+    else:
+        return _read(completion)
+    raise ClipItError(what, endpoint.address, fix)
 
 
-def _read(response: requests.Response) -> Answer:
-    """The first choice of a chat completion."""
+def _read(completion: Any) -> Answer:
+    """The first choice of a chat completion; the package does not check what it is given."""
     try:
-        choice = response.json()["choices"][0]
-        message = choice["message"]
-        text = (message.get("content") or "").strip()
-    except (ValueError, LookupError, TypeError, AttributeError):
-        raise _Passing("the answer is not a chat completion in JSON") from None
-    if message.get("refusal") or choice.get("finish_reason") == "content_filter":
-        return Answer(text, "refused")
-    if text.lower().replace("\u2019", "'").startswith(REFUSALS):
+        choice = completion.choices[0]
+        message, ending = choice.message, choice.finish_reason
+        text = (message.content or "").strip()
+    except (LookupError, TypeError, AttributeError):
+        return Answer("", "no chat completion in JSON")
+    refused = text.lower().replace("\u2019", "'").startswith(REFUSALS)
+    if refused or message.refusal or ending == "content_filter":
         return Answer(text, "refused")
     if not text:
         return Answer(text, "empty")
-    return Answer(text, "cut short" if choice.get("finish_reason") == "length" else None)
-
-
-def _retry_after(response: requests.Response) -> float | None:
-    """Seconds that the server asks to wait, given as such or as a date."""
-    value = response.headers.get("Retry-After", "")
-    if value.strip().isdigit():
-        return float(value)
-    try:
-        seconds = (parsedate_to_datetime(value) - datetime.now(UTC)).total_seconds()
-    except (ValueError, TypeError):
-        return None
-    return max(seconds, 0.0)
-
-
-def _said(response: requests.Response, key: str | None) -> str:
-    """The server's own words in brackets, on one line and without the key."""
-    try:
-        error = response.json()["error"]
-        words = error["message"] if isinstance(error, dict) else error
-    except (ValueError, LookupError, TypeError):
-        return ""
-    return f" ({_one_line(str(words), key)})"
-
-
-def _one_line(words: str, key: str | None) -> str:
-    words = words.replace(key, "[key]") if key else words
-    return " ".join(words.split())[:160]
+    return Answer(text, "cut short" if ending == "length" else None)
 
 
 # -- How a language model is asked for reports, and what that takes (appendix F.5).
@@ -368,80 +290,61 @@ def seed_of(seed: int, *parts: int) -> int:
 # -- Answers kept one a line as they come, so that nothing paid for is asked again.
 
 
-Key = tuple[str, int]
+def kept(endpoint: Endpoint, wanted: Sequence[Order], journal: Path) -> dict[str, str]:
+    """Texts that a journal holds, by id. What follows its last line end was cut off in the middle
+    of writing and does not count.
 
-
-@dataclass(frozen=True)
-class Entry:
-    """A report: its class, its number, a digest of all that asked for it, and its text."""
-
-    class_name: str
-    number: int
-    request: str
-    text: str
-
-
-@dataclass(frozen=True)
-class Journal:
-    """A file of entries, one JSON object a line. What follows the last line end was cut off in
-    the middle of writing and does not count."""
-
-    path: Path
-
-    def entries(self) -> dict[Key, Entry]:
-        """All whole entries by class and number; none if there is no file.
-
-        Raises:
-            ClipItError: a whole line is not an entry.
-        """
-        found = {}
-        whole = self.path.read_bytes()[: self._whole()] if self.path.exists() else b""
-        for line, data in enumerate(whole.split(b"\n")[:-1], start=1):
-            try:
-                entry = Entry(**json.loads(data))
-            except (ValueError, TypeError):
-                raise ClipItError(
-                    f"line {line} is not an answer", self.path, "Delete this line and run again"
-                ) from None
-            found[entry.class_name, entry.number] = entry
-        return found
-
-    def open_to_append(self) -> None:
-        """Make the file and cut off what follows the last line end.
-
-        Raises:
-            ClipItError: it cannot be written.
-        """
+    Raises:
+        ClipItError: the journal is damaged, or was begun with another model, temperature, seed or
+            other examples.
+    """
+    entries, texts = {}, {}
+    lines = journal.read_bytes().split(b"\n")[:-1] if journal.exists() else []
+    for number, line in enumerate(lines, start=1):
         try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("ab") as stream:
-                stream.truncate(self._whole())
-        except OSError as error:
-            raise self._unwritable(error) from error
+            entry = json.loads(line)
+            entries[entry["class_name"], entry["number"]] = entry["request"], entry["text"]
+        except (ValueError, TypeError, LookupError):
+            raise ClipItError(
+                f"line {number} is not an answer", journal, "Delete this line and run again"
+            ) from None
+    for order in wanted:
+        request, text = entries.get((order.class_name, order.number), (None, ""))
+        if request not in (None, _request(endpoint, order)):
+            raise ClipItError(
+                f"report {order.id} was asked for otherwise (model, temperature, seed, examples)",
+                journal,
+                "Repeat the first command, or name another --output",
+            )
+        if request is not None:
+            texts[order.id] = text
+    return texts
 
-    def append(self, entry: Entry) -> None:
-        """Write an entry through to the disk.
 
-        Raises:
-            ClipItError: it cannot be written.
-        """
-        line = canonical_json(vars(entry)) + "\n"
-        try:
-            with self.path.open("ab") as stream:
-                stream.write(line.encode())
+def _request(endpoint: Endpoint, order: Order) -> str:
+    """Digest of what an answer depends on, besides chance."""
+    asked = [endpoint.model, endpoint.temperature, order.seed, list(order.messages)]
+    return digest(canonical_json(asked))
+
+
+def _append(journal: Path, entry: dict[str, Any] | None = None) -> None:
+    """Write an entry through to the disk; without one, only make the file ready for it.
+
+    Raises:
+        ClipItError: it cannot be written.
+    """
+    try:
+        journal.parent.mkdir(parents=True, exist_ok=True)
+        with journal.open("ab") as stream:
+            if entry is None:
+                stream.truncate(journal.read_bytes().rfind(b"\n") + 1)
+            else:
+                stream.write(f"{canonical_json(entry)}\n".encode())
                 stream.flush()
                 os.fsync(stream.fileno())
-        except OSError as error:
-            raise self._unwritable(error) from error
-
-    def _whole(self) -> int:
-        """Bytes up to and with the last line end."""
-        return self.path.read_bytes().rfind(b"\n") + 1
-
-    def _unwritable(self, error: OSError) -> ClipItError:
-        return ClipItError(
-            f"cannot write ({error.strerror})", self.path, "Free space or name another --output"
-        )
+    except OSError as error:
+        fix = "Free space or name another --output"
+        raise ClipItError(f"cannot write ({error.strerror})", journal, fix) from error
 
 
 # -- Reports written by a language model, class by class, after ten real ones (appendix F.5).
@@ -451,61 +354,57 @@ class Journal:
 TRIES, ROW = 3, 10
 
 
-@dataclass(frozen=True)
-class Outcome:
-    """Texts by report id, in the order of the orders, and why others are missing."""
-
-    texts: dict[str, str]
-    missing: dict[str, str]
-
-
-def remaining(endpoint: Endpoint, wanted: Sequence[Order], journal: Path) -> list[Order]:
-    """The orders that the journal holds no report of.
-
-    Raises:
-        ClipItError: the journal is damaged, or was begun with another model, temperature, seed or
-            other examples.
-    """
-    kept = _kept(endpoint, wanted, journal)
-    return [order for order in wanted if order.id not in kept]
-
-
 def generate(
-    endpoint: Endpoint, wanted: Sequence[Order], journal: Path, sleep: Sleep = time.sleep
-) -> Outcome:
+    endpoint: Endpoint, wanted: Sequence[Order], journal: Path
+) -> tuple[dict[str, str], dict[str, str]]:
     """Have every report written that the journal does not hold yet; keep each as it comes.
 
     A refusal, an empty or cut answer and a copy of another report are asked for anew with another
-    seed, three times in all, then passed over and told in the outcome. What is answered is in the
-    journal whatever happens later.
+    seed, three times in all, then passed over and told. What is answered is in the journal whatever
+    happens later.
+
+    Returns:
+        Texts by report id, in the order of the orders, and why others are missing.
 
     Raises:
-        ClipItError: as `remaining` and `ask`; ten reports in a row came to nothing; the journal
-            cannot be written.
+        ClipItError: as `kept` and `ask`; ten reports in a row came to nothing; the journal cannot
+            be written.
     """
-    texts = _kept(endpoint, wanted, journal)
-    book, seen, missing, row = Journal(journal), set(texts.values()), dict[str, str](), 0
-    book.open_to_append()
+    texts = kept(endpoint, wanted, journal)
+    seen, missing, row = set(texts.values()), dict[str, str](), 0
+    _append(journal)
     todo = [order for order in wanted if order.id not in texts]
-    for order in tqdm(todo, desc="synthesize", unit="report", mininterval=5):
-        answer = _asked(endpoint, order, seen, sleep)
+    with endpoint.client() as client:
+        for order in tqdm(todo, desc="synthesize", unit="report", mininterval=5):
+            answer = _asked(client, endpoint, order, seen)
+            if answer.fault is None:
+                about = {"class_name": order.class_name, "number": order.number}
+                request = _request(endpoint, order)
+                _append(journal, about | {"request": request, "text": answer.text})
+                texts[order.id] = answer.text
+                seen.add(answer.text)
+                row = 0
+                continue
+            missing[order.id] = answer.fault
+            row += 1
+            if row == ROW:
+                raise ClipItError(
+                    f"{ROW} reports in a row came to nothing (the last: {answer.fault})",
+                    endpoint.address,
+                    "Try another --model; what was answered before is kept",
+                )
+    return {order.id: texts[order.id] for order in wanted if order.id in texts}, missing
+
+
+def _asked(client: openai.OpenAI, endpoint: Endpoint, order: Order, seen: set[str]) -> Answer:
+    for attempt in range(TRIES):
+        seed = order.seed if attempt == 0 else seed_of(order.seed, attempt)
+        answer = ask(client, endpoint, order.messages, seed)
+        if answer.fault is None and answer.text in seen:
+            answer = Answer(answer.text, "a copy of another report")
         if answer.fault is None:
-            book.append(
-                Entry(order.class_name, order.number, _request(endpoint, order), answer.text)
-            )
-            texts[order.id] = answer.text
-            seen.add(answer.text)
-            row = 0
-            continue
-        missing[order.id] = answer.fault
-        row += 1
-        if row == ROW:
-            raise ClipItError(
-                f"{ROW} reports in a row came to nothing (the last: {answer.fault})",
-                endpoint.address,
-                "Try another --model; what was answered before is kept",
-            )
-    return Outcome({order.id: texts[order.id] for order in wanted if order.id in texts}, missing)
+            break
+    return answer
 
 
 def write_csv(wanted: Sequence[Order], texts: Mapping[str, str], output: Path) -> None:
@@ -519,40 +418,6 @@ def write_csv(wanted: Sequence[Order], texts: Mapping[str, str], output: Path) -
         rows = csv.writer(stream, lineterminator="\n")
         rows.writerow(("id", "class", "text"))
         rows.writerows((o.id, o.class_name, texts[o.id]) for o in order_of_rows if o.id in texts)
-
-
-def _asked(endpoint: Endpoint, order: Order, seen: set[str], sleep: Sleep) -> Answer:
-    for attempt in range(TRIES):
-        seed = order.seed if attempt == 0 else seed_of(order.seed, attempt)
-        answer = ask(endpoint, order.messages, seed, sleep)
-        if answer.fault is None and answer.text in seen:
-            answer = Answer(answer.text, "a copy of another report")
-        if answer.fault is None:
-            break
-    return answer
-
-
-def _kept(endpoint: Endpoint, wanted: Sequence[Order], journal: Path) -> dict[str, str]:
-    """Texts that the journal holds, by id."""
-    entries, texts = Journal(journal).entries(), {}
-    for order in wanted:
-        entry = entries.get((order.class_name, order.number))
-        if entry is None:
-            continue
-        if entry.request != _request(endpoint, order):
-            raise ClipItError(
-                f"report {order.id} was asked for otherwise (model, temperature, seed, examples)",
-                journal,
-                "Repeat the first command, or name another --output",
-            )
-        texts[order.id] = entry.text
-    return texts
-
-
-def _request(endpoint: Endpoint, order: Order) -> str:
-    """Digest of what an answer depends on, besides chance."""
-    asked = [endpoint.model, endpoint.temperature, order.seed, list(order.messages)]
-    return digest(canonical_json(asked))
 
 
 # -- `synthesize`: have a language model write reports for the classes of a data set (table 7).
@@ -581,26 +446,27 @@ def main(arguments: list[str]) -> None:
     classes = dict(zip(data.classes, data.class_texts, strict=True))
     wanted = orders(classes, corpus.organ, examples, given.per_class, given.seed)
     journal = output.with_suffix(".jsonl")
-    todo = remaining(endpoint, wanted, journal)
+    there = kept(endpoint, wanted, journal)
+    todo = [order for order in wanted if order.id not in there]
     if given.dry_run:
         for message in wanted[0].messages:
             print(f"--- {message['role']}\n{message['content']}\n")
-    print(f"{len(wanted) - len(todo)} of {len(wanted)} reports are kept in {journal}")
+    print(f"{len(there)} of {len(wanted)} reports are kept in {journal}")
     print(f"to do: {estimate(todo, examples, given.price_in, given.price_out)}")
     if given.dry_run:
         return
     if todo and examples:
         _consent(corpus, len(examples), endpoint, given.yes)
     try:
-        outcome = generate(endpoint, wanted, journal)
+        texts, missing = generate(endpoint, wanted, journal)
     except KeyboardInterrupt:
         raise ClipItError("stopped", journal, "The same command again goes on from here") from None
-    write_csv(wanted, outcome.texts, output)
-    print(f"{len(outcome.texts)} reports in {output}")
-    if outcome.missing:
-        first, fault = next(iter(outcome.missing.items()))
+    write_csv(wanted, texts, output)
+    print(f"{len(texts)} reports in {output}")
+    if missing:
+        first, fault = next(iter(missing.items()))
         raise ClipItError(
-            f"{len(outcome.missing)} of {len(wanted)} reports are missing, first {first} ({fault})",
+            f"{len(missing)} of {len(wanted)} reports are missing, first {first} ({fault})",
             output,
             "Run the same command again to ask for them once more",
         )

@@ -11,7 +11,7 @@ import pytest
 
 from clipit_lib.errors import ClipItError
 from companion import synthesize
-from companion.synthesize import Endpoint, Order
+from companion.synthesize import Answer, Endpoint, Order
 
 KEY = "sk-secret-of-the-user"
 CLASSES = {"N": "normal tissue", "T": "tumor"}
@@ -52,7 +52,13 @@ class Server:
 
 
 def endpoint(server: Server, **changes: Any) -> Endpoint:
-    return Endpoint(**{"url": server.url, "model": "small", "key": KEY, "attempts": 3} | changes)
+    return Endpoint(**{"url": server.url, "model": "small", "key": KEY, "retries": 2} | changes)
+
+
+def answered(asked: Endpoint) -> Answer:
+    """What one question is answered with."""
+    with asked.client() as client:
+        return synthesize.ask(client, asked, some_orders()[0].messages, 5)
 
 
 def some_orders(per_class: int = 3, seed: int = 0) -> list[Order]:
@@ -61,7 +67,7 @@ def some_orders(per_class: int = 3, seed: int = 0) -> list[Order]:
 
 
 class Clock:
-    """Stands for time.sleep and notes what was waited for."""
+    """Stands for time.sleep of the client and notes what was waited for."""
 
     def __init__(self) -> None:
         self.waits: list[float] = []

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from chat import Server
+from chat import Clock, Server
 
 
 @pytest.fixture
@@ -20,7 +22,7 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
     class Handler(BaseHTTPRequestHandler):
         def do_POST(self) -> None:
             state.paths.append(self.path)
-            state.headers.append(dict(self.headers))
+            state.headers.append({name.title(): text for name, text in self.headers.items()})
             state.asked.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
             status, headers, body = state.reply()
             try:
@@ -43,3 +45,14 @@ def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
         yield state
         http.shutdown()
         thread.join()
+
+
+@pytest.fixture(autouse=True)
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """Nothing waits between attempts."""
+    own = Clock()
+    monkeypatch.setattr(
+        "openai._base_client.time",
+        SimpleNamespace(sleep=own, time=time.time, monotonic=time.monotonic),
+    )
+    return own
