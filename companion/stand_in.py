@@ -10,9 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clipit_lib.compute import device
-from clipit_lib.encoders import clips, vision
+from clipit_lib.encoders import clips, registry
 from clipit_lib.encoders.encoder import Tokenizer
-from clipit_lib.encoders.vision import STAND_IN_BACKBONE
 from clipit_lib.encoders.weights import State
 from clipit_lib.files import progress
 from clipit_lib.losses import supervised_contrastive
@@ -37,13 +36,16 @@ def train_stand_in(
         settings.learning_rate,
     )
     torch.manual_seed(settings.seed)
-    towers = clips.build_stand_in(settings).to(device()).eval()
+    towers = clips.build_stand_in(settings)
+    for tower in towers:
+        tower.to(device()).eval()
+    log_scale = nn.Parameter(torch.tensor(2.66, device=device()))  # ln(1 / 0.07), as CLIP starts
     rng = np.random.default_rng(settings.seed)
     captions = [class_captions(text, settings.captions_per_class, rng) for text in class_texts]
     images = _image_states(towers.image.backbone, pixels)
     texts = _text_states(towers.text, clips.stand_in_tokenizer(settings), captions)
     trained = nn.ModuleList([towers.image.projection, towers.text.projection])
-    parameters = [*trained.parameters(), towers.log_scale]
+    parameters = [*trained.parameters(), log_scale]
     optimiser = torch.optim.AdamW(
         parameters, lr=settings.learning_rate, weight_decay=0.05, fused=True
     )
@@ -57,7 +59,7 @@ def train_stand_in(
             chosen = texts[group, torch.from_numpy(rng.integers(texts.shape[1], size=len(rows)))]
             image = F.normalize(towers.image.projection(images[torch.from_numpy(rows)]), dim=-1)
             text = F.normalize(towers.text.projection(chosen), dim=-1)
-            scale = towers.log_scale.exp().clamp(max=100.0)
+            scale = log_scale.exp().clamp(max=100.0)
             loss = supervised_contrastive(image, text, scale, group.to(image.device))
             optimiser.zero_grad()
             loss.backward()
@@ -74,7 +76,7 @@ def train_stand_in(
 
 @torch.no_grad()
 def _image_states(backbone: nn.Module, pixels: np.ndarray) -> Tensor:
-    transform = vision.vision_transform(STAND_IN_BACKBONE, None)
+    transform = registry.entry(registry.STAND_IN).transform(None)
     blocks = [
         backbone(transform(torch.tensor(pixels[i : i + 64])).to(device()))
         for i in progress(range(0, len(pixels), 64), "embed retriever split", "batch")

@@ -12,8 +12,7 @@ import torch
 from torch import nn
 
 from clipit_lib import lora
-from clipit_lib.encoders import registry, vision, weights
-from clipit_lib.encoders.clips import OpenClipImageTower, OpenClipTextTower
+from clipit_lib.encoders import clips, registry, vision
 from clipit_lib.encoders.vision import VIT_TARGETS
 from clipit_lib.model import ClipIt, VisionClassifier
 from clipit_lib.settings import Lora
@@ -60,7 +59,7 @@ def size_table() -> pd.DataFrame:
     printed = paper.parameters().set_index("backbone")["parameters_M"]
     called = {which: name for name, which in TABLE5.items()}
     rows = []
-    for name in weights.PUBLISHED_MODELS:
+    for name in registry.published():
         for part, model, size in _parts(name):
             table5 = called.get((name, part), "")
             sides = () if part == WHOLE else (size, 224)
@@ -76,28 +75,13 @@ def _parts(name: str) -> list[tuple[str, nn.Module, int]]:
     with torch.device("meta"):
         encoder = registry.untrained_backbone(name, None, None)
         parts = [(USED, encoder.model, encoder.transform.size)]
-        if name in registry.CLIPS:
-            parts.append((WHOLE, _whole(name), encoder.transform.size))
+        row = registry.entry(name)
+        if row.text_targets:
+            whole = clips.LIBRARIES[row.library].build(row, None, None)
+            parts.append((WHOLE, whole, encoder.transform.size))
         if name == "conch":
-            parts.append((SIZED_VISION, _conch().visual, encoder.transform.size))  # type: ignore[arg-type]
+            parts.append((SIZED_VISION, clips.Conch().visual, encoder.transform.size))
     return parts
-
-
-def _whole(name: str) -> nn.Module:
-    from clipit_lib.encoders import clips
-
-    if name == "conch":
-        return _conch()
-    if name == "plip":
-        return nn.ModuleList([clips.PlipImageTower(), clips.PlipTextTower()])
-    model: nn.Module = clips.build_published(name)
-    return model
-
-
-def _conch() -> nn.Module:
-    from clipit_lib.encoders.clips import Conch
-
-    return Conch()
 
 
 def _gmacs(model: nn.Module, size: int) -> float:
@@ -107,7 +91,7 @@ def _gmacs(model: nn.Module, size: int) -> float:
 def source_table() -> pd.DataFrame:
     """One row a published model, to print: where it is, on which terms, and how it is used."""
     rows = []
-    for name, model in weights.PUBLISHED_MODELS.items():
+    for name, model in registry.published().items():
         with torch.device("meta"):
             transform = registry.untrained_backbone(name, None, None).transform
         rows.append({
@@ -156,7 +140,7 @@ def published_variants() -> dict[str, Variant]:
         adapted = copy.deepcopy(vit)
         lora.inject(adapted, VIT_TARGETS, Lora())
         clip = open_clip.CLIP(TEXT_WIDTH, PRINTED_VISION, TEXT).requires_grad_(False)
-        image, text = OpenClipImageTower(clip.visual), OpenClipTextTower(clip)
+        image, text = clips.split_open_clip(clip)
         ids = torch.zeros(CLASSES, TEMPLATES, CONTEXT, dtype=torch.long)
         merged = ClipIt(vit, WIDTH, CLASSES, TEXT_WIDTH).requires_grad_(False)
         models = {

@@ -137,7 +137,9 @@ def resolve(bench: Workbench, cohort: Cohort, setting: str, seed: int) -> Surviv
             "corpus": settings.corpus,
             "corpus_hash": corpus_of(bench.profile).content_hash,
             "retriever": bench.profile.retriever,
-            "retriever_hash": registry.clip_hash(bench.profile.retriever, bench.sources),
+            "retriever_hash": registry.weights_hash(
+                bench.profile.retriever, bench.sources, text=True
+            ),
             "long_text": bench.profile.text_stage.long_text,
         }
     return SurvivalSpec(**fields)
