@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import open_clip
 
+from clipit_lib.data.patches import Transform
 from clipit_lib.encoders import clips, registry
 from clipit_lib.encoders.encoder import ClipEncoder
 from clipit_lib.encoders.registry import UNTRAINED
-from clipit_lib.encoders.vision import VisionEncoder
+from clipit_lib.encoders.vision import OPENAI_CLIP, VisionEncoder
 from companion.cost import models
 
 SIDE = 64
@@ -23,20 +26,28 @@ def vision(name: str) -> VisionEncoder:
 
 def phantom_retriever() -> ClipEncoder:
     """The phantom's CLIP: a ViT of 4 blocks of width 96, patches of 8 pixels, at 64 pixels."""
-    model = clips.build_phantom_clip(SIDE).eval()
-    return clips.wrap_open_clip("phantom_clip", model, UNTRAINED)
+    return _retriever(
+        "phantom_clip", clips.build_open_clip(registry.entry("phantom_clip"), SIDE), SIDE
+    )
 
 
 def vit_b32_retriever() -> ClipEncoder:
     """QuiltNet's architecture, a ViT-B/32 at 224 pixels with a text tower of 77 tokens."""
-    model = clips.build_published("quiltnet")
-    return clips.wrap_open_clip("quiltnet", model, UNTRAINED)
+    return _retriever("quiltnet", clips.build_open_clip(registry.entry("quiltnet"), None), 224)
 
 
 def conch_sized_retriever() -> ClipEncoder:
     """Both towers of the size that `cost.models` counts for CONCH."""
     text = models.TEXT | {"vocab_size": VOCABULARY}
-    model = open_clip.CLIP(models.TEXT_WIDTH, models.PRINTED_VISION, text).eval()
-    statistics = {"mean": open_clip.OPENAI_DATASET_MEAN, "std": open_clip.OPENAI_DATASET_STD}
-    open_clip.set_model_preprocess_cfg(model, statistics)
-    return clips.wrap_open_clip("conch_sized", model, UNTRAINED)
+    model = open_clip.CLIP(models.TEXT_WIDTH, models.PRINTED_VISION, text)
+    return _retriever("conch_sized", model, models.SIZE)
+
+
+def _retriever(name: str, model: open_clip.CLIP, size: int) -> ClipEncoder:
+    image, text = clips.split_open_clip(model.eval())
+    tokenizer = replace(clips.open_clip_tokenizer(), context_length=model.context_length)
+    row = registry.clip_entry("clip")
+    return ClipEncoder(
+        name, image, text, tokenizer, Transform(size, *OPENAI_CLIP), image.num_features,
+        row.image_targets, row.text_targets, UNTRAINED, stand_in=False,
+    )  # fmt: skip

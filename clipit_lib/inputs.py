@@ -176,13 +176,13 @@ class Inputs:
         found = {
             f"data set {spec.dataset}": (spec.data_hash, self.dataset(spec.dataset).content_hash),
             f"encoder {spec.backbone}": (
-                spec.backbone_hash, registry.backbone_hash(spec.backbone, self.sources),
+                spec.backbone_hash, registry.weights_hash(spec.backbone, self.sources),
             ),
         }  # fmt: skip
         if spec.text is not None:
             retriever, corpus = spec.text.retriever, spec.text.corpus
             found[f"encoder {retriever}"] = (
-                spec.text.retriever_hash, registry.clip_hash(retriever, self.sources),
+                spec.text.retriever_hash, registry.weights_hash(retriever, self.sources, text=True),
             )  # fmt: skip
             if corpus is not None:
                 here = self.named_corpus(corpus).content_hash

@@ -24,7 +24,6 @@ from clipit_lib.compute import device, stacked
 from clipit_lib.data.folder import decode_image
 from clipit_lib.data.patches import Transform
 from clipit_lib.encoders import registry, vision, weights
-from clipit_lib.encoders.weights import PUBLISHED_MODELS
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import whole
 from clipit_lib.model import ClipIt, EarlyFusion, Output, VisionClassifier
@@ -55,7 +54,6 @@ class ClassEmbeddings(nn.Module):
 
 DESCRIPTION, WEIGHTS, GRAPH, CARD = "model.json", "model.safetensors", "model.onnx", "README.md"
 EXPORT_AGAIN = "Export the run again"
-PHANTOM = "trained by this project on its phantom"
 Head = Literal["linear", "clip_it", "early_fusion", "class_embeddings"]
 
 
@@ -124,32 +122,19 @@ def network_of(spec: RunSpec, width: int) -> Network:
     Args:
         width: of its features.
     """
-    name, side = spec.backbone, spec.pretraining.side if spec.pretraining else None
-    if name in registry.CLIPS and name != registry.STAND_IN:
-        phantom = registry.CLIPS[name].trained_here
-        return Network(
-            name=name, library="clipit_lib", architecture="image tower of a CLIP",
-            options={"side": side}, projection=None, width=width,
-            origin=PHANTOM if phantom else PUBLISHED_MODELS[name].page,
-            licence="this project's" if phantom else PUBLISHED_MODELS[name].licence,
-        )  # fmt: skip
-    projection = None
-    if name == registry.STAND_IN:
-        assert spec.stand_in is not None
-        name, projection = vision.STAND_IN_BACKBONE, spec.stand_in.width
-    row = vision.vision_entry(name)
-    size = {"img_size": side} if row.size is None else {}
+    side = spec.pretraining.side if spec.pretraining else None
+    projection = spec.stand_in.width if spec.stand_in else None
+    row = vision.STAND_IN_NETWORK if spec.stand_in else registry.entry(spec.backbone)
+    about: dict[str, Any] = {"library": "clipit_lib", "architecture": "image tower of a CLIP",
+                             "options": {"side": side}}  # fmt: skip
+    if row.library == "timm":
+        size = {"img_size": side} if row.size is None else {}
+        about = {"library": "timm", "architecture": row.architecture,
+                 "options": {**row.options, **size}}  # fmt: skip
     return Network(
-        name=spec.backbone, library="timm", architecture=row.architecture,
-        options=row.options | size, projection=projection, width=width,
-        origin=_origin(name, row.weights), licence=row.licence,
+        name=spec.backbone, projection=projection, width=width, origin=row.weights.origin,
+        licence=row.weights.licence, **about,
     )  # fmt: skip
-
-
-def _origin(name: str, weights: str) -> str:
-    if weights == "phantom":
-        return PHANTOM
-    return PUBLISHED_MODELS[name].page if weights == "published" else f"package {weights}"
 
 
 def head_of(model: nn.Module) -> Head:

@@ -29,7 +29,6 @@ from clipit_lib.predict import (
     CARD,
     DESCRIPTION,
     GRAPH,
-    PHANTOM,
     WEIGHTS,
     ClassEmbeddings,
     Description,
@@ -101,15 +100,14 @@ def class_table(
 def caveats(spec: RunSpec, description: Description, limits: str) -> list[str]:
     """What a reader must know of data, backbone and retriever."""
     said = [escaped(limits)]
-    if description.network.origin == PHANTOM:
+    if description.network.origin == weights.PHANTOM:
         said.append(
             "The backbone was trained on this project's phantom, procedural H&E-like patches: it "
             "has never seen tissue."
         )
     said += [
-        registry.clip_entry(n).caveat
-        for n in (spec.text and spec.text.retriever, spec.backbone)
-        if n in registry.CLIPS
+        registry.entry(n).caveat
+        for n in ([spec.text.retriever] if spec.text else []) + [spec.backbone]
     ]
     return list(dict.fromkeys(text for text in said if text))
 
@@ -278,7 +276,7 @@ def without_text(spec: RunSpec, state: State, folder: Path) -> tuple[ClassEmbedd
     settings = spec.contrastive
     assert settings is not None
     sources = weights.sources_of(spec)
-    weights.require_same(spec, registry.backbone_hash(spec.backbone, sources), folder)
+    weights.require_same(spec, registry.weights_hash(spec.backbone, sources), folder)
     encoder = registry.load_clip(spec.backbone, sources)
     model = PromptClassifier(encoder, settings)
     if spec.lora is not None:

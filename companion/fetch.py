@@ -34,8 +34,9 @@ from clipit_lib import paths
 from clipit_lib.data.published import PUBLISHED_DATA
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import write_text, written_beside
-from clipit_lib.settings import Strict, read_strict
+from clipit_lib.settings import Strict
 from companion import crc5
+from companion.reading import read_strict
 
 # -- What can be fetched: where it is, its licence, how it is checked and where it goes.
 

@@ -16,7 +16,7 @@ from torch.utils.benchmark import timer
 from clipit_lib import lora, runs
 from clipit_lib.compute import autocast, device
 from clipit_lib.data.published import PUBLISHED_DATA, OfThePaper
-from clipit_lib.encoders import registry, vision
+from clipit_lib.encoders import registry
 from clipit_lib.encoders.vision import VisionEncoder
 from clipit_lib.errors import ClipItError
 from clipit_lib.model import VisionClassifier
@@ -152,7 +152,7 @@ class Facts:
 
 def facts(name: str, profile: Profile) -> Facts:
     """Count on the architecture without weights."""
-    with torch.device("meta" if name in vision.VISION else "cpu"):
+    with torch.device("meta"):
         encoder = architecture(name, profile)
         cost = flops_per_image(encoder.model.eval(), encoder.transform.size) / 2
         lora.inject(encoder.model, encoder.lora_targets, profile.lora)

@@ -16,8 +16,9 @@ from clipit_lib.data.folder import FolderData
 from clipit_lib.data.patches import Split
 from clipit_lib.data.published import BachData, CrcData, PcamData
 from clipit_lib.data.reports import FileCorpus, ReportCorpus, TcgaCorpus
+from clipit_lib.encoders import registry
 from clipit_lib.encoders.encoder import ClipEncoder
-from clipit_lib.encoders.weights import PUBLISHED_MODELS, Sources
+from clipit_lib.encoders.weights import Sources
 from clipit_lib.errors import ClipItError
 from clipit_lib.inputs import Inputs
 from clipit_lib.settings import (
@@ -393,7 +394,7 @@ def sources_of_profile(profile: Profile, download: bool = True) -> Sources:
         ClipItError: `weights` of the profile names no published model.
     """
     for name in profile.weights:
-        known(name, PUBLISHED_MODELS, "published model", f"profile {profile.name}, `weights`")
+        known(name, registry.published(), "published model", f"profile {profile.name}, `weights`")
     return Sources(profile.pretraining, profile.stand_in, profile.weights, download)
 
 

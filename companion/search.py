@@ -28,7 +28,7 @@ from pydantic import TypeAdapter
 from scipy.special import log_softmax
 
 from clipit_lib import paths, runs
-from clipit_lib.encoders import vision
+from clipit_lib.encoders import registry
 from clipit_lib.errors import ClipItError, Diverged
 from clipit_lib.files import canonical_json, digest, write_text
 from clipit_lib.predictions import LOGIT
@@ -347,7 +347,7 @@ def main(arguments: list[str]) -> None:
     if options.dataset is None or options.backbone is None:
         parser.error("--dataset and --backbone are needed")
     profile.data_settings(options.dataset)
-    vision.vision_entry(options.backbone)
+    registry.entry(options.backbone)
     _check_writable(profile.name)
     asked = Search(trials=options.trials, seeds=tuple(dict.fromkeys(options.seeds)))
     task = Task(profile, options.dataset, options.backbone, asked)

@@ -240,7 +240,7 @@ def resolve(
     learns = adapted or pairing is not None
     by_protocol = learns or "protocol" in own
     protocol = own.pop("protocol", protocol)
-    registry.check_backbone(backbone)
+    registry.entry(backbone)
     texts = {name: own.pop(name) for name in OF_TEXT if name in own}
     text_learns = pairing is not None and texts.get("text_adaptation") is None
     labelled: Fields = {
@@ -255,7 +255,7 @@ def resolve(
     lora = own.pop("lora", profile.lora) if adapted or text_learns else own.pop("lora", None)
     fields: Fields = labelled | {
         "backbone": backbone,
-        "backbone_hash": registry.backbone_hash(backbone, bench.sources),
+        "backbone_hash": registry.weights_hash(backbone, bench.sources),
         "setting": setting,
         "pretraining": profile.pretraining,
         "stand_in": profile.stand_in if backbone == registry.STAND_IN else None,
@@ -307,7 +307,7 @@ def _text(
         **labelled,
         **fields,
         retriever=retriever,
-        retriever_hash=registry.clip_hash(retriever, bench.sources),
+        retriever_hash=registry.weights_hash(retriever, bench.sources, text=True),
         pairing=pairing,
         training=own.get("text_stage", profile.text_stage),
         lora=lora,

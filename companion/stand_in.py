@@ -10,9 +10,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clipit_lib.compute import device
-from clipit_lib.encoders import clips, vision
+from clipit_lib.encoders import clips, registry
 from clipit_lib.encoders.encoder import Tokenizer
-from clipit_lib.encoders.vision import STAND_IN_BACKBONE
 from clipit_lib.encoders.weights import State
 from clipit_lib.files import progress
 from clipit_lib.losses import supervised_contrastive
@@ -34,13 +33,16 @@ def train_stand_in(
     """
     stage = Stage("training", "stand_in", f"stand_in, seed {settings.seed}")
     torch.manual_seed(settings.seed)
-    towers = clips.build_stand_in(settings).to(device()).eval()
+    image_tower, text_tower = clips.build_stand_in(settings)
+    for tower in (image_tower, text_tower):
+        tower.to(device()).eval()
+    log_scale = nn.Parameter(torch.tensor(2.66, device=device()))  # ln(1 / 0.07), as CLIP starts
     rng = np.random.default_rng(settings.seed)
     captions = [class_captions(text, settings.captions_per_class, rng) for text in class_texts]
-    images = _image_states(towers.image.backbone, pixels)
-    texts = _text_states(towers.text, clips.stand_in_tokenizer(settings), captions)
-    trained = nn.ModuleList([towers.image.projection, towers.text.projection])
-    learned = [*trained.parameters(), towers.log_scale]
+    images = _image_states(image_tower.backbone, pixels)
+    texts = _text_states(text_tower, clips.stand_in_tokenizer(settings), captions)
+    images_to, texts_to = image_tower.projection, text_tower.projection
+    learned = [*images_to.parameters(), *texts_to.parameters(), log_scale]
     optimiser = torch.optim.AdamW(learned, lr=settings.learning_rate, weight_decay=0.05, fused=True)
     steps = max(1, len(labels) // settings.batch_size)
     values = np.zeros((settings.epochs, steps))
@@ -51,9 +53,9 @@ def train_stand_in(
     def loss(rows: np.ndarray) -> dict[str, Tensor]:
         group = torch.from_numpy(labels[rows])
         chosen = texts[group, torch.from_numpy(rng.integers(texts.shape[1], size=len(rows)))]
-        image = F.normalize(towers.image.projection(images[torch.from_numpy(rows)]), dim=-1)
-        text = F.normalize(towers.text.projection(chosen), dim=-1)
-        scale = towers.log_scale.exp().clamp(max=100.0)
+        image = F.normalize(images_to(images[torch.from_numpy(rows)]), dim=-1)
+        text = F.normalize(texts_to(chosen), dim=-1)
+        scale = log_scale.exp().clamp(max=100.0)
         return {"contrastive": supervised_contrastive(image, text, scale, group.to(image.device))}
 
     def after(epoch: int, step: int, _: int, losses: dict[str, float]) -> None:
@@ -62,14 +64,14 @@ def train_stand_in(
     name = "train stand_in"
     descend(learned, optimiser, settings.epochs, batches, loss, stage, after=after, name=name)
     history = [float(np.mean(row)) for row in values]
-    state = {f"image.{k}": v.cpu() for k, v in towers.image.projection.state_dict().items()}
-    state |= {f"text.{k}": v.cpu() for k, v in towers.text.projection.state_dict().items()}
+    state = {f"image.{k}": v.cpu() for k, v in images_to.state_dict().items()}
+    state |= {f"text.{k}": v.cpu() for k, v in texts_to.state_dict().items()}
     return state, {"loss": history, "notes": stage.doubts(history[0], history[-1])}
 
 
 @torch.no_grad()
 def _image_states(backbone: nn.Module, pixels: np.ndarray) -> Tensor:
-    transform = vision.vision_transform(STAND_IN_BACKBONE, None)
+    transform = registry.entry(registry.STAND_IN).transform(None)
     blocks = [
         backbone(transform(torch.tensor(pixels[i : i + 64])).to(device()))
         for i in progress(range(0, len(pixels), 64), "embed retriever split", "batch")

@@ -9,14 +9,7 @@ import torch.nn.functional as F
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from clipit_lib.encoders.clips import Shape
-
-SMALL = Shape(
-    image_size=448, patch_size=64, layers=2, width=32, heads=2, embedding=512, caption_queries=4,
-    vocabulary=300,
-)  # fmt: skip
-
-
+SMALL = {"patch": 64, "layers": 2, "width": 32, "heads": 2, "queries": 4, "vocabulary": 300}
 VISION = {"patch_size": 64, "embed_dim": 32, "depth": 2, "num_heads": 2, "img_size": 448}
 
 

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from clipit_lib.data import folder
-from clipit_lib.encoders.weights import Reach
+from clipit_lib.encoders.weights import Published, Reach
 from companion import crc5, doctor
 from companion import doctor as data
 from companion import doctor as machine
@@ -34,11 +34,11 @@ def reached(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """No network: what the hub says is said here, by model."""
     asked: list[str] = []
 
-    def reach(name: str, copies: Mapping[str, str]) -> Reach:
-        asked.append(name)
-        if name == "uni":
+    def reach(model: Published, copies: Mapping[str, str]) -> Reach:
+        asked.append(model.name)
+        if model.name == "uni":
             return Reach("refused", "the hub refuses the weights of uni (terms). Ask at PAGE")
-        if name == "clip":
+        if model.name == "clip":
             return Reach("here", "/weights/clip.safetensors", 600_000_000)
         return Reach("reachable", "PAGE", 350_000_000)
 

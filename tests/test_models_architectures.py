@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from clipit_lib import lora
-from clipit_lib.encoders import clips, registry, vision, weights
+from clipit_lib.encoders import clips, registry, vision
 from clipit_lib.encoders.vision import checkpoint_gradients
 from clipit_lib.errors import ClipItError
 from clipit_lib.settings import Lora
@@ -20,7 +20,7 @@ from companion.cost import models
 from companion.paper import table1
 
 SETTINGS = Lora(rank=4, alpha=6)
-VITS = [name for name, row in vision.VISION.items() if row.weights == "published"]
+VITS = [name for name in registry.published() if not registry.entry(name).text_targets]
 
 
 @pytest.fixture(scope="module")
@@ -44,35 +44,37 @@ def test_parameters_are_those_of_table_5(sizes: pd.DataFrame) -> None:
 def test_stated_facts_are_the_counted_ones(sizes: pd.DataFrame) -> None:
     whole = sizes[sizes["part"] == models.WHOLE].set_index("model")["parameters_M"]
     used = sizes[sizes["part"] == models.USED].set_index("model")
-    for name, model in weights.PUBLISHED_MODELS.items():
+    for name, model in registry.published().items():
         counted = whole.get(name, used.loc[name, "parameters_M"])
         assert model.parameters == round(1e6 * counted), name
         assert model.gmacs == pytest.approx(used.loc[name, "gmacs"], abs=0.051), name
 
 
 def test_every_published_model_is_registered_and_printed() -> None:
-    known = {**vision.VISION, **registry.CLIPS}
-    assert set(weights.PUBLISHED_MODELS) <= set(known)
     table = models.source_table().set_index("model")
+    assert list(table.index) == list(registry.published())
     assert table.loc["uni", "normalisation"] == "ImageNet" and table.loc["uni", "size"] == 224
     assert set(table.loc[VITS[1:], "normalisation"]) == {"0.5 / 0.5"}
     assert table.loc["conch", "size"] == 448 and table.loc["conch", "access"] == "on request"
     assert (table["licence"] != "").all()
     # Every vision backbone of Table 1 has one that stands for it.
-    assert set(table1()["backbone"]) == {vision.vision_entry(name).namesake for name in VITS}
-    with pytest.raises(ClipItError, match=r"unknown published model 'uni3'.*Known: clip, conch"):
-        weights.published_entry("uni3")
+    assert set(table1()["backbone"]) == {registry.namesake(name) for name in VITS}
+    assert not any(registry.namesake(name) for name in ("conch", "phantom_clip"))
+    with pytest.raises(ClipItError, match=r"unknown backbone 'uni3'.*Known: clip, conch"):
+        registry.entry("uni3")
 
 
 def short(name: str) -> nn.Module:
     """One of the registry's ViTs at its real width and options, two blocks deep."""
-    row = vision.vision_entry(name)
+    row = registry.entry(name)
     size = {} if "img_size" in row.options else {"img_size": 64}
     return timm.create_model(row.architecture, num_classes=0, depth=2, **row.options, **size)
 
 
-def quiltnet_text() -> nn.Module:
-    return clips.OpenClipTextTower(clips.build_published("quiltnet"))
+def text(name: str) -> Callable[[], nn.Module]:
+    row = registry.clip_entry(name)
+    library = clips.LIBRARIES[row.library]
+    return lambda: library.split(library.build(row, None, None)).text
 
 
 def half(name: str) -> Callable[[], nn.Module]:
@@ -85,10 +87,10 @@ CASES = {
         for name in VITS if name not in ("uni", "kaiko_vitl14")
     },
     "kaiko_vitl14": (lambda: short("kaiko_vitl14"), vision.VIT_TARGETS, (1, 3, 56, 56), 2 * 4),
-    "quiltnet image": (half("quiltnet"), clips.OPEN_CLIP_IMAGE_TARGETS, (1, 3, 224, 224), 12 * 4),
-    "quiltnet text": (quiltnet_text, clips.OPEN_CLIP_TEXT_TARGETS, (1, 77), 12 * 4),
-    "plip image": (half("plip"), clips.PLIP_IMAGE_TARGETS, (1, 3, 224, 224), 12 * 6),
-    "plip text": (clips.PlipTextTower, clips.PLIP_TEXT_TARGETS, (1, 77), 12 * 6),
+    "quiltnet image": (half("quiltnet"), registry.OPEN_CLIP_TARGETS[0], (1, 3, 224, 224), 12 * 4),
+    "quiltnet text": (text("quiltnet"), registry.OPEN_CLIP_TARGETS[1], (1, 77), 12 * 4),
+    "plip image": (half("plip"), registry.entry("plip").image_targets, (1, 3, 224, 224), 12 * 6),
+    "plip text": (text("plip"), registry.entry("plip").text_targets, (1, 77), 12 * 6),
 }  # fmt: skip
 
 
@@ -138,7 +140,7 @@ def test_every_adapter_of_a_real_architecture_learns(name: str) -> None:
 def test_the_whole_of_uni_learns() -> None:
     torch.manual_seed(0)
     with torch.device("meta"):
-        model = vision.build_vision("uni", None)
+        model = registry.untrained_backbone("uni", None, None).model
     model.to_empty(device="cpu")
     with torch.no_grad():
         for name, parameter in model.named_parameters():

@@ -13,7 +13,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from clipit_lib.encoders import registry, vision, weights
-from clipit_lib.encoders.weights import Sources
+from clipit_lib.encoders.weights import Held, Sources
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import file_digest
 from companion.profile import Profile, load_profile
@@ -58,20 +58,20 @@ def test_a_checkpoint_of_another_model_names_what_does_not_fit() -> None:
     model = nn.Sequential(*(nn.Linear(2, 2) for _ in range(4)))
     state = model.state_dict()
     fitting = {k: v + 1 for k, v in state.items()}
-    weights.fill_model(model, fitting, "file")
+    weights.fill_model(model, Held(fitting, Path("file")))
     assert all(torch.equal(v, fitting[k]) for k, v in model.state_dict().items())
     bad = {k: v for k, v in state.items() if not k.startswith(("0", "1"))}
     bad |= {"head": torch.ones(1), "3.weight": torch.ones(3, 2)}
     with pytest.raises(ClipItError) as caught:
-        weights.check_fit(model, bad, "file")
+        weights.check_fit(model, Held(bad, Path("file")))
     assert "4 weights missing, 1 unexpected, 1 of another shape" in str(caught.value)
     assert "(0.weight, 0.bias, 1.weight, 1.bias, head)" in str(caught.value)
-    weights.check_fit(model, bad, "file", r"[013]\..*|head")
+    weights.check_fit(model, Held(bad, Path("file")), r"[013]\..*|head")
 
 
 def test_a_published_backbone_loads_its_own_weights(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
-    model = vision.build_vision(NAME, None).eval()
+    model = registry.untrained_backbone(NAME, None, None).model
     save_file(model.state_dict(), path)
     sources = Sources(copies={NAME: str(path)})
     encoder = registry.load_backbone(NAME, sources)
@@ -82,15 +82,15 @@ def test_a_published_backbone_loads_its_own_weights(tmp_path: Path) -> None:
     assert encoder.transform.mean == vision.HALF and encoder.transform.size == 224
     assert registry.load_backbone(NAME, sources, "imagenet").transform.mean == vision.IMAGENET[0]
     with pytest.raises(ClipItError, match=r"does not fit: \d+ weights missing"):
-        vision.load_vision("kaiko_vitb8", Sources(copies={"kaiko_vitb8": str(path)}))
+        registry.load_backbone("kaiko_vitb8", Sources(copies={"kaiko_vitb8": str(path)}))
 
 
 def test_weights_in_dinov2s_layout_load(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """kaiko's own file of L/14 has DINOv2's names, and positions for 518 pixels and for CLS."""
-    row = vision.vision_entry("kaiko_vitl14")
-    small = replace(row, options=row.options | {"embed_dim": 64, "depth": 1, "num_heads": 2})
-    monkeypatch.setitem(vision.VISION, "kaiko_vitl14", small)
-    model = vision.build_vision("kaiko_vitl14", None)
+    row = registry.entry("kaiko_vitl14")
+    small = replace(row, options={**row.options, "embed_dim": 64, "depth": 1, "num_heads": 2})
+    monkeypatch.setitem(registry.ENCODERS, "kaiko_vitl14", small)
+    model = registry.untrained_backbone("kaiko_vitl14", None, None).model
     state = {k: torch.randn_like(v) for k, v in model.state_dict().items()}
     positions = torch.randn(1, 1 + 37 * 37, 64)
     theirs = {k: v for k, v in state.items() if k not in ("reg_token", "cls_token", "pos_embed")}
@@ -100,8 +100,8 @@ def test_weights_in_dinov2s_layout_load(tmp_path: Path, monkeypatch: pytest.Monk
     }  # fmt: skip
     path = tmp_path / "vitl14.pth"
     torch.save(theirs, path)
-    loaded = vision.load_vision("kaiko_vitl14", Sources(copies={"kaiko_vitl14": str(path)})).model
-    found = loaded.state_dict()
+    sources = Sources(copies={"kaiko_vitl14": str(path)})
+    found = registry.load_backbone("kaiko_vitl14", sources).model.state_dict()
     torch.testing.assert_close(found["cls_token"], state["cls_token"] + positions[:, :1])
     torch.testing.assert_close(found["reg_token"], state["reg_token"])
     grid = positions[:, 1:].reshape(1, 37, 37, 64).permute(0, 3, 1, 2)
@@ -114,7 +114,7 @@ def test_weights_in_dinov2s_layout_load(tmp_path: Path, monkeypatch: pytest.Monk
 def test_a_clip_and_its_image_half_are_the_published_one(name: str, tmp_path: Path) -> None:
     """Written as its authors' library writes it, read by ours: the same embeddings."""
     torch.manual_seed(0)
-    path, images = tmp_path / weights.published_entry(name).file, torch.randn(1, 3, 224, 224)
+    path, images = tmp_path / registry.published()[name].file, torch.randn(1, 3, 224, 224)
     ids = torch.zeros(1, 77, dtype=torch.long)
     ids[0, :4] = torch.tensor([49406, 320, 1125, 49407])
     if name == "plip":

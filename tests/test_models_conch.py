@@ -12,11 +12,12 @@ import pytest
 import torch
 import torch.nn.functional as F
 from conch_stub import SMALL, CoCa, create_model_from_pretrained, get_tokenizer
-from torch import Tensor
+from torch import Tensor, nn
 
 from clipit_lib import lora, runs
 from clipit_lib.encoders import clips, registry, weights
 from clipit_lib.encoders.clips import Conch
+from clipit_lib.encoders.encoder import ClipEncoder
 from clipit_lib.encoders.vision import checkpoint_gradients
 from clipit_lib.encoders.weights import Sources
 from clipit_lib.errors import ClipItError
@@ -62,14 +63,25 @@ def desk(bench: Workbench, profile: Profile) -> Workbench:
     return Workbench(profile)
 
 
+def sources(file: Path) -> Sources:
+    return Sources(copies={"conch": str(file)})
+
+
+def clip(file: Path) -> ClipEncoder:
+    return registry.load_clip("conch", sources(file))
+
+
+def load_conch(file: Path) -> nn.Module:
+    """As the package makes it."""
+    return create_model_from_pretrained(clips.ARCHITECTURE, str(file), False).eval()
+
+
 def ids(texts: list[str]) -> Tensor:
     return clips.conch_tokenizer().windows(texts, "truncate").ids
 
 
 def test_towers_are_the_packages_own_embeddings(file: Path) -> None:
-    theirs = clips.load_conch(file)
-    expected = copy.deepcopy(theirs)
-    encoder = clips.wrap_conch(theirs, "hash")
+    encoder, expected = clip(file), load_conch(file)
     images, texts = torch.randn(2, 3, 448, 448), ids(["a gland", "x" * 300])
     # The window: 127 tokens, cut from the right, start and end kept; then the slot for CLS.
     assert texts.shape == (2, 127) and texts[0, 0] == 1 and texts[1, -1] == 2
@@ -91,7 +103,7 @@ def test_towers_are_the_packages_own_embeddings(file: Path) -> None:
 
 def test_our_shape_of_it_is_its_layout(file: Path) -> None:
     """What is counted and timed without the package has its parts, names and answers."""
-    theirs, ours = clips.load_conch(file), Conch(SMALL).eval()
+    theirs, ours = load_conch(file), Conch(**SMALL).eval()
     used = {k: v for k, v in theirs.state_dict().items() if k.startswith(("visual", "text."))}
     mine = {k: v for k, v in ours.state_dict().items() if k.startswith(("visual", "text."))}
     assert {k: v.shape for k, v in mine.items()} == {k: v.shape for k, v in used.items()}
@@ -107,7 +119,7 @@ def test_our_shape_of_it_is_its_layout(file: Path) -> None:
 @pytest.mark.parametrize("half", ["image", "text"])
 def test_every_adapter_learns_and_merges(file: Path, half: str, which: str) -> None:
     torch.manual_seed(0)
-    encoder = clips.wrap_conch(clips.load_conch(file), "hash")
+    encoder = clip(file)
     tower, targets = (
         (encoder.image_tower, encoder.image_targets) if half == "image"
         else (encoder.text_tower, encoder.text_targets)
@@ -141,7 +153,7 @@ def test_every_adapter_learns_and_merges(file: Path, half: str, which: str) -> N
 
 
 def test_checkpointing_reaches_its_vit(file: Path) -> None:
-    tower = clips.conch_image_tower(file)
+    tower = registry.load_backbone("conch", sources(file)).model
     checkpoint_gradients(tower)
     assert tower.visual.trunk.grad_checkpointing
 
@@ -149,7 +161,7 @@ def test_checkpointing_reaches_its_vit(file: Path) -> None:
 @pytest.mark.parametrize("setting", ["vision", "lora_only", "contrastive", "zero_shot", "clip_it"])
 def test_it_classifies_in_every_setting(desk: Workbench, setting: str) -> None:
     spec = specs.resolve(desk, DATA, "conch", setting, 0)
-    assert spec.backbone_hash == weights.published_hash("conch", desk.sources)
+    assert spec.backbone_hash == weights.published_hash(registry.published()["conch"], desk.sources)
     run = runs.get_or_run(spec, desk)
     assert len(run.predictions()) == len(desk.dataset(DATA).indices("test"))
     if setting in ("lora_only", "clip_it"):  # deployed from the run alone, which names no path
@@ -167,17 +179,16 @@ def test_it_retrieves_and_teaches_another_backbone(desk: Workbench) -> None:
     assert pairs.reports.shape == (60, 2) and abs(pairs.similarities).max() <= 1 + 1e-5
     spec = specs.resolve(desk, DATA, "phantom_vit_s16", "clip_it", 0)
     assert spec.text is not None and spec.text.retriever == "conch"
-    assert spec.text.retriever_hash == registry.clip_hash("conch", desk.sources)
+    assert spec.text.retriever_hash == registry.weights_hash("conch", desk.sources, text=True)
     assert runs.get_or_run(spec, desk).predictions().notna().all(axis=None)
 
 
 def test_a_missing_package_is_said_in_one_line(file: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delitem(sys.modules, "conch.open_clip_custom")
     monkeypatch.delitem(sys.modules, "conch")
-    sources = Sources(copies={"conch": str(file)})
     for attempt in (registry.load_clip, registry.load_backbone):
         with pytest.raises(ClipItError, match=r"not installed.*pip install git\+https") as caught:
-            attempt("conch", sources)
+            attempt("conch", sources(file))
         assert "\n" not in str(caught.value)
     assert registry.untrained_backbone("conch", None, None).width == 512  # counted without it
 
@@ -187,7 +198,7 @@ def test_what_the_package_overlooks_is_refused(file: Path, tmp_path: Path) -> No
     less = {k: v for k, v in state.items() if "text.transformer" not in k}
     torch.save(less, tmp_path / "less.bin")
     with pytest.raises(ClipItError, match=r"does not fit: 24 weights missing, 0 unexpected"):
-        clips.load_conch(tmp_path / "less.bin")
+        clip(tmp_path / "less.bin")
     torch.save({"other": torch.ones(2)}, tmp_path / "other.bin")
     with pytest.raises(ClipItError, match=r"does not fit CONCH \('visual.trunk.pos_embed'\)"):
-        clips.load_conch(tmp_path / "other.bin")
+        clip(tmp_path / "other.bin")

@@ -13,7 +13,7 @@ from pathlib import Path
 import huggingface_hub
 import pytest
 
-from clipit_lib.encoders import weights
+from clipit_lib.encoders import registry, weights
 from clipit_lib.encoders.weights import Sources
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import file_digest
@@ -21,6 +21,7 @@ from clipit_lib.settings import Probe, RunSpec
 from companion.profile import Profile, load_profile, sources_of_profile
 
 NAME = "kaiko_vits16"
+MODEL, UNI, CONCH = (registry.published()[name] for name in (NAME, "uni", "conch"))
 CONTENT = b"weights of the stub"
 
 
@@ -47,7 +48,7 @@ def stub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[StubHub]:
                 self.send_header("X-Error-Code", state.code)
             if state.status == 200:
                 self.send_header("ETag", '"0123456789abcdef"')
-                self.send_header("X-Repo-Commit", weights.published_entry(NAME).revision)
+                self.send_header("X-Repo-Commit", MODEL.revision)
                 self.send_header("Content-Length", str(len(CONTENT)))
             else:
                 self.send_header("Content-Length", "0")
@@ -82,16 +83,15 @@ def profile(**changes: object) -> Profile:
 
 
 def test_a_file_is_fetched_once_from_its_revision(stub: StubHub) -> None:
-    assert weights.hub_cached(NAME) is None
-    path = weights.hub_download(NAME, stub.url)
-    assert path.read_bytes() == CONTENT and weights.hub_cached(NAME) == path
-    model = weights.published_entry(NAME)
-    assert stub.asked[0][1] == f"/{model.repo}/resolve/{model.revision}/{model.file}"
+    assert weights.on_disk(MODEL, {}) is None
+    path = weights.hub_download(MODEL, stub.url)
+    assert path.read_bytes() == CONTENT and weights.on_disk(MODEL, {}) == path
+    assert stub.asked[0][1] == f"/{MODEL.repo}/resolve/{MODEL.revision}/{MODEL.file}"
     asked = len(stub.asked)
-    assert weights.hub_download(NAME, stub.url) == path and len(stub.asked) == asked
+    assert weights.hub_download(MODEL, stub.url) == path and len(stub.asked) == asked
     # Found in the cache of the hub's library, its digest is that of the file.
-    assert weights.locate(NAME, Sources(download=False)) == path
-    assert weights.published_hash(NAME, Sources()) == file_digest(path)[:16]
+    assert weights.locate(MODEL, Sources(download=False)) == path
+    assert weights.published_hash(MODEL, Sources()) == file_digest(path)[:16]
 
 
 @pytest.mark.parametrize(
@@ -113,9 +113,9 @@ def test_what_the_hub_refuses_is_said_in_one_line(
     stub.status, stub.code = status, code
     for attempt in (weights.hub_download, weights.hub_size):
         with pytest.raises(weights.HubError, match=words) as caught:
-            attempt("uni", stub.url)
+            attempt(UNI, stub.url)
         assert caught.value.failure == failure and "\n" not in str(caught.value)
-    found = weights.reach("uni", profile().weights, stub.url)
+    found = weights.reach(UNI, profile().weights, stub.url)
     assert found.state == failure and found.bytes is None
     assert {method for method, *_ in stub.asked} == {"HEAD"}  # nothing was downloaded
 
@@ -123,7 +123,7 @@ def test_what_the_hub_refuses_is_said_in_one_line(
 def test_an_open_model_is_not_asked_for(stub: StubHub) -> None:
     stub.status, stub.code = 401, ""
     with pytest.raises(weights.HubError, match="remove a token that has expired"):
-        weights.hub_download(NAME, stub.url)
+        weights.hub_download(MODEL, stub.url)
 
 
 def test_no_answer_and_no_copy(stub: StubHub, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -131,11 +131,11 @@ def test_no_answer_and_no_copy(stub: StubHub, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
     for attempt in (weights.hub_download, weights.hub_size):
         with pytest.raises(weights.HubError, match=rf"not here.*`weights: \{{{NAME}: PATH\}}`"):
-            attempt(NAME, nobody)
-    assert weights.reach(NAME, profile().weights, nobody).state == "unreachable"
+            attempt(MODEL, nobody)
+    assert weights.reach(MODEL, profile().weights, nobody).state == "unreachable"
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(weights.HubError, match="unset HF_HUB_OFFLINE"):
-        weights.hub_download(NAME, stub.url)
+        weights.hub_download(MODEL, stub.url)
 
 
 def test_a_full_disk_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -144,45 +144,43 @@ def test_a_full_disk_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(huggingface_hub, "hf_hub_download", full)
     with pytest.raises(weights.HubError, match=r"no space left.*HF_HOME"):
-        weights.hub_download("conch")
+        weights.hub_download(CONCH)
 
 
 def test_a_token_is_used_and_never_shown(
     stub: StubHub, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_stub_of_a_token")
-    assert weights.hub_size(NAME, stub.url) == len(CONTENT)
+    assert weights.hub_size(MODEL, stub.url) == len(CONTENT)
     assert stub.asked[-1][2] == "Bearer hf_stub_of_a_token"
     stub.status, stub.code = 403, "GatedRepo"
     with pytest.raises(ClipItError) as caught:
-        weights.hub_download("uni", stub.url)
+        weights.hub_download(UNI, stub.url)
     assert stub.asked[-1][2] == "Bearer hf_stub_of_a_token"
     assert "hf_stub" not in str(caught.value) + "".join(capfd.readouterr())
 
 
 def test_reach_downloads_nothing(stub: StubHub, tmp_path: Path) -> None:
-    found = weights.reach(NAME, profile().weights, stub.url)
+    found = weights.reach(MODEL, profile().weights, stub.url)
     assert (found.state, found.bytes) == ("reachable", len(CONTENT))
-    assert [method for method, *_ in stub.asked] == ["HEAD"] and weights.hub_cached(NAME) is None
+    assert [method for method, *_ in stub.asked] == ["HEAD"] and weights.on_disk(MODEL, {}) is None
     copy = tmp_path / "model.safetensors"
     copy.write_bytes(b"abc")
-    here = weights.reach(NAME, profile(weights={NAME: str(copy)}).weights, stub.url)
+    here = weights.reach(MODEL, profile(weights={NAME: str(copy)}).weights, stub.url)
     assert (here.state, here.bytes, here.words) == ("here", 3, str(copy))
-    gone = weights.reach(NAME, profile(weights={NAME: str(tmp_path / "no")}).weights, stub.url)
+    gone = weights.reach(MODEL, profile(weights={NAME: str(tmp_path / "no")}).weights, stub.url)
     assert gone.state == "absent" and "Mend its path" in gone.words
-    with pytest.raises(ClipItError, match="unknown published model"):
-        weights.reach("phantom_vit_s16", profile().weights)
 
 
 def test_a_copy_is_a_file_or_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "model.safetensors"
     file.write_bytes(CONTENT)
     for given in (file, tmp_path):
-        assert weights.locate(NAME, Sources(copies={NAME: str(given)})) == file
+        assert weights.locate(MODEL, Sources(copies={NAME: str(given)})) == file
     monkeypatch.setenv("CLIPIT_DATA", str(tmp_path))
-    assert weights.locate(NAME, Sources(copies={NAME: "model.safetensors"})) == file
+    assert weights.locate(MODEL, Sources(copies={NAME: "model.safetensors"})) == file
     with pytest.raises(ClipItError, match=r"no weights of uni here.*`weights`"):
-        weights.locate("uni", Sources(copies={"uni": str(tmp_path)}))  # lacks pytorch_model.bin
+        weights.locate(UNI, Sources(copies={"uni": str(tmp_path)}))  # lacks pytorch_model.bin
     with pytest.raises(ClipItError, match=r"`weights`: unknown published model 'UNI'"):
         sources_of_profile(profile(weights={"UNI": str(file)}))
 
@@ -201,11 +199,11 @@ def test_a_large_file_is_read_for_its_digest_once(
     file.write_bytes(CONTENT)
     monkeypatch.setattr(weights, "file_digest", lambda path: read.append(path) or file_digest(path))
     sources = Sources(copies={NAME: str(file)})
-    first = weights.published_hash(NAME, sources)
-    assert weights.published_hash(NAME, sources) == first and len(read) == 1
+    first = weights.published_hash(MODEL, sources)
+    assert weights.published_hash(MODEL, sources) == first and len(read) == 1
     file.write_bytes(b"other weights, alike in length")
     os.utime(file, ns=(1, 1))
-    other = weights.published_hash(NAME, sources)
+    other = weights.published_hash(MODEL, sources)
     assert other == file_digest(file)[:16] != first and len(read) == 2
     # A stored run names no path: its copy is the file seen before with the digest it states.
     spec = RunSpec(

@@ -17,7 +17,7 @@ from PIL import Image
 from clipit_lib import paths, runs
 from clipit_lib.data.folder import FolderData
 from clipit_lib.data.reports import FileCorpus
-from clipit_lib.encoders import registry, vision
+from clipit_lib.encoders import registry
 from clipit_lib.errors import ClipItError
 from clipit_lib.predictions import balanced_accuracy
 from companion import specs, studies
@@ -97,9 +97,9 @@ def test_the_example_is_a_profile_of_known_parts() -> None:
     profile = load_profile(str(paths.repository() / "examples" / "your_data.yaml"))
     assert {each.corpus for each in profile.data.values()} <= set(profile.corpora)
     for _, backbone, settings, seeds in studies.cells(profile, "own"):
-        registry.check_backbone(backbone)
+        registry.entry(backbone)
         assert seeds and all(specs.fields_of(name, profile) for name in settings)
-    assert profile.retriever in registry.CLIPS
+    assert registry.clip_entry(profile.retriever)
 
 
 PAGE = (paths.repository() / "docs" / "your_data.md").read_text(encoding="utf-8")
@@ -110,7 +110,7 @@ def test_the_page_explains_every_field_and_model() -> None:
     elsewhere = {"settings", "protocol", "training_for", "stand_in", "survival", "clips",
                  "templates", "synthetic", "searched"}  # fmt: skip
     assert {name for name in fields - elsewhere if f"`{name}`" not in PAGE} <= {"path"}
-    for name in [*registry.CLIPS, *vision.VISION]:
+    for name in registry.ENCODERS:
         assert f"`{name}`" in PAGE, name
 
 

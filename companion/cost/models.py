@@ -15,7 +15,7 @@ from torch import nn
 from clipit_lib import lora
 from clipit_lib.data.patches import Transform
 from clipit_lib.data.reports import TEMPLATES
-from clipit_lib.encoders import clips, registry, vision, weights
+from clipit_lib.encoders import clips, registry, vision
 from clipit_lib.encoders.encoder import ClipEncoder, Tokenizer
 from clipit_lib.encoders.vision import VIT_TARGETS
 from clipit_lib.model import ClipIt, VisionClassifier
@@ -62,7 +62,7 @@ def size_table() -> pd.DataFrame:
     printed = paper.parameters().set_index("backbone")["parameters_M"]
     called = {which: name for name, which in TABLE5.items()}
     rows = []
-    for name in weights.PUBLISHED_MODELS:
+    for name in registry.published():
         for part, model, size in _parts(name):
             table5 = called.get((name, part), "")
             sides = () if part == WHOLE else (size, 224)
@@ -78,19 +78,18 @@ def _parts(name: str) -> list[tuple[str, nn.Module, int]]:
     with torch.device("meta"):
         encoder = registry.untrained_backbone(name, None, None)
         parts: dict[str, Any] = {USED: encoder.model}
+        row = registry.entry(name)
+        if row.text_targets:
+            parts[WHOLE] = clips.LIBRARIES[row.library].build(row, None, None)
         if name == "conch":
-            parts |= {WHOLE: clips.Conch(), SIZED_VISION: clips.Conch().visual}
-        elif name == "plip":
-            parts[WHOLE] = nn.ModuleList([clips.PlipImageTower(), clips.PlipTextTower()])
-        elif name in registry.CLIPS:
-            parts[WHOLE] = clips.build_published(name)
+            parts[SIZED_VISION] = clips.Conch().visual
     return [(part, model.eval(), encoder.transform.size) for part, model in parts.items()]
 
 
 def source_table() -> pd.DataFrame:
     """One row a published model, to print: where it is, on which terms, and how it is used."""
     rows = []
-    for name, model in weights.PUBLISHED_MODELS.items():
+    for name, model in registry.published().items():
         with torch.device("meta"):
             transform = registry.untrained_backbone(name, None, None).transform
         rows.append({
@@ -137,7 +136,7 @@ def published_variants() -> dict[str, Variant]:
             MERGED: ClipIt(vit, WIDTH, CLASSES, TEXT_WIDTH).requires_grad_(False),
         }
     retriever = ClipEncoder(
-        "printed", clips.OpenClipImageTower(clip.visual), clips.OpenClipTextTower(clip),
+        "printed", *clips.split_open_clip(clip),
         Tokenizer(lambda _: [0] * CONTEXT, start=0, end=0, pad=0, context_length=CONTEXT),
         Transform(SIZE, vision.HALF, vision.HALF), TEXT_WIDTH, "", "", registry.UNTRAINED, False,
     )  # fmt: skip

@@ -19,7 +19,7 @@ from clipit_lib import paths
 from clipit_lib.data.folder import FolderData, read_manifest
 from clipit_lib.data.patches import PatchDataset, Split, ValidationSplit
 from clipit_lib.data.reports import Coverage, token_coverage
-from clipit_lib.encoders import registry, vision
+from clipit_lib.encoders import registry
 from clipit_lib.encoders.encoder import embed_texts
 from clipit_lib.errors import ClipItError
 from clipit_lib.pairing import effective_number, top_share
@@ -383,7 +383,8 @@ def class_information(
 
 def _bits(share: np.ndarray) -> np.ndarray:
     """Entropy of a coin that shows heads with this share."""
-    return entropy([share, 1 - share], base=2)  # type: ignore[no-any-return]
+    bits: np.ndarray = entropy([share, 1 - share], base=2)
+    return bits
 
 
 def classes_without_text(
@@ -493,14 +494,12 @@ def datasets(profile: Profile) -> list[str]:
 def _names(profile: Profile) -> Iterator[Finding]:
     """Backbones, retriever and settings that mean nothing, encoders that cannot be trained."""
     for _, backbone, settings, _ in studies.cells(profile, "own"):
-        yield from _refused("backbone", partial(registry.check_backbone, backbone))
+        yield from _refused("backbone", partial(registry.entry, backbone))
         for setting in settings:
             yield from _refused("setting", partial(fields_of, setting, profile))
     yield from _refused("retriever", partial(registry.clip_entry, profile.retriever))
     for name in profile.trained_encoders:
-        yield from _refused(
-            "encoder", partial(getattr, sources_of_profile(profile).recipe(name), "key")
-        )
+        yield from _refused("encoder", partial(sources_of_profile(profile).recipe, name))
 
 
 def _refused(name: str, attempt: Callable[[], object]) -> list[Finding]:
@@ -549,7 +548,9 @@ def _sizes(profile: Profile) -> dict[str, int]:
     side = profile.pretraining.side if profile.pretraining else None
     named = {backbone for _, backbone, *_ in studies.cells(profile, "own")}
     return {
-        name: vision.vision_transform(name, side).size for name in named if name in vision.VISION
+        name: row.transform(side).size
+        for name in named
+        if (row := registry.ENCODERS.get(name)) and not row.text_targets
     }
 
 
@@ -563,7 +564,7 @@ def _texts(bench: Workbench, name: str) -> list[Finding]:
     ]
     try:
         here = sources_of_profile(bench.profile, download=False)
-        registry.clip_hash(bench.profile.retriever, here)  # a check fetches nothing
+        registry.weights_hash(bench.profile.retriever, here, text=True)  # a check fetches nothing
         tokenizer = bench.clip.tokenizer
     except ClipItError as error:
         why = "pairs, length of reports and the retriever could not be checked"

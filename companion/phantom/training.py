@@ -13,8 +13,8 @@ from jaxtyping import UInt8
 from torch import Tensor, nn
 
 from clipit_lib.compute import device
-from clipit_lib.data.patches import Transform, augment
-from clipit_lib.encoders import clips, vision
+from clipit_lib.data.patches import augment
+from clipit_lib.encoders import clips, registry
 from clipit_lib.encoders.weights import State
 from clipit_lib.losses import normalised_temperature, supervised_contrastive
 from clipit_lib.settings import PhantomPretraining
@@ -157,9 +157,10 @@ def train_clip(name: str, settings: PhantomPretraining) -> tuple[State, History]
     """
     pixels, captions = CLIP_PAIRS[name](settings)
     torch.manual_seed(settings.seed)
-    model = clips.build_phantom_clip(settings.side).to(device())
-    words = clips.open_clip_tokenizer(model.context_length).windows(captions, "truncate").ids
-    transform = Transform(settings.side, *vision.OPENAI_CLIP)
+    row = registry.clip_entry(name)
+    model = clips.build_open_clip(row, settings.side).to(device())
+    words = clips.open_clip_tokenizer().windows(captions, "truncate").ids
+    transform = row.transform(settings.side)
 
     def loss(rows: np.ndarray, generator: torch.Generator) -> Tensor:
         images = transform(augment(torch.from_numpy(pixels[rows]), generator))
@@ -178,11 +179,10 @@ def train_vision(name: str, settings: PhantomPretraining) -> tuple[State, Histor
     """
     pixels, _, _ = pretraining_pairs(settings.images, settings.side, settings.seed)
     torch.manual_seed(settings.seed)
-    backbone = vision.build_vision(name, settings.side)
-    width: int = backbone.num_features  # type: ignore[assignment]
+    encoder = registry.untrained_backbone(name, settings.side, None)
+    width, transform = encoder.width, encoder.transform
     projector = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 64))
-    model = nn.Sequential(backbone, projector).to(device())
-    transform = vision.vision_transform(name, settings.side)
+    model = nn.Sequential(encoder.model, projector).to(device())
 
     def loss(rows: np.ndarray, generator: torch.Generator) -> Tensor:
         patches = torch.from_numpy(pixels[rows])
@@ -192,7 +192,7 @@ def train_vision(name: str, settings: PhantomPretraining) -> tuple[State, Histor
         return normalised_temperature(first, second)
 
     course = _descend(model, loss, settings, settings.vision_epochs, name)
-    return backbone.state_dict(), course
+    return encoder.model.state_dict(), course
 
 
 def _descend(

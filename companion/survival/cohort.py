@@ -20,7 +20,7 @@ from torch import nn
 from clipit_lib import kernels, paths
 from clipit_lib.compute import device
 from clipit_lib.data.patches import Transform
-from clipit_lib.encoders import registry, vision
+from clipit_lib.encoders import registry
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import (
     canonical_json,
@@ -410,15 +410,15 @@ def _made_by(profile: Profile) -> dict[str, Any]:
         "kernels": kernels.level(),
         "slides": settings.slides.model_dump(mode="json"),
         "folds": settings.folds,
-        "backbone": vision.vision_hash(settings.slides.backbone, sources),
-        "retriever": registry.clip_hash(profile.retriever, sources),
+        "backbone": registry.weights_hash(settings.slides.backbone, sources),
+        "retriever": registry.weights_hash(profile.retriever, sources, text=True),
     }
 
 
 def _make(folder: Path, profile: Profile, slides: PhantomSlides, folds: int) -> None:
     """Draw and embed phantom slides and write them in the layout of real ones."""
     sources, drawn = sources_of_profile(profile), draw_slides(slides, folds)
-    backbone = vision.load_vision(slides.backbone, sources)
+    backbone = registry.load_backbone(slides.backbone, sources)
     retriever = registry.load_clip(profile.retriever, sources)
     towers = ((backbone.model, backbone.transform), (retriever.image_tower, retriever.transform))
     for number, slide in enumerate(progress(drawn.clinical["slide"], "slides")):

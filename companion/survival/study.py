@@ -106,7 +106,9 @@ def resolve(bench: Workbench, cohort: Cohort, setting: str, seed: int) -> Surviv
             "corpus": settings.corpus,
             "corpus_hash": model.corpus_of(bench.profile).content_hash,
             "retriever": bench.profile.retriever,
-            "retriever_hash": registry.clip_hash(bench.profile.retriever, bench.sources),
+            "retriever_hash": registry.weights_hash(
+                bench.profile.retriever, bench.sources, text=True
+            ),
             "long_text": bench.profile.text_stage.long_text,
         }
     return SurvivalSpec(**fields)
@@ -174,8 +176,8 @@ def run_table(runs: Sequence[SurvivalRun]) -> pd.DataFrame:
     """One row a fold, setting and seed: fold, setting, seed, c_index, iauc, run."""
     parts = []
     for run in runs:
-        of = {"setting": run.spec.setting, "seed": run.spec.seed, "run": run.key}
-        parts.append(fold_metrics(run.predictions()).assign(**of))
+        metrics, spec = fold_metrics(run.predictions()), run.spec
+        parts.append(metrics.assign(setting=spec.setting, seed=spec.seed, run=run.key))
     return pd.concat(parts, ignore_index=True)[["fold", "setting", "seed", *METRICS, "run"]]
 
 

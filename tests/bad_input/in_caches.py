@@ -7,7 +7,7 @@ from pathlib import Path
 
 from bad_input.case import Act, BadInput, Spoil, World, cut
 from bad_input.in_checkpoints import code
-from clipit_lib.encoders import weights
+from clipit_lib.encoders import registry
 from clipit_lib.encoders.weights import Sources
 
 RUN = "Delete the folder of this run"
@@ -63,7 +63,7 @@ def only_archived(world: World) -> list[str]:
 
 def digests(world: World) -> list[str]:
     copy = {"kaiko_vits16": str(world.file("weights.bin", b"weights"))}
-    weights.published_hash("kaiko_vits16", Sources(copies=copy))
+    registry.weights_hash("kaiko_vits16", Sources(copies=copy))
     cut(world.cached("digests/*.json"))
     return world.train(backbones=["kaiko_vits16"], weights=copy)
 
