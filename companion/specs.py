@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from pydantic import TypeAdapter
+import pandas as pd
+from pydantic import BaseModel, TypeAdapter
 
 from clipit_lib import kernels
 from clipit_lib.data.reports import own_terms, wording
@@ -17,6 +18,7 @@ from clipit_lib.settings import (
     SWITCHES,
     Contrastive,
     Fraction,
+    Labelled,
     Lora,
     Pairing,
     Positive,
@@ -330,3 +332,53 @@ def _contrastive(profile: Profile, class_texts: tuple[str, ...], own: Contrastiv
     if profile.protocol == "released":
         changed["same_class"] = "negatives"
     return own.model_copy(update=changed)
+
+
+# -- Where each value of a run comes from.
+
+
+CALLED = ("dataset", "backbone", "setting", "seed")
+FOUND = (
+    "kernels", "data_hash", "backbone_hash", "retriever_hash", "corpus_hash", "wording",
+    "class_texts",
+)  # fmt: skip
+
+
+def origins(bench: Workbench, spec: RunSpec) -> pd.DataFrame:
+    """Where each value of a run comes from: `field`, `value`, `origin`, one row a value.
+
+    `call`: given for this run alone. `setting`: its name says so. `profile`: written there, or
+    chosen by a search. `default`: written nowhere. `found`: in data, weights and on this machine.
+    """
+    profile, _ = bench.profile.tuned(spec.dataset, spec.setting)
+    own = fields_of(spec.setting, profile)
+    usual = _flat(resolve(bench, spec.dataset, spec.backbone, spec.setting, spec.seed))
+
+    def origin(field: str, value: Any) -> str:
+        name, _, part = field.removeprefix("text.").partition(".")
+        leaf, key = part or name, "text_stage" if field.startswith("text.training.") else name
+        if name in (*Protocol.model_fields, "stage"):
+            key = "protocol"
+        held = profile.training_settings(spec.dataset) if key == "training" else None
+        held = held or getattr(profile, "templates" if leaf == "templates" else key, None)
+        if name in CALLED or usual.get(field) != value:
+            return "call"
+        if leaf in FOUND:
+            return "found"
+        if leaf != "templates" and (key in own or name == "branch"):
+            return "setting"
+        if isinstance(held, BaseModel):
+            return "profile" if leaf in held.model_fields_set else "default"
+        searched = leaf == "lora_targets" and profile is not bench.profile
+        written = searched or name == "corpus" or {key, leaf} & profile.model_fields_set
+        return "profile" if written else "default"
+
+    rows = [(field, value, origin(field, value)) for field, value in _flat(spec).items()]
+    return pd.DataFrame(rows, columns=["field", "value", "origin"])
+
+
+def _flat(spec: RunSpec) -> Fields:
+    """The values of a run by dotted name; what its text shares with it is left out there."""
+    values = pd.json_normalize(spec.model_dump(exclude_none=True)).to_dict("records")[0]
+    shared = {f"text.{name}" for name in Labelled.model_fields}
+    return {str(name): value for name, value in values.items() if name not in shared}

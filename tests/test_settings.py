@@ -8,8 +8,9 @@ from pydantic import ValidationError
 from clipit_lib import paths, run, runs, text
 from clipit_lib.errors import ClipItError
 from clipit_lib.inputs import Inputs
+from clipit_lib.settings import Lora
 from companion import specs
-from companion.profile import Workbench, load_profile, read_profile
+from companion.profile import Chosen, FoundWith, Workbench, load_profile, read_profile
 
 SMOKE = (Path(__file__).parent.parent / "profiles" / "smoke.yaml").read_text(encoding="utf-8")
 
@@ -105,3 +106,53 @@ def test_an_encoder_not_trained_yet_is_said_before_anything_is_trained(
     assert runs.find(bench.profile.name, asked.key) is None
     store = paths.runs(bench.profile.name)
     assert [path.name for path in store.glob(f"*{asked.key}*")] == [f".{asked.key}.lock"]
+
+
+def test_where_each_value_comes_from(bench: Workbench) -> None:
+    def of(setting: str, **changes: object) -> dict[str, str]:
+        table = specs.origins(bench, spec(bench, setting, **changes))
+        assert list(table.columns) == ["field", "value", "origin"] and table["field"].is_unique
+        return dict(zip(table["field"], table["origin"], strict=True))
+
+    usual = of("clip_it")
+    assert set(usual.values()) == {"call", "setting", "profile", "default", "found"}
+    expected = {
+        "seed": "call", "backbone": "call", "setting": "call",
+        "data_hash": "found", "text.corpus_hash": "found", "kernels": "found",
+        "adaptation": "setting", "branch": "setting", "text.pairing.rank": "setting",
+        "training.epochs": "profile", "text.training.epochs": "profile", "lora.rank": "profile",
+        "text.lora.alpha": "profile", "text.retriever": "profile", "text.corpus": "profile",
+        "pretraining.images": "profile",
+        "training.batch_size": "default", "text.training.long_text": "default",
+        "lora.dropout": "default", "distillation_weight": "default", "label_noise": "default",
+        "protocol.checkpoint": "default", "normalisation": "default",
+        "pretraining.learning_rate": "default",
+    }  # fmt: skip
+    assert {field: usual[field] for field in expected} == expected
+    # The same values, each named by something else.
+    assert of("clip_it/lambda_3")["distillation_weight"] == "setting"
+    assert of("clip_it/lora_rank_2")["text.lora.rank"] == "setting"
+    assert of("clip_it/retriever_phantom_clip_noisy")["text.retriever"] == "setting"
+    assert of("clip_it/switch_double_softmax")["protocol.double_softmax"] == "setting"
+    assert of("lora_only/labels_5")["labels_per_class"] == "setting"
+    assert of("clip_it/class_prompts")["text.class_texts"] == "found"
+    assert of("clip_it/class_prompts")["text.templates"] == "default"
+    assert of("clip_it", distillation_weight=0.5)["distillation_weight"] == "call"
+    released = Workbench(bench.profile.model_copy(update={"protocol": "released"}))
+    table = specs.origins(released, spec(released)).set_index("field")["origin"]
+    assert table["protocol.checkpoint"] == table["text.double_softmax"] == "profile"
+
+
+def test_what_a_search_chose_comes_from_the_profile(bench: Workbench) -> None:
+    found = {"backbone": "phantom_vit_s16", "trials": 1, "seeds": (9,), "validation": 1.0}
+    chosen = Chosen(
+        lora=Lora(rank=2),
+        lora_targets="all",
+        distillation_weight=0.3,
+        found_with=FoundWith(**found),
+    )
+    searched = {"phantom-crc": {"clip_it": chosen}}
+    tuned = Workbench(bench.profile.model_copy(update={"searched": searched}))
+    table = specs.origins(tuned, spec(tuned)).set_index("field")["origin"]
+    of_search = ["lora.rank", "text.lora.rank", "distillation_weight", "text.lora_targets"]
+    assert set(table[of_search]) == {"profile"} and table["lora.alpha"] == "default"
