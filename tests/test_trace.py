@@ -25,6 +25,7 @@ def output(bench: Workbench, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     folder = tmp_path_factory.mktemp("trace")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CLIPIT_OUTPUT", str(folder))
+        bench = Workbench(bench.profile)  # it stores runs where this variable says when it is made
         resolved = [
             specs.resolve(bench, "phantom-crc", "phantom_vit_s16", "unimodal", seed)
             for seed in (0, 1)
