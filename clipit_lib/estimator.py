@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from clipit_lib import lora
 from clipit_lib.compute import device, seeded
 from clipit_lib.data.patches import Transform, ValidationSplit, with_validation
-from clipit_lib.data.reports import cleaned_corpus
+from clipit_lib.data.reports import CLEANING, clean
 from clipit_lib.encoders import registry
 from clipit_lib.encoders.encoder import ClipEncoder, LongText, embed_texts
 from clipit_lib.encoders.vision import VisionEncoder
@@ -32,7 +32,7 @@ from clipit_lib.predict import ImageClassifier
 from clipit_lib.run import linear_probe
 from clipit_lib.settings import Lora, Probe, TextStage, Training
 from clipit_lib.text import ReportTask, TextClassifier, TextFeatures, pair_counts
-from clipit_lib.training import FixedTargets, ImageTask, Patches, Stage, fit, in_blocks
+from clipit_lib.training import ImageTask, Patches, Stage, Targets, fit, in_blocks
 
 NAME = "ClipItClassifier"
 SAID = (NAME, "this classifier")  # where something is said of a descent
@@ -95,7 +95,7 @@ class ClipItClassifier(ClassifierMixin, BaseEstimator):
         text, targets, self.pairs_ = None, None, None
         if reports is not None:
             text, psi = self._text(parts, reports, adapters)
-            targets = FixedTargets(text.features, psi[0])
+            targets = Targets(text.features, psi[0])
             self.pairs_ = torch.cat(psi).numpy()[np.concatenate(rows).argsort()]
         elif self.retriever is not None:
             warnings.warn(f"{NAME}: no reports, so LoRA only, without any text", stacklevel=2)
@@ -159,8 +159,9 @@ class ClipItClassifier(ClassifierMixin, BaseEstimator):
         settings = _checked(TextStage, epochs=self.text_epochs, learning_rate=rate, long_text=long)
         if isinstance(clip, str):
             clip = registry.load_clip(clip, self.sources or Sources())
-        ids = [*map(str, range(len(reports)))]
-        texts = cleaned_corpus(NAME, ids, tuple(reports), organ="").texts
+        texts = tuple(clean(text, CLEANING) for text in reports)
+        if not texts or not all(texts):
+            raise ClipItError("no reports, or one that is empty", NAME, "Give texts with words")
         t = embed_texts(clip.text_tower.to(device()).eval(), clip.tokenizer, texts, long).numpy()
         seen = [_features(clip.image_tower, part, clip.transform).numpy() for part in parts]
         psi = [torch.from_numpy(top_k(v, t, 1, device=device()).reports[:, 0]) for v in seen]

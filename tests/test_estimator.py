@@ -20,7 +20,7 @@ from toys import transform
 
 from clipit_lib import paths, runs
 from clipit_lib.encoders import registry
-from clipit_lib.encoders.clips import build_phantom_clip, wrap_open_clip
+from clipit_lib.encoders.clips import LIBRARIES
 from clipit_lib.encoders.encoder import ClipEncoder, Tokenizer
 from clipit_lib.encoders.vision import VIT_TARGETS, VisionEncoder
 from clipit_lib.errors import ClipItError
@@ -189,7 +189,12 @@ def test_models_of_timm_and_open_clip_that_are_no_names_of_the_registry() -> Non
     size = {"img_size": 16, "patch_size": 8, "embed_dim": 16, "depth": 1, "num_heads": 2}
     model = timm.create_model("vit_tiny_patch16_224", num_classes=0, **size)
     backbone = VisionEncoder("mine", model, transform(16), 16, VIT_TARGETS, "")
-    retriever = wrap_open_clip("mine", build_phantom_clip(16), "")
+    row, library = registry.entry("phantom_clip"), LIBRARIES["open_clip"]
+    image, text = library.split(library.build(row, 16, None))
+    retriever = ClipEncoder(
+        "mine", image, text, library.tokenizer(), transform(16), image.num_features,
+        row.image_targets, row.text_targets, "", False,
+    )  # fmt: skip
     ours = classifier(backbone=backbone, retriever=retriever).fit(images, names, TEXTS)
     assert ours.pairs_ is not None
     again = pickle.loads(pickle.dumps(clone(ours).fit(images, names, TEXTS)))
@@ -202,7 +207,7 @@ def test_the_usage_of_the_readme(monkeypatch: pytest.MonkeyPatch) -> None:
     for load, small in (("load_backbone", vision), ("load_clip", clip)):
 
         def loaded(name: str, _: object, small: Any = small) -> Any:
-            registry.check_backbone(name)
+            registry.entry(name)
             return small()
 
         monkeypatch.setattr(registry, load, loaded)

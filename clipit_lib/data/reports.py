@@ -131,6 +131,9 @@ def _until_stable(step: Callable[[str], str], text: str) -> str:
 # -- A corpus of pathology reports, from whatever file holds them.
 
 
+CLEANING = ("control", "hyphenation", "spacing")  # unless others are asked for
+
+
 @dataclass(frozen=True)
 class ReportCorpus:
     """Reports of one organ.
@@ -220,7 +223,7 @@ class FileCorpus(Corpus):
     column: str | None = None
     organ: str = "unknown"
     licence: str = "not stated"
-    cleaning: tuple[str, ...] = ("control", "hyphenation", "spacing")
+    cleaning: tuple[str, ...] = CLEANING
 
     def open(self, name: str) -> ReportCorpus:
         path = paths.in_data(self.path)
@@ -293,7 +296,7 @@ class TcgaCorpus(Corpus):
     cancer_type_table: str | None = None
     organ: str
     licence: str | None = None
-    cleaning: tuple[str, ...] = ("control", "hyphenation", "spacing")
+    cleaning: tuple[str, ...] = CLEANING
 
     @model_validator(mode="after")
     def _types_are_known(self) -> TcgaCorpus:
