@@ -153,15 +153,15 @@ class ClipItClassifier(ClassifierMixin, BaseEstimator):
     ) -> tuple[TextFeatures, list[Int[Tensor, " n"]]]:
         """What stage one learns from the reports, and which of them each patch is paired with."""
         texts_only = not isinstance(reports, str) and all(isinstance(r, str) for r in reports)
-        if (clip := self.retriever) is None or not texts_only:
+        if (clip := self.retriever) is None or not texts_only or not len(reports):
             raise ClipItError("no retriever, or reports are no list of texts", NAME, "Give both")
         long, rate, c = self.long_text, self.learning_rate, len(self.classes_)
         settings = _checked(TextStage, epochs=self.text_epochs, learning_rate=rate, long_text=long)
         if isinstance(clip, str):
             clip = registry.load_clip(clip, self.sources or Sources())
         texts = tuple(clean(text, CLEANING) for text in reports)
-        if not texts or not all(texts):
-            raise ClipItError("no reports, or one that is empty", NAME, "Give texts with words")
+        if (empty := next((i for i, text in enumerate(texts) if not text), None)) is not None:
+            raise ClipItError(f"report {empty} is empty", NAME, "Take it out or write a report")
         t = embed_texts(clip.text_tower.to(device()).eval(), clip.tokenizer, texts, long).numpy()
         seen = [_features(clip.image_tower, part, clip.transform).numpy() for part in parts]
         psi = [torch.from_numpy(top_k(v, t, 1, device=device()).reports[:, 0]) for v in seen]
