@@ -23,7 +23,13 @@ from clipit_lib import kernels, paths
 from clipit_lib.data.folder import FolderData
 from clipit_lib.data.published import PUBLISHED_DATA, OfThePaper
 from clipit_lib.encoders import registry
-from clipit_lib.encoders.weights import Published, Trained, package_folder, reach
+from clipit_lib.encoders.weights import (
+    Published,
+    Trained,
+    hub_size,
+    on_disk,
+    package_folder,
+)
 from clipit_lib.errors import ClipItError
 from companion import crc5
 from companion.crc5 import Crc5Data
@@ -274,19 +280,17 @@ def _model(name: str, profile: Profile) -> list[Finding]:
 
 
 def _models_published(model: Published, profile: Profile) -> list[Finding]:
-    name, found = model.name, reach(model, sources_of_profile(profile).copies)
-    findings = []
+    name, findings = model.name, []
     if name in OPTIONAL and find_spec(name) is None:
         findings.append(failed("models", f"{name}: its own package is missing", OPTIONAL[name]))
-    if found.state == "here":
-        findings.append(passed("models", f"{name}: {found.words}; {model.licence}"))
-    elif found.state == "reachable":
-        size = "" if found.bytes is None else f" ({found.bytes / 1e9:.1f} GB)"
-        seen = f"{name}: will be downloaded{size}; {model.licence}"
-        findings.append(passed("models", seen))
-    else:
-        what, _, fix = found.words.partition(". ")
-        findings.append(failed("models", f"{name}: {what}", fix))
+    try:
+        path = on_disk(model, sources_of_profile(profile).copies)
+        size = None if path else hub_size(model)  # nothing is downloaded
+        large = "" if size is None else f" ({size / 1e9:.1f} GB)"
+        seen = path or f"will be downloaded{large}"
+        findings.append(passed("models", f"{name}: {seen}; {model.licence}"))
+    except ClipItError as error:
+        findings.append(failed("models", f"{name}: {error.what}", error.fix))
     if model.doubt:
         findings.append(warned("models", f"{name}: {model.doubt}", f"Compare with {model.origin}"))
     return findings

@@ -36,15 +36,15 @@ def train_stand_in(
         settings.learning_rate,
     )
     torch.manual_seed(settings.seed)
-    towers = clips.build_stand_in(settings)
-    for tower in towers:
+    image_tower, text_tower = clips.build_stand_in(settings)
+    for tower in (image_tower, text_tower):
         tower.to(device()).eval()
     log_scale = nn.Parameter(torch.tensor(2.66, device=device()))  # ln(1 / 0.07), as CLIP starts
     rng = np.random.default_rng(settings.seed)
     captions = [class_captions(text, settings.captions_per_class, rng) for text in class_texts]
-    images = _image_states(towers.image.backbone, pixels)
-    texts = _text_states(towers.text, clips.stand_in_tokenizer(settings), captions)
-    trained = nn.ModuleList([towers.image.projection, towers.text.projection])
+    images = _image_states(image_tower.backbone, pixels)
+    texts = _text_states(text_tower, clips.stand_in_tokenizer(settings), captions)
+    trained = nn.ModuleList([image_tower.projection, text_tower.projection])
     parameters = [*trained.parameters(), log_scale]
     optimiser = torch.optim.AdamW(
         parameters, lr=settings.learning_rate, weight_decay=0.05, fused=True
@@ -57,8 +57,8 @@ def train_stand_in(
         for step, rows in enumerate(batches, start=1):
             group = torch.from_numpy(labels[rows])
             chosen = texts[group, torch.from_numpy(rng.integers(texts.shape[1], size=len(rows)))]
-            image = F.normalize(towers.image.projection(images[torch.from_numpy(rows)]), dim=-1)
-            text = F.normalize(towers.text.projection(chosen), dim=-1)
+            image = F.normalize(image_tower.projection(images[torch.from_numpy(rows)]), dim=-1)
+            text = F.normalize(text_tower.projection(chosen), dim=-1)
             scale = log_scale.exp().clamp(max=100.0)
             loss = supervised_contrastive(image, text, scale, group.to(image.device))
             optimiser.zero_grad()
@@ -69,8 +69,8 @@ def train_stand_in(
             stage.check({"loss": values[-1]}, when, rate, epoch + step > 1)
         history.append(float(np.mean(values)))
     stage.check_tensors("the learned weights", parameters, "after the last step", rate)
-    state = {f"image.{k}": v.cpu() for k, v in towers.image.projection.state_dict().items()}
-    state |= {f"text.{k}": v.cpu() for k, v in towers.text.projection.state_dict().items()}
+    state = {f"image.{k}": v.cpu() for k, v in image_tower.projection.state_dict().items()}
+    state |= {f"text.{k}": v.cpu() for k, v in text_tower.projection.state_dict().items()}
     return state, {"loss": history, "notes": stage.doubts(history[0], history[-1])}
 
 

@@ -135,7 +135,7 @@ def test_the_stand_in_stops(monkeypatch) -> None:
     tower = clips.StandInTextTower(nn.Identity(), 6, 0, 4)
     image = nn.Module()
     image.backbone, image.projection = nn.Identity(), nn.Linear(5, 4)
-    monkeypatch.setattr(pilot, "build_stand_in", lambda settings: clips.Halves(image, tower))
+    monkeypatch.setattr(pilot, "build_stand_in", lambda settings: (image, tower))
     monkeypatch.setattr(pilot, "stand_in_tokenizer", lambda settings: None)
     monkeypatch.setattr(pilot, "_image_states", lambda *_: torch.randn(8, 5))
     monkeypatch.setattr(pilot, "_text_states", lambda *_: torch.randn(2, 3, 6))

@@ -24,8 +24,14 @@ from transformers import (
 
 from clipit_lib.encoders import weights
 from clipit_lib.encoders.encoder import Tokenizer
-from clipit_lib.encoders.vision import Entry, stand_in_tower, state_part
-from clipit_lib.encoders.weights import MINILM, Held, State, package_folder
+from clipit_lib.encoders.vision import (
+    Entry,
+    StandInImageTower,
+    packaged_network,
+    stand_in_tower,
+    state_part,
+)
+from clipit_lib.encoders.weights import MINILM, Held, package_folder
 from clipit_lib.errors import ClipItError
 from clipit_lib.settings import StandInTraining
 
@@ -310,7 +316,9 @@ class StandInTextTower(nn.Module):
         return projected
 
 
-def build_stand_in(settings: StandInTraining, trained: State | None = None) -> Halves:
+def build_stand_in(
+    settings: StandInTraining, trained: Held | None = None
+) -> tuple[StandInImageTower, StandInTextTower]:
     """Both frozen networks with their projections, which are random unless trained ones are given.
 
     Raises:
@@ -320,11 +328,12 @@ def build_stand_in(settings: StandInTraining, trained: State | None = None) -> H
 
     bert = AutoModel.from_pretrained(package_folder(MINILM) / "model", local_files_only=True)
     image = stand_in_tower(settings.width)
-    image.load(trained)
+    image.backbone = packaged_network()
     text = StandInTextTower(bert, bert.config.hidden_size, bert.config.pad_token_id, settings.width)
     if trained is not None:
-        text.projection.load_state_dict(state_part(trained, "text."))
-    return Halves(image, text)
+        image.projection.load_state_dict(state_part(trained.state, "image."))
+        text.projection.load_state_dict(state_part(trained.state, "text."))
+    return image, text
 
 
 def stand_in_tokenizer(settings: StandInTraining) -> Tokenizer:
