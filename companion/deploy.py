@@ -105,10 +105,8 @@ def caveats(spec: RunSpec, description: Description, limits: str) -> list[str]:
             "The backbone was trained on this project's phantom, procedural H&E-like patches: it "
             "has never seen tissue."
         )
-    said += [
-        registry.entry(n).caveat
-        for n in ([spec.text.retriever] if spec.text else []) + [spec.backbone]
-    ]
+    names = [spec.text.retriever] if spec.text else []
+    said += [registry.entry(name).caveat for name in (*names, spec.backbone)]
     return list(dict.fromkeys(text for text in said if text))
 
 

@@ -22,7 +22,13 @@ from clipit_lib import kernels, paths
 from clipit_lib.data.folder import FolderData
 from clipit_lib.data.published import PUBLISHED_DATA, OfThePaper
 from clipit_lib.encoders import registry
-from clipit_lib.encoders.weights import Published, Trained, package_folder, reach
+from clipit_lib.encoders.weights import (
+    Published,
+    Trained,
+    hub_size,
+    on_disk,
+    package_folder,
+)
 from clipit_lib.errors import ClipItError
 from companion import crc5, findings
 from companion.crc5 import Crc5Data
@@ -234,17 +240,17 @@ def _model(name: str, profile: Profile) -> list[Finding]:
 
 
 def _published_model(model: Published, profile: Profile) -> list[Finding]:
-    name, at = model.name, reach(model, sources_of_profile(profile).copies)
-    found = []
+    name, found = model.name, []
     if name in OPTIONAL and find_spec(name) is None:
         found.append(_graded("models", f"{name}: its own package is missing", OPTIONAL[name]))
-    if at.state in ("here", "reachable"):
-        size = "" if at.bytes is None else f" ({at.bytes / 1e9:.1f} GB)"
-        seen = at.words if at.state == "here" else f"will be downloaded{size}"
+    try:
+        path = on_disk(model, sources_of_profile(profile).copies)
+        size = None if path else hub_size(model)  # nothing is downloaded
+        large = "" if size is None else f" ({size / 1e9:.1f} GB)"
+        seen = path or f"will be downloaded{large}"
         found.append(_graded("models", f"{name}: {seen}; {model.licence}"))
-    else:
-        what, _, fix = at.words.partition(". ")
-        found.append(_graded("models", f"{name}: {what}", fix))
+    except ClipItError as error:
+        found.append(_graded("models", f"{name}: {error.what}", error.fix))
     if model.doubt:
         doubt = f"{name}: {model.doubt}"
         found.append(_graded("models", doubt, warn=f"Compare with {model.origin}"))

@@ -136,7 +136,7 @@ def test_the_stand_in_stops(monkeypatch) -> None:
     tower = clips.StandInTextTower(nn.Identity(), 6, 0, 4)
     image = nn.Module()
     image.backbone, image.projection = nn.Identity(), nn.Linear(5, 4)
-    monkeypatch.setattr(clips, "build_stand_in", lambda settings: clips.Halves(image, tower))
+    monkeypatch.setattr(clips, "build_stand_in", lambda settings: (image, tower))
     monkeypatch.setattr(clips, "stand_in_tokenizer", lambda settings: None)
     monkeypatch.setattr(stand_in, "_image_states", lambda *_: torch.randn(8, 5))
     monkeypatch.setattr(stand_in, "_text_states", lambda *_: torch.randn(2, 3, 6))

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from clipit_lib.data import folder
-from clipit_lib.encoders.weights import Published, Reach
+from clipit_lib.encoders.weights import HubError, Published
 from companion import crc5, doctor
 from companion import doctor as data
 from companion import doctor as machine
@@ -34,15 +34,17 @@ def reached(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """No network: what the hub says is said here, by model."""
     asked: list[str] = []
 
-    def reach(model: Published, copies: Mapping[str, str]) -> Reach:
+    def on_disk(model: Published, copies: Mapping[str, str]) -> Path | None:
         asked.append(model.name)
-        if model.name == "uni":
-            return Reach("refused", "the hub refuses the weights of uni (terms). Ask at PAGE")
-        if model.name == "clip":
-            return Reach("here", "/weights/clip.safetensors", 600_000_000)
-        return Reach("reachable", "PAGE", 350_000_000)
+        return Path("/weights/clip.safetensors") if model.name == "clip" else None
 
-    monkeypatch.setattr(models, "reach", reach)
+    def hub_size(model: Published) -> int:
+        if model.name == "uni":
+            raise HubError("refused", model)
+        return 350_000_000
+
+    monkeypatch.setattr(models, "on_disk", on_disk)
+    monkeypatch.setattr(models, "hub_size", hub_size)
     return asked
 
 

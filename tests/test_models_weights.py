@@ -115,8 +115,6 @@ def test_what_the_hub_refuses_is_said_in_one_line(
         with pytest.raises(weights.HubError, match=words) as caught:
             attempt(UNI, stub.url)
         assert caught.value.failure == failure and "\n" not in str(caught.value)
-    found = weights.reach(UNI, profile().weights, stub.url)
-    assert found.state == failure and found.bytes is None
     assert {method for method, *_ in stub.asked} == {"HEAD"}  # nothing was downloaded
 
 
@@ -132,7 +130,6 @@ def test_no_answer_and_no_copy(stub: StubHub, monkeypatch: pytest.MonkeyPatch) -
     for attempt in (weights.hub_download, weights.hub_size):
         with pytest.raises(weights.HubError, match=rf"not here.*`weights: \{{{NAME}: PATH\}}`"):
             attempt(MODEL, nobody)
-    assert weights.reach(MODEL, profile().weights, nobody).state == "unreachable"
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
     with pytest.raises(weights.HubError, match="unset HF_HUB_OFFLINE"):
         weights.hub_download(MODEL, stub.url)
@@ -160,16 +157,9 @@ def test_a_token_is_used_and_never_shown(
     assert "hf_stub" not in str(caught.value) + "".join(capfd.readouterr())
 
 
-def test_reach_downloads_nothing(stub: StubHub, tmp_path: Path) -> None:
-    found = weights.reach(MODEL, profile().weights, stub.url)
-    assert (found.state, found.bytes) == ("reachable", len(CONTENT))
-    assert [method for method, *_ in stub.asked] == ["HEAD"] and weights.on_disk(MODEL, {}) is None
-    copy = tmp_path / "model.safetensors"
-    copy.write_bytes(b"abc")
-    here = weights.reach(MODEL, profile(weights={NAME: str(copy)}).weights, stub.url)
-    assert (here.state, here.bytes, here.words) == ("here", 3, str(copy))
-    gone = weights.reach(MODEL, profile(weights={NAME: str(tmp_path / "no")}).weights, stub.url)
-    assert gone.state == "absent" and "Mend its path" in gone.words
+def test_asking_for_the_size_downloads_nothing(stub: StubHub, tmp_path: Path) -> None:
+    assert weights.hub_size(MODEL, stub.url) == len(CONTENT)
+    assert [method for method, *_ in stub.asked] == ["HEAD"] and not weights.on_disk(MODEL, {})
 
 
 def test_a_copy_is_a_file_or_its_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

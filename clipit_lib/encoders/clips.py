@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import operator
 import warnings
 from collections.abc import Callable
 from functools import partial
@@ -24,8 +25,14 @@ from transformers import (
 
 from clipit_lib.encoders import weights
 from clipit_lib.encoders.encoder import Tokenizer
-from clipit_lib.encoders.vision import Entry, stand_in_tower, state_part
-from clipit_lib.encoders.weights import MINILM, Held, State, package_folder
+from clipit_lib.encoders.vision import (
+    Entry,
+    StandInImageTower,
+    packaged_network,
+    stand_in_tower,
+    state_part,
+)
+from clipit_lib.encoders.weights import MINILM, Held, package_folder
 from clipit_lib.errors import ClipItError
 from clipit_lib.settings import StandInTraining
 
@@ -78,7 +85,7 @@ def build_open_clip(row: Entry, side: int | None, held: Held | None = None) -> o
 def split_open_clip(model: open_clip.CLIP) -> Halves:
     """The towers that it is made of; the model itself becomes the text tower."""
     width = model.text_projection.shape[1]
-    image = Half("visual", model.visual, width, lambda visual, x: visual(x))
+    image = Half("visual", model.visual, width, operator.call)
     model.visual = nn.Identity()
     return Halves(image, Half("model", model, width, embed_ids))
 
@@ -276,9 +283,19 @@ def split_plip(model: Any) -> Halves:
     """Each in a tower; what follows the end token of a text is never looked at."""
     vision, text = model
     return Halves(
-        Half("model", vision, vision.config.projection_dim, lambda m, x: m(x).image_embeds),
-        Half("model", text, text.config.projection_dim, lambda m, ids: m(ids).text_embeds),
+        Half("model", vision, vision.config.projection_dim, _image_embeds),
+        Half("model", text, text.config.projection_dim, _text_embeds),
     )
+
+
+def _image_embeds(model: Any, images: Tensor) -> Tensor:
+    embedding: Tensor = model(images).image_embeds
+    return embedding
+
+
+def _text_embeds(model: Any, ids: Tensor) -> Tensor:
+    embedding: Tensor = model(ids).text_embeds
+    return embedding
 
 
 # -- The pilot's stand-in retriever: EfficientNet-Lite2 and MiniLM joined by two projections.
@@ -310,7 +327,9 @@ class StandInTextTower(nn.Module):
         return projected
 
 
-def build_stand_in(settings: StandInTraining, trained: State | None = None) -> Halves:
+def build_stand_in(
+    settings: StandInTraining, trained: Held | None = None
+) -> tuple[StandInImageTower, StandInTextTower]:
     """Both frozen networks with their projections, which are random unless trained ones are given.
 
     Raises:
@@ -320,11 +339,12 @@ def build_stand_in(settings: StandInTraining, trained: State | None = None) -> H
 
     bert = AutoModel.from_pretrained(package_folder(MINILM) / "model", local_files_only=True)
     image = stand_in_tower(settings.width)
-    image.load(trained)
+    image.backbone = packaged_network()
     text = StandInTextTower(bert, bert.config.hidden_size, bert.config.pad_token_id, settings.width)
     if trained is not None:
-        text.projection.load_state_dict(state_part(trained, "text."))
-    return Halves(image, text)
+        image.projection.load_state_dict(state_part(trained.state, "image."))
+        text.projection.load_state_dict(state_part(trained.state, "text."))
+    return image, text
 
 
 def stand_in_tokenizer(settings: StandInTraining) -> Tokenizer:

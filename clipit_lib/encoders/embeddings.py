@@ -45,8 +45,6 @@ def image_embeddings(
     """
     rows = dataset.indices(split)
     made_by = {
-        "version": VERSION,
-        "kernels": kernels.level(),
         "weights": weights,
         "transform": repr(transform),
         "data": dataset.content_hash,
@@ -69,8 +67,6 @@ def text_embeddings(clip: ClipEncoder, corpus: ReportCorpus, long_text: LongText
         ClipItError: as `image_embeddings`.
     """
     made_by = {
-        "version": VERSION,
-        "kernels": kernels.level(),
         "weights": clip.weights_hash,
         "context": clip.tokenizer.context_length,
         "long_text": long_text,
@@ -87,6 +83,7 @@ def text_embeddings(clip: ClipEncoder, corpus: ReportCorpus, long_text: LongText
 
 
 def _kept(made_by: dict[str, Any], count: int, blocks: Blocks) -> np.ndarray:
+    made_by = {"version": VERSION, "kernels": kernels.level()} | made_by
     path = paths.cache() / "embeddings" / f"{digest(canonical_json(made_by))}.safetensors"
     if not path.exists():
         with locked(path):

@@ -239,7 +239,7 @@ def untrained_backbone(
         side: of the phantom's patches in pixels.
         stand_in: settings of the stand-in, if it is meant.
     """
-    return _backbone(name, _image_tower(name, side, stand_in, None), side, "own", UNTRAINED)
+    return _backbone(name, side, stand_in, None, UNTRAINED)
 
 
 # -- Encoders with their weights.
@@ -270,8 +270,8 @@ def load_backbone(name: str, sources: Sources, normalisation: str = "own") -> Vi
         ClipItError: unknown name; its weights are missing, damaged or of another model.
     """
     held = read_weights(name, entry(name).weights, sources)
-    tower = _image_tower(name, sources.side, sources.stand_in, held)
-    return _backbone(name, tower, sources.side, normalisation, weights_hash(name, sources))
+    called = weights_hash(name, sources)
+    return _backbone(name, sources.side, sources.stand_in, held, called, normalisation)
 
 
 def load_clip(name: str, sources: Sources) -> ClipEncoder:
@@ -282,11 +282,13 @@ def load_clip(name: str, sources: Sources) -> ClipEncoder:
     """
     from clipit_lib.encoders import clips  # slow to import; a backbone needs no text half
 
+    image: nn.Module
+    text: nn.Module
     row = clip_entry(name)
     held = read_weights(name, row.weights, sources)
     if row.library == "stand_in":
         assert sources.stand_in is not None
-        image, text = clips.build_stand_in(sources.stand_in, held.state)
+        image, text = clips.build_stand_in(sources.stand_in, held)
         tokenizer = clips.stand_in_tokenizer(sources.stand_in)
     else:
         library = clips.LIBRARIES[row.library]
@@ -301,28 +303,22 @@ def load_clip(name: str, sources: Sources) -> ClipEncoder:
     )  # fmt: skip
 
 
-def _image_tower(
-    name: str, side: int | None, stand_in: StandInTraining | None, held: Held | None
-) -> nn.Module:
-    row = entry(name)
-    if row.library == "timm":
-        return vision.timm_tower(row, side, held)
-    if row.library == "stand_in":
-        assert stand_in is not None
-        tower = vision.stand_in_tower(stand_in.width)
-        if held is not None:
-            tower.load(held.state)
-        return tower
-    from clipit_lib.encoders import clips
-
-    library = clips.LIBRARIES[row.library]
-    return library.split(library.build(row, side, held)).image
-
-
 def _backbone(
-    name: str, tower: nn.Module, side: int | None, normalisation: str, weights_hash: str
-) -> VisionEncoder:
-    row, width = entry(name), tower.num_features
-    assert isinstance(width, int)
+    name: str, side: int | None, stand_in: StandInTraining | None, held: Held | None,
+    weights_hash: str, normalisation: str = "own",
+) -> VisionEncoder:  # fmt: skip
+    row = entry(name)
+    tower: nn.Module
+    if row.library == "timm":
+        tower = vision.timm_tower(row, side, held)
+    elif row.library == "stand_in":
+        assert stand_in is not None
+        tower = vision.stand_in_tower(stand_in.width, held)
+    else:
+        from clipit_lib.encoders import clips
+
+        library = clips.LIBRARIES[row.library]
+        tower = library.split(library.build(row, side, held)).image
+    width: int = tower.num_features  # type: ignore[assignment]
     transform = row.transform(side, normalisation)
     return VisionEncoder(name, tower.eval(), transform, width, row.image_targets, weights_hash)

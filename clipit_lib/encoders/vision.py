@@ -145,11 +145,6 @@ def efficientnet_lite(number: int) -> Entry:
 STAND_IN_NETWORK = efficientnet_lite(2)
 
 
-def stand_in_tower(width: int) -> StandInImageTower:
-    """With random weights."""
-    return StandInImageTower(timm_tower(STAND_IN_NETWORK, None), width)
-
-
 class StandInImageTower(nn.Module):
     """[b, 3, s, s] to [b, width]: a network, and a projection of its features."""
 
@@ -162,16 +157,25 @@ class StandInImageTower(nn.Module):
         projected: Tensor = self.projection(self.backbone(images))
         return projected
 
-    def load(self, trained: State | None = None) -> None:
-        """Take the network's weights out of their package, and the projection's if it is trained.
 
-        Raises:
-            ClipItError: the package is not installed.
-        """
-        held = weights.read_weights("", STAND_IN_NETWORK.weights, Sources())
-        self.backbone = timm_tower(STAND_IN_NETWORK, None, held)
-        if trained is not None:
-            self.projection.load_state_dict(state_part(trained, "image."))
+def stand_in_tower(width: int, trained: Held | None = None) -> StandInImageTower:
+    """With random weights, unless trained ones are given: of the projection; the network's are in
+    their package.
+
+    Raises:
+        ClipItError: the package is not installed.
+    """
+    tower = StandInImageTower(timm_tower(STAND_IN_NETWORK, None), width)
+    if trained is not None:
+        tower.backbone = packaged_network()
+        tower.projection.load_state_dict(state_part(trained.state, "image."))
+    return tower
+
+
+def packaged_network() -> nn.Module:
+    """The stand-in's network with the weights of its package."""
+    held = weights.read_weights("", STAND_IN_NETWORK.weights, Sources())
+    return timm_tower(STAND_IN_NETWORK, None, held)
 
 
 def state_part(state: State, prefix: str) -> State:

@@ -153,17 +153,15 @@ def get_or_train(
     if not recipe.trained:
         with locked(recipe.folder):
             if not recipe.trained:
-                _keep(recipe, *train())
+                state, history = train()
+                with written_beside(recipe.folder) as temporary:
+                    temporary.mkdir()
+                    model = temporary / TRAINED_MODEL
+                    save_file({k: v.contiguous() for k, v in state.items()}, model)
+                    made = {"weights_hash": file_digest(model)[:16], "history": history}
+                    card = json.dumps({**recipe.asked, **made}, indent=1)
+                    (temporary / TRAINED_CARD).write_text(card, encoding="utf-8")
     return read_card(recipe)
-
-
-def _keep(recipe: Recipe, state: State, history: dict[str, Any]) -> None:
-    with written_beside(recipe.folder) as temporary:
-        temporary.mkdir()
-        save_file({k: v.contiguous() for k, v in state.items()}, temporary / TRAINED_MODEL)
-        weights = file_digest(temporary / TRAINED_MODEL)[:16]
-        card = {**recipe.asked, "weights_hash": weights, "history": history}
-        (temporary / TRAINED_CARD).write_text(json.dumps(card, indent=1), encoding="utf-8")
 
 
 def read_card(recipe: Recipe) -> dict[str, Any]:
@@ -410,38 +408,6 @@ def locate(model: Published, sources: Sources) -> Path:
             "The first run that needs them fetches them",
         )
     return path or hub_download(model)
-
-
-@dataclass(frozen=True)
-class Reach:
-    """Whether the weights of a model can be had.
-
-    Attributes:
-        state: `here` on this disk; `reachable` with one download; or why not.
-        words: one line: where they are, or what to do.
-        bytes: size of the file, where known.
-    """
-
-    state: Literal["here", "reachable"] | Failure
-    words: str
-    bytes: int | None = None
-
-
-def reach(model: Published, copies: Mapping[str, str], endpoint: str | None = None) -> Reach:
-    """Look for the weights of a published model and download nothing.
-
-    Args:
-        copies: local path of a model's weights, by its name.
-        endpoint: another address of the hub; by default the library's own.
-    """
-    try:
-        path = on_disk(model, copies)
-        if path is not None:
-            return Reach("here", str(path), path.stat().st_size)
-        return Reach("reachable", model.origin, hub_size(model, endpoint))
-    except ClipItError as error:
-        failure = error.failure if isinstance(error, HubError) else "absent"
-        return Reach(failure, f"{error.what}. {error.fix}")
 
 
 def published_hash(model: Published, sources: Sources) -> str:
