@@ -155,8 +155,8 @@ REFUSALS = {
 }
 
 
-class Refused(Exception):
-    """A mirror that will not give the file, and why."""
+class Refused(ValueError):
+    """A mirror that will not give the file, and why; of other bytes pooch says it by itself."""
 
 
 def download(piece: Piece, folder: Path, page: str, *, show: bool = True) -> Path:
@@ -175,9 +175,7 @@ def download(piece: Piece, folder: Path, page: str, *, show: bool = True) -> Pat
             path.parent.mkdir(parents=True, exist_ok=True)  # in threads, pooch would race for it
             pooch.retrieve(url, piece.checksum, piece.name, folder, downloader=resuming)
             return path
-        except Refused as fault:
-            faults.append(f"{url} {fault}")
-        except ValueError as fault:  # pooch: another checksum
+        except ValueError as fault:
             faults.append(f"{url}: {_mismatch(fault)}")
         except OSError as error:
             fix = "Free space or give write permission; the same command goes on from here"
@@ -462,14 +460,13 @@ def main(arguments: list[str]) -> None:
             more = [f"  ... and {len(lines) - FEW} more"] if len(lines) > FEW else []
             print("\n".join([*lines[:FEW], *more]))
             return
-        _accept(name, given.accept_licence)
+        if not given.accept_licence:
+            _ask(name)
         _bring(name, source.page, missing, data, given.local)
     print(f"{name} is there, whole, under {data}" + ("" if missing else ": nothing to do"))
 
 
-def _accept(name: str, accepted: bool) -> None:
-    if accepted:
-        return
+def _ask(name: str) -> None:
     if not sys.stdin.isatty():
         fix = "Add --accept-licence if you do"
         raise ClipItError("nobody to accept its terms", f"fetch {name}", fix)
