@@ -25,11 +25,12 @@ def output(bench: Workbench, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     folder = tmp_path_factory.mktemp("trace")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CLIPIT_OUTPUT", str(folder))
+        own = Workbench(bench.profile)  # whose runs are stored there
         resolved = [
-            specs.resolve(bench, "phantom-crc", "phantom_vit_s16", "unimodal", seed)
+            specs.resolve(own, "phantom-crc", "phantom_vit_s16", "unimodal", seed)
             for seed in (0, 1)
         ]
-        stored = [runs.get_or_run(spec, bench) for spec in resolved]
+        stored = [runs.get_or_run(spec, own) for spec in resolved]
         keys = [run.key for run in stored]
         tables.save_table("smoke", "table1", tables.run_table(stored), "words", keys)
         figures = folder / "figures" / "smoke"
