@@ -58,17 +58,17 @@ def list_runs(
     profile: str, runs: Sequence[StoredRun], survival: Sequence[SurvivalRun] = ()
 ) -> Path:
     """Write runs.csv: what each key stands for, and what the run took."""
-    about = [(r.spec.dataset, r.spec.backbone, r) for r in runs] + [
-        (SLIDES, "", r) for r in survival
+    about: list[tuple[str, str, StoredRun | SurvivalRun]] = [
+        *((r.spec.dataset, r.spec.backbone, r) for r in runs),
+        *((SLIDES, "", r) for r in survival),
     ]
     rows = [
-        (r.key, dataset, backbone, r.spec.setting, r.spec.seed, r.spec.kernels, r.done())
+        (r.key, dataset, backbone, r.spec.setting, r.spec.seed, r.spec.kernels, done["seconds"],
+         done.get("peak_memory_mib"))
         for dataset, backbone, r in about
-    ]
-    table = pd.DataFrame(
-        [(*about, done["seconds"], done.get("peak_memory_mib")) for *about, done in rows],
-        columns=list(LISTED),
-    )
+        for done in [r.done()]
+    ]  # fmt: skip
+    table = pd.DataFrame(rows, columns=list(LISTED))
     path = paths.results(profile) / RUNS
     write_text(path, table.sort_values("key").to_csv(index=False))
     return path

@@ -73,10 +73,8 @@ def scores_on_test(predictions: pd.DataFrame, draws: int = DRAWS) -> dict[str, I
     never, units = np.zeros_like(hits), groups.to_numpy()
     return {
         name: paired_bootstrap(never, hits, of, units, draws, np.random.default_rng(0))
-        for name, of in (
-            ("accuracy", np.zeros_like(labels)), ("balanced accuracy", labels)
-        )
-    }  # fmt: skip
+        for name, of in (("accuracy", np.zeros_like(labels)), ("balanced accuracy", labels))
+    }
 
 
 def class_table(
@@ -208,9 +206,8 @@ def write_graph(model: nn.Module, description: Description, folder: Path) -> tup
         model: in evaluation mode, on the CPU.
 
     Raises:
-        ClipItError: a package is missing, or the two differ by more than 1e-4.
+        ClipItError: the two differ by more than 1e-4.
     """
-    require_packages()
     whole, size = Normalised(model, description.transform).eval(), description.input.size
     program = torch.onnx.export(
         whole,
@@ -238,25 +235,20 @@ def checked_graph(path: Path, whole: nn.Module, size: int) -> float:
     Raises:
         ClipItError: it is more than 1e-4.
     """
+    import onnxruntime
+
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
     rng, largest = torch.Generator().manual_seed(1), 0.0
     for batch in BATCHES:
         images = torch.rand(batch, 3, size, size, generator=rng)
-        for ours, theirs in zip(whole(images), run_graph(path, images.numpy()), strict=True):
+        found = session.run(list(OUTPUTS), {INPUT: images.numpy()})
+        for ours, theirs in zip(whole(images), found, strict=True):
             largest = max(largest, float(np.abs(ours.numpy() - theirs).max()))
     if not largest <= TOLERANCE:
         raise ClipItError(
             f"ONNX differs from torch by {largest:.1g}", path, "Leave it out with --no-onnx"
         )
     return largest
-
-
-def run_graph(path: Path, images: Float[np.ndarray, "b 3 s s"]) -> list[Float[np.ndarray, "b c"]]:
-    """Logits and probabilities of images (0..1) by onnxruntime on the CPU."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-    found: list[np.ndarray] = session.run(list(OUTPUTS), {INPUT: images})
-    return found
 
 
 # -- Zero-shot and contrastive runs: their prompts are encoded now, for good.
@@ -295,7 +287,7 @@ def export(run: runs.StoredRun, output: Path, onnx: bool = True) -> Path:
 
     Raises:
         ClipItError: the run has no image-only classifier, `output` holds something else, a package
-            for ONNX is missing; see also `classifier.load_classifier`.
+            for ONNX is missing; see also `predict.load_classifier`.
     """
     if run.spec.text_only:
         raise ClipItError(
@@ -332,11 +324,9 @@ def _classifier(run: runs.StoredRun) -> tuple[nn.Module, Transform]:
         return model.cpu().eval(), transform
     found = predict.load_classifier(run.folder)
     if isinstance(found.model, Direct):  # its map to text features has no part in the answer
-        classes = len(found.classes)
-        linear = VisionClassifier(
-            found.model.backbone, found.model.vision_head.in_features, classes
-        )
-        linear.vision_head = found.model.vision_head
+        head = found.model.vision_head
+        linear = VisionClassifier(found.model.backbone, head.in_features, len(found.classes))
+        linear.vision_head = head
         return linear.cpu().eval(), found.transform
     return found.model.cpu(), found.transform
 

@@ -37,8 +37,7 @@ ADVICE = {
     401: "Set CLIPIT_LLM_KEY to a key of this endpoint",
     403: "Use a key that may use this model",
     404: "Mend --endpoint or --model",
-    429: LATER,
-}
+} | dict.fromkeys((408, 409, 429), LATER)
 # Openings of an answer that is no report; where a server marks a refusal itself, that counts.
 REFUSALS = (
     "i'm sorry", "i am sorry", "sorry, ", "i can't", "i cannot", "i am unable", "i'm unable",
@@ -119,11 +118,12 @@ def ask(client: openai.OpenAI, endpoint: Endpoint, messages: Any, seed: int) -> 
     except openai.APIConnectionError as error:
         what, fix = f"no connection ({type(error.__cause__).__name__})", LATER
     except openai.APIStatusError as error:
-        told = error.body.get("message") if isinstance(error.body, dict) else None
-        # Servers repeat the key that they were given.
-        words = " ".join(str(told).replace(endpoint.key or "\n", "[key]").split())[:160]
-        code = error.status_code
-        what = f"answers {code} ({words})" if told else f"answers {code}"
+        what, code = f"answers {error.status_code}", error.status_code
+        if isinstance(error.body, dict) and "message" in error.body:
+            words = str(error.body["message"])
+            if endpoint.key:  # servers repeat what they were given
+                words = words.replace(endpoint.key, "[key]")
+            what += f" ({' '.join(words.split())[:160]})"
         mend = "Mend the request: --endpoint, --model or --temperature"
         fix = ADVICE.get(code, LATER if code >= 500 else mend)
     except ValueError:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
-from dataclasses import dataclass
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,29 +21,20 @@ WHAT = ["dataset", "backbone", "setting", "seed"]
 SCORES = ["balanced_accuracy", "accuracy", "c_index"]
 
 
-@dataclass(frozen=True)
-class Product:
-    """A figure or table: the folder of its profile's results, and the keys of its runs."""
-
-    results: Path
-    keys: tuple[str, ...]
-
-
 def main(arguments: list[str]) -> None:
     """`trace FILE`: one line a run behind a figure or table."""
     parser = argparse.ArgumentParser(prog="python -m companion trace", description=main.__doc__)
     parser.add_argument("file", type=Path, help="such as figures/demo/table1.png")
     path: Path = parser.parse_args(arguments).file
-    found = product(path)
-    if not found.keys:
+    results, keys = product(path)
+    if not keys:
         print(f"{path}: no run is behind it; it was made from data and encoders alone")
         return
-    table = trace(found)
-    print(table.to_string(index=False, na_rep="-", float_format="{:.2f}".format))
+    print(trace(results, keys).to_string(index=False, na_rep="-", float_format="{:.2f}".format))
 
 
-def product(path: Path) -> Product:
-    """The figure or table at `path`, in any folder of results.
+def product(path: Path) -> tuple[Path, list[str]]:
+    """Of a figure or table: the folder of its profile's results, and the keys of its runs.
 
     Raises:
         ClipItError: no such file; no sidecar beside it, or a damaged one.
@@ -59,22 +50,21 @@ def product(path: Path) -> Product:
     folder = path.parent
     if folder.parent.name == "figures":
         folder = folder.parents[1] / "results" / folder.name
-    results = folder.parent if folder.name == "tables" else folder
-    return Product(results, tuple(archive.keys(sidecar)))
+    return folder.parent if folder.name == "tables" else folder, archive.keys(sidecar)
 
 
-def trace(found: Product) -> pd.DataFrame:
+def trace(results: Path, keys: Sequence[str]) -> pd.DataFrame:
     """One row a run: key, dataset, backbone, setting, seed, scores on test, run_folder.
 
     Scores are balanced accuracy and accuracy (percent) or, of a survival run, the C-index (mean
     over folds): from the run's folder if it is there, else from the archive. What is known of no
     run is no column.
     """
-    listed = archive.listed(found.results).set_index("key")[WHAT]
-    kept = _archived(found)
+    listed = archive.listed(results).set_index("key")[WHAT]
+    kept = _archived(results, keys)
     rows = []
-    for key in found.keys:
-        stored = _stored(found.results, key)
+    for key in keys:
+        stored = _stored(results, key)
         about: dict[Any, Any] = listed.loc[key].to_dict() if key in listed.index else {}
         folder = "here" if stored else "not here"
         rows.append({"key": key, **about, **(stored or kept.get(key, {})), "run_folder": folder})
@@ -99,15 +89,15 @@ def _stored(results: Path, key: str) -> dict[str, object]:
     return {name: spec[name] for name in WHAT} | scores
 
 
-def _archived(found: Product) -> dict[str, dict[str, object]]:
+def _archived(results: Path, keys: Sequence[str]) -> dict[str, dict[str, object]]:
     """Scores of the runs that are in the archives, by key."""
-    predictions, risks = (found.results / name for name in (archive.PREDICTIONS, archive.RISKS))
+    predictions, risks = (results / name for name in (archive.PREDICTIONS, archive.RISKS))
     scores: dict[str, dict[str, object]] = {}
     if predictions.exists():
-        table = archive.recomputed(predictions, found.keys).set_index("run")
+        table = archive.recomputed(predictions, keys).set_index("run")
         scores |= {str(key): dict(row) for key, row in table.iterrows()}
     if risks.exists():
-        folds = archive.recomputed_survival(risks, found.keys)
+        folds = archive.recomputed_survival(risks, keys)
         means = folds.groupby("run", observed=True)["c_index"].mean()
         scores |= {str(key): {"c_index": float(value)} for key, value in means.items()}
     return scores

@@ -25,12 +25,12 @@ def output(bench: Workbench, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     folder = tmp_path_factory.mktemp("trace")
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("CLIPIT_OUTPUT", str(folder))
-        bench = Workbench(bench.profile)  # it stores runs where this variable says when it is made
+        own = Workbench(bench.profile)  # whose runs are stored there
         resolved = [
-            specs.resolve(bench, "phantom-crc", "phantom_vit_s16", "unimodal", seed)
+            specs.resolve(own, "phantom-crc", "phantom_vit_s16", "unimodal", seed)
             for seed in (0, 1)
         ]
-        stored = [runs.get_or_run(spec, bench) for spec in resolved]
+        stored = [runs.get_or_run(spec, own) for spec in resolved]
         keys = [run.key for run in stored]
         tables.save_table("smoke", "table1", tables.run_table(stored), "words", keys)
         figures = folder / "figures" / "smoke"
@@ -77,7 +77,7 @@ def without_folders(output: Path, target: Path) -> Path:
 
 @pytest.mark.parametrize("name", ["figures/smoke/table1.png", "results/smoke/tables/table1.md"])
 def test_runs_behind_a_product(output: Path, name: str) -> None:
-    found = trace(product(output / name)).set_index("key")
+    found = trace(*product(output / name)).set_index("key")
     table = pd.read_csv(output / "results/smoke/tables/table1.csv").set_index("run")
     assert set(found.index) == set(table.index) and len(found) == 2
     columns = ["dataset", "backbone", "setting", "seed"]
@@ -89,14 +89,14 @@ def test_runs_behind_a_product(output: Path, name: str) -> None:
 def test_a_clone_without_run_folders_says_the_same(output: Path, tmp_path: Path) -> None:
     clone = without_folders(output, tmp_path / "clone")
     for name in ("figures/smoke/table1.png", "results/smoke/tables/survival.csv"):
-        here, there = trace(product(output / name)), trace(product(clone / name))
+        here, there = trace(*product(output / name)), trace(*product(clone / name))
         assert set(there["run_folder"]) == {"not here"}
         names = [column for column in here if column != "run_folder"]
         pd.testing.assert_frame_equal(here[names], there[names], check_dtype=False)
 
 
 def test_survival_runs_have_their_c_index(output: Path) -> None:
-    (row,) = trace(product(output / "results/smoke/tables/survival.csv")).to_dict("records")
+    (row,) = trace(*product(output / "results/smoke/tables/survival.csv")).to_dict("records")
     slides = pd.read_csv(next(output.glob("results/smoke/survival_runs/*/predictions.csv")))
     folds = [
         c_index(
@@ -114,7 +114,7 @@ def test_an_older_version_of_a_run_can_still_be_traced(output: Path, tmp_path: P
     for path in copy.glob("results/smoke/runs/*/spec.json"):
         path.write_text(json.dumps(json.loads(path.read_text()) | {"a_field_of_old": 1}))
     product_here = product(copy / "figures/smoke/table1.png")
-    assert set(trace(product_here)["setting"]) == {"unimodal"}
+    assert set(trace(*product_here)["setting"]) == {"unimodal"}
 
 
 def test_archived_predictions_are_exact(output: Path) -> None:

@@ -76,7 +76,7 @@ CASES = [
              "no executed notebook here", "Run ./run_all.sh --profile phantom"),
     BadInput("a search on other data", said("search", "--profile", "demo", "--dataset", "pcam",
              "--backbone", "phantom_vit_s16"), "profile demo",
-             "unknown dataset 'pcam'", "Known: phantom-bach"),
+             "unknown dataset 'pcam'", "Known: phantom-crc"),
     BadInput("a search of no trials", said("search", "--profile", "demo", "--dataset",
              "phantom-pcam", "--backbone", "phantom_vit_s16", "--trials", "0"), "--trials",
              "0 is not", "at least 1"),

@@ -180,6 +180,14 @@ def test_other_refusals_are_not_tried_again(server: Server, status: int) -> None
     assert len(server.asked) == 1
 
 
+def test_a_server_without_a_key_is_quoted_on_one_line(server: Server) -> None:
+    server.script = [failing(400, "too\nlong"), (400, {}, "<html>\nBad request")]
+    assert "answers 400 (too long). Mend the request" in error_of(
+        lambda: answered(endpoint(server, key=None))
+    )
+    assert "answers 400. Mend the request" in error_of(lambda: answered(endpoint(server, key=None)))
+
+
 @pytest.mark.parametrize("key", ["two\nlines", "sk-ключ"])
 def test_a_key_that_no_header_can_hold_is_not_shown(server: Server, key: str) -> None:
     with pytest.raises(ClipItError, match="the key holds odd characters") as caught:
