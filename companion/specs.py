@@ -359,18 +359,21 @@ def origins(bench: Workbench, spec: RunSpec) -> pd.DataFrame:
         leaf, key = part or name, "text_stage" if field.startswith("text.training.") else name
         if name in (*Protocol.model_fields, "stage"):
             key = "protocol"
-        held = profile.training_settings(spec.dataset) if key == "training" else None
-        held = held or getattr(profile, "templates" if leaf == "templates" else key, None)
+        if leaf == "templates":
+            key = leaf
         if name in CALLED or usual.get(field) != value:
             return "call"
         if leaf in FOUND:
             return "found"
-        if leaf != "templates" and (key in own or name == "branch"):
+        if key in own or name == "branch":
             return "setting"
+        held = getattr(profile, key, None)
+        if key == "training":
+            held = profile.training_settings(spec.dataset)
         if isinstance(held, BaseModel):
             return "profile" if leaf in held.model_fields_set else "default"
         searched = leaf == "lora_targets" and profile is not bench.profile
-        written = searched or name == "corpus" or {key, leaf} & profile.model_fields_set
+        written = searched or name == "corpus" or key in profile.model_fields_set
         return "profile" if written else "default"
 
     rows = [(field, value, origin(field, value)) for field, value in _flat(spec).items()]

@@ -126,6 +126,7 @@ def test_where_each_value_comes_from(bench: Workbench) -> None:
         "training.batch_size": "default", "text.training.long_text": "default",
         "lora.dropout": "default", "distillation_weight": "default", "label_noise": "default",
         "protocol.checkpoint": "default", "normalisation": "default",
+        "protocol.text_stage": "default", "text.stage": "default",
         "pretraining.learning_rate": "default",
     }  # fmt: skip
     assert {field: usual[field] for field in expected} == expected
