@@ -383,7 +383,7 @@ def class_information(
 
 def _bits(share: np.ndarray) -> np.ndarray:
     """Entropy of a coin that shows heads with this share."""
-    return entropy([share, 1 - share], base=2)  # type: ignore[no-any-return]
+    return entropy([share, 1 - share], base=2)
 
 
 def classes_without_text(

@@ -174,7 +174,7 @@ def run_table(runs: Sequence[SurvivalRun]) -> pd.DataFrame:
     """One row a fold, setting and seed: fold, setting, seed, c_index, iauc, run."""
     parts = []
     for run in runs:
-        of = {"setting": run.spec.setting, "seed": run.spec.seed, "run": run.key}
+        of: dict[str, Any] = {"setting": run.spec.setting, "seed": run.spec.seed, "run": run.key}
         parts.append(fold_metrics(run.predictions()).assign(**of))
     return pd.concat(parts, ignore_index=True)[["fold", "setting", "seed", *METRICS, "run"]]
 
