@@ -60,7 +60,8 @@ from companion.profile import (
 # `retriever` is needed by `clip_it` only.
 
 
-FEATURES, RETRIEVER = ARRAYS = ("features", "retriever")
+FEATURES = "features"
+ARRAYS = (FEATURES, "retriever")
 SUFFIXES = (".h5", ".safetensors")
 
 
