@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 import pandas as pd
@@ -30,7 +30,7 @@ from companion.phantom.datasets import PhantomData
 from companion.phantom.reports import PhantomCorpus
 from companion.profile import Profile, Workbench
 from companion.specs import label
-from companion.statistics import Interval, paired_bootstrap
+from companion.statistics import Cell, pooled_bootstrap, units
 from companion.tables import GAIN_CELL, run_table
 
 # -- Whether distillation targets stay apart while a run is trained.
@@ -172,36 +172,40 @@ def complementarity_table(pairs: Sequence[tuple[StoredRun, StoredRun]]) -> pd.Da
     return table
 
 
-def interval_table(pairs: Sequence[tuple[StoredRun, StoredRun]], draws: int) -> pd.DataFrame:
-    """One row a cell and measure: dataset, backbone, measure, share, low, high (percent).
-
-    Intervals are those of `statistics.paired_bootstrap`, over seeds and groups.
-    """
-    rows = []
-    for dataset, backbone in dict.fromkeys((v.spec.dataset, v.spec.backbone) for v, _ in pairs):
-        cell = [p for p in pairs if (p[0].spec.dataset, p[0].spec.backbone) == (dataset, backbone)]
-        frames = [(vision.predictions(), text.predictions()) for vision, text in cell]
-        hits = [aligned_hits(*frame) for frame in frames]
-        samples = frames[0][0]
-        groups = samples["group"].where(samples["group"] != "", samples["sample"]).to_numpy()
-        cases = {
-            "omega": np.stack([text & ~vision for vision, text in hits]),
-            "counterpart": np.stack([vision & ~text for vision, text in hits]),
-        }
-        for measure, case in cases.items():
-            value = share_interval(case, groups, draws)
-            rows.append([dataset, backbone, measure, value.estimate, value.low, value.high])
-    return pd.DataFrame(rows, columns=[*GAIN_CELL, "measure", "share", "low", "high"])
-
-
-def share_interval(cases: Bool[np.ndarray, "seeds n"], groups: np.ndarray, draws: int) -> Interval:
-    """The share of samples that are a case, in percent, with its interval over seeds and groups.
+def case_cells(
+    pairs: Sequence[tuple[StoredRun, StoredRun]],
+) -> dict[tuple[str, str, str], Cell]:
+    """Where omega and its counterpart hold, by data set, backbone and measure.
 
     A share of samples is a gain over never, with all samples in one class.
     """
-    one_class = np.zeros(cases.shape[1], np.int64)
-    rng = np.random.default_rng(0)
-    return paired_bootstrap(np.zeros_like(cases), cases, one_class, groups, draws, rng)
+    found: dict[tuple[str, str, str], Cell] = {}
+    for dataset, backbone in dict.fromkeys((v.spec.dataset, v.spec.backbone) for v, _ in pairs):
+        frames = [
+            (vision.predictions(), text.predictions())
+            for vision, text in pairs
+            if (vision.spec.dataset, vision.spec.backbone) == (dataset, backbone)
+        ]
+        hits = [aligned_hits(*frame) for frame in frames]
+        groups = units(frames[0][0])
+        for measure, cases in (
+            ("omega", [text & ~vision for vision, text in hits]),
+            ("counterpart", [vision & ~text for vision, text in hits]),
+        ):
+            found[dataset, backbone, measure] = Cell.of_cases(np.stack(cases), groups)
+    return found
+
+
+def interval_table(pairs: Sequence[tuple[StoredRun, StoredRun]], draws: int) -> pd.DataFrame:
+    """One row a cell and measure: dataset, backbone, measure, share, low, high (percent).
+
+    Intervals are over seeds and groups.
+    """
+    rows = [
+        (*key, *astuple(pooled_bootstrap([cell], draws, np.random.default_rng(0), block=1)))
+        for key, cell in case_cells(pairs).items()
+    ]
+    return pd.DataFrame(rows, columns=[*GAIN_CELL, "measure", "share", "low", "high"])
 
 
 def complementarity_sentences(table: pd.DataFrame, intervals: pd.DataFrame) -> str:
