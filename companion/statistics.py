@@ -58,9 +58,9 @@ def sides(rows: pd.DataFrame) -> pd.Series:
     return pd.Series(found, rows.index, object)
 
 
-def units(samples: pd.DataFrame) -> np.ndarray:
-    """[n], what a bootstrap draws: the group of each sample, or the sample where it has none."""
-    return samples["group"].where(samples["group"] != "", samples["sample"]).to_numpy()
+def units(samples: pd.DataFrame, name: str = "sample") -> np.ndarray:
+    """[n], what a bootstrap draws: the group of each sample, or its name where it has none."""
+    return samples["group"].where(samples["group"] != "", samples[name]).to_numpy()
 
 
 @dataclass(frozen=True)

@@ -24,15 +24,7 @@ from clipit_lib.runs import StoredRun
 from companion import paper
 from companion.profile import Workbench
 from companion.specs import label
-from companion.statistics import (
-    Cell,
-    Interval,
-    Side,
-    paired_bootstrap,
-    pooled_bootstrap,
-    sides,
-    units,
-)
+from companion.statistics import Cell, Interval, Side, pooled_bootstrap, sides, units
 
 # -- What a table, a figure or a summary says where runs behind it have a doubtful course.
 
@@ -96,18 +88,13 @@ def by_cell(runs: Iterable[StoredRun]) -> dict[tuple[str, str], list[StoredRun]]
 def run_table(runs: Sequence[StoredRun]) -> pd.DataFrame:
     """One row a run: dataset, backbone, setting, seed, both accuracies on test (percent), run."""
     rows = [
-        {
-            "dataset": run.spec.dataset,
-            "backbone": run.spec.backbone,
-            "setting": run.spec.setting,
-            "seed": run.spec.seed,
-            "accuracy": accuracy(run.predictions()),
-            "balanced_accuracy": balanced_accuracy(run.predictions()),
-            "run": run.key,
-        }
+        (own.dataset, own.backbone, own.setting, own.seed, accuracy(said), balanced_accuracy(said),
+         run.key)
         for run in runs
-    ]
-    return pd.DataFrame(rows)
+        for own, said in [(run.spec, run.predictions())]
+    ]  # fmt: skip
+    columns = [*GAIN_CELL, "setting", "seed", "accuracy", "balanced_accuracy", "run"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def gain(
@@ -119,9 +106,7 @@ def gain(
         ClipItError: the two settings were not run with the same seeds.
     """
     _, cell = paired_cell(runs, dataset, backbone, first, second)
-    return paired_bootstrap(
-        cell.first, cell.second, cell.labels, cell.groups, draws, np.random.default_rng(0)
-    )
+    return pooled_bootstrap([cell], draws, np.random.default_rng(0), block=1)
 
 
 def paired_cell(
@@ -220,13 +205,9 @@ def describe(values: np.ndarray) -> str:
 
 
 def save_table(
-    profile: str,
-    name: str,
-    tidy: pd.DataFrame,
-    text: str,
-    runs: Sequence[str],
+    profile: str, name: str, tidy: pd.DataFrame, text: str, runs: Sequence[str],
     folder: Path | None = None,
-) -> None:
+) -> None:  # fmt: skip
     """Write NAME.csv, NAME.md and the keys of the runs behind them, NAME.runs.json.
 
     The text ends with the runs whose course is doubtful, which are printed too, unless it has them.
@@ -280,13 +261,18 @@ def _markdown_row(values: Sequence[object]) -> str:
 # -- Results in words, written from the numbers.
 
 
+def items(rows: pd.DataFrame, words: str) -> str:
+    """One Markdown item a row: the words, with the row's values in the places of their columns."""
+    return "\n".join(f"- {words.format_map(row)}" for _, row in rows.iterrows())
+
+
 def gain_sentences(gains: pd.DataFrame) -> str:
     """One Markdown item a row of `tables.gain_table`."""
-    return "\n".join(
-        f"- {row['dataset']}, {row['backbone']}: {_against(row['first'], row['second'])} "
-        f"{Interval.of(row)} points; {Interval.of(row).verdict}."
-        for _, row in gains.iterrows()
+    shown = gains.assign(
+        over=[_against(*pair) for pair in gains[PAIR].to_numpy()],
+        value=[Interval.of(row) for _, row in gains.iterrows()],
     )
+    return items(shown, "{dataset}, {backbone}: {over} {value} points; {value.verdict}.")
 
 
 def pattern_sentence(gains: pd.DataFrame) -> str:

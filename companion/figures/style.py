@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -41,7 +42,7 @@ STYLE: dict[Any, Any] = {
     **sns.axes_style("ticks"),
     **sns.plotting_context("paper"),
     "font.size": 9,
-    "font.sans-serif": plt.rcParamsDefault["font.sans-serif"],  # metrics are those of its first
+    "font.sans-serif": mpl.rcParamsDefault["font.sans-serif"],  # metrics are those of its first
     "axes.labelsize": 9,
     "axes.titlesize": 9,
     "axes.titlelocation": "left",

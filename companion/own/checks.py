@@ -28,7 +28,7 @@ from clipit_lib.pairing import effective_number, top_share
 from companion import studies
 from companion.profile import Profile, Workbench, load_profile, sources_of_profile
 from companion.specs import fields_of
-from companion.statistics import Interval, paired_bootstrap
+from companion.statistics import Interval, paired_bootstrap, units
 
 # -- A finding: something in data, reports or retriever that will hurt, and what to do about it.
 
@@ -671,7 +671,7 @@ def _texts(bench: Workbench, name: str) -> list[Finding]:
     cover = token_coverage(corpus.texts, tokenizer.lengths, tokenizer.context_length)
     reports = bench.pairs(name, "train", 1).reports[:, 0]
     samples = data.samples.iloc[rows]
-    groups = samples["group"].where(samples["group"] != "", samples["id"]).to_numpy()
+    groups = units(samples, "id")
     hits, draws = zero_shot_hits(bench, name, "train"), bench.profile.bootstrap_draws
     return [
         *found,
