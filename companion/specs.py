@@ -109,7 +109,7 @@ class Setting:
 def label(setting: str) -> str:
     """A setting in words; what it changes of CLIP-IT alone where it changes something."""
     own = Setting.of(setting)
-    if not own.base or not own.changes.keys() <= PARTS.keys():
+    if not own.base or not all(value and name in PARTS for name, value in own.changes.items()):
         return setting
     said = [PARTS[name].format(value.replace("_", " ")) for name, value in own.changes.items()]
     return ", ".join(said if said and own.base == "clip_it" else [WORDS[own.base], *said])
@@ -227,7 +227,7 @@ def fields_of(setting: str, profile: Profile) -> Fields:
         known(setting, SETTINGS, "setting", where)
     fields = dict(SETTINGS[own.base])
     for name, value in own.changes.items():
-        if name not in CHANGES:
+        if name not in CHANGES or not value:
             choices = [*SETTINGS, *(f"{own.base}/{each}_VALUE" for each in CHANGES)]
             known(setting, choices, "setting", where)
         try:

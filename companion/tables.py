@@ -268,11 +268,12 @@ def items(rows: pd.DataFrame, words: str) -> str:
 
 def gain_sentences(gains: pd.DataFrame) -> str:
     """One Markdown item a row of `tables.gain_table`."""
-    shown = gains.assign(
-        over=[_against(*pair) for pair in gains[PAIR].to_numpy()],
-        value=[Interval.of(row) for _, row in gains.iterrows()],
+    found = [(row, Interval.of(row)) for _, row in gains.iterrows()]
+    return "\n".join(
+        f"- {row['dataset']}, {row['backbone']}: {_against(row['first'], row['second'])} {value} "
+        f"points; {value.verdict}."
+        for row, value in found
     )
-    return items(shown, "{dataset}, {backbone}: {over} {value} points; {value.verdict}.")
 
 
 def pattern_sentence(gains: pd.DataFrame) -> str:
