@@ -39,7 +39,7 @@ from clipit_lib.runs import AGAIN, StoredRun
 from clipit_lib.runs import CARD as RUN_CARD
 from clipit_lib.settings import RunSpec
 from companion.specs import label
-from companion.statistics import Interval, paired_bootstrap
+from companion.statistics import Interval, paired_bootstrap, units
 from companion.tables import escaped, markdown
 
 # -- README.md of an exported classifier: what it is, how good it was, what it is not for.
@@ -68,11 +68,10 @@ def scores_on_test(predictions: pd.DataFrame, draws: int = DRAWS) -> dict[str, I
     """
     hits = correct(predictions)[None]  # [1, n]
     labels = predictions["label"].to_numpy()
-    groups = predictions["group"].where(predictions["group"] != "", predictions["sample"])
     # The gain over a classifier that is never right is the score itself.
-    never, units = np.zeros_like(hits), groups.to_numpy()
+    never, groups = np.zeros_like(hits), units(predictions)
     return {
-        name: paired_bootstrap(never, hits, of, units, draws, np.random.default_rng(0))
+        name: paired_bootstrap(never, hits, of, groups, draws, np.random.default_rng(0))
         for name, of in (("accuracy", np.zeros_like(labels)), ("balanced accuracy", labels))
     }
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 
 import numpy as np
 import pandas as pd
@@ -30,8 +30,8 @@ from companion.phantom.datasets import PhantomData
 from companion.phantom.reports import PhantomCorpus
 from companion.profile import Profile, Workbench
 from companion.specs import label
-from companion.statistics import Interval, paired_bootstrap
-from companion.tables import GAIN_CELL, run_table
+from companion.statistics import Cell, pooled_bootstrap, units
+from companion.tables import GAIN_CELL, items, run_table
 
 # -- Whether distillation targets stay apart while a run is trained.
 
@@ -42,14 +42,13 @@ SPREAD_COLUMNS = ["dataset", "setting", "seed", "epoch", "target_spread", "disti
 
 def spread_table(stored: Sequence[StoredRun]) -> pd.DataFrame:
     """One row a look at validation: dataset, setting, seed, epoch, target_spread, distillation."""
-    frames = [pd.DataFrame(columns=SPREAD_COLUMNS)]
-    for run in stored:
-        history = run.history()
-        if run.spec.setting in (FIXED, MOVING) and "target_spread" in history:
-            history["dataset"], history["setting"] = run.spec.dataset, run.spec.setting
-            history["seed"] = run.spec.seed
-            frames.append(history[SPREAD_COLUMNS])
-    return pd.concat(frames[1:] or frames, ignore_index=True)
+    frames = [
+        run.history().assign(dataset=run.spec.dataset, setting=run.spec.setting, seed=run.spec.seed)
+        for run in stored
+        if run.spec.setting in (FIXED, MOVING)
+    ]
+    found = [frame[SPREAD_COLUMNS] for frame in frames if "target_spread" in frame]
+    return pd.concat(found or [pd.DataFrame(columns=SPREAD_COLUMNS)], ignore_index=True)
 
 
 def spread_words(spreads: pd.DataFrame) -> str:
@@ -106,16 +105,8 @@ def shares(vision: Hits, text: Hits) -> Shares:
     Args:
         vision, text: [n], whether each sample is right, in the same order.
     """
-
-    def percent(cases: Hits) -> float:
-        return 100 * float(cases.mean())
-
-    return Shares(
-        omega=percent(text & ~vision),
-        counterpart=percent(vision & ~text),
-        both_right=percent(text & vision),
-        both_wrong=percent(~text & ~vision),
-    )
+    cases = (text & ~vision, vision & ~text, text & vision, ~text & ~vision)
+    return Shares(*(100 * float(case.mean()) for case in cases))
 
 
 def aligned_hits(vision: pd.DataFrame, text: pd.DataFrame) -> tuple[Hits, Hits]:
@@ -172,36 +163,40 @@ def complementarity_table(pairs: Sequence[tuple[StoredRun, StoredRun]]) -> pd.Da
     return table
 
 
-def interval_table(pairs: Sequence[tuple[StoredRun, StoredRun]], draws: int) -> pd.DataFrame:
-    """One row a cell and measure: dataset, backbone, measure, share, low, high (percent).
-
-    Intervals are those of `statistics.paired_bootstrap`, over seeds and groups.
-    """
-    rows = []
-    for dataset, backbone in dict.fromkeys((v.spec.dataset, v.spec.backbone) for v, _ in pairs):
-        cell = [p for p in pairs if (p[0].spec.dataset, p[0].spec.backbone) == (dataset, backbone)]
-        frames = [(vision.predictions(), text.predictions()) for vision, text in cell]
-        hits = [aligned_hits(*frame) for frame in frames]
-        samples = frames[0][0]
-        groups = samples["group"].where(samples["group"] != "", samples["sample"]).to_numpy()
-        cases = {
-            "omega": np.stack([text & ~vision for vision, text in hits]),
-            "counterpart": np.stack([vision & ~text for vision, text in hits]),
-        }
-        for measure, case in cases.items():
-            value = share_interval(case, groups, draws)
-            rows.append([dataset, backbone, measure, value.estimate, value.low, value.high])
-    return pd.DataFrame(rows, columns=[*GAIN_CELL, "measure", "share", "low", "high"])
-
-
-def share_interval(cases: Bool[np.ndarray, "seeds n"], groups: np.ndarray, draws: int) -> Interval:
-    """The share of samples that are a case, in percent, with its interval over seeds and groups.
+def case_cells(
+    pairs: Sequence[tuple[StoredRun, StoredRun]],
+) -> dict[tuple[str, str, str], Cell]:
+    """Where omega and its counterpart hold, by data set, backbone and measure.
 
     A share of samples is a gain over never, with all samples in one class.
     """
-    one_class = np.zeros(cases.shape[1], np.int64)
-    rng = np.random.default_rng(0)
-    return paired_bootstrap(np.zeros_like(cases), cases, one_class, groups, draws, rng)
+    found: dict[tuple[str, str, str], Cell] = {}
+    for dataset, backbone in dict.fromkeys((v.spec.dataset, v.spec.backbone) for v, _ in pairs):
+        frames = [
+            (vision.predictions(), text.predictions())
+            for vision, text in pairs
+            if (vision.spec.dataset, vision.spec.backbone) == (dataset, backbone)
+        ]
+        hits = [aligned_hits(*frame) for frame in frames]
+        groups = units(frames[0][0])
+        for measure, cases in (
+            ("omega", [text & ~vision for vision, text in hits]),
+            ("counterpart", [vision & ~text for vision, text in hits]),
+        ):
+            found[dataset, backbone, measure] = Cell.of_cases(np.stack(cases), groups)
+    return found
+
+
+def interval_table(pairs: Sequence[tuple[StoredRun, StoredRun]], draws: int) -> pd.DataFrame:
+    """One row a cell and measure: dataset, backbone, measure, share, low, high (percent).
+
+    Intervals are over seeds and groups.
+    """
+    rows = [
+        (*key, *astuple(pooled_bootstrap([cell], draws, np.random.default_rng(0), block=1)))
+        for key, cell in case_cells(pairs).items()
+    ]
+    return pd.DataFrame(rows, columns=[*GAIN_CELL, "measure", "share", "low", "high"])
 
 
 def complementarity_sentences(table: pd.DataFrame, intervals: pd.DataFrame) -> str:
@@ -209,15 +204,14 @@ def complementarity_sentences(table: pd.DataFrame, intervals: pd.DataFrame) -> s
     means = table.groupby(GAIN_CELL, sort=False, as_index=False).mean(numeric_only=True)
     omega = intervals.query("measure == 'omega'")[[*GAIN_CELL, "low", "high"]]
     cells = means.merge(omega, on=GAIN_CELL)
-    items = [
-        f"- {cell['dataset']}, {cell['backbone']}: text is right where vision is wrong on "
-        f"{cell['omega']:.1f}% [{cell['low']:.1f}, {cell['high']:.1f}] of patches, vision where "
-        f"text is wrong on {cell['counterpart']:.1f}%. Classifiers of these accuracies (text "
-        f"{cell['accuracy']:.1f}%, vision {cell['vision_accuracy']:.1f}%) with independent errors "
-        f"would give an omega of {cell['omega_independent']:.1f}%."
-        for _, cell in cells.iterrows()
-    ]
-    return "\n".join(items) + "\n\n" + _where_largest(cells) + _beside_independence(cells)
+    said = items(
+        cells,
+        "{dataset}, {backbone}: text is right where vision is wrong on {omega:.1f}% [{low:.1f}, "
+        "{high:.1f}] of patches, vision where text is wrong on {counterpart:.1f}%. Classifiers of "
+        "these accuracies (text {accuracy:.1f}%, vision {vision_accuracy:.1f}%) with independent "
+        "errors would give an omega of {omega_independent:.1f}%.",
+    )
+    return said + "\n\n" + _where_largest(cells) + _beside_independence(cells)
 
 
 def _where_largest(cells: pd.DataFrame) -> str:
@@ -432,53 +426,38 @@ def project(features: Features, seed: int, perplexity: float = 30.0) -> Float[np
 # -- What a stored run holds inside: image, text and joint features of patches (appendix F.2).
 
 
-@dataclass(frozen=True)
-class Embedded:
-    """Features of the patches of one split, in the order of the data set.
+def spaces(run: StoredRun, bench: Workbench, split: Split) -> dict[str, np.ndarray]:
+    """Features [m, d] of the patches of a split by the name of their space, in order.
 
-    Attributes:
-        image: [m, d] backbone features v.
-        text: [m, e] distilled text features h_d(v), of whatever length the model gives them.
-    """
-
-    image: Float[np.ndarray, "m d"]
-    text: Float[np.ndarray, "m e"]
-
-    @property
-    def joint(self) -> Float[np.ndarray, "m de"]:
-        """[m, d + e], both at unit length, one beside the other."""
-        return np.concatenate([unit_length(self.image), unit_length(self.text)], axis=1)
-
-
-@torch.inference_mode()
-def embed(run: StoredRun, bench: Workbench, split: Split) -> Embedded:
-    """Features of a split by the deployed, image-only model of a run.
+    `image` always: the backbone's features v. With a text branch also the paired `report`'s true
+    features, the `distilled` ones h_d(v) that the deployed, image-only model predicts of them, of
+    whatever length it gives them, and `joint`: image and distilled, each at unit length.
 
     Raises:
-        ClipItError: the run predicts no text features; see also `classifier.load_classifier`.
+        ClipItError: the branch is paired with no text or predicts no text features; see also
+            `predict.load_classifier`.
     """
-    model, image = _image_features(run, bench, split)
-    if not isinstance(getattr(model, "distillation", None), nn.Linear):
-        raise ClipItError(
-            f"{run.spec.setting} has no text branch", run.folder, "Name a CLIP-IT run"
-        )
-    text = model.distillation(torch.from_numpy(image).to(device()))  # type: ignore[operator]
-    return Embedded(image, text.float().cpu().numpy())
-
-
-@torch.inference_mode()
-def _image_features(
-    run: StoredRun, bench: Workbench, split: Split
-) -> tuple[nn.Module, Float[np.ndarray, "m d"]]:
-    """The model of a run, and v of each patch."""
     classifier = load_classifier(run.folder)
-    dataset = bench.dataset(run.spec.dataset)
+    dataset, model = bench.dataset(run.spec.dataset), classifier.model
     rows = dataset.indices(split)
     labels = torch.from_numpy(dataset.labels[rows])
     patches = Patches(dataset.pixels, rows, labels, classifier.transform)
     blocks = torch.arange(len(rows)).split(BLOCK)
-    features = (classifier.model.backbone(patches.batch(each)).float().cpu() for each in blocks)  # type: ignore[operator]
-    return classifier.model, stacked(features, len(rows)).numpy()
+    with torch.inference_mode():
+        features = (model.backbone(patches.batch(each)).float().cpu() for each in blocks)  # type: ignore[operator]
+        image = stacked(features, len(rows))
+    if run.spec.branch is None:
+        return {"image": image.numpy()}
+    head = getattr(model, "distillation", None)
+    if not isinstance(head, nn.Linear):
+        raise ClipItError(
+            f"{run.spec.setting} predicts no text features", run.folder, "Name a CLIP-IT run"
+        )
+    with torch.inference_mode():
+        text = head(image.to(device())).float().cpu().numpy()
+    joint = np.concatenate([unit_length(image.numpy()), unit_length(text)], axis=1)
+    report = paired_features(run, bench, split)
+    return {"image": image.numpy(), "report": report, "distilled": text, "joint": joint}
 
 
 def paired_features(run: StoredRun, bench: Workbench, split: Split) -> Float[np.ndarray, "m e"]:
@@ -494,23 +473,6 @@ def paired_features(run: StoredRun, bench: Workbench, split: Split) -> Float[np.
     paired, stage = text_stage.stage_one(spec.text, bench, labels, SPLITS)
     features: np.ndarray = stage.features[torch.from_numpy(paired.chosen[split])].numpy()
     return features
-
-
-def spaces(run: StoredRun, bench: Workbench, split: Split) -> dict[str, np.ndarray]:
-    """Features [m, d] of the patches of a split by the name of their space.
-
-    `image` always; with a text branch also the paired report's true features, the distilled
-    features that the image predicts of them, and image and distilled features joined.
-    """
-    if run.spec.branch is None:
-        return {"image": _image_features(run, bench, split)[1]}
-    found = embed(run, bench, split)
-    return {
-        "image": found.image,
-        "report": paired_features(run, bench, split),
-        "distilled": found.text,
-        "joint": found.joint,
-    }
 
 
 def space_table(
@@ -549,13 +511,13 @@ def inspection_sentences(table: pd.DataFrame, without: str, with_lora: str, cont
     """
     means = table.groupby(["space", "setting"], sort=False)[["purity", "silhouette"]].mean()
     purity, shape = means["purity"].to_dict(), means["silhouette"].to_dict()
-    items = [
+    said = [
         f"- {name}: of ten neighbours {10 * purity[name, without]:.1f} share the class without "
         f"LoRA, {10 * purity[name, with_lora]:.1f} with it; silhouette "
         f"{shape[name, without]:+.2f} and {shape[name, with_lora]:+.2f}."
         for name in dict.fromkeys(table["space"])
     ]
-    return "\n".join(items) + (
+    return "\n".join(said) + (
         f"\n\nBy chance {10 * table['chance'].mean():.1f} of ten neighbours would share the class. "
         f"LoRA without any text brings the image space to {10 * purity['image', control]:.1f}, "
         f"CLIP-IT to {10 * purity['image', with_lora]:.1f}: only what lies between these two "
@@ -612,11 +574,8 @@ def distillation(
 
 def of_run(run: StoredRun, bench: Workbench) -> Distillation:
     """`distillation` of a stored CLIP-IT run on its test split."""
-    return distillation(
-        embed(run, bench, "test").text,
-        paired_features(run, bench, "test"),
-        paired_features(run, bench, "train"),
-    )
+    train, found = paired_features(run, bench, "train"), spaces(run, bench, "test")
+    return distillation(found["distilled"], found["report"], train)
 
 
 def distillation_table(runs: Sequence[StoredRun], found: Sequence[Distillation]) -> pd.DataFrame:
@@ -670,13 +629,12 @@ def may_be_shown(profile: Profile, dataset: str) -> bool:
 
 def pairing_sentences(table: pd.DataFrame) -> str:
     """One Markdown item a data set, from rows of `pairing_row`; the paper's mean beside ours."""
-    return "\n".join(
-        f"- {row['dataset']}: similarity {row['similarity_mean']:.2f} ± "
-        f"{row['similarity_sd']:.2f}{_printed(str(row['dataset']))}; {row['images']} patches use "
-        f"{row['distinct_reports']} of {row['reports']} reports, as many as "
-        f"{row['effective_number']:.1f} used equally often, and ten reports serve "
-        f"{row['top10_share']:.0%}; the encoder sees {row['seen_share']:.0%} of the tokens."
-        for _, row in table.iterrows()
+    return items(
+        table.assign(printed=table["dataset"].map(_printed)),
+        "{dataset}: similarity {similarity_mean:.2f} ± {similarity_sd:.2f}{printed}; {images} "
+        "patches use {distinct_reports} of {reports} reports, as many as {effective_number:.1f} "
+        "used equally often, and ten reports serve {top10_share:.0%}; the encoder sees "
+        "{seen_share:.0%} of the tokens.",
     )
 
 
@@ -688,10 +646,10 @@ def _printed(dataset: str) -> str:
 def distillation_sentences(table: pd.DataFrame) -> str:
     """One Markdown item a data set: distilled beside constant, means over backbones and seeds."""
     cells = table.groupby("dataset", sort=False, as_index=False).mean(numeric_only=True)
-    return "\n".join(
-        f"- {cell['dataset']}: cosine with the true text features {cell['cosines_mean']:.3f} when "
-        f"distilled, {cell['constant_mean']:.3f} for one constant vector; share of the "
-        f"variance between reports that the image explains {cell['explained']:.2f}"
-        f"{' (below 0: the mean report is the better guess)' if cell['explained'] < 0 else ''}."
-        for _, cell in cells.iterrows()
+    below = " (below 0: the mean report is the better guess)"
+    return items(
+        cells.assign(note=[below if each < 0 else "" for each in cells["explained"]]),
+        "{dataset}: cosine with the true text features {cosines_mean:.3f} when distilled, "
+        "{constant_mean:.3f} for one constant vector; share of the variance between reports that "
+        "the image explains {explained:.2f}{note}.",
     )

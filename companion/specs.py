@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -80,16 +81,40 @@ PARTS = {
 }
 
 
+@dataclass(frozen=True)
+class Setting:
+    """The name of a setting taken apart: `clip_it/random_reports/labels_5`.
+
+    Attributes:
+        base: one of SETTINGS; empty if there is none.
+        changes: what is changed in it, as written: {"labels": "5"}. A part that is none of CHANGES
+            stands there whole, with an empty value.
+    """
+
+    base: str
+    changes: dict[str, str]
+
+    @classmethod
+    def of(cls, name: str) -> Setting:
+        parts = name.split("/")
+        n = next((n for n in range(len(parts), 0, -1) if "/".join(parts[:n]) in SETTINGS), 0)
+        changes = {}
+        for part in parts[n:]:
+            change = next((each for each in CHANGES if part.startswith(f"{each}_")), part)
+            changes[change] = part.removeprefix(change).removeprefix("_")
+        return cls("/".join(parts[:n]), changes)
+
+    def __str__(self) -> str:
+        return "/".join([self.base, *(f"{name}_{value}" for name, value in self.changes.items())])
+
+
 def label(setting: str) -> str:
     """A setting in words; what it changes of CLIP-IT alone where it changes something."""
-    if setting in WORDS:
-        return WORDS[setting]
-    base, _, part = setting.rpartition("/")
-    for name, words in PARTS.items():
-        if part.startswith(f"{name}_"):
-            changed = words.format(part.removeprefix(f"{name}_").replace("_", " "))
-            return changed if base == "clip_it" else f"{label(base)}, {changed}"
-    return setting
+    own = Setting.of(setting)
+    if not own.base or not all(value and name in PARTS for name, value in own.changes.items()):
+        return setting
+    said = [PARTS[name].format(value.replace("_", " ")) for name, value in own.changes.items()]
+    return ", ".join(said if said and own.base == "clip_it" else [WORDS[own.base], *said])
 
 
 # -- From a profile and the name of a setting to a fully resolved run specification.
@@ -199,26 +224,19 @@ def fields_of(setting: str, profile: Profile) -> Fields:
         ClipItError: an unknown setting or change, or a value that cannot be read.
     """
     where = f"profile {profile.name}"
-    parts = setting.split("/")
-    base = next(
-        ("/".join(parts[:n]) for n in range(len(parts), 0, -1) if "/".join(parts[:n]) in SETTINGS),
-        None,
-    )
-    if base is None:
+    own = Setting.of(setting)
+    if not own.base:
         known(setting, SETTINGS, "setting", where)
-    assert base is not None
-    fields = dict(SETTINGS[base])
-    for part in setting[len(base) :].split("/")[1:]:
-        name = next((name for name in CHANGES if part.startswith(f"{name}_")), None)
-        if name is None:
-            choices = [*SETTINGS, *(f"{base}/{each}_VALUE" for each in CHANGES)]
+    fields = dict(SETTINGS[own.base])
+    for name, value in own.changes.items():
+        if name not in CHANGES or not value:
+            choices = [*SETTINGS, *(f"{own.base}/{each}_VALUE" for each in CHANGES)]
             known(setting, choices, "setting", where)
-        assert name is not None
         try:
-            fields |= CHANGES[name](part.removeprefix(f"{name}_"), profile)
+            fields |= CHANGES[name](value, profile)
         except ValueError as error:
             raise ClipItError(
-                f"setting {setting!r}: cannot read {part!r}",
+                f"setting {setting!r}: cannot read '{name}_{value}'",
                 where,
                 f"Write {name}_VALUE, with a value in its range",
             ) from error

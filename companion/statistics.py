@@ -2,15 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Bool, Float, Int
 
 from clipit_lib.errors import ClipItError
 
 BLOCK = 64  # draws at a time: memory stays at BLOCK x units numbers
+
+
+class Side(StrEnum):
+    """Where an interval lies: the words of every table and sentence."""
+
+    ABOVE = "above zero"
+    BELOW = "below zero"
+    INCLUDES = "includes zero"
 
 
 @dataclass(frozen=True)
@@ -21,8 +32,69 @@ class Interval:
     low: float
     high: float
 
+    @classmethod
+    def of(cls, row: Mapping[Any, Any] | pd.Series, estimate: str = "gain") -> Interval:
+        """That of a table's row, which names its ends low and high."""
+        return cls(float(row[estimate]), float(row["low"]), float(row["high"]))
+
+    @property
+    def side(self) -> Side:
+        if self.low > 0:
+            return Side.ABOVE
+        return Side.BELOW if self.high < 0 else Side.INCLUDES
+
+    @property
+    def verdict(self) -> str:
+        """Where it lies, as the end of a sentence."""
+        return f"the interval {'' if self.side is Side.INCLUDES else 'lies '}{self.side}"
+
     def __str__(self) -> str:
         return f"{self.estimate:+.1f} [{self.low:+.1f}, {self.high:+.1f}]"
+
+
+def sides(rows: pd.DataFrame) -> pd.Series:
+    """Where the interval of each row of a table lies."""
+    found = [Interval.of(row).side for _, row in rows.iterrows()]
+    return pd.Series(found, rows.index, object)
+
+
+def units(samples: pd.DataFrame, name: str = "sample") -> np.ndarray:
+    """[n], what a bootstrap draws: the group of each sample, or its name where it has none."""
+    return samples["group"].where(samples["group"] != "", samples[name]).to_numpy()
+
+
+@dataclass(frozen=True)
+class Cell:
+    """What two settings get right in one cell of a table (a data set and a backbone).
+
+    Attributes:
+        dataset: cells of one name hold the same test samples, in the same order.
+        first, second: [seeds, n], whether each test sample is right.
+        labels, groups: [n], groups are the unit that is drawn.
+    """
+
+    dataset: str
+    first: Bool[np.ndarray, "seeds n"]
+    second: Bool[np.ndarray, "seeds n"]
+    labels: Int[np.ndarray, " n"]
+    groups: np.ndarray
+
+    @classmethod
+    def of_cases(cls, cases: Bool[np.ndarray, "seeds n"], groups: np.ndarray) -> Cell:
+        """A share of samples is a gain over never, with all samples in one class."""
+        return cls("", np.zeros_like(cases), cases, np.zeros(cases.shape[1], np.int64), groups)
+
+    def sums(self) -> tuple[Float[np.ndarray, "seeds units classes"], np.ndarray]:
+        """Hits gained and samples [units, classes], in each unit and class."""
+        gain = self.second.astype(float) - self.first
+        names, unit = np.unique(self.groups, return_inverse=True)
+        classes, label = np.unique(self.labels, return_inverse=True)
+        size = np.zeros((len(names), len(classes)))
+        np.add.at(size, (unit, label), 1.0)
+        total = np.zeros((len(gain), *size.shape))
+        for seed, row in enumerate(gain):
+            np.add.at(total[seed], (unit, label), row)
+        return total, size
 
 
 def paired_bootstrap(
@@ -33,101 +105,50 @@ def paired_bootstrap(
     draws: int,
     rng: np.random.Generator,
 ) -> Interval:
-    """Hierarchical bootstrap of the gain in balanced accuracy of `second` over `first`.
+    """`pooled_bootstrap` of one cell, with the random numbers taken draw by draw.
+
+    Tables of single cells were made so, and a seed gives other draws in blocks.
+    """
+    cell = Cell("", first, second, labels, groups)
+    return pooled_bootstrap([cell], draws, rng, block=1)
+
+
+def pooled_bootstrap(
+    cells: Sequence[Cell], draws: int, rng: np.random.Generator, block: int = BLOCK
+) -> Interval:
+    """Hierarchical bootstrap of the gain in balanced accuracy, averaged over cells.
 
     Seeds are drawn with replacement, and whole groups (patients, slides, or single patches where
     neither is known) are drawn with replacement; both settings share every draw. Drawing both is
     cautious (Owen 2007, the pigeonhole bootstrap): where the errors of seeds have nothing in
     common, the interval is up to about sqrt(3) times too wide.
 
-    Args:
-        first, second: whether each test sample is right, per seed, in the same order.
-        groups: [n], the unit that is drawn.
-    """
-    total, size = _sums(first, second, labels, groups)
-    estimate = (total.mean(axis=0).sum(axis=0) / size.sum(axis=0)).mean()
-    values = [_draw(total, size, rng) for _ in range(draws)]
-    low, high = np.nanpercentile(values, [2.5, 97.5])
-    return Interval(100 * estimate, 100 * float(low), 100 * float(high))
-
-
-def _sums(
-    first: np.ndarray, second: np.ndarray, labels: np.ndarray, groups: np.ndarray
-) -> tuple[Float[np.ndarray, "seeds units classes"], Float[np.ndarray, "units classes"]]:
-    """Hits gained and samples, in each unit and class."""
-    gain = second.astype(float) - first
-    units, unit = np.unique(groups, return_inverse=True)
-    classes, label = np.unique(labels, return_inverse=True)
-    cells = (len(units), len(classes))
-    size = np.zeros(cells)
-    np.add.at(size, (unit, label), 1.0)
-    total = np.zeros((len(gain), *cells))
-    for seed, row in enumerate(gain):
-        np.add.at(total[seed], (unit, label), row)
-    return total, size
-
-
-def _draw(total: np.ndarray, size: np.ndarray, rng: np.random.Generator) -> float:
-    seeds, units = len(total), len(size)
-    seed_weight = np.bincount(rng.integers(seeds, size=seeds), minlength=seeds) / seeds
-    unit_weight = np.bincount(rng.integers(units, size=units), minlength=units)
-    gained = np.einsum("s,u,suc->c", seed_weight, unit_weight, total, optimize=True)
-    drawn = unit_weight @ size
-    # A draw without any sample of a class has no accuracy there.
-    return float(np.mean(gained[drawn > 0] / drawn[drawn > 0]))
-
-
-@dataclass(frozen=True)
-class Cell:
-    """What two settings get right in one cell of a table (a data set and a backbone).
-
-    Attributes:
-        dataset: cells of one name hold the same test samples, in the same order.
-        first, second: [seeds, n], whether each test sample is right.
-        labels, groups: [n].
-    """
-
-    dataset: str
-    first: Bool[np.ndarray, "seeds n"]
-    second: Bool[np.ndarray, "seeds n"]
-    labels: Int[np.ndarray, " n"]
-    groups: np.ndarray
-
-
-def pooled_bootstrap(cells: Sequence[Cell], draws: int, rng: np.random.Generator) -> Interval:
-    """Hierarchical bootstrap of the gain in balanced accuracy, averaged over cells.
-
     The seeds of a draw are the same in all cells, and its groups the same for all backbones on a
     data set: their errors are correlated, and drawing them apart would make the interval too
     narrow. Data sets are drawn apart from each other. Cells themselves are not drawn: the
     interval speaks of these backbones and data sets only.
 
+    Args:
+        block: draws whose random numbers are taken together; another gives another interval.
+
     Raises:
         ClipItError: no cell, numbers of seeds that differ, or test samples of one data set that do.
     """
     _check(cells)
-    names = list(dict.fromkeys(cell.dataset for cell in cells))
-    sums = {
-        name: [
-            _sums(cell.first, cell.second, cell.labels, cell.groups)
-            for cell in cells
-            if cell.dataset == name
-        ]
-        for name in names
-    }
+    sums: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+    for cell in cells:
+        sums.setdefault(cell.dataset, []).append(cell.sums())
     estimates = [
         100 * (total.mean(axis=0).sum(axis=0) / size.sum(axis=0)).mean()
         for parts in sums.values()
         for total, size in parts
     ]
-    values = [
-        _pooled_draws(sums, min(BLOCK, draws - begin), rng) for begin in range(0, draws, BLOCK)
-    ]
+    values = [_drawn(sums, min(block, draws - begin), rng) for begin in range(0, draws, block)]
     low, high = np.percentile(np.concatenate(values), [2.5, 97.5])
     return Interval(float(np.mean(estimates)), 100 * float(low), 100 * float(high))
 
 
-def _pooled_draws(
+def _drawn(
     sums: dict[str, list[tuple[np.ndarray, np.ndarray]]], draws: int, rng: np.random.Generator
 ) -> Float[np.ndarray, " draws"]:
     """The mean over cells in each draw, as a fraction."""
@@ -136,13 +157,10 @@ def _pooled_draws(
     per_cell = []
     for parts in sums.values():
         size = parts[0][1]  # [units, classes], shared by the backbones
-        units, classes = size.shape
-        unit_weight = _times_drawn(units, draws, rng)  # [draws, units]
+        unit_weight = _times_drawn(len(size), draws, rng)  # [draws, units]
         drawn = unit_weight @ size
         for total, _ in parts:
-            by_unit = total.transpose(1, 0, 2).reshape(units, -1)
-            by_seed = (unit_weight @ by_unit).reshape(draws, seeds, classes)
-            gained = np.einsum("ds,dsc->dc", seed_weight, by_seed)
+            gained = np.einsum("ds,du,suc->dc", seed_weight, unit_weight, total, optimize=True)
             # A draw without any sample of a class has no accuracy there.
             rate = np.divide(gained, drawn, out=np.zeros_like(gained), where=drawn > 0)
             per_cell.append(rate.sum(axis=1) / (drawn > 0).sum(axis=1))
@@ -167,8 +185,9 @@ def _check(cells: Sequence[Cell]) -> None:
             where,
             "Pool cells that were all run with the same seeds",
         )
+    first: dict[str, Cell] = {}
     for cell in cells:
-        other = next(each for each in cells if each.dataset == cell.dataset)
+        other = first.setdefault(cell.dataset, cell)
         same = np.array_equal(cell.labels, other.labels)
         if not (same and np.array_equal(cell.groups, other.groups)):
             raise ClipItError(

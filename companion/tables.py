@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from clipit_lib.runs import StoredRun
 from companion import paper
 from companion.profile import Workbench
 from companion.specs import label
-from companion.statistics import Cell, Interval, paired_bootstrap, pooled_bootstrap
+from companion.statistics import Cell, Interval, Side, pooled_bootstrap, sides, units
 
 # -- What a table, a figure or a summary says where runs behind it have a doubtful course.
 
@@ -31,20 +32,25 @@ from companion.statistics import Cell, Interval, paired_bootstrap, pooled_bootst
 NAMED = 5  # so many runs are named; the others are counted
 
 
-def doubtful(profile: str, keys: Sequence[str]) -> str:
-    """One line that names the runs among `keys` whose course is doubtful; "" if there is none.
+def doubtful(profile: str, keys: Sequence[str], listed: bool = True) -> str:
+    """One line that counts the runs among `keys` whose course is doubtful; "" if there is none.
 
     Runs that are not here, or were stored by a version that took no notes, are passed over.
+
+    Args:
+        listed: whether to say why and name the first of them, as Markdown.
     """
     found = [name for key in dict.fromkeys(keys) if (name := _name_if_noted(profile, key))]
     if not found:
         return ""
-    rest = f"; and {len(found) - NAMED} more" if len(found) > NAMED else ""
     rests, each = ("run rests", "its") if len(set(keys)) == 1 else ("runs rest", "each one's")
+    said = f"{len(found)} of {len(set(keys))} {rests} on a doubtful course"
+    if not listed:
+        return f"{said}: see the table"
+    rest = f"; and {len(found) - NAMED} more" if len(found) > NAMED else ""
     return (
-        f"**{len(found)} of {len(set(keys))} {rests} on a doubtful course** (no look at validation "
-        f"was better than the start, or the training loss rose; {each} `done.json` says which): "
-        f"{'; '.join(found[:NAMED])}{rest}."
+        f"**{said}** (no look at validation was better than the start, or the training loss rose; "
+        f"{each} `done.json` says which): {'; '.join(found[:NAMED])}{rest}."
     )
 
 
@@ -68,23 +74,27 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 GAIN_CELL = ["dataset", "backbone"]
+PAIR = ["first", "second"]
+
+
+def by_cell(runs: Iterable[StoredRun]) -> dict[tuple[str, str], list[StoredRun]]:
+    """Runs by data set and backbone."""
+    cells: dict[tuple[str, str], list[StoredRun]] = {}
+    for run in runs:
+        cells.setdefault((run.spec.dataset, run.spec.backbone), []).append(run)
+    return cells
 
 
 def run_table(runs: Sequence[StoredRun]) -> pd.DataFrame:
     """One row a run: dataset, backbone, setting, seed, both accuracies on test (percent), run."""
     rows = [
-        {
-            "dataset": run.spec.dataset,
-            "backbone": run.spec.backbone,
-            "setting": run.spec.setting,
-            "seed": run.spec.seed,
-            "accuracy": accuracy(run.predictions()),
-            "balanced_accuracy": balanced_accuracy(run.predictions()),
-            "run": run.key,
-        }
+        (own.dataset, own.backbone, own.setting, own.seed, accuracy(said), balanced_accuracy(said),
+         run.key)
         for run in runs
-    ]
-    return pd.DataFrame(rows)
+        for own, said in [(run.spec, run.predictions())]
+    ]  # fmt: skip
+    columns = [*GAIN_CELL, "setting", "seed", "accuracy", "balanced_accuracy", "run"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def gain(
@@ -96,9 +106,7 @@ def gain(
         ClipItError: the two settings were not run with the same seeds.
     """
     _, cell = paired_cell(runs, dataset, backbone, first, second)
-    return paired_bootstrap(
-        cell.first, cell.second, cell.labels, cell.groups, draws, np.random.default_rng(0)
-    )
+    return pooled_bootstrap([cell], draws, np.random.default_rng(0), block=1)
 
 
 def paired_cell(
@@ -109,7 +117,7 @@ def paired_cell(
     Raises:
         ClipItError: the two settings were not run with the same seeds.
     """
-    ours = [r for r in runs if (r.spec.dataset, r.spec.backbone) == (dataset, backbone)]
+    ours = by_cell(runs)[dataset, backbone]
     frames = {
         name: {r.spec.seed: r.predictions() for r in ours if r.spec.setting == name}
         for name in (first, second)
@@ -123,9 +131,8 @@ def paired_cell(
         )
     hits = {n: np.stack([correct(frames[n][s]) for s in seeds]) for n in (first, second)}
     samples = frames[first][seeds[0]]
-    groups = samples["group"].where(samples["group"] != "", samples["sample"])
     labels = samples["label"].to_numpy()
-    return seeds, Cell(dataset, hits[first], hits[second], labels, groups.to_numpy())
+    return seeds, Cell(dataset, hits[first], hits[second], labels, units(samples))
 
 
 def pooled_gain(runs: Sequence[StoredRun], first: str, second: str, draws: int) -> Interval | None:
@@ -136,15 +143,15 @@ def pooled_gain(runs: Sequence[StoredRun], first: str, second: str, draws: int) 
     Raises:
         ClipItError: cells that differ in their seeds.
     """
-    seeds: dict[tuple[str, str], dict[str, set[int]]] = {}
-    for run in runs:
-        cell = seeds.setdefault((run.spec.dataset, run.spec.backbone), {})
-        cell.setdefault(run.spec.setting, set()).add(run.spec.seed)
-    whole = [c for c, by in seeds.items() if by.get(first) and by[first] == by.get(second)]
+    held = {
+        cell: [{r.spec.seed for r in own if r.spec.setting == name} for name in (first, second)]
+        for cell, own in by_cell(runs).items()
+    }
+    whole = {cell: sorted(one) for cell, (one, other) in held.items() if one and one == other}
     if not whole:
         return None
-    if len({frozenset(seeds[cell][first]) for cell in whole}) > 1:
-        said = "; ".join(f"{', '.join(cell)}: {sorted(seeds[cell][first])}" for cell in whole)
+    if len({tuple(seeds) for seeds in whole.values()}) > 1:
+        said = "; ".join(f"{', '.join(cell)}: {seeds}" for cell, seeds in whole.items())
         raise ClipItError(
             f"cells differ in their seeds ({said})",
             f"{second} over {first}",
@@ -158,14 +165,12 @@ def gain_table(
     runs: Sequence[StoredRun], pairs: Sequence[tuple[str, str]], draws: int
 ) -> pd.DataFrame:
     """One row a cell and pair of settings: dataset, backbone, first, second, gain, low, high."""
-    cells = dict.fromkeys((r.spec.dataset, r.spec.backbone) for r in runs)
-    rows = []
-    for dataset, backbone in cells:
-        for first, second in pairs:
-            value = gain(runs, dataset, backbone, first, second, draws)
-            rows.append([dataset, backbone, first, second, value.estimate, value.low, value.high])
-    columns = [*GAIN_CELL, "first", "second", "gain", "low", "high"]
-    return pd.DataFrame(rows, columns=columns)
+    rows = [
+        (*cell, *pair, *astuple(gain(runs, *cell, *pair, draws)))
+        for cell in by_cell(runs)
+        for pair in pairs
+    ]
+    return pd.DataFrame(rows, columns=[*GAIN_CELL, *PAIR, "gain", "low", "high"])
 
 
 def summary_table(runs: pd.DataFrame, gains: pd.DataFrame) -> pd.DataFrame:
@@ -177,8 +182,7 @@ def summary_table(runs: pd.DataFrame, gains: pd.DataFrame) -> pd.DataFrame:
             row[str(setting)] = describe(values.to_numpy())
         here = gains.query("dataset == @dataset and backbone == @backbone")
         for _, each in here.iterrows():
-            interval = Interval(each["gain"], each["low"], each["high"])
-            row[f"{each['second']} over {each['first']}"] = str(interval)
+            row[f"{each['second']} over {each['first']}"] = str(Interval.of(each))
         row["paper's gain"] = _printed_gain(str(dataset), str(backbone))
         rows.append(row)
     return pd.DataFrame(rows)
@@ -200,14 +204,25 @@ def describe(values: np.ndarray) -> str:
     return f"{values.mean():.1f}{spread} ({each})"
 
 
-def save_table(profile: str, name: str, tidy: pd.DataFrame, text: str, runs: Sequence[str]) -> None:
+def save_table(
+    profile: str, name: str, tidy: pd.DataFrame, text: str, runs: Sequence[str],
+    folder: Path | None = None,
+) -> None:  # fmt: skip
     """Write NAME.csv, NAME.md and the keys of the runs behind them, NAME.runs.json.
 
     The text ends with the runs whose course is doubtful, which are printed too, unless it has them.
+
+    Args:
+        folder: by default that of the profile's tables.
     """
-    folder, text = paths.tables(profile), with_doubts(profile, text, runs)
+    folder, text = folder or paths.tables(profile), with_doubts(profile, text, runs)
     write_text(folder / f"{name}.csv", tidy.to_csv(index=False, float_format="%.4f"))
     write_text(folder / f"{name}.md", text.rstrip() + "\n")
+    write_runs(folder, name, runs)
+
+
+def write_runs(folder: Path, name: str, runs: Sequence[str]) -> None:
+    """Write NAME.runs.json: the keys of the runs behind what is beside it."""
     write_text(folder / f"{name}.runs.json", json.dumps(sorted(runs), indent=1) + "\n")
 
 
@@ -246,32 +261,30 @@ def _markdown_row(values: Sequence[object]) -> str:
 # -- Results in words, written from the numbers.
 
 
+def items(rows: pd.DataFrame, words: str) -> str:
+    """One Markdown item a row: the words, with the row's values in the places of their columns."""
+    return "\n".join(f"- {words.format_map(row)}" for _, row in rows.iterrows())
+
+
 def gain_sentences(gains: pd.DataFrame) -> str:
     """One Markdown item a row of `tables.gain_table`."""
+    found = [(row, Interval.of(row)) for _, row in gains.iterrows()]
     return "\n".join(
-        f"- {row['dataset']}, {row['backbone']}: {label(row['second'])} over "
-        f"{label(row['first'])} {Interval(row['gain'], row['low'], row['high'])} points; "
-        f"{_verdict(row['low'], row['high'])}."
-        for _, row in gains.iterrows()
+        f"- {row['dataset']}, {row['backbone']}: {_against(row['first'], row['second'])} {value} "
+        f"points; {value.verdict}."
+        for row, value in found
     )
-
-
-def _verdict(low: float, high: float) -> str:
-    if low > 0:
-        return "the interval lies above zero"
-    return "the interval lies below zero" if high < 0 else "the interval includes zero"
 
 
 def pattern_sentence(gains: pd.DataFrame) -> str:
     """How often CLIP-IT wins over each baseline, over all cells."""
     parts = []
     for first, rows in gains.groupby("first", sort=False):
-        up, sure = (rows["gain"] > 0).sum(), (rows["low"] > 0).sum()
-        lost = (rows["high"] < 0).sum()
+        found = sides(rows)
         parts.append(
-            f"Over {label(str(first))}, CLIP-IT is higher in {up} of {len(rows)} cells (interval "
-            f"above zero in {sure}, below in {lost}), by {rows['gain'].mean():+.1f} points on "
-            "average."
+            f"Over {label(str(first))}, CLIP-IT is higher in {(rows['gain'] > 0).sum()} of "
+            f"{len(rows)} cells (interval above zero in {(found == Side.ABOVE).sum()}, below in "
+            f"{(found == Side.BELOW).sum()}), by {rows['gain'].mean():+.1f} points on average."
         )
     return " ".join(parts)
 
@@ -302,12 +315,11 @@ def map_words(gains: pd.DataFrame) -> str:
     """One Markdown item an axis and control: where the gain is surely above or below zero."""
     lines = []
     for (axis, control), rows in gains.groupby(["axis", "control"], sort=False):
-        above = ", ".join(rows.loc[rows["low"] > 0, "point"]) or "nowhere"
-        below = ", ".join(rows.loc[rows["high"] < 0, "point"]) or "nowhere"
-        lines.append(
-            f"- {axis}, over {label(str(control))}: interval above zero at {above}; below zero at "
-            f"{below}."
-        )
+        at = [
+            f"{side} at {', '.join(rows.loc[sides(rows) == side, 'point']) or 'nowhere'}"
+            for side in (Side.ABOVE, Side.BELOW)
+        ]
+        lines.append(f"- {axis}, over {label(str(control))}: interval {'; '.join(at)}.")
     return "\n".join(lines)
 
 
@@ -340,12 +352,8 @@ def decomposition_words(found: pd.DataFrame) -> str:
     """One Markdown item a cell: every step with its interval, and which are surely not zero."""
     lines = []
     for (dataset, backbone), rows in found.groupby(GAIN_CELL, sort=False):
-        said = [
-            f"{row['step']} {Interval(row['gain'], row['low'], row['high'])}"
-            for _, row in rows.iterrows()
-        ]
-        steps = rows[rows["step"] != WHOLE[0]]
-        sure = steps[(steps["low"] > 0) | (steps["high"] < 0)]["step"]
+        said = [f"{row['step']} {Interval.of(row)}" for _, row in rows.iterrows()]
+        sure = rows["step"][(rows["step"] != WHOLE[0]) & (sides(rows) != Side.INCLUDES)]
         which = ", ".join(sure) or "none"
         lines.append(
             f"- {dataset}, {backbone}: {'; '.join(said)}. Steps whose interval leaves out zero: "
@@ -390,11 +398,8 @@ class Comparison:
 
 def compare(stored: Sequence[StoredRun], reference: str, draws: int) -> Comparison:
     """Compare every setting of a cell with `reference`, cell by cell (95% paired bootstrap)."""
-    cells: dict[tuple[str, str], list[StoredRun]] = {}
-    for run in stored:
-        cells.setdefault((run.spec.dataset, run.spec.backbone), []).append(run)
     gains = []
-    for cell in cells.values():
+    for cell in by_cell(stored).values():
         others = dict.fromkeys(run.spec.setting for run in cell if run.spec.setting != reference)
         gains.append(gain_table(cell, [(reference, other) for other in others], draws))
     return Comparison(reference, run_table(stored), pd.concat(gains, ignore_index=True))
@@ -403,7 +408,7 @@ def compare(stored: Sequence[StoredRun], reference: str, draws: int) -> Comparis
 def comparison_table(comparison: Comparison) -> pd.DataFrame:
     """To read: one row a cell and setting, mean ± sd and each seed, difference and interval."""
     columns = [*GAIN_CELL, "second"]
-    gains = {tuple(row[columns]): _interval(row) for _, row in comparison.gains.iterrows()}
+    gains = {tuple(row[columns]): Interval.of(row) for _, row in comparison.gains.iterrows()}
     rows = []
     cells = comparison.runs.groupby([*GAIN_CELL, "setting"], sort=False)
     for (dataset, backbone, setting), cell in cells:
@@ -426,33 +431,25 @@ def comparison_words(comparison: Comparison) -> str:
     """
     lines = []
     for (dataset, backbone), rows in comparison.gains.groupby(GAIN_CELL, sort=False):
-        above, below = rows[rows["low"] > 0], rows[rows["high"] < 0]
-        open_ = rows[(rows["low"] <= 0) & (rows["high"] >= 0)]
+        found = sides(rows)
         parts = [
-            f"{what}: {_listed(part)}"
-            for what, part in (
-                ("interval above zero", above), ("below zero", below), ("includes zero", open_)
-            )
-            if len(part)
-        ]  # fmt: skip
+            f"{'interval ' if side is Side.ABOVE else ''}{side}: {_listed(rows[found == side])}"
+            for side in Side
+            if (found == side).any()
+        ]
         reference = label(comparison.reference)
         lines.append(f"- {dataset}, {backbone}, against {reference}: {'; '.join(parts)}.")
     return "\n".join(lines) + "\n\n" + MANY
 
 
 def _listed(rows: pd.DataFrame) -> str:
-    return ", ".join(f"{label(row['second'])} {_interval(row)}" for _, row in rows.iterrows())
-
-
-def _interval(row: pd.Series) -> Interval:
-    return Interval(row["gain"], row["low"], row["high"])
+    return ", ".join(f"{label(row['second'])} {Interval.of(row)}" for _, row in rows.iterrows())
 
 
 # -- Tests shown for transparency; conclusions rest on the intervals of `statistics`.
 
 
 LEVEL = 0.05
-PAIR = ["first", "second"]
 
 
 @dataclass(frozen=True)
@@ -515,13 +512,10 @@ def seed_tests(runs: Sequence[StoredRun], pairs: Sequence[tuple[str, str]]) -> p
         ClipItError: two settings were not run with the same seeds.
     """
     rows = []
-    for dataset, backbone in dict.fromkeys((r.spec.dataset, r.spec.backbone) for r in runs):
-        for first, second in pairs:
-            seeds, cell = paired_cell(runs, dataset, backbone, first, second)
-            for seed, before, after in zip(seeds, cell.first, cell.second, strict=True):
-                found = mcnemar(before, after)
-                each = [dataset, backbone, first, second, seed, found.lost, found.gained, found.p]
-                rows.append(each)
+    for cell, pair in product(by_cell(runs), pairs):
+        seeds, hits = paired_cell(runs, *cell, *pair)
+        for seed, before, after in zip(seeds, hits.first, hits.second, strict=True):
+            rows.append((*cell, *pair, seed, *astuple(mcnemar(before, after))))
     tests = pd.DataFrame(rows, columns=[*GAIN_CELL, *PAIR, "seed", "lost", "gained", "p"])
     return tests.assign(p_holm=holm(tests["p"].to_numpy(dtype=float)))
 

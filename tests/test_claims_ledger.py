@@ -18,7 +18,7 @@ from companion import studies
 from companion.claims import ledger
 from companion.claims import ledger as words
 from companion.claims.ledger import evaluate, ledger_table
-from companion.claims.rules import Finding, InPoints, Own, Verdict, load_claims
+from companion.claims.rules import Finding, Verdict, load_claims
 from companion.figures.claims import claims_figure
 from companion.profile import Study, Workbench
 
@@ -48,7 +48,7 @@ ORDER = CLAIMS["rank_order"].order
 @pytest.fixture
 def whole(bench: Workbench) -> Workbench:
     """The smoke profile with every setting that a claim needs."""
-    compared = [c for c in CLAIMS.values() if not isinstance(c, Own) and c.study == "ablations"]
+    compared = [c for c in CLAIMS.values() if c.study == "ablations"]
     names = {name for claim in compared for name in claim.settings}
     more = {
         "ablations": Study(settings=tuple(sorted(names))),
@@ -261,8 +261,8 @@ def test_the_figure_shows_every_claim_in_points(whole: Workbench, simulate) -> N
     figure = claims_figure(judged, words.headline(whole.profile))
     axis = figure.axes[0]
     shown = [text.get_text() for text in axis.get_yticklabels()]
-    numbered = [c for c in CLAIMS.values() if isinstance(c, InPoints)]
-    without = [o.claim.id for o in judged if isinstance(o.claim, InPoints)
+    numbered = [c for c in CLAIMS.values() if c.in_points]
+    without = [o.claim.id for o in judged if o.claim.in_points
                and o.finding.ours is None and o.claim.paper_gain is None]  # fmt: skip
     assert len(shown) == len(numbered) - len(without)
     assert "Late over early (Figure 5)" in shown[-6:] and "Gain PCAM (Table 1)" in shown[:6]

@@ -20,9 +20,9 @@ from companion.measures import (
     complementarity_table,
     interval_table,
     matched,
-    share_interval,
     shares,
 )
+from companion.statistics import Cell, pooled_bootstrap
 
 HITS = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=40)
 
@@ -111,7 +111,8 @@ def test_interval_covers_the_simulated_share_about_as_often_as_stated() -> None:
         # Patches of a patient agree in part: the interval must be over patients.
         patients = np.clip(rng.normal(0.2, 0.1, 60), 0, 1)
         cases = rng.random((3, 240)) < np.repeat(patients, 4)
-        found = share_interval(cases, np.repeat(np.arange(60), 4), 200)
+        cell = Cell.of_cases(cases, np.repeat(np.arange(60), 4))
+        found = pooled_bootstrap([cell], 200, np.random.default_rng(0), block=1)
         covered += found.low <= 20 <= found.high
     assert covered >= 88
 

@@ -117,16 +117,16 @@ def clip_it(bench: Workbench) -> StoredRun:
 def test_embedded_features_give_the_stored_logits(bench: Workbench, clip_it: StoredRun) -> None:
     """What is inspected is what predicts: the heads on these features give the predictions."""
     model = load_classifier(clip_it.folder).model
-    found = measures.embed(clip_it, bench, "test")
-    text = torch.nn.functional.normalize(torch.from_numpy(found.text), dim=-1)
+    found = measures.spaces(clip_it, bench, "test")
+    text = torch.nn.functional.normalize(torch.from_numpy(found["distilled"]), dim=-1)
     with torch.inference_mode():
-        both = [model.vision_head(torch.from_numpy(found.image)), model.text_head(text)]
+        both = [model.vision_head(torch.from_numpy(found["image"])), model.text_head(text)]
         logits = model.fusion(torch.cat(both, dim=-1)).numpy()
     stored = clip_it.predictions().filter(like="logit_").to_numpy()
     np.testing.assert_allclose(logits, stored, atol=1e-3)
-    widths = found.image.shape[1] + found.text.shape[1]
-    assert found.joint.shape == (len(stored), widths)
-    np.testing.assert_allclose((found.joint**2).sum(axis=1), 2, rtol=1e-5)
+    widths = found["image"].shape[1] + found["distilled"].shape[1]
+    assert found["joint"].shape == (len(stored), widths)
+    np.testing.assert_allclose((found["joint"] ** 2).sum(axis=1), 2, rtol=1e-5)
 
 
 def test_paired_features_follow_the_pairs(bench: Workbench, clip_it: StoredRun) -> None:
@@ -161,7 +161,7 @@ def test_the_table_has_the_numbers_of_each_space(bench: Workbench, clip_it: Stor
     labels = dataset.labels[dataset.indices("test")][sample]
     table = measures.space_table([clip_it], bench, sample, 5).set_index("space")
     assert table.index.tolist() == ["image", "report", "distilled", "joint"]
-    joint = measures.embed(clip_it, bench, "test").joint[sample]
+    joint = measures.spaces(clip_it, bench, "test")["joint"][sample]
     assert table.loc["joint", "purity"] == pytest.approx(loop_purity(joint, labels, 5), abs=1e-3)
     assert set(table["run"]) == {clip_it.key}
 
@@ -169,7 +169,6 @@ def test_the_table_has_the_numbers_of_each_space(bench: Workbench, clip_it: Stor
 def test_a_run_without_text_is_refused(bench: Workbench) -> None:
     spec = specs.resolve(bench, "phantom-pcam", bench.profile.backbones[0], "unimodal", 0)
     probe = runs.get_or_run(spec, bench)
-    with pytest.raises(ClipItError, match="unimodal has no text branch"):
-        measures.embed(probe, bench, "test")
+    assert list(measures.spaces(probe, bench, "test")) == ["image"]
     with pytest.raises(ClipItError, match="unimodal reads no reports"):
-        measures.paired_features(probe, bench, "test")
+        measures.of_run(probe, bench)

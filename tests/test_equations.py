@@ -17,7 +17,7 @@ from clipit_lib.encoders.encoder import Tokenizer
 from clipit_lib.model import ClipIt
 from clipit_lib.pairing import top_k
 from clipit_lib.text import ReportTask, TextClassifier, pair_counts
-from clipit_lib.training import FixedTargets, ImageTask, Patches
+from clipit_lib.training import ImageTask, Patches, Targets
 from companion.profile import Workbench
 
 # -- Equation 1, by hand.
@@ -87,7 +87,7 @@ def test_equations_3_and_4_are_what_the_training_task_minimises() -> None:
     rows, y = np.array([4, 0, 2]), torch.tensor([2, 0, 1])
     t, psi, weight = torch.randn(2, 6), torch.tensor([1, 1, 0]), 0.7
     patches = Patches(pixels, rows, y, transform(2))
-    targets = FixedTargets(t, psi)
+    targets = Targets(t, psi)
     task = ImageTask(model, patches, patches, False, targets=targets, distillation_weight=weight)
     chosen = torch.tensor([2, 0])  # of the rows
     parts = task.loss(model, chosen, torch.Generator())

@@ -24,7 +24,7 @@ from companion import specs, studies
 from companion.__main__ import main
 from companion.findings import Severity
 from companion.own.checks import check, datasets, findings_table, findings_text
-from companion.own.summary import ADDED, Verdict, choose, summary, summary_table
+from companion.own.summary import ADDED, VERDICTS, choose, summary, summary_table
 from companion.profile import Profile, Study, Workbench, load_profile
 
 CELL = ("phantom-pcam", "phantom_vit_s16")
@@ -138,7 +138,7 @@ def test_from_files_to_a_classifier(
     assert len(stored) == 12 and stored[0].folder.parent == paths.runs("mine")
     found = summary(stored, 100)
     assert set(found["first"]) == set(ADDED)
-    assert set(found["verdict"]) <= {str(each) for each in Verdict}
+    assert set(found["verdict"]) <= set(VERDICTS.values())
     assert len(summary_table(found)) == 5  # one cell: the pooled rows would only repeat it
 
     choice = choose(stored, "patches")

@@ -106,7 +106,7 @@ def test_text_is_not_credited_with_what_a_control_does_as_well(
     assert pooled["verdict"].tolist() == verdicts
     words = summary_words(found)
     assert words.startswith(said)
-    assert "covers 0, so an effect is not shown" in words and "it hurts here" in words
+    assert "includes zero, so an effect is not shown" in words and "it hurts here" in words
 
 
 def test_a_summary_says_which_controls_were_run(

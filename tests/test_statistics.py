@@ -130,6 +130,23 @@ def test_one_cell_pooled_is_the_paired_bootstrap() -> None:
     assert same_interval(found, paired)
 
 
+def test_one_cell_takes_its_random_numbers_draw_by_draw() -> None:
+    """Intervals of stored tables were made so: another order would give other numbers."""
+    alone, rng = cell(1), np.random.default_rng(3)
+    values = []
+    for _ in range(50):
+        seeds, drawn = rng.integers(3, size=3), rng.integers(30, size=30)
+        at = np.concatenate([np.flatnonzero(alone.groups == unit) for unit in drawn])
+        right = [balanced(alone.second[s, at], alone.labels[at]) for s in seeds]
+        before = [balanced(alone.first[s, at], alone.labels[at]) for s in seeds]
+        values.append(100 * (np.mean(right) - np.mean(before)))
+    found = paired_bootstrap(
+        alone.first, alone.second, alone.labels, alone.groups, 50, np.random.default_rng(3)
+    )
+    assert (found.low, found.high) == pytest.approx(tuple(np.percentile(values, [2.5, 97.5])))
+    assert pooled(alone, draws=50, seed=3).low != pytest.approx(found.low)
+
+
 def test_pooled_estimate_is_the_mean_over_cells() -> None:
     cells = [cell(1), cell(2), cell(3, "b", gain=-0.1, n=60)]
     gains = [

@@ -132,6 +132,7 @@ def test_only_what_a_setting_uses_is_in_its_key(bench: Workbench) -> None:
         ("clip_itt", "unknown setting 'clip_itt'"),
         ("clip_it/labmda_3", "unknown setting 'clip_it/labmda_3'"),
         ("clip_it/lambda_much", "cannot read 'lambda_much'"),
+        ("clip_it/retriever", "unknown setting 'clip_it/retriever'"),
     ],
 )
 def test_a_setting_that_means_nothing_is_said(bench: Workbench, setting: str, said: str) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,24 +9,11 @@ import pandas as pd
 
 from clipit_lib import paths
 from clipit_lib.encoders import registry
-from clipit_lib.files import write_text
 from companion import tables
-from companion.claims.rules import (
-    Claim,
-    Equal,
-    Finding,
-    InPoints,
-    NoLoss,
-    Pair,
-    ShareHigher,
-    Shelf,
-    Verdict,
-    finding_of,
-    load_claims,
-)
+from companion.claims.rules import Claim, Finding, Shelf, Verdict, finding_of, load_claims
 from companion.phantom.datasets import PhantomData
 from companion.profile import Profile, Workbench
-from companion.statistics import Interval
+from companion.specs import Setting
 from companion.tables import markdown
 
 # -- All claims of the paper judged by what a profile has stored, as results/PROFILE/claims.csv.
@@ -61,12 +47,14 @@ def evaluate(bench: Workbench, claims: Sequence[Claim] | None = None) -> list[Ju
 
 def _with_own_retrievers(claim: Claim, own: Mapping[str | None, str]) -> Claim:
     """The claim on a profile's retrievers, in place of those of the paper that they stand for."""
-    if not isinstance(claim, Pair):
-        return claim
 
-    def named(setting: str) -> str:
-        base, found, retriever = setting.partition("/retriever_")
-        return f"{base}{found}{own.get(retriever, retriever)}"
+    def named(name: str) -> str:
+        setting = Setting.of(name)
+        retriever = setting.changes.get("retriever")
+        if retriever is None:
+            return name
+        changes = setting.changes | {"retriever": own.get(retriever, retriever)}
+        return str(Setting(setting.base, changes))
 
     return claim.model_copy(update={"first": named(claim.first), "second": named(claim.second)})
 
@@ -74,12 +62,15 @@ def _with_own_retrievers(claim: Claim, own: Mapping[str | None, str]) -> Claim:
 def ledger_table(judged: Sequence[Judged]) -> pd.DataFrame:
     """One row a claim, with `COLUMNS`; `runs` counts the runs behind the verdict."""
     rows = [
-        [one.claim.id, one.claim.claim, one.claim.where, one.claim.paper, one.claim.rule,
-         one.finding.ours, one.finding.low, one.finding.high, str(one.finding.verdict),
-         one.finding.reason, len(one.finding.runs)]
+        (
+            *(getattr(one.claim, name) for name in COLUMNS[:5]),
+            *(getattr(one.finding, name) for name in COLUMNS[5:10]),
+            len(one.finding.runs),
+        )
         for one in judged
-    ]  # fmt: skip
-    return pd.DataFrame(rows, columns=COLUMNS).astype(dict.fromkeys(("ours", "low", "high"), float))
+    ]
+    kinds = dict.fromkeys(("ours", "low", "high"), float) | {"verdict": str}
+    return pd.DataFrame(rows, columns=COLUMNS).astype(kinds)
 
 
 def run_keys(judged: Sequence[Judged]) -> list[str]:
@@ -90,10 +81,7 @@ def run_keys(judged: Sequence[Judged]) -> list[str]:
 def save_ledger(profile: str, judged: Sequence[Judged], text: str) -> None:
     """Write claims.csv, claims.md and the keys of the runs behind them, claims.runs.json."""
     folder = paths.results(profile)
-    table, text = ledger_table(judged), tables.with_doubts(profile, text, run_keys(judged))
-    write_text(folder / "claims.csv", table.to_csv(index=False, float_format="%.4f"))
-    write_text(folder / "claims.md", text.rstrip() + "\n")
-    write_text(folder / "claims.runs.json", json.dumps(run_keys(judged), indent=1) + "\n")
+    tables.save_table(profile, "claims", ledger_table(judged), text, run_keys(judged), folder)
 
 
 # -- The ledger of claims to read: counts, tables by verdict, and what could turn a verdict.
@@ -175,12 +163,11 @@ def ours(one: Judged) -> str:
     found = one.finding
     if found.ours is None:
         return ""
-    bounded = found.low is not None and found.high is not None
-    if isinstance(one.claim, InPoints) and bounded:
-        return f"{_interval(one)} points"
-    if isinstance(one.claim, ShareHigher | NoLoss):
+    if found.interval is not None and one.claim.in_points:
+        return f"{found.interval} points"
+    if one.claim.kind in ("share_higher", "no_loss"):
         return f"{found.ours:.0%} of cells"
-    limits = f" [{found.low:.3g}, {found.high:.3g}]" if bounded else ""
+    limits = "" if found.interval is None else f" [{found.low:.3g}, {found.high:.3g}]"
     return f"{found.ours:.3g}{limits}"
 
 
@@ -195,24 +182,17 @@ def turning_sentences(judged: Sequence[Judged]) -> str:
 
 
 def _turning(one: Judged) -> str:
-    found = one.finding
-    if not isinstance(one.claim, InPoints) or found.low is None or found.high is None:
-        return f"{found.reason}; the rule is: {one.claim.rule}"
-    if isinstance(one.claim, Equal):
-        margin = one.claim.margin
-        if found.low <= margin and found.high >= -margin:
-            return "the interval reaches into the margin: more seeds and patients could turn it"
-        return "the whole interval lies outside the margin: only another setting could turn it"
-    least = 0.0 - getattr(one.claim, "margin", 0.0)
-    if found.high > least:
-        return (
-            f"the interval still holds values above {least:g}: more seeds and patients could "
-            "turn it"
-        )
-    return f"no value of the interval is above {least:g}: only another setting could turn it"
-
-
-def _interval(one: Judged) -> Interval:
-    found = one.finding
-    assert found.ours is not None and found.low is not None and found.high is not None
-    return Interval(found.ours, found.low, found.high)
+    value, margin = one.finding.interval, one.claim.margin
+    if not one.claim.in_points or value is None:
+        return f"{one.finding.reason}; the rule is: {one.claim.rule}"
+    if one.claim.kind == "equal":
+        open_ = value.low <= margin and value.high >= -margin
+        held, never = "reaches into the margin", "the whole interval lies outside the margin"
+    else:
+        least = 0.0 - margin
+        open_ = value.high > least
+        held = f"still holds values above {least:g}"
+        never = f"no value of the interval is above {least:g}"
+    if open_:
+        return f"the interval {held}: more seeds and patients could turn it"
+    return f"{never}: only another setting could turn it"

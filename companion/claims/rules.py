@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from functools import cache
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -19,26 +20,33 @@ from clipit_lib.runs import StoredRun
 from clipit_lib.settings import RunSpec, Strict
 from companion import archive, paper, studies, tables
 from companion.cost.measure import MERGED, UNIMODAL
-from companion.measures import Hits, aligned_hits, matched
+from companion.measures import case_cells, matched
 from companion.paper import HERE
 from companion.profile import Workbench
 from companion.reading import read_strict
 from companion.specs import label
-from companion.statistics import Cell, Interval, pooled_bootstrap
+from companion.statistics import Interval, pooled_bootstrap
 from companion.survival import study
 from companion.survival.study import SurvivalRun
 
-# -- The claims of `paper/claims.yaml`: one class a kind of rule.
+# -- The claims of `paper/claims.yaml`.
 
 
-class Stated(Strict):
-    """What every claim says of itself.
+Kind = Literal["gain", "equal", "not_worse", "share_higher", "no_loss", "gains", "falling", "own"]
+
+
+class Claim(Strict):
+    """What the paper claims, and the rule that judges it.
 
     Attributes:
         where: table, figure or section of the paper.
         paper: what the paper finds, in words.
         paper_gain: the same as one difference in points, where the paper has it.
         note: what a reader of the verdict must know.
+        kind: of the rule, one of RULES; what follows is what such a rule needs.
+        study: whose settings are compared; `datasets` limits it to those that the profile has.
+        second, first, firsts: the gain is that of `second` over `first`, or over each of `firsts`.
+        order: settings along which accuracy falls.
     """
 
     id: str
@@ -47,127 +55,50 @@ class Stated(Strict):
     paper: str
     paper_gain: float | None = None
     note: str | None = None
-
-
-class Compared(Stated):
-    """A claim on settings of one study; `datasets` limits it to those that the profile has."""
-
-    study: str
+    kind: Kind
+    study: str = ""
     datasets: tuple[str, ...] = ()
+    second: str = ""
+    first: str = ""
+    firsts: tuple[str, ...] = ()
+    order: tuple[str, ...] = ()
+    margin: float = 0.0
+    share: float = 0.0
+    own_rule: str = Field("", alias="rule")
 
+    @model_validator(mode="after")
+    def _has_what_its_rule_needs(self) -> Claim:
+        needed = set(RULES[self.kind].needs)
+        given = self.model_fields_set - COMMON
+        if given - {"datasets"} != needed or ("datasets" in given and "study" not in needed):
+            names = ", ".join(RULES[self.kind].needs).replace("own_rule", "rule")
+            raise ValueError(f"a claim of kind {self.kind} has {names}, and may have datasets")
+        return self
 
-class Pair(Compared):
-    """A claim on the gain of `second` over `first`."""
-
-    second: str
-    first: str
+    @property
+    def rule(self) -> str:
+        words = RULES[self.kind].words
+        return self.own_rule or words.format(m=self.margin, least=-self.margin, share=self.share)
 
     @property
     def settings(self) -> tuple[str, ...]:
-        return (self.first, self.second)
-
-
-class Gain(Pair):
-    kind: Literal["gain"]
+        """All that are compared."""
+        return tuple(filter(None, (*self.firsts, self.first, self.second, *self.order)))
 
     @property
-    def rule(self) -> str:
-        return "reproduced: interval above zero; direction only: estimate above zero"
+    def in_points(self) -> bool:
+        """Whether ours is a difference in points."""
+        return self.kind in ("gain", "equal", "not_worse", "gains", "falling")
 
 
-class Equal(Pair):
-    kind: Literal["equal"]
-    margin: float
-
-    @property
-    def rule(self) -> str:
-        within = f"within {-self.margin:g} to {self.margin:+g}"
-        return f"reproduced: interval {within}; direction only: estimate {within}"
-
-
-class NotWorse(Pair):
-    kind: Literal["not_worse"]
-    margin: float
-
-    @property
-    def rule(self) -> str:
-        least = f"above {-self.margin:g}"
-        return f"reproduced: interval {least}; direction only: estimate {least}"
-
-
-class ShareHigher(Pair):
-    kind: Literal["share_higher"]
-    share: float
-
-    @property
-    def rule(self) -> str:
-        return (
-            f"reproduced: at least {self.share:.0%} of the cells are higher; direction only: more "
-            "than half"
-        )
-
-
-class NoLoss(Pair):
-    kind: Literal["no_loss"]
-
-    @property
-    def rule(self) -> str:
-        return "reproduced: no cell's interval is below zero; direction only: at most a tenth are"
-
-
-class Gains(Compared):
-    """A gain of `second` over each of several settings."""
-
-    kind: Literal["gains"]
-    second: str
-    firsts: tuple[str, ...]
-
-    @property
-    def settings(self) -> tuple[str, ...]:
-        return (*self.firsts, self.second)
-
-    @property
-    def rule(self) -> str:
-        return (
-            "over each setting, reproduced: interval above zero; direction only: estimate above "
-            "zero; the weakest verdict counts"
-        )
-
-
-class Falling(Compared):
-    """An accuracy that falls along `order`."""
-
-    kind: Literal["falling"]
-    order: tuple[str, ...]
-
-    @property
-    def settings(self) -> tuple[str, ...]:
-        return self.order
-
-    @property
-    def rule(self) -> str:
-        return (
-            "reproduced: mean accuracy falls with rank (Spearman below -0.5) and the first is over "
-            "the last with its interval above zero; direction only: either"
-        )
-
-
-class Own(Stated):
-    """A claim with a rule of its own: a function of this name in `own`."""
-
-    kind: Literal["own"]
-    rule: str
-
-
-InPoints = Gain | Equal | NotWorse | Gains | Falling  # ours is a difference in points
-Claim = Gain | Equal | NotWorse | ShareHigher | NoLoss | Gains | Falling | Own
+COMMON = {"id", "claim", "where", "paper", "paper_gain", "note", "kind"}
 
 
 class Claims(Strict):
     """All claims, and which runs of a profile had been made when the rules were written."""
 
     seen: dict[str, str]
-    claims: tuple[Annotated[Claim, Field(discriminator="kind")], ...]
+    claims: tuple[Claim, ...]
 
     @model_validator(mode="after")
     def _each_once(self) -> Claims:
@@ -182,7 +113,8 @@ def load_claims(path: Path = HERE / "claims.yaml") -> Claims:
     """Read the claims.
 
     Raises:
-        ClipItError: an unknown key or kind, a value of the wrong type, a claim named twice.
+        ClipItError: an unknown key or kind, a value of the wrong type, a claim named twice or
+            without what its rule needs.
     """
     claims: Claims = read_strict(path, Claims)
     return claims
@@ -200,17 +132,19 @@ class Shelf:
 
     def __init__(self, bench: Workbench) -> None:
         self.bench = bench
-        self._specs: dict[str, list[RunSpec]] = {}
-        self._found: dict[str, StoredRun | None] = {}
+        self.profile = bench.profile.name
+        self.draws = bench.profile.bootstrap_draws
+        self._resolved = cache(lambda study: studies.runs_of(bench, study))
 
-    @property
-    def profile(self) -> str:
-        return self.bench.profile.name
+    def specs(self, study: str) -> list[RunSpec]:
+        """The runs that a study asks for.
 
-    @property
-    def draws(self) -> int:
-        """Draws of each bootstrap."""
-        return self.bench.profile.bootstrap_draws
+        Raises:
+            Untestable: the profile does not have it.
+        """
+        if not studies.asked(self.bench.profile, study):
+            raise Untestable(f"{study} not in the profile")
+        return self._resolved(study)
 
     def runs(
         self, study: str, settings: Sequence[str], datasets: Sequence[str] = ()
@@ -223,31 +157,27 @@ class Shelf:
         Raises:
             Untestable: the profile has no such study, data set, setting or run.
         """
-        specs = self._specs_of(study)
-        if datasets:
-            specs = [spec for spec in specs if spec.dataset in datasets]
-            if not specs:
-                raise Untestable("no such data set in the profile")
-        held = _settings_by_cell(specs)
+        specs = [s for s in self.specs(study) if not datasets or s.dataset in datasets]
+        if datasets and not specs:
+            raise Untestable("no such data set in the profile")
+        held: dict[tuple[str, str], set[str]] = {}
+        for spec in specs:
+            held.setdefault((spec.dataset, spec.backbone), set()).add(spec.setting)
         for setting in settings:
             if not any(setting in cell for cell in held.values()):
                 raise Untestable(f"{setting} not in the profile's {study}")
         complete = [cell for cell, names in held.items() if names >= set(settings)]
         if not complete:
             raise Untestable(f"no cell of {study} has all of {', '.join(settings)}")
-        return self._stored(
-            spec
+        found = {
+            spec.key: runs.find(self.profile, spec.key)
             for spec in specs
             if spec.setting in settings and (spec.dataset, spec.backbone) in complete
-        )
-
-    def settings(self, study: str) -> set[str]:
-        """All settings of a study.
-
-        Raises:
-            Untestable: the profile does not have it.
-        """
-        return {spec.setting for spec in self._specs_of(study)}
+        }
+        there = [run for run in found.values() if run is not None]
+        if len(there) < len(found):
+            raise Untestable(f"runs missing ({len(found) - len(there)} of {len(found)})")
+        return there
 
     def table(self, name: str) -> pd.DataFrame:
         """A table of the profile.
@@ -266,34 +196,8 @@ class Shelf:
         path = paths.tables(self.profile) / f"{table}.runs.json"
         return tuple(archive.keys(path)) if path.exists() else ()
 
-    def _specs_of(self, study: str) -> list[RunSpec]:
-        if not studies.asked(self.bench.profile, study):
-            raise Untestable(f"{study} not in the profile")
-        if study not in self._specs:
-            self._specs[study] = studies.runs_of(self.bench, study)
-        return self._specs[study]
 
-    def _stored(self, specs: Iterable[RunSpec]) -> list[StoredRun]:
-        found = {spec.key: self._find(spec.key) for spec in specs}
-        missing = sum(run is None for run in found.values())
-        if missing:
-            raise Untestable(f"runs missing ({missing} of {len(found)})")
-        return [run for run in found.values() if run is not None]
-
-    def _find(self, key: str) -> StoredRun | None:
-        if key not in self._found:
-            self._found[key] = runs.find(self.profile, key)
-        return self._found[key]
-
-
-def _settings_by_cell(specs: Sequence[RunSpec]) -> dict[tuple[str, str], set[str]]:
-    held: dict[tuple[str, str], set[str]] = {}
-    for spec in specs:
-        held.setdefault((spec.dataset, spec.backbone), set()).add(spec.setting)
-    return held
-
-
-# -- From numbers to a verdict: one pure function a kind of rule.
+# -- From numbers to a verdict: pure functions.
 
 
 class Verdict(StrEnum):
@@ -322,6 +226,12 @@ class Finding:
     reason: str = ""
     runs: tuple[str, ...] = ()
 
+    @property
+    def interval(self) -> Interval | None:
+        if self.ours is None or self.low is None or self.high is None:
+            return None
+        return Interval(self.ours, self.low, self.high)
+
 
 def of(sure: bool, direction: bool) -> Verdict:
     """Reproduced if sure, else by the direction."""
@@ -330,16 +240,12 @@ def of(sure: bool, direction: bool) -> Verdict:
     return Verdict.DIRECTION if direction else Verdict.NOT
 
 
-def gain(value: Interval) -> Verdict:
-    return of(value.low > 0, value.estimate > 0)
+def above(value: Interval, least: float = 0.0) -> Verdict:
+    return of(value.low > least, value.estimate > least)
 
 
 def equal(value: Interval, margin: float) -> Verdict:
     return of(-margin <= value.low and value.high <= margin, abs(value.estimate) <= margin)
-
-
-def not_worse(value: Interval, margin: float) -> Verdict:
-    return of(value.low > -margin, value.estimate > -margin)
 
 
 def share_higher(gains: Sequence[float], share: float) -> Verdict:
@@ -360,8 +266,8 @@ def weakest_of(verdicts: Sequence[Verdict]) -> Verdict:
 
 def falling(correlation: float, first_over_last: Interval) -> Verdict:
     """By Spearman's correlation of rank and mean accuracy; its rounding errors do not count."""
-    falls, above = round(correlation, 9) < -0.5, first_over_last.low > 0
-    return of(falls and above, falls or above)
+    falls, over = round(correlation, 9) < -0.5, first_over_last.low > 0
+    return of(falls and over, falls or over)
 
 
 # -- The rules of claims that no general kind fits: one function a claim, named as it.
@@ -378,7 +284,7 @@ def pareto(shelf: Shelf) -> Finding:
     ours = int((front == "clip_it").sum())
     share = ours / len(front)
     said = f"{ours} of {len(front)} models on the frontiers"
-    return Finding(of(share >= 0.75, share >= 0.5), share, reason=said, runs=_runs(table))
+    return Finding(of(share >= 0.75, share >= 0.5), share, reason=said, runs=_keys(table["run"]))
 
 
 def omega_largest_on_pcam(shelf: Shelf) -> Finding:
@@ -387,41 +293,24 @@ def omega_largest_on_pcam(shelf: Shelf) -> Finding:
     here = {(run.spec.dataset, run.spec.seed) for run in text}
     probes = shelf.runs("table1", ["unimodal"], sorted({dataset for dataset, _ in here}))
     vision = [run for run in probes if (run.spec.dataset, run.spec.seed) in here]
+    cells = case_cells(matched(vision, text))
     omegas = {
-        dataset: _omega([p for p in matched(vision, text) if p[0].spec.dataset == dataset], shelf)
+        dataset: pooled_bootstrap(
+            [cell for key, cell in cells.items() if key[0] == dataset and key[2] == "omega"],
+            shelf.draws,
+            np.random.default_rng(0),
+        )
         for dataset in dict.fromkeys(run.spec.dataset for run in vision)
     }
-    ours = next((name for name in omegas if _mirrors(name) == "PCAM"), None)
+    # The data set that is the paper's PCAM, or is made after it.
+    ours = next((d for d in omegas if paper.MIRRORS.get(d, d.upper()) == "PCAM"), None)
     if ours is None or len(omegas) < 2:
         raise Untestable("no PCAM beside another data set")
-    value = omegas[ours]
-    others = {name: omega.estimate for name, omega in omegas.items() if name != ours}
-    most = max(others.values())
-    said = "others: " + ", ".join(f"{name} {omega:.1f}" for name, omega in others.items())
-    keys = tuple(run.key for run in (*text, *vision))
+    value = omegas.pop(ours)
+    most = max(omega.estimate for omega in omegas.values())
+    said = ", ".join(f"{name} {omega.estimate:.1f}" for name, omega in omegas.items())
     verdict = of(value.estimate > most and value.low > most, value.estimate > most)
-    return Finding(verdict, value.estimate, value.low, value.high, said, keys)
-
-
-def _mirrors(dataset: str) -> str:
-    """The paper's data set that one of ours is, or is made after."""
-    return paper.MIRRORS.get(dataset, dataset.upper())
-
-
-def _omega(pairs: list[tuple[StoredRun, StoredRun]], shelf: Shelf) -> Interval:
-    """Equation 5 in percent, averaged over backbones, as a gain over never in one class."""
-    cells = []
-    for backbone in dict.fromkeys(vision.spec.backbone for vision, _ in pairs):
-        frames = [
-            (v.predictions(), t.predictions()) for v, t in pairs if v.spec.backbone == backbone
-        ]
-        hits: list[tuple[Hits, Hits]] = [aligned_hits(*frame) for frame in frames]
-        cases = np.stack([text & ~vision for vision, text in hits])
-        samples = frames[0][0]
-        groups = samples["group"].where(samples["group"] != "", samples["sample"]).to_numpy()
-        one_class = np.zeros(len(samples), np.int64)
-        cells.append(Cell("one", np.zeros_like(cases), cases, one_class, groups))
-    return pooled_bootstrap(cells, shelf.draws, np.random.default_rng(0))
+    return _found(verdict, value, f"others: {said}", [*text, *vision])
 
 
 def distillation_near_one(shelf: Shelf) -> Finding:
@@ -430,13 +319,12 @@ def distillation_near_one(shelf: Shelf) -> Finding:
     if table.empty:
         raise Untestable("true text features do not vary")
     cosine, values = float(table["cosines_mean"].mean()), table["explained"].to_numpy()
-    mean, low, high = float(values.mean()), float("nan"), float("nan")
+    mean, half = float(values.mean()), float("nan")
     if len(values) > 1:
         half = float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
-        low, high = mean - half, mean + half
     said = f"explained share; mean cosine {cosine:.2f}"
-    verdict = of(cosine >= 0.9 and mean >= 0.5, low > 0)
-    return Finding(verdict, mean, low, high, said, _runs(table))
+    verdict = of(cosine >= 0.9 and mean >= 0.5, mean - half > 0)
+    return Finding(verdict, mean, mean - half, mean + half, said, _keys(table["run"]))
 
 
 def no_added_cost(shelf: Shelf) -> Finding:
@@ -459,7 +347,7 @@ def survival(shelf: Shelf) -> Finding:
     verdict = of(bool((gains["low"] > 0).all()), bool((gains["value"] > 0).all()))
     (value, low, high), (other, lower, higher) = gains.loc[["c_index", "iauc"]].to_numpy()
     said = f"gain in C-index; in iAUC {other:+.3f} [{lower:+.3f}, {higher:+.3f}]"
-    return Finding(verdict, float(value), float(low), float(high), said, _runs(table))
+    return Finding(verdict, float(value), float(low), float(high), said, _keys(table["run"]))
 
 
 def _survival_run(shelf: Shelf, key: str) -> SurvivalRun:
@@ -467,10 +355,6 @@ def _survival_run(shelf: Shelf, key: str) -> SurvivalRun:
     if run is None:
         raise Untestable("runs missing")
     return run
-
-
-def _runs(table: pd.DataFrame) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(str(key) for key in table["run"]))
 
 
 FUNCTIONS: dict[str, Callable[[Shelf], Finding]] = {
@@ -485,48 +369,38 @@ FUNCTIONS: dict[str, Callable[[Shelf], Finding]] = {
 def finding_of(claim: Claim, shelf: Shelf) -> Finding:
     """The verdict on one claim."""
     try:
-        return _judge(claim, shelf)
+        return RULES[claim.kind].judge(claim, shelf)
     except Untestable as why:
         return Finding(Verdict.UNTESTABLE, reason=str(why))
 
 
-def _judge(claim: Claim, shelf: Shelf) -> Finding:
-    match claim:
-        case Own():
-            return FUNCTIONS[claim.id](shelf)
-        case Gains():
-            return _gains(claim, shelf)
-        case Falling():
-            return _falling(claim, shelf)
-        case ShareHigher() | NoLoss():
-            return _by_cell(claim, shelf)
-        case Gain() | Equal() | NotWorse():
-            return _pooled(claim, shelf)
+def _by_own_function(claim: Claim, shelf: Shelf) -> Finding:
+    return FUNCTIONS[claim.id](shelf)
 
 
-def _pooled(claim: Gain | Equal | NotWorse, shelf: Shelf) -> Finding:
-    """A rule on the mean difference over cells."""
-    runs = _runs_of(claim, shelf)
+def _pooled(claim: Claim, shelf: Shelf) -> Finding:
+    """By the mean difference over cells."""
+    runs = shelf.runs(claim.study, claim.settings, claim.datasets)
     value = _pooled_gain(runs, claim.first, claim.second, shelf)
-    if isinstance(claim, Gain):
-        verdict = gain(value)
-    elif isinstance(claim, Equal):
-        verdict = equal(value, claim.margin)
-    else:
-        verdict = not_worse(value, claim.margin)
-    return _found(verdict, value, _cells_in_words(runs), runs)
+    verdict = equal(value, claim.margin) if claim.kind == "equal" else above(value, -claim.margin)
+    cells, seeds = len(tables.by_cell(runs)), len({run.spec.seed for run in runs})
+    one = "cell" if cells == 1 else "cells"
+    said = f"{cells} {one}, {seeds} seed{'' if seeds == 1 else 's'}"
+    return _found(verdict, value, said, runs)
 
 
-def _by_cell(claim: ShareHigher | NoLoss, shelf: Shelf) -> Finding:
-    """A rule that counts cells; ours is their share."""
-    runs = _runs_of(claim, shelf)
-    cells = tables.gain_table(runs, [(claim.first, claim.second)], shelf.draws)
-    keys = _keys(runs)
-    if isinstance(claim, ShareHigher):
-        higher = int((cells["gain"] > 0).sum())
-        verdict = share_higher(cells["gain"].tolist(), claim.share)
-        said = f"{higher} of {len(cells)} cells higher"
-        return Finding(verdict, higher / len(cells), reason=said, runs=keys)
+def _share_higher(claim: Claim, shelf: Shelf) -> Finding:
+    """By the share of cells that are higher."""
+    cells, keys = _cells(claim, shelf)
+    higher = int((cells["gain"] > 0).sum())
+    verdict = share_higher(cells["gain"].tolist(), claim.share)
+    said = f"{higher} of {len(cells)} cells higher"
+    return Finding(verdict, higher / len(cells), reason=said, runs=keys)
+
+
+def _no_loss(claim: Claim, shelf: Shelf) -> Finding:
+    """By the share of cells that are surely lower."""
+    cells, keys = _cells(claim, shelf)
     lost = cells[cells["high"] < 0]
     names = "".join(f"; {row['dataset']}, {row['backbone']}" for _, row in lost.iterrows())
     said = f"{len(lost)} of {len(cells)} cells with an interval below zero{names}"
@@ -534,23 +408,30 @@ def _by_cell(claim: ShareHigher | NoLoss, shelf: Shelf) -> Finding:
     return Finding(verdict, len(lost) / len(cells), reason=said, runs=keys)
 
 
-def _gains(claim: Gains, shelf: Shelf) -> Finding:
+def _cells(claim: Claim, shelf: Shelf) -> tuple[pd.DataFrame, tuple[str, ...]]:
+    """The gain in each cell, and the keys of the runs behind it."""
+    runs = shelf.runs(claim.study, claim.settings, claim.datasets)
+    cells = tables.gain_table(runs, [(claim.first, claim.second)], shelf.draws)
+    return cells, _keys(run.key for run in runs)
+
+
+def _gains(claim: Claim, shelf: Shelf) -> Finding:
     """A gain over each of several; ours is the smallest of the weakest verdict."""
     stored, values = [], {}
     for first in claim.firsts:
         runs = shelf.runs(claim.study, [first, claim.second], claim.datasets)
         values[first] = _pooled_gain(runs, first, claim.second, shelf)
         stored += runs
-    verdict = weakest_of([gain(value) for value in values.values()])
-    weakest = [value for value in values.values() if gain(value) == verdict]
+    verdict = weakest_of([above(value) for value in values.values()])
+    weakest = [value for value in values.values() if above(value) == verdict]
     least = min(weakest, key=lambda value: value.estimate)
     said = "; ".join(f"over {label(first)} {value}" for first, value in values.items())
     return _found(verdict, least, said, stored)
 
 
-def _falling(claim: Falling, shelf: Shelf) -> Finding:
-    """A rule on an order of settings; ours is the gain of the first over the last."""
-    held = shelf.settings(claim.study)
+def _falling(claim: Claim, shelf: Shelf) -> Finding:
+    """By an order of settings; ours is the gain of the first over the last."""
+    held = {spec.setting for spec in shelf.specs(claim.study)}
     order = [name for name in claim.order if name in held]
     if len(order) < 3:
         raise Untestable(f"{len(order)} ranks in the profile's {claim.study}, of at least 3")
@@ -563,10 +444,6 @@ def _falling(claim: Falling, shelf: Shelf) -> Finding:
     return _found(falling(correlation, value), value, said, runs)
 
 
-def _runs_of(claim: Pair, shelf: Shelf) -> list[StoredRun]:
-    return shelf.runs(claim.study, claim.settings, claim.datasets)
-
-
 def _pooled_gain(runs: Sequence[StoredRun], first: str, second: str, shelf: Shelf) -> Interval:
     value = tables.pooled_gain(runs, first, second, shelf.draws)
     if value is None:
@@ -575,15 +452,60 @@ def _pooled_gain(runs: Sequence[StoredRun], first: str, second: str, shelf: Shel
 
 
 def _found(verdict: Verdict, value: Interval, said: str, runs: Sequence[StoredRun]) -> Finding:
-    return Finding(verdict, value.estimate, value.low, value.high, said, _keys(runs))
+    keys = _keys(run.key for run in runs)
+    return Finding(verdict, value.estimate, value.low, value.high, said, keys)
 
 
-def _keys(runs: Sequence[StoredRun]) -> tuple[str, ...]:
-    return tuple(dict.fromkeys(run.key for run in runs))
+def _keys(found: Iterable[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(map(str, found)))
 
 
-def _cells_in_words(runs: Sequence[StoredRun]) -> str:
-    cells = {(run.spec.dataset, run.spec.backbone) for run in runs}
-    seeds = {run.spec.seed for run in runs}
-    one = "cell" if len(cells) == 1 else "cells"
-    return f"{len(cells)} {one}, {len(seeds)} seed{'' if len(seeds) == 1 else 's'}"
+@dataclass(frozen=True)
+class Rule:
+    """A kind of rule: the fields of a claim that it needs, its words, its judge."""
+
+    needs: tuple[str, ...]
+    words: str
+    judge: Callable[[Claim, Shelf], Finding]
+
+
+PAIR = ("study", "second", "first")
+RULES: dict[Kind, Rule] = {
+    "gain": Rule(
+        PAIR, "reproduced: interval above zero; direction only: estimate above zero", _pooled
+    ),
+    "equal": Rule(
+        (*PAIR, "margin"),
+        "reproduced: interval within {least:g} to {m:+g}; direction only: estimate within "
+        "{least:g} to {m:+g}",
+        _pooled,
+    ),
+    "not_worse": Rule(
+        (*PAIR, "margin"),
+        "reproduced: interval above {least:g}; direction only: estimate above {least:g}",
+        _pooled,
+    ),
+    "share_higher": Rule(
+        (*PAIR, "share"),
+        "reproduced: at least {share:.0%} of the cells are higher; direction only: more than half",
+        _share_higher,
+    ),
+    "no_loss": Rule(
+        PAIR,
+        "reproduced: no cell's interval is below zero; direction only: at most a tenth are",
+        _no_loss,
+    ),
+    "gains": Rule(
+        ("study", "second", "firsts"),
+        "over each setting, reproduced: interval above zero; direction only: estimate above zero; "
+        "the weakest verdict counts",
+        _gains,
+    ),
+    "falling": Rule(
+        ("study", "order"),
+        "reproduced: mean accuracy falls with rank (Spearman below -0.5) and the first is over the "
+        "last with its interval above zero; direction only: either",
+        _falling,
+    ),
+    "own": Rule(("own_rule",), "", _by_own_function),
+}

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -16,100 +17,99 @@ from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 from matplotlib.transforms import ScaledTranslation, Transform
 
 from clipit_lib.runs import StoredRun
-from companion.figures.style import COLOURS, CYCLE, MARKER_CYCLE, MARKERS, styled
+from companion.figures.style import (
+    COLOURS,
+    CYCLE,
+    MARKER_CYCLE,
+    MARKERS,
+    beside,
+    intervals,
+    legend_below,
+    named_lines,
+    right_of,
+    seeds,
+    styled,
+    zero,
+)
 from companion.measures import FIXED, MOVING, pareto_front
 from companion.specs import label
 from companion.statistics import Interval
-from companion.tables import STEPS, WHOLE, Comparison
+from companion.tables import GAIN_CELL, STEPS, WHOLE, Comparison
 
 # -- Table 1 as a picture: every seed, means, and gains with their intervals.
 
 
+@styled()
 def table1_figure(runs: pd.DataFrame, gains: pd.DataFrame) -> Figure:
     """One row of panels a data set: accuracies by backbone, and gains of CLIP-IT."""
-    datasets = list(dict.fromkeys(runs["dataset"]))
-    backbones = runs.groupby("dataset")["backbone"].nunique()
-    heights = [0.7 + 0.42 * backbones[name] for name in datasets]
-    with styled():
-        figure, axes = plt.subplots(
-            len(datasets), 2, figsize=(7.2, sum(heights) + 0.7), squeeze=False,
-            gridspec_kw={"height_ratios": heights, "width_ratios": [1.25, 1]},
-        )  # fmt: skip
-        for row, name in enumerate(datasets):
-            _accuracies(axes[row, 0], runs[runs["dataset"] == name])
-            _gains(axes[row, 1], gains[gains["dataset"] == name])
-            axes[row, 0].set_title(str(name))
-        axes[-1, 0].set_xlabel("balanced accuracy on test (%)")
-        axes[-1, 1].set_xlabel("gain of CLIP-IT (points, 95% interval)")
-        handles, names = axes[0, 0].get_legend_handles_labels()
-        more_handles, more_names = axes[0, 1].get_legend_handles_labels()
-        figure.legend(
-            handles + more_handles, names + more_names, loc="upper center", ncols=5,
-            bbox_to_anchor=(0.5, 0.0), fontsize=8,
-        )  # fmt: skip
-        figure.tight_layout()
+    cells = list(runs.groupby("dataset", sort=False))
+    heights = [0.7 + 0.42 * cell["backbone"].nunique() for _, cell in cells]
+    figure, axes = plt.subplots(
+        len(cells), 2, figsize=(7.2, sum(heights) + 0.7), squeeze=False,
+        gridspec_kw={"height_ratios": heights, "width_ratios": [1.25, 1]},
+    )  # fmt: skip
+    for (left, right), (name, cell) in zip(axes, cells, strict=True):
+        backbones = list(dict.fromkeys(cell["backbone"]))
+        left.set_title(str(name))
+        named_lines(left, backbones)
+        settings = [setting for setting in COLOURS if setting in set(cell["setting"])]
+        for setting, off in zip(settings, beside(len(settings), 0.24), strict=True):
+            look = COLOURS[setting], MARKERS[setting], label(setting)
+            own = cell[cell["setting"] == setting].groupby("backbone", sort=False)
+            for backbone, values in own["balanced_accuracy"]:
+                seeds(left, values, backbones.index(str(backbone)) + off, *look)
+        named_lines(right, [""] * len(backbones))
+        zero(right)
+        by_first = list(gains[gains["dataset"] == name].groupby("first", sort=False))
+        for (first, rows), off in zip(by_first, beside(len(by_first), 0.24), strict=True):
+            intervals(
+                right, rows, [backbones.index(each) + off for each in rows["backbone"]],
+                color=COLOURS[str(first)], marker=MARKERS[str(first)], mfc="white",
+                label=f"over {label(str(first))}",
+            )  # fmt: skip
+    axes[-1, 0].set_xlabel("balanced accuracy on test (%)")
+    axes[-1, 1].set_xlabel("gain of CLIP-IT (points, 95% interval)")
+    legend_below(figure, _once(axes[0]), 5)
+    figure.tight_layout()
     return figure
 
 
-def _accuracies(axis: Axes, runs: pd.DataFrame) -> None:
-    backbones = list(dict.fromkeys(runs["backbone"]))
-    settings = [s for s in COLOURS if s in set(runs["setting"])]
-    for place, setting in enumerate(settings):
-        offset = 0.24 * (place - (len(settings) - 1) / 2)
-        cells = runs[runs["setting"] == setting].groupby("backbone")["balanced_accuracy"]
-        heights = [backbones.index(b) + offset for b in cells.groups]
-        look: dict[str, Any] = {"color": COLOURS[setting], "marker": MARKERS[setting], "ls": ""}
-        axis.plot(cells.mean(), heights, **look, ms=6, label=label(setting))
-        for height, (_, values) in zip(heights, cells, strict=True):
-            axis.plot(values, [height] * len(values), **look, ms=3, alpha=0.55)
-    axis.set(yticks=range(len(backbones)), yticklabels=backbones, ylim=(len(backbones) - 0.5, -0.5))
-
-
-def _gains(axis: Axes, gains: pd.DataFrame) -> None:
-    backbones = list(dict.fromkeys(gains["backbone"]))
-    firsts = list(dict.fromkeys(gains["first"]))
-    for place, first in enumerate(firsts):
-        rows = gains[gains["first"] == first]
-        offset = 0.24 * (place - (len(firsts) - 1) / 2)
-        heights = [backbones.index(b) + offset for b in rows["backbone"]]
-        errors = [rows["gain"] - rows["low"], rows["high"] - rows["gain"]]
-        axis.errorbar(
-            rows["gain"], heights, xerr=errors, fmt=MARKERS[first], color=COLOURS[first],
-            mfc="white", capsize=2, ms=5, lw=1.3, label=f"over {label(first)}",
-        )  # fmt: skip
-    axis.axvline(0, color="black", lw=0.8)
-    axis.set(yticks=range(len(backbones)), yticklabels=[], ylim=(len(backbones) - 0.5, -0.5))
+def _once(axes: Sequence[Axes]) -> list[Any]:
+    """What is named on some axes, each name once."""
+    found: dict[str, Any] = {}
+    for axis in axes:
+        for handle, name in zip(*axis.get_legend_handles_labels(), strict=True):
+            found.setdefault(name, handle)
+    return list(found.values())
 
 
 # -- Settings compared: every seed, means, and differences to a reference with their intervals.
 
 
-COMPARISON_LINE, COMPARISON_HEAD = (
-    0.24,
-    0.75,
-)  # inches of a setting's line, and of what surrounds a cell
+# Inches of a setting's line, and of what surrounds a cell.
+COMPARISON_LINE, COMPARISON_HEAD = 0.24, 0.75
 FAR = 6.0  # ranges of the others between a setting and them, from which on it would hide them
 
 
+@styled()
 def comparison_figure(comparison: Comparison) -> Figure:
     """A row of two panels a cell: accuracy of each setting, difference to the reference."""
-    cells = list(comparison.runs.groupby(["dataset", "backbone"], sort=False))
+    cells = list(comparison.runs.groupby(GAIN_CELL, sort=False))
     heights = [COMPARISON_HEAD + COMPARISON_LINE * cell["setting"].nunique() for _, cell in cells]
-    with styled():
-        figure, axes = plt.subplots(
-            len(cells), 2, figsize=(7.2, sum(heights)), squeeze=False,
-            gridspec_kw={"height_ratios": heights, "width_ratios": [1.2, 1]},
-        )  # fmt: skip
-        for row, ((dataset, backbone), cell) in enumerate(cells):
-            settings = list(dict.fromkeys(cell["setting"]))
-            gains = comparison.gains.query("dataset == @dataset and backbone == @backbone")
-            far = far_settings(cell.groupby("setting")["balanced_accuracy"].mean())
-            accuracies(axes[row, 0], cell, settings, far)
-            differences(axes[row, 1], gains, settings, comparison.reference, far)
-            axes[row, 0].set_title(f"{dataset}, {backbone}", fontsize=9)
-        axes[-1, 0].set_xlabel("balanced accuracy on test (%)")
-        axes[-1, 1].set_xlabel(f"points over {label(comparison.reference)} (95% interval)")
-        figure.tight_layout()
+    figure, axes = plt.subplots(
+        len(cells), 2, figsize=(7.2, sum(heights)), squeeze=False,
+        gridspec_kw={"height_ratios": heights, "width_ratios": [1.2, 1]},
+    )  # fmt: skip
+    for (left, right), ((dataset, backbone), cell) in zip(axes, cells, strict=True):
+        settings = list(dict.fromkeys(cell["setting"]))
+        gains = comparison.gains.query("dataset == @dataset and backbone == @backbone")
+        far = far_settings(cell.groupby("setting")["balanced_accuracy"].mean())
+        _accuracies(left, cell, settings, far)
+        _differences(right, gains, settings, comparison.reference, far)
+        left.set_title(f"{dataset}, {backbone}")
+    axes[-1, 0].set_xlabel("balanced accuracy on test (%)")
+    axes[-1, 1].set_xlabel(f"points over {label(comparison.reference)} (95% interval)")
+    figure.tight_layout()
     return figure
 
 
@@ -124,42 +124,36 @@ def far_settings(means: pd.Series) -> set[str]:
     return far
 
 
-def accuracies(
+def _accuracies(
     axis: Axes, runs: pd.DataFrame, settings: Sequence[str], far: Collection[str]
 ) -> None:
     """Means as large, seeds as small marks, one line a setting; a far one as a number."""
-    middle = runs["balanced_accuracy"].median()
+    _lines(axis, [label(setting) for setting in settings])
     for line, setting in enumerate(settings):
         values = runs[runs["setting"] == setting]["balanced_accuracy"]
-        colour = _colour(setting)
         if setting in far:
-            _at_edge(axis, line, f"{values.mean():.1f}", bool(values.mean() > middle), colour)
-            continue
-        axis.plot(values, [line] * len(values), "o", ms=3, color=colour, alpha=0.5, mew=0)
-        axis.plot([values.mean()], [line], "D", ms=5, color=colour)
-    _lines(axis, [label(setting) for setting in settings])
+            high = bool(values.mean() > runs["balanced_accuracy"].median())
+            _at_edge(axis, line, f"{values.mean():.1f}", high, _colour(setting))
+        else:
+            seeds(axis, values, line, _colour(setting))
 
 
-def differences(
+def _differences(
     axis: Axes, gains: pd.DataFrame, settings: Sequence[str], reference: str,
     far: Collection[str],
 ) -> None:  # fmt: skip
     """Estimates with intervals on the same lines; the reference is the line at zero."""
+    _lines(axis, [""] * len(settings))
+    zero(axis)
     for line, setting in enumerate(settings):
-        for _, row in gains[gains["second"] == setting].iterrows():
-            gain, low, high = row["gain"], row["low"], row["high"]
-            if setting in far:
-                words = f"{gain:+.1f} [{low:+.1f}, {high:+.1f}]"
-                _at_edge(axis, line, words, bool(gain > 0), _colour(setting))
-                continue
-            axis.errorbar(
-                [gain], [line], xerr=[[gain - low], [high - gain]], fmt="D", ms=4, mfc="white",
-                capsize=2, lw=1.3, color=_colour(setting),
-            )  # fmt: skip
+        rows = gains[gains["second"] == setting]
         if setting == reference:
             axis.text(0, line, "reference ", ha="right", va="center", fontsize=7, color="0.35")
-    axis.axvline(0, color="black", lw=0.8)
-    _lines(axis, [""] * len(settings))
+        elif setting in far:
+            gain = Interval.of(rows.iloc[0])
+            _at_edge(axis, line, str(gain), gain.estimate > 0, _colour(setting))
+        else:
+            intervals(axis, rows, [line], marker="D", ms=4, mfc="white", color=_colour(setting))
 
 
 def _at_edge(axis: Axes, line: int, words: str, right: bool, colour: str) -> None:
@@ -176,11 +170,8 @@ def _colour(setting: str) -> str:
 
 
 def _lines(axis: Axes, names: Sequence[str]) -> None:
-    axis.set(yticks=range(len(names)), ylim=(len(names) - 0.4, -0.6))
-    axis.set_yticklabels(names, fontsize=8)
-    axis.tick_params(axis="y", length=0)
+    named_lines(axis, names)
     axis.grid(axis="y", color="0.92", lw=0.6)
-    axis.set_axisbelow(True)
 
 
 # -- What each step from the probe to CLIP-IT adds.
@@ -189,41 +180,29 @@ def _lines(axis: Axes, names: Sequence[str]) -> None:
 STEPS_LINE, STEPS_HEAD = 0.26, 0.85  # inches
 
 
+@styled()
 def controls_figure(found: pd.DataFrame) -> Figure:
     """One panel a cell: bars that follow each other from 0 to the whole gain, 95% intervals."""
-    cells = list(found.groupby(["dataset", "backbone"], sort=False))
-    height = len(cells) * (STEPS_HEAD + STEPS_LINE * (len(STEPS) + 1))
-    with styled():
-        figure, axes = plt.subplots(
-            len(cells), 1, figsize=(6.0, height), squeeze=False, sharex=True
-        )
-        for axis, ((dataset, backbone), cell) in zip(axes.flat, cells, strict=True):
-            _steps(axis, cell.set_index("step"))
-            axis.set_title(f"{dataset}, {backbone}", fontsize=9)
-        axes[-1, 0].set_xlabel("points of balanced accuracy (95% interval)")
-        figure.tight_layout()
-    return figure
-
-
-def _steps(axis: Axes, cell: pd.DataFrame) -> None:
+    cells = list(found.groupby(GAIN_CELL, sort=False))
     names = [step for step, *_ in (*STEPS, WHOLE)]
-    begin = 0.0
-    for line, name in enumerate(names):
-        gain, low, high = cell.loc[[name], ["gain", "low", "high"]].to_numpy(float)[0].tolist()
-        whole = name == WHOLE[0]
-        start = 0.0 if whole else begin
-        colour = "0.55" if whole else CYCLE[line]
-        axis.barh(line, gain, left=start, height=0.62, color=colour, alpha=0.9)
-        at, error = [start + gain], [[gain - low], [high - gain]]
-        axis.errorbar(at, [line], xerr=error, fmt="none", ecolor="black", capsize=2, lw=1)
-        place, said = axis.get_yaxis_transform(), str(Interval(gain, low, high))
-        axis.text(1.02, line, said, transform=place, va="center", fontsize=8)
-        if not whole:
-            begin += gain
-    axis.axvline(0, color="black", lw=0.8)
-    axis.set(yticks=range(len(names)), ylim=(len(names) - 0.4, -0.6))
-    axis.set_yticklabels(names, fontsize=8)
-    axis.tick_params(axis="y", length=0)
+    colours = [*CYCLE[: len(STEPS)], "0.55"]
+    height = len(cells) * (STEPS_HEAD + STEPS_LINE * len(names))
+    figure, axes = plt.subplots(len(cells), 1, figsize=(6.0, height), squeeze=False, sharex=True)
+    for axis, ((dataset, backbone), cell) in zip(axes.flat, cells, strict=True):
+        steps = cell.set_index("step").loc[names]
+        begin = steps["gain"].cumsum().shift(fill_value=0.0)
+        begin[WHOLE[0]] = 0.0
+        named_lines(axis, names)
+        zero(axis)
+        axis.barh(range(len(names)), steps["gain"], 0.62, begin, color=colours, alpha=0.9, lw=0)
+        moved = steps[["gain", "low", "high"]].add(begin, axis=0)
+        intervals(axis, moved, range(len(names)), color="black", lw=1)
+        for line, (_, step) in enumerate(steps.iterrows()):
+            right_of(axis, line, str(Interval.of(step)))
+        axis.set_title(f"{dataset}, {backbone}")
+    axes[-1, 0].set_xlabel("points of balanced accuracy (95% interval)")
+    figure.tight_layout()
+    return figure
 
 
 # -- Accuracy against cost, one panel a data set, with the frontier (Figure 3).
@@ -242,6 +221,7 @@ DODGE = 2.5  # typographic points between settings of one cost
 ENCODED = {"parameters_deployed": "parameters_encoded", "flops": "flops_encoded"}
 
 
+@styled()
 def pareto_figure(points: pd.DataFrame, costs: dict[str, str]) -> Figure:
     """One row of panels a cost and one column a data set.
 
@@ -249,47 +229,38 @@ def pareto_figure(points: pd.DataFrame, costs: dict[str, str]) -> Figure:
     Hollow and joined: what a model costs whose prompts are encoded for each image.
 
     Args:
-        points: of `pareto.cell_points`, or `paper.cost.pareto_points`.
+        points: of `measures.cell_points`, or `paper.pareto_points`.
         costs: column of a cost to its axis label.
     """
     # A probe on a frozen image tower is the same thing under both names.
     settings = points["setting"].replace("vision", "unimodal")
     points = points.assign(setting=settings, base=settings.str.split("/").str[0])
     datasets, bases = list(dict.fromkeys(points["dataset"])), list(dict.fromkeys(points["base"]))
-    with styled():
-        figure, axes = plt.subplots(
-            len(costs), len(datasets), figsize=(7.2, 0.7 + 2.4 * len(costs)), squeeze=False,
-            sharex="row", sharey="col",
-        )  # fmt: skip
-        for line, (cost, name) in enumerate(costs.items()):
-            dearest = points[ENCODED.get(cost, cost)].max()
-            _cost_axis(axes[line, 0], float(points[cost].min()), float(dearest))
-            for axis, dataset in zip(axes[line], datasets, strict=True):
-                _pareto_panel(axis, points[points["dataset"] == dataset], cost, bases)
-                axis.set_xlabel(name)
-            axes[line, 0].set_ylabel("balanced accuracy (%)")
-        for axis, dataset in zip(axes[0], datasets, strict=True):
-            axis.set_title(str(dataset))
-        figure.legend(
-            handles=_handles(points, bases, costs), loc="upper center", ncols=4,
-            bbox_to_anchor=(0.5, 0.0), fontsize=8, columnspacing=1.2, handletextpad=0.3,
-        )  # fmt: skip
-        figure.tight_layout()
+    figure, axes = plt.subplots(
+        len(costs), len(datasets), figsize=(7.2, 0.7 + 2.4 * len(costs)), squeeze=False,
+        sharex="row", sharey="col",
+    )  # fmt: skip
+    for row, (cost, name) in zip(axes, costs.items(), strict=True):
+        encoded = points[ENCODED.get(cost, cost)]
+        _cost_axis(row[0], float(points[cost].min()), float(encoded.max()))
+        for axis, dataset in zip(row, datasets, strict=True):
+            _pareto_panel(axis, points[points["dataset"] == dataset], cost, bases)
+            axis.set_xlabel(name)
+        row[0].set_ylabel("balanced accuracy (%)")
+    for axis, dataset in zip(axes[0], datasets, strict=True):
+        axis.set_title(str(dataset))
+    looks: list[tuple[str, str, str | None, str]] = [
+        (*PARETO_LOOKS.get(base, OTHER), None, label(base)) for base in bases
+    ]
+    if any((points[ENCODED[cost]] > points[cost]).any() for cost in costs if cost in ENCODED):
+        looks.append((CYCLE[4], "^", "white", "prompts encoded for each image"))
+    handles = [
+        Line2D([], [], color=colour, marker=marker, mfc=face, ls="", label=name)
+        for colour, marker, face, name in looks
+    ]
+    legend_below(figure, [*handles, Line2D([], [], color="black", lw=1, label="frontier")], 4)
+    figure.tight_layout()
     return figure
-
-
-def _handle(base: str) -> Line2D:
-    colour, marker = PARETO_LOOKS.get(base, OTHER)
-    return Line2D([], [], color=colour, marker=marker, ls="", label=label(base))
-
-
-def _handles(points: pd.DataFrame, bases: list[str], costs: Iterable[str]) -> list[Line2D]:
-    handles = [_handle(base) for base in bases]
-    pairs = [(cost, ENCODED[cost]) for cost in costs if cost in ENCODED]
-    if any((points[encoded] > points[cost]).any() for cost, encoded in pairs):
-        hollow = "prompts encoded for each image"
-        handles.append(Line2D([], [], color=CYCLE[4], marker="^", mfc="white", ls="", label=hollow))
-    return [*handles, Line2D([], [], color="black", lw=1, label="frontier")]
 
 
 def _cost_axis(axis: Axes, low: float, high: float) -> None:
@@ -307,9 +278,12 @@ def _pareto_panel(axis: Axes, rows: pd.DataFrame, cost: str, bases: list[str]) -
     room = 0.08 * (high - low) + 0.2
     axis.set_ylim(low - room, high + room)  # shifted points do not count for autoscaling
     front = pareto_front(rows[cost].to_numpy(), rows["mean"].to_numpy())
-    _frontier(axis, rows[front], cost)
+    steps = rows[front].drop_duplicates([cost, "mean"]).sort_values(cost)  # the best up to a cost
+    steps = pd.concat([steps, steps.tail(1).assign(**{cost: axis.get_xlim()[1]})])
+    axis.step(steps[cost], steps["mean"], where="post", color="black", lw=0.8, zorder=1)
+    places = dict(zip(bases, beside(len(bases), DODGE), strict=True))
     for (_, row), on_front in zip(rows.iterrows(), front, strict=True):
-        _point(axis, row, cost, bases.index(row["base"]) - (len(bases) - 1) / 2, bool(on_front))
+        _point(axis, row, cost, places[row["base"]], bool(on_front))
     _names(axis, rows, front, cost)
 
 
@@ -318,7 +292,7 @@ def _point(axis: Axes, row: pd.Series, cost: str, place: float, on_front: bool) 
     colour, marker = PARETO_LOOKS.get(row["base"], OTHER)
     size = 5 if row["setting"] == row["base"] else 3
     look: dict[str, Any] = {
-        "color": colour, "transform": _beside(axis, DODGE * place), "zorder": 2 + on_front,
+        "color": colour, "transform": _moved(axis, place), "zorder": 2 + on_front,
         "alpha": 1.0 if on_front else 0.6,
     }  # fmt: skip
     axis.plot(row[cost], row["mean"], marker, ms=size, **look)
@@ -329,17 +303,9 @@ def _point(axis: Axes, row: pd.Series, cost: str, place: float, on_front: bool) 
         axis.plot(row[encoded], row["mean"], marker, ms=size, mfc="white", **look)
 
 
-def _beside(axis: Axes, points: float) -> Transform:
+def _moved(axis: Axes, points: float) -> Transform:
     """Data coordinates moved sideways, so that models of one cost do not hide each other."""
     return axis.transData + ScaledTranslation(points / 72, 0, axis.figure.dpi_scale_trans)
-
-
-def _frontier(axis: Axes, front: pd.DataFrame, cost: str) -> None:
-    """What the best model up to a cost reaches."""
-    steps = front.drop_duplicates([cost, "mean"]).sort_values(cost)
-    x = [*steps[cost], axis.get_xlim()[1]]
-    y = [*steps["mean"], steps["mean"].iloc[-1]]
-    axis.step(x, y, where="post", color="black", lw=0.8, zorder=1)
 
 
 def _names(axis: Axes, rows: pd.DataFrame, front: np.ndarray, cost: str) -> None:
@@ -367,130 +333,103 @@ def _names(axis: Axes, rows: pd.DataFrame, front: np.ndarray, cost: str) -> None
 MEASURES = {"omega": "text right, vision wrong (Ω)", "counterpart": "vision right, text wrong"}
 
 
-def complementarity_figure(table: pd.DataFrame, intervals: pd.DataFrame) -> Figure:
+@styled()
+def complementarity_figure(table: pd.DataFrame, limits: pd.DataFrame) -> Figure:
     """One panel a data set, one row a backbone.
 
     Args:
-        table: `complementarity.complementarity_table`.
-        intervals: `complementarity.interval_table` of the same runs.
+        table: `measures.complementarity_table`.
+        limits: `measures.interval_table` of the same runs.
     """
-    datasets = list(dict.fromkeys(table["dataset"]))
     backbones = list(dict.fromkeys(table["backbone"]))
-    with styled():
-        figure, axes = plt.subplots(
-            1, len(datasets), figsize=(7.0, 1.4 + 0.62 * len(backbones)), squeeze=False,
-            sharex=True, sharey=True,
-        )  # fmt: skip
-        for axis, name in zip(axes[0], datasets, strict=True):
-            of_table, of_intervals = (t[t["dataset"] == name] for t in (table, intervals))
-            _complementarity_panel(axis, of_table, of_intervals, backbones)
-            axis.set_title(name)
-        axes[0, 0].set(
-            yticks=range(len(backbones)), yticklabels=backbones, ylim=(len(backbones) - 0.4, -0.65)
-        )
-        axes[0, 0].set_xlim(
-            0, 1.05 * max(intervals["high"].max(), table["omega_independent"].max())
-        )
-        figure.supxlabel("test patches (%), mean over seeds with 95% interval", fontsize=9)
-        handles, names = axes[0, 0].get_legend_handles_labels()  # lines come first
-        figure.legend(
-            [*handles[1:], handles[0]],
-            [*names[1:], names[0]],
-            loc="upper center",
-            ncols=3,
-            bbox_to_anchor=(0.5, 0.02),
-            fontsize=8,
-        )
-        figure.tight_layout()
+    cells = list(table.groupby("dataset", sort=False))
+    figure, axes = plt.subplots(
+        1, len(cells), figsize=(7.0, 1.4 + 0.62 * len(backbones)), squeeze=False,
+        sharex=True, sharey=True,
+    )  # fmt: skip
+    for axis, (dataset, cell) in zip(axes[0], cells, strict=True):
+        axis.set_title(str(dataset))
+        for place, (measure, name) in enumerate(MEASURES.items()):
+            rows = limits.query("dataset == @dataset and measure == @measure")
+            heights = [backbones.index(each) + 0.36 * (place - 0.5) for each in rows["backbone"]]
+            look: dict[str, Any] = {"color": CYCLE[place], "marker": MARKER_CYCLE[place]}
+            intervals(axis, rows, heights, "share", **look, label=name)
+            side, va = (6, "bottom") if measure == "omega" else (-6, "top")  # the outer sides
+            for height, share in zip(heights, rows["share"], strict=True):
+                axis.annotate(
+                    f"{share:.1f}", (share, height), (0, side), fontsize=8, ha="center", va=va,
+                    color=CYCLE[place], textcoords="offset points",
+                )  # fmt: skip
+        expected = cell.groupby("backbone", sort=False)["omega_independent"].mean()
+        heights = [backbones.index(str(each)) - 0.18 for each in expected.index]
+        look = {"color": "black", "ms": 9, "mew": 1.8, "label": "Ω if independent"}
+        axis.plot(expected, heights, "|", **look)
+    named_lines(axes[0, 0], backbones)
+    axes[0, 0].set_xlim(0, 1.05 * max(limits["high"].max(), table["omega_independent"].max()))
+    figure.supxlabel("test patches (%), mean over seeds with 95% interval", fontsize=9)
+    handles = _once(axes[0])
+    legend_below(figure, [*handles[1:], handles[0]], 3)  # lines come first
+    figure.tight_layout()
     return figure
-
-
-def _complementarity_panel(
-    axis: Axes, table: pd.DataFrame, intervals: pd.DataFrame, backbones: list[str]
-) -> None:
-    for place, (measure, name) in enumerate(MEASURES.items()):
-        rows = intervals[intervals["measure"] == measure]
-        heights = [backbones.index(b) + 0.36 * (place - 0.5) for b in rows["backbone"]]
-        errors = [rows["share"] - rows["low"], rows["high"] - rows["share"]]
-        look: dict[str, Any] = {"color": CYCLE[place], "fmt": MARKER_CYCLE[place]}
-        axis.errorbar(rows["share"], heights, xerr=errors, **look, ms=5, capsize=2, label=name)
-        above = measure == "omega"  # the two labels on the outer sides
-        for height, share in zip(heights, rows["share"], strict=True):
-            axis.annotate(
-                f"{share:.1f}", (share, height), (0, 6 if above else -6), fontsize=8,
-                ha="center", va="bottom" if above else "top", color=CYCLE[place],
-                textcoords="offset points",
-            )  # fmt: skip
-    expected = table.groupby("backbone", sort=False)["omega_independent"].mean()
-    heights = [backbones.index(str(b)) - 0.18 for b in expected.index]
-    axis.plot(expected, heights, "|", color="black", ms=9, mew=1.8, label="Ω if independent")
 
 
 # -- Do distillation targets stay apart?
 
 
-SPREAD_LOOKS = {
-    FIXED: ("fixed target", CYCLE[0], "-", "o"),
-    MOVING: ("moving target", CYCLE[5], "--", "s"),
-}
-
-
+@styled()
 def spread_figure(spreads: pd.DataFrame) -> Figure:
     """One panel a data set: total variance of unit-length targets by epoch, one line a seed."""
-    datasets = list(dict.fromkeys(spreads["dataset"]))
-    with styled():
-        figure, axes = plt.subplots(
-            1, len(datasets), figsize=(2.5 * len(datasets) + 0.9, 2.4), squeeze=False, sharey=True
-        )
-        for axis, dataset in zip(axes.flat, datasets, strict=True):
-            for setting, (name, colour, line, marker) in SPREAD_LOOKS.items():
-                rows = spreads[(spreads["dataset"] == dataset) & (spreads["setting"] == setting)]
-                for number, (_, course) in enumerate(rows.groupby("seed")):
-                    axis.plot(
-                        course["epoch"], course["target_spread"], color=colour, ls=line, lw=1.1,
-                        marker=marker, ms=3, label=name if number == 0 else None,
-                    )  # fmt: skip
-            axis.set(xlabel="epoch", title=dataset, ylim=(0, None))
-        axes[0, 0].set_ylabel("variance of the targets")
-        axes[0, 0].legend(fontsize=8)
-        figure.tight_layout()
-    return figure
+    names = {FIXED: "fixed target", MOVING: "moving target"}
+    grid = sns.relplot(
+        spreads.assign(target=spreads["setting"].map(names)), kind="line", x="epoch",
+        y="target_spread", col="dataset", hue="target", style="target", units="seed",
+        estimator=None, palette=[CYCLE[0], CYCLE[5]], hue_order=names.values(),
+        style_order=names.values(), markers=["o", "s"], lw=1.1, ms=4, height=2.4, aspect=1.05,
+    )  # fmt: skip
+    grid.set(ylim=(0, None), xlabel="epoch").set_titles("{col_name}")
+    grid.axes[0, 0].set_ylabel("variance of the targets")
+    grid.legend.set_title("")
+    return grid.figure
 
 
 # -- The course of training.
 
 
+@styled()
 def history_figure(runs: Sequence[StoredRun]) -> Figure:
     """Validation cross-entropy and distillation loss by epoch, one thin line a seed."""
-    with styled():
-        figure, (left, right) = plt.subplots(1, 2, figsize=(6.4, 2.4))
-        named: set[str] = set()
-        for run in (run for run in runs if run.spec.training is not None):
-            setting, course = run.spec.setting, run.history()
-            name = label(setting) if setting not in named else None
-            named.add(setting)
-            look = {"color": COLOURS[setting], "lw": 1.2, "marker": ".", "label": name}
-            left.plot(course["epoch"], course["validation"], **look)
-            if "distillation" in course:
-                right.plot(course["epoch"], course["distillation"], **look)
-        left.set(xlabel="epoch", ylabel="validation cross-entropy (nats)")
-        ylabel = "λ (1 \N{MINUS SIGN} cos) on training batches"
-        right.set(xlabel="epoch", ylabel=ylabel, ylim=(0, None))
-        left.legend()
-        figure.tight_layout()
+    trained = [run for run in runs if run.spec.training is not None]
+    courses = pd.concat([
+        run.history().assign(setting=label(run.spec.setting), seed=run.spec.seed)
+        for run in trained
+    ], ignore_index=True)  # fmt: skip
+    colours = {label(run.spec.setting): COLOURS[run.spec.setting] for run in trained}
+    markers = {label(run.spec.setting): MARKERS[run.spec.setting] for run in trained}
+    figure, (left, right) = plt.subplots(1, 2, figsize=(6.4, 2.4))
+    for axis, name in ((left, "validation"), (right, "distillation")):
+        if name in courses:
+            sns.lineplot(
+                courses.dropna(subset=[name]), x="epoch", y=name, hue="setting", style="setting",
+                units="seed", estimator=None, palette=colours, markers=markers, dashes=False,
+                lw=1.2, ms=4, mew=0, legend=axis is left, ax=axis,
+            )  # fmt: skip
+    left.set_ylabel("validation cross-entropy (nats)")
+    left.legend(title=None)
+    right.set(ylabel="λ (1 \N{MINUS SIGN} cos) on training batches", ylim=(0, None))
+    figure.tight_layout()
     plt.close(figure)  # a notebook shows it once, as the value of its cell
     return figure
 
 
+@styled()
 def loss_figure(losses: dict[str, list[float]]) -> Figure:
     """Mean training loss of each epoch, one line an encoder, named at its end."""
-    with styled():
-        figure, axis = plt.subplots(figsize=(4.8, 2.4))
-        for name, values in losses.items():
-            (line,) = axis.plot(range(1, len(values) + 1), values, marker=".")
-            axis.annotate(f" {name}", (len(values), values[-1]), color=line.get_color(), fontsize=8)
-        axis.set(xlabel="epoch", ylabel="training loss (nats)")
-        axis.margins(x=0.25)
-        figure.tight_layout()
+    figure, axis = plt.subplots(figsize=(4.8, 2.4))
+    for name, values in losses.items():
+        (line,) = axis.plot(range(1, len(values) + 1), values, marker=".")
+        axis.annotate(f" {name}", (len(values), values[-1]), color=line.get_color(), fontsize=8)
+    axis.set(xlabel="epoch", ylabel="training loss (nats)")
+    axis.margins(x=0.25)
+    figure.tight_layout()
     plt.close(figure)  # a notebook shows it once, as the value of its cell
     return figure

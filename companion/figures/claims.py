@@ -11,8 +11,8 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from companion.claims.ledger import Judged
-from companion.claims.rules import Equal, InPoints, NotWorse, Verdict
-from companion.figures.style import CYCLE, styled
+from companion.claims.rules import Verdict
+from companion.figures.style import CYCLE, legend_below, named_lines, right_of, styled, zero
 
 LOOKS = {
     Verdict.REPRODUCED: (CYCLE[0], "D"),
@@ -25,90 +25,55 @@ CAPITALS = {"pcam": "PCAM", "bach": "BACH", "crc": "CRC", "lora": "LoRA"}
 OFFSET = 0.17  # between the paper's mark and ours, in lines
 
 
+@styled()
 def claims_figure(judged: Sequence[Judged], title: str) -> Figure:
     """One line a claim that is a difference in points; those not testable come last, in grey."""
-    shown = [one for one in judged if _has_number(one)]
+    shown = [
+        one
+        for one in judged
+        if one.claim.in_points
+        and (one.claim.paper_gain is not None or one.finding.ours is not None)
+    ]
     shown.sort(key=lambda one: one.finding.verdict is Verdict.UNTESTABLE)
-    with styled():
-        figure, axis = plt.subplots(figsize=(5.4, HEAD + LINE * max(len(shown), 2)))
-        for line, one in enumerate(shown):
-            _margin(axis, line, one)
-            _paper(axis, line, one)
-            _ours(axis, line, one)
-            _verdict(axis, line, one)
-        axis.axvline(0, color="black", lw=0.8, zorder=1)
-        axis.set(
-            yticks=range(len(shown)), yticklabels=[_name(one) for one in shown],
-            ylim=(len(shown) - 0.4, -0.6), xlabel="points of balanced accuracy (95% interval)",
-        )  # fmt: skip
-        for text, one in zip(axis.get_yticklabels(), shown, strict=True):
-            text.set(fontsize=8, color="0.5" if _grey(one) else "black")
-        axis.tick_params(axis="y", length=0)
-        _title(figure, axis, title, len(judged) - len(shown))
-        axis.legend(
-            handles=_handles(shown), loc="upper center", ncols=4, fontsize=8,
-            bbox_to_anchor=(0.35, -0.5 / (LINE * max(len(shown), 2))), handletextpad=0.3,
-        )  # fmt: skip
+    figure, axis = plt.subplots(figsize=(5.4, HEAD + LINE * max(len(shown), 2)))
+    named_lines(axis, [_name(one) for one in shown])
+    zero(axis)
+    for line, (one, name) in enumerate(zip(shown, axis.get_yticklabels(), strict=True)):
+        _draw(axis, line, one)
+        name.set_color("0.5" if one.finding.verdict is Verdict.UNTESTABLE else "black")
+    axis.set_xlabel("points of balanced accuracy (95% interval)")
+    axis.set_title(f"{title}\n", fontsize=10)
+    more = f"{len(judged) - len(shown)} further claims have no such number: see the table"
+    axis.text(0, 1.01, more, transform=axis.transAxes, fontsize=8, color="0.4", va="bottom")
+    met = {one.finding.verdict for one in shown} - {Verdict.UNTESTABLE}
+    paper = Line2D([], [], marker="o", ls="", ms=4.5, mfc="white", mec="0.25", label="paper")
+    handles = [paper] + [
+        Line2D([], [], marker=marker, color=colour, ms=5, lw=1.4, label=f"ours, {verdict}")
+        for verdict, (colour, marker) in LOOKS.items()
+        if verdict in met
+    ]
+    legend_below(figure, handles, 4)
     return figure
 
 
-def _has_number(one: Judged) -> bool:
-    if not isinstance(one.claim, InPoints):
-        return False
-    return one.claim.paper_gain is not None or one.finding.ours is not None
-
-
-def _grey(one: Judged) -> bool:
-    return one.finding.verdict is Verdict.UNTESTABLE
+def _draw(axis: Axes, line: int, one: Judged) -> None:
+    """What the rule tolerates, the paper's number, ours with its interval, and the verdict."""
+    claim, verdict = one.claim, one.finding.verdict
+    colour, marker = LOOKS[verdict]
+    grey = verdict is Verdict.UNTESTABLE
+    if claim.margin:  # either side of zero, or below it
+        width = 2 * claim.margin if claim.kind == "equal" else claim.margin
+        place = (-claim.margin, line - 0.4)
+        axis.add_patch(Rectangle(place, width, 0.8, fc="0.92", lw=0, zorder=0))
+    if claim.paper_gain is not None:
+        edge = "0.6" if grey else "0.25"
+        axis.plot(claim.paper_gain, line - OFFSET, "o", ms=4.5, mfc="white", mec=edge)
+    if (value := one.finding.interval) is not None:
+        axis.plot([value.low, value.high], [line + OFFSET] * 2, color=colour, lw=1.4)
+        axis.plot(value.estimate, line + OFFSET, marker, ms=5, color=colour)
+    right_of(axis, line, str(verdict), "0.5" if grey else colour)
 
 
 def _name(one: Judged) -> str:
     words = " ".join(CAPITALS.get(word, word) for word in one.claim.id.split("_"))
     return f"{words[0].upper()}{words[1:]} ({one.claim.where.split(',')[0]})"
-
-
-def _margin(axis: Axes, line: int, one: Judged) -> None:
-    """What the rule of `equal` tolerates either side of zero, and that of `not_worse` below it."""
-    if isinstance(one.claim, Equal | NotWorse):
-        margin = one.claim.margin
-        width = 2 * margin if isinstance(one.claim, Equal) else margin
-        axis.add_patch(Rectangle((-margin, line - 0.4), width, 0.8, fc="0.92", lw=0, zorder=0))
-
-
-def _paper(axis: Axes, line: int, one: Judged) -> None:
-    if one.claim.paper_gain is not None:
-        colour = "0.6" if _grey(one) else "0.25"
-        axis.plot(one.claim.paper_gain, line - OFFSET, "o", ms=4.5, mfc="white", mec=colour)
-
-
-def _ours(axis: Axes, line: int, one: Judged) -> None:
-    found = one.finding
-    if found.ours is None or found.low is None or found.high is None:
-        return
-    colour, marker = LOOKS[found.verdict]
-    axis.plot([found.low, found.high], [line + OFFSET] * 2, color=colour, lw=1.4)
-    axis.plot(found.ours, line + OFFSET, marker, ms=5, color=colour)
-
-
-def _verdict(axis: Axes, line: int, one: Judged) -> None:
-    colour = "0.5" if _grey(one) else LOOKS[one.finding.verdict][0]
-    axis.text(
-        1.01, line, str(one.finding.verdict), transform=axis.get_yaxis_transform(), va="center",
-        fontsize=8, color=colour,
-    )  # fmt: skip
-
-
-def _title(figure: Figure, axis: Axes, title: str, left_out: int) -> None:
-    more = f"{left_out} further claims have no such number: see the table"
-    axis.set_title(f"{title}\n", fontsize=10)
-    axis.text(0, 1.01, more, transform=axis.transAxes, fontsize=8, color="0.4", va="bottom")
-
-
-def _handles(shown: Sequence[Judged]) -> list[Line2D]:
-    paper = Line2D([], [], marker="o", ls="", ms=4.5, mfc="white", mec="0.25", label="paper")
-    met = {one.finding.verdict for one in shown if not _grey(one)}
-    return [paper] + [
-        Line2D([], [], marker=marker, color=colour, ms=5, lw=1.4, label=f"ours, {verdict}")
-        for verdict, (colour, marker) in LOOKS.items()
-        if verdict in met
-    ]

@@ -2,20 +2,23 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from textwrap import fill
 from typing import Any
 
+import matplotlib as mpl
 import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.artist import Artist
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from clipit_lib import paths
-from clipit_lib.files import write_text, written_beside
-from companion.specs import label as label
-from companion.tables import doubtful
+from clipit_lib.files import written_beside
+from companion.tables import doubtful, write_runs
 
 # Okabe and Ito; markers differ too, so that nothing rests on colour alone.
 COLOURS = {
@@ -36,22 +39,35 @@ MARKERS = {
 CYCLE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#6E6E6E")
 MARKER_CYCLE = ("o", "s", "D", "^", "v", "P", "X")
 STYLE: dict[Any, Any] = {
+    **sns.axes_style("ticks"),
+    **sns.plotting_context("paper"),
     "font.size": 9,
+    "font.sans-serif": mpl.rcParamsDefault["font.sans-serif"],  # metrics are those of its first
+    "axes.labelsize": 9,
+    "axes.titlesize": 9,
+    "axes.titlelocation": "left",
     "axes.spines.top": False,
     "axes.spines.right": False,
-    "axes.titlesize": 10,
-    "axes.titlelocation": "left",
+    "axes.linewidth": 0.8,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "xtick.major.size": 3.5,
+    "ytick.major.size": 3.5,
+    "legend.fontsize": 8,
+    "legend.frameon": False,
+    "legend.handletextpad": 0.3,
+    "legend.columnspacing": 1.2,
+    "errorbar.capsize": 2,
     "figure.dpi": 110,
     "savefig.dpi": 200,
     "svg.hashsalt": "clip-it",
     "svg.fonttype": "none",
-    "legend.frameon": False,
 }
 
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """The look, within a block."""
+    """The look, within a block or, as a decorator, within a function."""
     with plt.rc_context(STYLE):
         yield
 
@@ -61,17 +77,78 @@ def plain(text: str) -> str:
     return text.replace("$", r"\$")
 
 
+# -- What several figures draw.
+
+
+Place = int | float  # on an axis; the run-time check takes no int for a float
+
+
+def named_lines(axis: Axes, names: Sequence[str]) -> None:
+    """One line of the axis a name, from the top."""
+    axis.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.4, -0.6))
+    axis.tick_params(axis="y", length=0)
+
+
+def beside(count: int, step: float) -> list[float]:
+    """Where things of one place stand beside each other, around it."""
+    return [step * (number - (count - 1) / 2) for number in range(count)]
+
+
+def seeds(
+    axis: Axes, values: pd.Series, at: Place, colour: str, marker: str = "D", label: str = ""
+) -> None:
+    """The mean as a large mark on a line, each seed as a small one."""
+    look: dict[str, Any] = {"color": colour, "marker": marker, "ls": ""}
+    axis.plot(values, [at] * len(values), **look, ms=3, alpha=0.5, mew=0)
+    axis.plot([values.mean()], [at], **look, ms=5.5, label=label)
+
+
+def intervals(
+    axis: Axes, rows: pd.DataFrame, at: Sequence[Place], value: str = "gain", upright: bool = False,
+    **look: Any,
+) -> None:  # fmt: skip
+    """The estimates in `rows`, each with the ends low and high, at places of the other axis."""
+    middle = rows[value].to_numpy(dtype=float)
+    error = np.abs(rows[["low", "high"]].to_numpy(dtype=float).T - middle)
+    drawn: dict[str, Any] = {"ls": "", "lw": 1.3, "ms": 5, **look}
+    if upright:
+        axis.errorbar(at, middle, yerr=error, **drawn)
+    else:
+        axis.errorbar(middle, at, xerr=error, **drawn)
+
+
+def zero(axis: Axes) -> None:
+    axis.axvline(0, color="black", lw=0.8, zorder=1)
+
+
+def right_of(axis: Axes, line: Place, words: str, colour: str = "black") -> None:
+    """Words beside a line, right of the axis."""
+    axis.text(
+        1.02, line, words, transform=axis.get_yaxis_transform(), va="center", fontsize=8,
+        color=colour,
+    )  # fmt: skip
+
+
+def legend_below(figure: Figure, handles: Sequence[Artist], columns: int, **look: Any) -> None:
+    figure.legend(
+        handles=list(handles), loc="upper center", ncols=columns, bbox_to_anchor=(0.5, 0.0), **look
+    )
+
+
+# -- Writing.
+
+
 def save(figure: Figure, profile: str, name: str, runs: Sequence[str] = ()) -> Path:
     """Write NAME.png, NAME.svg and the run keys behind them; return the png's path.
 
-    Below the figure stands which of the runs have a doubtful course.
+    Below the figure stands how many of the runs have a doubtful course.
     """
     folder = paths.figures(profile)
-    if said := plain(doubtful(profile, runs).replace("**", "").replace("`", "")):
-        figure.text(0, -0.02, fill(said, 110), fontsize=7, color="#D55E00", va="top")
+    if said := doubtful(profile, runs, listed=False):
+        figure.text(0, -0.02, said, fontsize=7, color="#D55E00", va="top")
     for suffix, metadata in ((".svg", {"Date": None}), (".png", {"Software": None})):
-        with written_beside(folder / f"{name}{suffix}") as temporary, plt.rc_context(STYLE):
+        with written_beside(folder / f"{name}{suffix}") as temporary, styled():
             figure.savefig(temporary, format=suffix[1:], bbox_inches="tight", metadata=metadata)
-    write_text(folder / f"{name}.runs.json", json.dumps(sorted(runs), indent=1) + "\n")
+    write_runs(folder, name, runs)
     plt.close(figure)
     return folder / f"{name}.png"

@@ -11,13 +11,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from companion.figures.style import COLOURS, MARKERS, styled
+from companion.figures.style import COLOURS, MARKERS, beside, intervals, styled
 from companion.survival.model import kaplan_meier
 from companion.survival.study import NAMES
 
 LOW, HIGH = "#56B4E9", "#D55E00"
 
 
+@styled()
 def survival_figure(
     table: pd.DataFrame,
     limits: pd.DataFrame,
@@ -32,13 +33,12 @@ def survival_figure(
         p: of the log-rank test between the halves.
         planted: of `results.planted_metrics`.
     """
-    with styled():
-        figure, (left, right) = plt.subplots(
-            1, 2, figsize=(7.2, 3.1), gridspec_kw={"width_ratios": [1.2, 1]}
-        )
-        _concordance(left, table, limits, planted)
-        _curves(right, split, p)
-        figure.tight_layout(w_pad=2.5)
+    figure, (left, right) = plt.subplots(
+        1, 2, figsize=(7.2, 3.1), gridspec_kw={"width_ratios": [1.2, 1]}
+    )
+    _concordance(left, table, limits, planted)
+    _curves(right, split, p)
+    figure.tight_layout(w_pad=2.5)
     return figure
 
 
@@ -48,19 +48,14 @@ def _concordance(
     folds = sorted(table["fold"].unique())
     mean_at = len(folds) + 0.3
     means = limits.query("metric == 'c_index' and over == ''").set_index("setting")
-    for place, setting in enumerate(means.index):
-        offset = 0.24 * (place - (len(means) - 1) / 2)
+    for setting, offset in zip(means.index, beside(len(means), 0.24), strict=True):
         look: dict[str, Any] = {"color": COLOURS[setting], "marker": MARKERS[setting], "ls": ""}
         values = table[table["setting"] == setting]
         places = values["fold"].map(folds.index) + offset
         axis.plot(places, values["c_index"], **look, ms=3, alpha=0.55)
         by_fold = values.groupby("fold")["c_index"].mean()
         axis.plot(np.arange(len(folds)) + offset, by_fold, **look, ms=5, label=NAMES[setting])
-        mean, low, high = means.loc[setting, ["value", "low", "high"]]
-        axis.errorbar(
-            mean_at + offset, mean, yerr=[[mean - low], [high - mean]], **look, ms=5, capsize=2,
-            lw=1.3,
-        )  # fmt: skip
+        intervals(axis, means.loc[[setting]], [mean_at + offset], "value", upright=True, **look)
     if planted is not None:
         ceilings = [*planted["c_index"], planted["c_index"].mean()]
         look = {"color": "black", "marker": "_", "ls": "", "ms": 22, "mew": 1}
@@ -74,7 +69,7 @@ def _concordance(
         xticklabels=[*(f"fold {fold}" for fold in folds), "mean"],
         xlim=(-0.5, len(folds) + 0.8), ylabel="C-index on the held-out fold",
     )  # fmt: skip
-    axis.tick_params(axis="x", length=0, labelsize=8)
+    axis.tick_params(axis="x", length=0)
     axis.legend(
         fontsize=7.5, ncols=4, loc="lower center", bbox_to_anchor=(0.48, 1.0), handletextpad=0.2,
         columnspacing=0.9, handlelength=1.2, borderpad=0,

@@ -27,7 +27,7 @@ from companion import findings, studies
 from companion.findings import Finding, Severity
 from companion.profile import Profile, Workbench, load_profile, sources_of_profile
 from companion.specs import fields_of
-from companion.statistics import paired_bootstrap
+from companion.statistics import paired_bootstrap, units
 
 # -- Findings in tables and words.
 
@@ -572,7 +572,7 @@ def _texts(bench: Workbench, name: str) -> list[Finding]:
     cover = token_coverage(corpus.texts, tokenizer.lengths, tokenizer.context_length)
     reports = bench.pairs(name, "train", 1).reports[:, 0]
     samples = data.samples.iloc[rows]
-    groups = samples["group"].where(samples["group"] != "", samples["id"]).to_numpy()
+    groups = units(samples, "id")
     hits, draws = zero_shot_hits(bench, name, "train"), bench.profile.bootstrap_draws
     return [
         *found,

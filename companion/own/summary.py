@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
-from enum import StrEnum
+from dataclasses import astuple, dataclass
 
 import numpy as np
 import pandas as pd
@@ -19,7 +18,7 @@ from companion import tables
 from companion.phantom.datasets import PhantomData
 from companion.profile import Profile
 from companion.specs import label
-from companion.statistics import Interval
+from companion.statistics import Interval, Side, sides
 from companion.tables import MANY
 
 # -- Which run to deploy: chosen by validation, never by test; it needs an image and nothing else.
@@ -138,19 +137,7 @@ ADDED = {
 CONTROLS = tuple(name for name in ADDED if name != "unimodal")
 
 
-class Verdict(StrEnum):
-    """By where the 95% interval lies."""
-
-    HELPS = "helps"
-    NOT_SHOWN = "not shown"
-    HURTS = "hurts"
-
-
-def verdict(value: Interval) -> Verdict:
-    """HELPS above zero, HURTS below, NOT_SHOWN where the interval covers it."""
-    if value.low > 0:
-        return Verdict.HELPS
-    return Verdict.HURTS if value.high < 0 else Verdict.NOT_SHOWN
+VERDICTS = {Side.ABOVE: "helps", Side.INCLUDES: "not shown", Side.BELOW: "hurts"}
 
 
 def summary(stored: Sequence[StoredRun], draws: int) -> pd.DataFrame:
@@ -175,10 +162,10 @@ def summary(stored: Sequence[StoredRun], draws: int) -> pd.DataFrame:
             raise ClipItError(
                 f"{first} and {WHOLE} share no seeds", "study own", "Give both the same seeds"
             )
-        pooled.append([POOLED, POOLED, first, WHOLE, value.estimate, value.low, value.high])
+        pooled.append((POOLED, POOLED, first, WHOLE, *astuple(value)))
     cells = tables.gain_table(stored, [(first, WHOLE) for first in firsts], draws)
     found = pd.concat([pd.DataFrame(pooled, columns=cells.columns), cells], ignore_index=True)
-    return found.assign(verdict=[str(verdict(_interval(row))) for _, row in found.iterrows()])
+    return found.assign(verdict=sides(found).map(VERDICTS))
 
 
 def headline(profile: Profile, datasets: Sequence[str]) -> str:
@@ -201,15 +188,15 @@ def summary_words(found: pd.DataFrame, doubt: str = "") -> str:
 
 
 def _sentence(row: pd.Series, doubtful: bool) -> str:
-    added, value = ADDED[row["first"]], _interval(row)
-    said = {
-        Verdict.HELPS: "the interval lies above 0, "
-        + ("but a doubtful course shows no help" if doubtful else "so it helps here"),
-        Verdict.NOT_SHOWN: "the interval covers 0, so an effect is not shown",
-        Verdict.HURTS: "the interval lies below 0, so it hurts here",
+    added, value = ADDED[row["first"]], Interval.of(row)
+    meaning = {
+        Side.ABOVE: "but a doubtful course shows no help" if doubtful else "so it helps here",
+        Side.INCLUDES: "so an effect is not shown",
+        Side.BELOW: "so it hurts here",
     }
     subject = added[0].upper() + added[1:] + (" add" if " and " in added else " adds")
-    return f"{subject} {value} points over {label(row['first'])}: {said[verdict(value)]}."
+    over = f"over {label(row['first'])}"
+    return f"{subject} {value} points {over}: {value.verdict}, {meaning[value.side]}."
 
 
 def conclusion(pooled: pd.DataFrame, doubtful: bool = False) -> str:
@@ -218,11 +205,10 @@ def conclusion(pooled: pd.DataFrame, doubtful: bool = False) -> str:
     Where a run has a doubtful course, a control may have failed in training: no help is claimed.
     """
     controls = pooled[pooled["first"].isin(CONTROLS)]
-    by = {
-        each: [label(row["first"]) for _, row in controls.iterrows() if row["verdict"] == each]
-        for each in Verdict
-    }
-    helps, open_, hurts = (by[each] for each in Verdict)
+    helps, open_, hurts = (
+        [label(name) for name in controls.loc[controls["verdict"] == said, "first"]]
+        for said in VERDICTS.values()
+    )
     if controls.empty:
         return "**No control of the text was run: what it contributed cannot be said.**"
     if doubtful and helps:
@@ -252,23 +238,16 @@ def _scope(found: pd.DataFrame) -> str:
 def summary_table(found: pd.DataFrame) -> pd.DataFrame:
     """To read: one row a reference and cell; the pooled rows only where there are several cells."""
     cells = found[found["dataset"] != POOLED]
-    one = len(cells[tables.GAIN_CELL].drop_duplicates()) == 1
-    shown = found[found["dataset"] == POOLED] if one else found
-    names = cells.iloc[0] if one else None
+    shown = found
+    if len(cells[tables.GAIN_CELL].drop_duplicates()) == 1:
+        shown = found[found["dataset"] == POOLED].assign(**cells.iloc[0][tables.GAIN_CELL])
     return pd.DataFrame(
-        [
-            {
-                "data set": row["dataset"] if names is None else names["dataset"],
-                "backbone": row["backbone"] if names is None else names["backbone"],
-                "what is added": ADDED[row["first"]],
-                "CLIP-IT over": label(row["first"]),
-                "points": str(_interval(row)),
-                "verdict": row["verdict"],
-            }
-            for _, row in shown.iterrows()
-        ]
+        {
+            "data set": shown["dataset"],
+            "backbone": shown["backbone"],
+            "what is added": shown["first"].map(ADDED),
+            "CLIP-IT over": shown["first"].map(label),
+            "points": [str(Interval.of(row)) for _, row in shown.iterrows()],
+            "verdict": shown["verdict"],
+        }
     )
-
-
-def _interval(row: pd.Series) -> Interval:
-    return Interval(float(row["gain"]), float(row["low"]), float(row["high"]))
