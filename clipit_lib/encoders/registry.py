@@ -296,7 +296,7 @@ def load_clip(name: str, sources: Sources) -> ClipEncoder:
         tokenizer = library.tokenizer()
     for tower in (image, text):
         tower.eval().requires_grad_(False)
-    width = int(image.num_features)
+    width: Any = image.num_features
     return ClipEncoder(
         name, image, text, tokenizer, row.transform(sources.side), width, row.image_targets,
         row.text_targets, weights_hash(name, sources, text=True), row.library == "stand_in",
