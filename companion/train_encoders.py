@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from clipit_lib.encoders import weights
@@ -22,35 +23,27 @@ def get_or_train(name: str, profile: Profile) -> dict[str, Any]:
             f"profile {profile.name}",
             f"Trained here: {', '.join(profile.trained_encoders) or 'none'}",
         )
-    if name == "stand_in":
-        return _stand_in(profile)
-    settings = profile.pretraining
-
-    def train() -> tuple[weights.State, dict[str, Any]]:
-        from companion.phantom import training
-
-        assert settings is not None
-        if name in training.CLIP_PAIRS:
-            return training.train_clip(name, settings)
-        return training.train_vision(name, settings)
-
+    train = partial(_stand_in, profile) if name == "stand_in" else partial(_phantom, name, profile)
     return weights.get_or_train(sources_of_profile(profile).recipe(name), train)
 
 
-def _stand_in(profile: Profile) -> dict[str, Any]:
+def _phantom(name: str, profile: Profile) -> tuple[weights.State, dict[str, Any]]:
+    from companion.phantom import training
+
+    assert profile.pretraining is not None
+    train = training.train_clip if name in training.CLIP_PAIRS else training.train_vision
+    return train(name, profile.pretraining)
+
+
+def _stand_in(profile: Profile) -> tuple[weights.State, dict[str, Any]]:
+    from companion import stand_in
+    from companion.crc5 import CLASS_TEXTS, retriever_patches
+
     settings = profile.stand_in
-
-    def train() -> tuple[weights.State, dict[str, Any]]:
-        from companion import stand_in
-        from companion.crc5 import CLASS_TEXTS, retriever_patches
-
-        assert settings is not None
-        data = profile.data_settings(settings.dataset)
-        if not isinstance(data, Crc5Data):
-            raise ClipItError(
-                f"{settings.dataset} has no retriever split", "stand_in.dataset", "Name a crc5 set"
-            )
-        pixels, labels = retriever_patches(settings.side)
-        return stand_in.train_stand_in(settings, pixels, labels, CLASS_TEXTS)
-
-    return weights.get_or_train(sources_of_profile(profile).recipe("stand_in"), train)
+    assert settings is not None
+    if not isinstance(profile.data_settings(settings.dataset), Crc5Data):
+        raise ClipItError(
+            f"{settings.dataset} has no retriever split", "stand_in.dataset", "Name a crc5 set"
+        )
+    pixels, labels = retriever_patches(settings.side)
+    return stand_in.train_stand_in(settings, pixels, labels, CLASS_TEXTS)

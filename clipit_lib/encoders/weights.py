@@ -249,9 +249,8 @@ def sources_of(spec: RunSpec) -> Sources:
     before, whose digest the run states.
     """
     copies = {}
-    for path, sha256 in (
-        [] if trained_here(spec.backbone) else map(_seen, _digests().glob("*.json"))
-    ):
+    for kept in () if trained_here(spec.backbone) else _digests().glob("*.json"):
+        path, sha256 = _seen(kept)
         if sha256.startswith(spec.backbone_hash) and path.exists():
             copies[spec.backbone] = str(path)
     return Sources(spec.pretraining, spec.stand_in, copies, kernels=spec.kernels)
@@ -385,7 +384,8 @@ def on_disk(model: Published, copies: Mapping[str, str]) -> Path | None:
             model.repo, model.file, revision=model.revision
         )
         return Path(kept) if isinstance(kept, str) else None
-    path = paths.data() / Path(copies[model.name]).expanduser()  # an absolute path stays
+    path = Path(copies[model.name]).expanduser()
+    path = path if path.is_absolute() else paths.data() / path
     file = path / model.file if path.is_dir() else path
     if not file.is_file():
         raise ClipItError(
