@@ -323,7 +323,8 @@ def test_what_rests_on_a_doubtful_run_says_so(
 
     style.save(plt.figure(), "hasty", "any", keys)
     drawn = (paths.figures("hasty") / "any.svg").read_text(encoding="utf-8")
-    assert "2 of 3 runs rest on a doubtful course" in drawn
+    assert "2 of 3 runs rest on a doubtful course: see the table" in drawn
+    assert lora_only.key not in drawn  # the table names them
 
 
 def test_the_summary_credits_nothing_to_text_beside_doubtful_runs(hasty: list[StoredRun]) -> None:

@@ -140,6 +140,16 @@ def test_a_setting_that_means_nothing_is_said(bench: Workbench, setting: str, sa
         specs.resolve(bench, *CELL, setting, 0)
 
 
+def test_a_setting_is_taken_apart_and_named_again() -> None:
+    own = specs.Setting.of("clip_it/random_reports/labels_5/lambda_0.3")
+    assert (own.base, own.changes) == ("clip_it/random_reports", {"labels": "5", "lambda": "0.3"})
+    noisy = specs.Setting.of("clip_it/retriever_phantom_clip_noisy")
+    assert noisy.changes == {"retriever": "phantom_clip_noisy"}
+    for name in (*studies.ABLATIONS, *studies.AUDIT, *studies.CLIP_AUDIT, *studies.CONTROLS):
+        assert str(specs.Setting.of(name)) == name and specs.Setting.of(name).base
+    assert specs.Setting.of("clip_itt/lambda_3").base == ""
+
+
 def test_a_contrastive_run_needs_a_clip(bench: Workbench) -> None:
     with pytest.raises(ClipItError, match="unknown retriever 'phantom_vit_s16'"):
         specs.resolve(bench, *CELL, "contrastive", 0)
