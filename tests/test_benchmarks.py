@@ -157,8 +157,7 @@ def test_distinct_reports_give_the_targets_of_every_report() -> None:
     report, rows = torch.tensor([4, 0, 4, 2, 2, 1]), torch.tensor([5, 0, 2, 3])
     with torch.inference_mode():
         ours, every = (
-            kind(clip.text_tower, windows, report)(rows, 0)
-            for kind in (MovingTargets, EveryReport)
+            kind(clip.text_tower, windows, report)(rows, 0) for kind in (MovingTargets, EveryReport)
         )
     torch.testing.assert_close(ours, every, atol=1e-5, rtol=0)
     assert (ours[0] - ours[1]).abs().max() > 1e-3  # reports 1 and 4 do differ
