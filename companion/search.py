@@ -86,6 +86,8 @@ def do_trials(
 ) -> None:
     """Do trials until `budget` are done or in work anywhere; one that fails is left.
 
+    A value that is not finite counts as infinitely bad.
+
     Args:
         seed: the sampler is seeded anew for each trial, by how many are taken before it: with one
             process the trials are the same whether or not the study was interrupted.
@@ -96,7 +98,8 @@ def do_trials(
         study.sampler = optuna.samplers.TPESampler(seed=own)
         trial = study.ask(dict(sampled))
         with suppress(UpdateFinishedTrialError):  # a later search has taken it up
-            study.tell(trial, objective(trial))
+            value = objective(trial)
+            study.tell(trial, value if math.isfinite(value) else math.inf)
 
 
 def finished(study: optuna.Study) -> list[FrozenTrial]:

@@ -114,7 +114,7 @@ def test_a_failure_is_raised_and_its_trial_done_again(tmp_path: Path) -> None:
 
 def test_a_diverged_trial_is_never_best(tmp_path: Path) -> None:
     study = toy(tmp_path)
-    work(study, 12, lambda trial: math.inf if trial.number < 11 else 3.0)
+    work(study, 12, lambda trial: math.nan if trial.number < 11 else 3.0)
     assert len(search.finished(study)) == 12 and study.best_trial.number == 11
 
 
