@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from toys import transform
+from toys import Bag, letters, transform
 
 from clipit_lib import paths
 from clipit_lib.encoders.encoder import Tokenizer
@@ -38,17 +38,6 @@ def test_equation_1_on_three_images_and_two_reports(block: int) -> None:
 # -- Equations 2 to 4, written out.
 
 
-class Bag(nn.Module):
-    """The smallest text tower: the mean of learned letters."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(30, 6)
-
-    def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        return self.embedding(ids).mean(dim=1)
-
-
 def by_hand(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
     """Cross-entropy of one answer."""
     return logits.exp().sum().log() - logits[label]
@@ -56,7 +45,7 @@ def by_hand(logits: torch.Tensor, label: torch.Tensor) -> torch.Tensor:
 
 def test_equation_2_is_the_mean_over_patches_and_so_is_its_gradient() -> None:
     torch.manual_seed(0)
-    tokens = Tokenizer(lambda text: [3 + ord(letter) % 27 for letter in text], 1, 2, 0, 8)
+    tokens = Tokenizer(letters, 1, 2, 0, 8)
     windows = tokens.windows(("ab", "cde", "f", "unused"), "truncate")
     model = TextClassifier(Bag(), 6, 3).double()
     psi, y = torch.tensor([0, 2, 0, 1, 0, 2]), torch.tensor([1, 0, 1, 2, 0, 2])
@@ -69,7 +58,7 @@ def test_equation_2_is_the_mean_over_patches_and_so_is_its_gradient() -> None:
     plain = torch.zeros((), dtype=torch.double)
     first, _, last = model.head
     for report, label in zip(psi, y, strict=True):  # a patch asks its own report for its class
-        feature = model.tower.embedding(windows.ids[report]).mean(dim=0)
+        feature = model.tower.layer(model.tower.embedding(windows.ids[report]).mean(dim=0))
         hidden = first.weight @ (feature / feature.norm()) + first.bias
         hidden = torch.where(hidden > 0, hidden, 0.1 * hidden)
         plain = plain + by_hand(last.weight @ hidden + last.bias, label) / len(y)

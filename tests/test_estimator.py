@@ -16,7 +16,7 @@ from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_score
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from sklearn.utils.validation import validate_data
 from torch import nn
-from toys import transform
+from toys import Bag, letters, transform
 
 from clipit_lib import paths, runs
 from clipit_lib.encoders import registry
@@ -31,22 +31,6 @@ from companion.profile import Workbench
 SIDE, CONTEXT = 8, 12
 COLOURS = {"red": 0, "green": 1, "blue": 2}
 DOUBTS = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-
-
-def letters(text: str) -> list[int]:
-    return [3 + ord(letter) % 20 for letter in text]
-
-
-class Bag(nn.Module):
-    """The smallest text tower: the mean of learned letters, through a layer that LoRA adapts."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embedding, self.layer = nn.Embedding(24, 16), nn.Linear(16, 6)
-
-    def forward(self, ids: torch.Tensor) -> torch.Tensor:
-        found: torch.Tensor = self.layer(self.embedding(ids).mean(dim=1))
-        return found
 
 
 def vision() -> VisionEncoder:

@@ -35,5 +35,21 @@ class Means(nn.Module):
         return pixels.mean(dim=(2, 3)).repeat(1, 8)
 
 
+def letters(text: str) -> list[int]:
+    """Token ids of a text, for `Bag`."""
+    return [3 + ord(letter) % 20 for letter in text]
+
+
+class Bag(nn.Module):
+    """The smallest text tower: the mean of learned letters, through a layer that LoRA adapts."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.embedding, self.layer = nn.Embedding(24, 16), nn.Linear(16, 6)
+
+    def forward(self, ids: torch.Tensor) -> torch.Tensor:
+        return self.layer(self.embedding(ids).mean(dim=1))
+
+
 def transform(side: int) -> Transform:
     return Transform(side, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
