@@ -1,10 +1,13 @@
 #!/usr/bin/env bash
-# Style, types and tests, in the environment that run_all.sh uses. Arguments go to pytest.
+# Style, types and tests, in the environment that run_all.sh uses. `core`, `companion` or `tools` as
+# the first argument tests that part alone; other arguments go to pytest.
 set -uo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")"
 source workflow/environment.sh
 use_environment dev
 use_pilot_weights
+
+case ${1:-} in core | companion | tools) set -- "tests/$1" "${@:2}" ;; esac
 
 status=0
 python -m ruff check . || status=1

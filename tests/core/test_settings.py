@@ -12,7 +12,7 @@ from clipit_lib.settings import Lora
 from companion import specs
 from companion.profile import Chosen, FoundWith, Workbench, load_profile, read_profile
 
-SMOKE = (Path(__file__).parent.parent / "profiles" / "smoke.yaml").read_text(encoding="utf-8")
+SMOKE = (Path(__file__).parents[2] / "profiles" / "smoke.yaml").read_text(encoding="utf-8")
 
 
 @pytest.mark.parametrize("name", sorted(p.stem for p in paths.profiles().glob("*.yaml")))

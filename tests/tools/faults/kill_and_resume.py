@@ -2,7 +2,7 @@
 
 By hand, in an environment that has every dependency (half an hour; see README.md beside it):
 
-    python tests/faults/kill_and_resume.py --folder /tmp/faults --kills 20 --seed 0
+    python tests/tools/faults/kill_and_resume.py --folder /tmp/faults --kills 20 --seed 0
 
 The folder holds two undisturbed runs, `whole-1` and `whole-2`, and the disturbed `broken-1`, ...,
 each with a cache of its own. The exit code is 1 if anything was lost, damaged or redone.

@@ -2,7 +2,7 @@
 
 Takes minutes, so it is no part of an ordinary run of the tests. By hand, with Chromium installed:
 
-    python -m pytest -m browser tests/test_jupyterlab.py --basetemp /tmp/jupyterlab
+    python -m pytest -m browser tests/tools/test_jupyterlab.py --basetemp /tmp/jupyterlab
 
 The browser is driven by its own DevTools protocol. A picture of each notebook lies afterwards in
 the folder named, under `pictures0`.

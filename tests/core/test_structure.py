@@ -54,6 +54,15 @@ def test_the_library_is_imported_where_the_companion_is_not() -> None:
     subprocess.run([sys.executable, "-c", code], check=True, cwd=repository())
 
 
+def test_packages_stay_within_their_budgets() -> None:
+    """Lines and files: a package may shrink. What is added takes the place of something."""
+    budgets = {"clipit_lib": (7_650, 40), "companion": (14_450, 62)}
+    for name, (lines, count) in budgets.items():
+        files = [path for path in FILES if module(path).split(".")[0] == name]
+        assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in files) <= lines
+        assert len(files) <= count
+
+
 def test_only_paths_reads_the_environment() -> None:
     readers = {path.name for path in FILES if "os.environ" in path.read_text(encoding="utf-8")}
     # A notebook's kernel inherits the environment; the CPU's kernels are chosen by it.
