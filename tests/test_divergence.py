@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from clipit_lib import paths, runs
 from clipit_lib import run as run_
+from clipit_lib.encoders import clips
 from clipit_lib.errors import ClipItError, Diverged
 from clipit_lib.runs import StoredRun
 from clipit_lib.settings import Descent, StandInTraining
@@ -135,10 +136,10 @@ def test_the_stand_in_stops(monkeypatch) -> None:
     tower = clips.StandInTextTower(nn.Identity(), 6, 0, 4)
     image = nn.Module()
     image.backbone, image.projection = nn.Identity(), nn.Linear(5, 4)
-    monkeypatch.setattr(pilot, "build_stand_in", lambda settings: (image, tower))
-    monkeypatch.setattr(pilot, "stand_in_tokenizer", lambda settings: None)
-    monkeypatch.setattr(pilot, "_image_states", lambda *_: torch.randn(8, 5))
-    monkeypatch.setattr(pilot, "_text_states", lambda *_: torch.randn(2, 3, 6))
+    monkeypatch.setattr(clips, "build_stand_in", lambda settings: (image, tower))
+    monkeypatch.setattr(clips, "stand_in_tokenizer", lambda settings: None)
+    monkeypatch.setattr(stand_in, "_image_states", lambda *_: torch.randn(8, 5))
+    monkeypatch.setattr(stand_in, "_text_states", lambda *_: torch.randn(2, 3, 6))
     settings = StandInTraining(
         dataset="toy", epochs=3, batch_size=4, captions_per_class=3, learning_rate=1e30
     )
