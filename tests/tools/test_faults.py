@@ -43,7 +43,7 @@ def make_run(number: int) -> runs.StoredRun:
 
 def make_encoder(number: int) -> dict[str, Any]:
     asked = PhantomPretraining(images=8, clip_epochs=1, vision_epochs=1, seed=number)
-    recipe = weights.Recipe("toy", asked)
+    recipe = weights.Recipe("toy", asked.model_dump())
     weights.get_or_train(recipe, lambda: ({"w": torch.zeros(20_000)}, {}))
     return weights.load_trained(recipe)
 
