@@ -153,8 +153,10 @@ class ClipItClassifier(ClassifierMixin, BaseEstimator):
     ) -> tuple[TextFeatures, list[Int[Tensor, " n"]]]:
         """What stage one learns from the reports, and which of them each patch is paired with."""
         texts_only = not isinstance(reports, str) and all(isinstance(r, str) for r in reports)
-        if (clip := self.retriever) is None or not texts_only or not len(reports):
+        if (clip := self.retriever) is None or not texts_only:
             raise ClipItError("no retriever, or reports are no list of texts", NAME, "Give both")
+        if not len(reports):
+            raise ClipItError("no reports", NAME, "Add at least one report")
         long, rate, c = self.long_text, self.learning_rate, len(self.classes_)
         settings = _checked(TextStage, epochs=self.text_epochs, learning_rate=rate, long_text=long)
         if isinstance(clip, str):

@@ -33,7 +33,7 @@ OPTIONS = {"torch.load": ("weights_only", "True", ""),
            "numpy.load": ("allow_pickle", "False", "False")}  # fmt: skip
 ANYWHERE = {"trust_remote_code": "True", "shell": "True"}
 # Loads plain values only (see below).
-EXCEPTIONS = {("settings.py", "yaml.load")}
+EXCEPTIONS = {("reading.py", "yaml.load")}
 
 
 def names_of(tree: ast.Module) -> dict[str, str]:
