@@ -13,7 +13,8 @@ Precision = Literal["no", "bf16"]
 
 # The same numbers again on the same machine. On a GPU a few operations have no such algorithm: a
 # run of days shall say so and go on.
-torch.use_deterministic_algorithms(True, warn_only=torch.cuda.is_available())
+# (`torch.use_deterministic_algorithms` is the same, but imports the compiler: two seconds.)
+torch.set_deterministic_debug_mode("warn" if torch.cuda.is_available() else "error")
 # It costs time, and all memory is written.
 torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 torch.backends.mkldnn.deterministic = True  # type: ignore[assignment]

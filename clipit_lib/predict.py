@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-import timm
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, UInt8
@@ -163,6 +162,8 @@ def build_network(description: Description) -> nn.Module:
 
 
 def _build_network(network: Network) -> nn.Module:
+    import timm  # slow to import
+
     if network.library == "clipit_lib":
         return registry.untrained_backbone(network.name, network.options["side"], None).model
     model: nn.Module = timm.create_model(

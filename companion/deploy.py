@@ -16,7 +16,6 @@ import torch
 from jaxtyping import Float
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from safetensors.torch import load_file, save_file
-from sklearn.metrics import precision_recall_fscore_support
 from torch import Tensor, nn
 
 from clipit_lib import lora, predict, runs
@@ -80,6 +79,8 @@ def class_table(
     predictions: pd.DataFrame, classes: Sequence[str], class_texts: Sequence[str]
 ) -> pd.DataFrame:
     """One row a class: patches in the test split, recall, precision and F1 in percent."""
+    from sklearn.metrics import precision_recall_fscore_support  # slow to import
+
     answers = predictions.filter(like=LOGIT).to_numpy().argmax(axis=1)
     precision, recall, f1, count = precision_recall_fscore_support(
         predictions["label"], answers, labels=range(len(classes)), zero_division=0

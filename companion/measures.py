@@ -10,8 +10,6 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Real
-from sklearn.manifold import TSNE
-from sklearn.metrics import silhouette_score
 from torch import nn
 
 from clipit_lib import text as text_stage
@@ -406,6 +404,8 @@ def chance_purity(labels: ClassLabels) -> float:
 
 def silhouette(features: Features, labels: ClassLabels) -> float:
     """Mean silhouette by cosine distance, in -1..1: 0 where classes overlap."""
+    from sklearn.metrics import silhouette_score  # slow to import
+
     return float(silhouette_score(unit_length(features), labels, metric="cosine"))
 
 
@@ -415,6 +415,8 @@ def project(features: Features, seed: int, perplexity: float = 30.0) -> Float[np
     Args:
         perplexity: lowered to a quarter of the samples where they are few.
     """
+    from sklearn.manifold import TSNE  # slow to import
+
     unit = unit_length(features)
     if np.ptp(unit, axis=0).max() < TIE:  # one point: principal components do not exist
         return np.zeros((len(unit), 2))

@@ -19,8 +19,7 @@ from clipit_lib import paths
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import written_beside
 from clipit_lib.settings import known
-from companion.profile import is_file_name, load_profile
-from companion.reading import plain
+from companion.reading import is_file_name, plain
 
 INJECTED = "# Parameters"  # how papermill begins the cell it injects
 NAMED = "notebook parameters"
@@ -105,8 +104,11 @@ def _check(source: Path, values: Mapping[str, Any]) -> None:
     for name, value in values.items():
         known(name, declared, "parameter", NAMED)
         _checked(name, value, declared[name]["inferred_type_name"])
-    if "profile" in values:
-        load_profile(values["profile"])
+    profile = values.get("profile")
+    if profile is not None and not (paths.profiles() / f"{profile}.yaml").is_file():
+        from companion.profile import load_profile  # slow to import: ours are read by the kernel
+
+        load_profile(profile)
 
 
 def _checked(name: str, value: Any, kind: Any) -> Any:

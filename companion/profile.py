@@ -43,7 +43,7 @@ from clipit_lib.settings import (
 from companion.crc5 import Crc5Data
 from companion.phantom.datasets import PhantomData
 from companion.phantom.reports import PhantomCorpus
-from companion.reading import read_strict
+from companion.reading import is_file_name, read_strict
 from companion.synthetic import SyntheticCorpus
 
 DataSettings = Annotated[
@@ -307,11 +307,6 @@ def load_profile(name: str) -> Profile:
             known(dataset, profile.data, "dataset", searched_path(profile.name))
         profile = profile.model_copy(update={"searched": searched})
     return profile
-
-
-def is_file_name(name: str) -> bool:
-    """Whether a profile is given as a file of the user, not by its name."""
-    return name.endswith((".yaml", ".yml"))
 
 
 def own_profile(path: Path, shipped: Collection[str]) -> Profile:

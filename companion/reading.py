@@ -59,3 +59,8 @@ def read_strict(path: Path, kind: Any, absent: Any = None) -> Any:
             path,
             "Mend this key; docs are in clipit_lib/settings.py and companion/profile.py",
         ) from error
+
+
+def is_file_name(name: str) -> bool:
+    """Whether a profile is given as a file of the user, not by its name."""
+    return name.endswith((".yaml", ".yml"))

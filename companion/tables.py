@@ -13,7 +13,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
-from scipy.stats import binomtest, combine_pvalues
 
 from clipit_lib import paths
 from clipit_lib.encoders import registry
@@ -472,6 +471,8 @@ def mcnemar(first: Bool[np.ndarray, " n"], second: Bool[np.ndarray, " n"]) -> Mc
     Under that null each sample on which they differ is a fair coin. It takes samples as
     independent: where many patches come from one patient, p is too small.
     """
+    from scipy.stats import binomtest  # slow to import
+
     lost, gained = int((first & ~second).sum()), int((second & ~first).sum())
     differ = lost + gained
     return McNemar(lost, gained, float(binomtest(gained, differ).pvalue) if differ else 1.0)
@@ -499,6 +500,8 @@ def fisher_as_in_the_paper(p: Float[np.ndarray, " k"]) -> float:
     on the same samples: one piece of luck in them is counted once a run, and the result tends to
     be too small. A p-value with two sides does not know a gain from a loss either: both lower it.
     """
+    from scipy.stats import combine_pvalues  # slow to import
+
     # An exact p-value can be too small for a float; the logarithm must stay finite.
     return float(combine_pvalues(np.clip(p, np.finfo(float).tiny, 1.0), method="fisher").pvalue)
 

@@ -12,7 +12,6 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 from pydantic import Field, model_validator
-from scipy import stats
 
 from clipit_lib import paths, runs
 from clipit_lib.files import whole
@@ -315,6 +314,8 @@ def omega_largest_on_pcam(shelf: Shelf) -> Finding:
 
 def distillation_near_one(shelf: Shelf) -> Finding:
     """Figure 9: the explained share, averaged over runs, with Student's interval over runs."""
+    from scipy import stats  # slow to import
+
     table = shelf.table("text_statistics").dropna(subset=["explained"])
     if table.empty:
         raise Untestable("true text features do not vary")
@@ -431,6 +432,8 @@ def _gains(claim: Claim, shelf: Shelf) -> Finding:
 
 def _falling(claim: Claim, shelf: Shelf) -> Finding:
     """By an order of settings; ours is the gain of the first over the last."""
+    from scipy import stats  # slow to import
+
     held = {spec.setting for spec in shelf.specs(claim.study)}
     order = [name for name in claim.order if name in held]
     if len(order) < 3:

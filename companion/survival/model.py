@@ -13,7 +13,6 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
-from scipy import stats
 from torch import Tensor, nn
 
 from clipit_lib import pairing
@@ -67,6 +66,8 @@ def censoring_weights(
 
 def kaplan_meier(time: np.ndarray, event: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Times (0 first) and the share that is free of the event from each on."""
+    from scipy import stats  # slow to import
+
     curve = stats.ecdf(_censored(time, event)).sf
     return np.r_[0.0, curve.quantiles], np.r_[1.0, curve.probabilities]
 
@@ -74,10 +75,14 @@ def kaplan_meier(time: np.ndarray, event: np.ndarray) -> tuple[np.ndarray, np.nd
 def logrank(time: np.ndarray, event: np.ndarray, high: np.ndarray) -> float:
     """Two-sided p of the log-rank test between `high` and the rest."""
     first, second = (_censored(time[rows], event[rows]) for rows in (high, ~high))
+    from scipy import stats  # slow to import
+
     return float(stats.logrank(first, second).pvalue)
 
 
-def _censored(time: np.ndarray, event: np.ndarray) -> stats.CensoredData:
+def _censored(time: np.ndarray, event: np.ndarray) -> Any:
+    from scipy import stats  # slow to import
+
     return stats.CensoredData(uncensored=time[event], right=time[~event])
 
 
