@@ -145,7 +145,8 @@ def save(figure: Figure, profile: str, name: str, runs: Sequence[str] = ()) -> P
     """
     folder = paths.figures(profile)
     if said := doubtful(profile, runs, listed=False):
-        figure.text(0, -0.02, said, fontsize=7, color="#D55E00", va="top")
+        bottom = figure.get_tightbbox().y0 / figure.get_figheight()  # of a legend, if there is one
+        figure.text(0, bottom - 0.02, said, fontsize=7, color="#D55E00", va="top")
     for suffix, metadata in ((".svg", {"Date": None}), (".png", {"Software": None})):
         with written_beside(folder / f"{name}{suffix}") as temporary, styled():
             figure.savefig(temporary, format=suffix[1:], bbox_inches="tight", metadata=metadata)
