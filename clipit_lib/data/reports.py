@@ -16,7 +16,6 @@ from jaxtyping import Float, Float32, Int64
 from pydantic import model_validator
 
 from clipit_lib import paths
-from clipit_lib.data.published import READ_TERMS
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import digest, read_text_table
 from clipit_lib.pairing import top_k
@@ -273,6 +272,7 @@ def _decode(path: Path) -> str:
 PATIENTS = ("patient_filename", "patient_id", "PatientID", "case_submitter_id")
 TEXTS = ("text", "report_text", "pathology_report")
 CANCER_TYPE, ORIGIN = "cancer_type", "tissue_or_organ_of_origin"
+READ_TERMS = "Read the terms at the source before use"
 TERMS = {
     "text": "TCGA-Reports of Kefeli and Tatonetti, CC BY 4.0: name the authors, try to identify "
     f"nobody. {READ_TERMS}: https://data.mendeley.com/datasets/hyg5xkznpx/1",

@@ -26,6 +26,7 @@ from clipit_lib.data.patches import (
     ValidationSplit,
     open_or_build,
 )
+from clipit_lib.data.reports import READ_TERMS
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import digest, read_text_table
 from clipit_lib.settings import Positive
@@ -33,7 +34,6 @@ from clipit_lib.settings import Positive
 # -- What is known of the paper's data sets without having them: terms, classes, counts.
 
 
-READ_TERMS = "Read the terms at the source before use"
 NO_PATIENTS = (
     "No patient or slide ids, so intervals over patches are too narrow, and validation patches, "
     "which are drawn out of the training set, may be of the same patients as training patches."
