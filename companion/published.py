@@ -26,10 +26,11 @@ from clipit_lib.data.patches import (
     ValidationSplit,
     open_or_build,
 )
-from clipit_lib.data.reports import READ_TERMS
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import digest, read_text_table
 from clipit_lib.settings import Positive
+
+READ_TERMS = "Read the terms at the source before use"
 
 # -- What is known of the paper's data sets without having them: terms, classes, counts.
 
