@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -17,23 +19,23 @@ from torch import Tensor, nn
 
 from clipit_lib import pairing
 from clipit_lib.compute import device
-from clipit_lib.data.reports import ReportCorpus
 from clipit_lib.encoders.embeddings import text_embeddings
 from clipit_lib.encoders.encoder import LongText
+from clipit_lib.errors import ClipItError
 from clipit_lib.inputs import Inputs
 from clipit_lib.losses import cosine_distance
-from clipit_lib.settings import known
 from clipit_lib.training import Task
-from companion.profile import Profile
-from companion.survival.cohort import Cohort, settings_of
+from companion.survival.cohort import Cohort
 
 # -- The Cox loss, censoring weights, Kaplan-Meier curves and the log-rank test.
 
 
-with warnings.catch_warnings():  # torchsurv 0.2 is compiled in a way that torch is giving up
-    warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated")
-    from torchsurv.loss.cox import neg_partial_log_likelihood
-    from torchsurv.stats.ipcw import get_ipcw
+def _torchsurv() -> ModuleType:
+    """It takes seconds to import, and readers of stored runs need none of it."""
+    with warnings.catch_warnings():  # torchsurv 0.2 is compiled in a way that torch is giving up
+        warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated")
+        import torchsurv
+    return torchsurv
 
 
 def cox_loss(
@@ -49,7 +51,7 @@ def cox_loss(
         return math.nan * log_risk.sum()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Ties in `time` detected")
-        total: Tensor = neg_partial_log_likelihood(
+        total: Tensor = _torchsurv().neg_partial_log_likelihood(
             log_risk, event, time, ties_method="efron", reduction="sum"
         )
     return total / event.sum()
@@ -60,50 +62,30 @@ def censoring_weights(
 ) -> Float[np.ndarray, " m"]:
     """1 / P(censoring later than each time in `at`), by Kaplan-Meier; 0 where that is 0."""
     times = (torch.tensor(values, dtype=torch.float32) for values in (time, at))
-    weights: np.ndarray = get_ipcw(torch.tensor(event), *times).numpy()
+    weights: np.ndarray = _torchsurv().get_ipcw(torch.tensor(event), *times).numpy()
     return weights
 
 
-def kaplan_meier(time: np.ndarray, event: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Times (0 first) and the share that is free of the event from each on."""
+def kaplan_meier(time: np.ndarray, event: np.ndarray) -> Any:
+    """The share that is free of the event, as scipy.stats.ecdf gives it."""
     from scipy import stats  # slow to import
 
-    curve = stats.ecdf(_censored(time, event)).sf
-    return np.r_[0.0, curve.quantiles], np.r_[1.0, curve.probabilities]
+    return stats.ecdf(stats.CensoredData(time[event], right=time[~event])).sf
 
 
-def logrank(time: np.ndarray, event: np.ndarray, high: np.ndarray) -> float:
-    """Two-sided p of the log-rank test between `high` and the rest."""
-    first, second = (_censored(time[rows], event[rows]) for rows in (high, ~high))
+def logrank(split: pd.DataFrame) -> float:
+    """Two-sided p of the log-rank test between rows that are `high` and the rest."""
     from scipy import stats  # slow to import
 
-    return float(stats.logrank(first, second).pvalue)
-
-
-def _censored(time: np.ndarray, event: np.ndarray) -> Any:
-    from scipy import stats  # slow to import
-
-    return stats.CensoredData(uncensored=time[event], right=time[~event])
+    time, event, high = (split[name].to_numpy() for name in ("time", "event", "high"))
+    halves = (stats.CensoredData(time[half & event], right=time[half & ~event])
+              for half in (high, ~high))  # fmt: skip
+    return float(stats.logrank(*halves).pvalue)
 
 
 # -- Attention MIL with a Cox head, alone and with the branch of CLIP-IT.
 #
 # Shapes: b slides, p patches (padded to the largest slide), d feature width, e text width.
-
-
-@dataclass(frozen=True)
-class Risk:
-    """What an image-only forward pass gives.
-
-    Attributes:
-        log_risk: [b], log hazard up to a constant.
-        attention: [b, p], what the visual branch attends to; sums to 1 a slide.
-        distilled: [b, p, e], predicted text features h_d(v); None without a text branch.
-    """
-
-    log_risk: Tensor
-    attention: Tensor
-    distilled: Tensor | None = None
 
 
 class AttentionMil(nn.Module):
@@ -152,14 +134,17 @@ class SurvivalModel(nn.Module):
             self.fusion = nn.Linear(2, 1, bias=False)
             nn.init.constant_(self.fusion.weight, 0.5)
 
-    def forward(self, patches: Float[Tensor, "b p d"], mask: Bool[Tensor, "b p"]) -> Risk:
-        visual, attention = self.visual(patches, mask)
+    def forward(
+        self, patches: Float[Tensor, "b p d"], mask: Bool[Tensor, "b p"]
+    ) -> tuple[Float[Tensor, " b"], Float[Tensor, "b p e"] | None]:
+        """Log risk, and predicted text features h_d(v) where there is a branch for them."""
+        visual, _ = self.visual(patches, mask)
         if self.distillation is None:
-            return Risk(visual, attention)
-        distilled = self.distillation(patches)  # [b, p, e]
+            return visual, None
+        distilled = self.distillation(patches)
         text, _ = self.text(F.normalize(distilled, dim=-1), mask)
         both = torch.stack([visual, text], dim=-1)  # [b, 2]
-        return Risk(self.fusion(both).squeeze(-1), attention, distilled)
+        return self.fusion(both).squeeze(-1), distilled
 
 
 # -- C-index and integrated AUC, and their intervals by resampling slides within their fold.
@@ -171,7 +156,7 @@ class SurvivalModel(nn.Module):
 # from. The metrics themselves are those of the slides that count once each.
 
 
-METRICS = ("c_index", "iauc")
+METRICS = {"c_index": "C-index", "iauc": "iAUC"}  # names in tables, and in words
 Frames = Mapping[str, Sequence[pd.DataFrame]]
 TIED = 1e-8  # as in torchsurv
 
@@ -237,7 +222,7 @@ def bootstrap(frames: Frames, draws: int, seed: int = 0) -> dict[tuple[str, str]
     """Resampled means over folds and seeds, by (setting, metric), [draws] each.
 
     All settings share every draw: slides with replacement within each fold, seeds with
-    replacement over all.
+    replacement over all. A draw's mean is over the folds in which it can be compared.
 
     Args:
         frames: predictions (slide, time, event, fold, log_risk) of each setting, one a seed,
@@ -246,15 +231,19 @@ def bootstrap(frames: Frames, draws: int, seed: int = 0) -> dict[tuple[str, str]
     rng = np.random.default_rng(seed)
     seeds = len(next(iter(frames.values())))
     drawn = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws) / seeds  # [draws, seeds]
-    folds: dict[tuple[str, str], list[np.ndarray]] = {}
+    folds: dict[tuple[str, str], list[np.ndarray]] = defaultdict(list)
     for rows, weights in held_out(next(iter(frames.values()))[0]):
         counts = rng.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=draws)
         for setting, each in frames.items():
             values = [metrics(frame.iloc[rows], weights, counts) for frame in each]
             for metric in METRICS:
                 stacked = np.stack([value[metric] for value in values], axis=1)
-                folds.setdefault((setting, metric), []).append((drawn * stacked).sum(axis=1))
-    return {name: np.nanmean(np.stack(values), axis=0) for name, values in folds.items()}
+                folds[setting, metric].append((drawn * stacked).sum(axis=1))
+    by_fold = {name: np.stack(parts) for name, parts in folds.items()}
+    return {
+        name: _ratio(np.nansum(parts, axis=0), np.isfinite(parts).sum(axis=0))
+        for name, parts in by_fold.items()
+    }
 
 
 def held_out(frame: pd.DataFrame) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -307,18 +296,6 @@ class PaddedSlides:
         )
 
 
-@dataclass(frozen=True)
-class TextTargets:
-    """What is distilled: features [m, e] of the reports and which one each patch is paired with."""
-
-    features: Float[Tensor, "m e"]
-    report: Int[Tensor, "n p"]
-
-    def of(self, rows: Tensor, mask: Tensor) -> Tensor:
-        """Target of every real patch of some slides, [patches, e]."""
-        return self.features[self.report[rows][mask]]
-
-
 def padded(parts: list[np.ndarray]) -> Tensor:
     """Arrays [p_i, ...] as one tensor [n, max p_i, ...], filled with zeros (False)."""
     return nn.utils.rnn.pad_sequence([torch.from_numpy(part) for part in parts], batch_first=True)
@@ -330,6 +307,9 @@ def split_rows(
     """Rows to train on, to choose the epoch by, and to predict; stratified by event.
 
     The same for every setting with this seed. Validation holds an event, whatever `share`.
+
+    Raises:
+        ClipItError: no event is left to train on.
     """
     rng = np.random.default_rng([seed, fold])
     held = (cohort.clinical["fold"] == fold).to_numpy()
@@ -339,18 +319,29 @@ def split_rows(
         rows = rng.permutation(np.flatnonzero(~held & kind))
         validation[rows[: max(round(share * len(rows)), 1)]] = True
     train, chosen, left = map(np.flatnonzero, (~held & ~validation, validation, held))
+    if not event[train].any():
+        raise ClipItError(
+            f"no event is left to train on: {event[~held].sum()} outside fold {fold}, all of them "
+            "needed to choose the epoch by", "clinical table",
+            "Bring more events, or lower `folds` or `validation`",
+        )  # fmt: skip
     return train, chosen, left
 
 
 @dataclass(eq=False)
 class FoldTask(Task):
-    """What `training.fit` minimises: Cox on the batch's risk set, and the distance to the text."""
+    """What `training.fit` minimises: Cox on the batch's risk set, and the distance to the text.
+
+    Attributes:
+        targets: what is distilled: which report [n, p] each patch is paired with, and the features
+            [m, e] of all reports; None if nothing is.
+    """
 
     model: nn.Module
     slides: PaddedSlides
     train: np.ndarray
     validation: np.ndarray
-    targets: TextTargets | None
+    targets: tuple[Tensor, Tensor] | None
     weight: float
 
     @property
@@ -362,10 +353,11 @@ class FoldTask(Task):
     ) -> dict[str, Tensor]:
         slides, chosen = self.slides, torch.from_numpy(self.train)[rows].to(device())
         mask = slides.mask[chosen]
-        risk = model(slides.patches[chosen], mask)
-        parts = {"cox": cox_loss(risk.log_risk, slides.time[chosen], slides.event[chosen])}
+        log_risk, distilled = model(slides.patches[chosen], mask)
+        parts = {"cox": cox_loss(log_risk, slides.time[chosen], slides.event[chosen])}
         if self.targets is not None:
-            distance = cosine_distance(risk.distilled[mask], self.targets.of(chosen, mask))
+            report, texts = self.targets
+            distance = cosine_distance(distilled[mask], texts[report[chosen][mask]])
             parts["distillation"] = self.weight * distance
         return parts
 
@@ -382,27 +374,11 @@ def predict(
     """Log risk of some slides, image only."""
     model.eval()
     return torch.cat(
-        [model(slides.patches[part], slides.mask[part]).log_risk for part in rows.split(block)]
+        [model(slides.patches[part], slides.mask[part])[0] for part in rows.split(block)]
     )
 
 
 # -- The text of a slide: every patch paired with its most similar report (equation 1).
-
-
-def corpus_of(profile: Profile) -> ReportCorpus:
-    """The reports that patches are paired with.
-
-    Raises:
-        ClipItError: no survival section, or the profile has no such corpus.
-    """
-    name = settings_of(profile).corpus
-    known(name, profile.corpora, "corpus", f"profile {profile.name}, survival")
-    return profile.corpora[name].open(name)
-
-
-def read_by(profile: Profile) -> tuple[str, str, LongText]:
-    """Retriever, corpus and treatment of long texts: what a profile pairs slides by."""
-    return profile.retriever, settings_of(profile).corpus, profile.text_stage.long_text
 
 
 def pairs(
@@ -416,17 +392,8 @@ def pairs(
     Raises:
         ClipItError: the bags hold no retriever embeddings, or of another width than the reports.
     """
-    width = cohort.text_width
+    assert cohort.text_width  # all bags hold the same arrays
     embeddings = [bag.retriever for bag in cohort.bags if bag.retriever is not None]
-    assert {each.shape[1] for each in embeddings} == {width} and len(embeddings) == len(cohort)
     texts = text_embeddings(inputs.retriever(retriever), inputs.named_corpus(corpus), long_text)
     best = pairing.top_k(np.concatenate(embeddings), texts, 1, device=device()).reports[:, 0]
     return np.split(best, np.cumsum([len(each) for each in embeddings])[:-1]), texts
-
-
-def text_targets(
-    inputs: Inputs, cohort: Cohort, retriever: str, corpus: str, long_text: LongText
-) -> TextTargets:
-    """What CLIP-IT distils into h_d(v), patch by patch."""
-    reports, texts = pairs(inputs, cohort, retriever, corpus, long_text)
-    return TextTargets(torch.from_numpy(texts).to(device()), padded(reports).to(device()))
