@@ -111,9 +111,10 @@ def read_bag(path: Path, most: int | None = None) -> Bag:
     """
     h5 = path.suffix == ".h5"
     with whole(path, "Write it anew"), h5py.File(path) if h5 else safe_open(path, "numpy") as file:
-        held = [name for name in ARRAYS if name in file.keys()]  # noqa: SIM118
         arrays = {
-            name: np.asarray(file[name][()] if h5 else file.get_tensor(name)) for name in held
+            name: np.asarray(file[name][()] if h5 else file.get_tensor(name))
+            for name in ARRAYS
+            if name in file.keys()  # noqa: SIM118
         }
     if FEATURES not in arrays:
         raise ClipItError(
@@ -283,19 +284,19 @@ class Cohort:
         return self.bags[0].features.shape[1]
 
     @property
-    def text_width(self) -> int:
-        """Width of the retriever's embeddings, of images and of text.
+    def retriever(self) -> list[np.ndarray]:
+        """The retriever's embeddings [p, e] of every bag.
 
         Raises:
             ClipItError: the bags hold none.
         """
-        retriever = self.bags[0].retriever
-        if retriever is None:
+        held = [bag.retriever for bag in self.bags if bag.retriever is not None]
+        if not held:
             raise ClipItError(
                 "no retriever embeddings in the bags", "survival, clip_it",
                 "Write them as `retriever`, or run unimodal only",
             )  # fmt: skip
-        return retriever.shape[1]
+        return held
 
     @property
     def folds(self) -> list[int]:
@@ -343,6 +344,8 @@ def read_cohort(folder: Path, clinical: Path, folds: int, most: int | None = Non
     said = [f"Columns of {clinical.name} that are not used: {', '.join(unused)}."] if unused else []
     if left := {*named} - {*table["slide"]}:
         said.append(f"Bags without a row in {clinical.name} that are not used: {len(left)}.")
+    if long := sum(len(bag.features) == most for bag in bags):
+        said.append(f"Slides of {most} patches or more, of which {most} are read: {long}.")
     limits = " ".join([*said, _of_patients(table)]).strip()
     return Cohort(rows, tuple(joined), digest(*parts), limits)
 
@@ -409,12 +412,12 @@ def _read_clinical(path: Path, folds: int) -> tuple[pd.DataFrame, list[str]]:
     if PATIENT in raw:
         table[PATIENT] = raw[PATIENT]
         for column in COLUMNS[1:]:
-            for patient, values in table.groupby(PATIENT, sort=False)[column].unique().items():
-                if len(values) > 1:
-                    raise ClipItError(
-                        f"patient {patient!r} has {column} {', '.join(map(str, values))}", path,
-                        f"Give all slides of a patient the same {column}",
-                    )  # fmt: skip
+            told = table.groupby(PATIENT, sort=False)[column].unique()
+            for patient, values in told[told.map(len) > 1].items():
+                raise ClipItError(
+                    f"patient {patient!r} has {column} {', '.join(map(str, values))}", path,
+                    f"Give all slides of a patient the same {column}",
+                )  # fmt: skip
     if without := sorted({*known} - {*table["fold"][table["event"]]}):
         raise ClipItError(f"no event in fold {without[0]}", path, "Stratify the folds by event")
     return table, [name for name in names if name not in table]

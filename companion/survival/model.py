@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from types import ModuleType
 from typing import Any
 
@@ -231,19 +231,15 @@ def bootstrap(frames: Frames, draws: int, seed: int = 0) -> dict[tuple[str, str]
     rng = np.random.default_rng(seed)
     seeds = len(next(iter(frames.values())))
     drawn = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws) / seeds  # [draws, seeds]
-    folds: dict[tuple[str, str], list[np.ndarray]] = defaultdict(list)
+    folds = []
     for rows, weights in held_out(next(iter(frames.values()))[0]):
         counts = rng.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=draws)
-        for setting, each in frames.items():
-            values = [metrics(frame.iloc[rows], weights, counts) for frame in each]
-            for metric in METRICS:
-                stacked = np.stack([value[metric] for value in values], axis=1)
-                folds[setting, metric].append((drawn * stacked).sum(axis=1))
-    by_fold = {name: np.stack(parts) for name, parts in folds.items()}
-    return {
-        name: _ratio(np.nansum(parts, axis=0), np.isfinite(parts).sum(axis=0))
-        for name, parts in by_fold.items()
-    }
+        held = [[frame.iloc[rows] for frame in each] for each in frames.values()]
+        folds.append([[metrics(one, weights, counts) for one in each] for each in held])
+    # [folds, settings, seeds, metrics, draws], and then without seeds, and then without folds
+    by_fold = (np.array(folds) * drawn.T[:, None]).sum(axis=2)
+    means = _ratio(np.nansum(by_fold, axis=0), np.isfinite(by_fold).sum(axis=0))
+    return dict(zip(product(frames, METRICS), means.reshape(-1, draws), strict=True))
 
 
 def held_out(frame: pd.DataFrame) -> list[tuple[np.ndarray, np.ndarray]]:
@@ -259,14 +255,11 @@ def held_out(frame: pd.DataFrame) -> list[tuple[np.ndarray, np.ndarray]]:
 
 def metrics(
     held: pd.DataFrame, weights: np.ndarray, counts: np.ndarray | None = None
-) -> dict[str, np.ndarray]:
-    """Both metrics of each resample of a fold's predictions, [draws]; by default of all slides."""
+) -> Float[np.ndarray, "2 draws"]:
+    """`METRICS` of each resample of a fold's predictions; by default of all slides, once each."""
     risk, time, event = (held[name].to_numpy() for name in ("log_risk", "time", "event"))
-    counts = np.ones((1, len(held)), int) if counts is None else counts
-    return {
-        "c_index": c_index(counts, risk, time, event),
-        "iauc": integrated_auc(counts, risk, time, event, weights),
-    }
+    drawn = np.ones((1, len(held)), int) if counts is None else counts, risk, time, event
+    return np.stack([c_index(*drawn), integrated_auc(*drawn, weights)])
 
 
 # -- One fold: train on the other folds, choose the epoch on a part of them, predict the fold.
@@ -392,8 +385,7 @@ def pairs(
     Raises:
         ClipItError: the bags hold no retriever embeddings, or of another width than the reports.
     """
-    assert cohort.text_width  # all bags hold the same arrays
-    embeddings = [bag.retriever for bag in cohort.bags if bag.retriever is not None]
+    embeddings = cohort.retriever
     texts = text_embeddings(inputs.retriever(retriever), inputs.named_corpus(corpus), long_text)
     best = pairing.top_k(np.concatenate(embeddings), texts, 1, device=device()).reports[:, 0]
     return np.split(best, np.cumsum([len(each) for each in embeddings])[:-1]), texts

@@ -99,7 +99,7 @@ def resolve(bench: Workbench, cohort: Cohort, setting: str, seed: int) -> Surviv
     settings, profile = settings_of(bench.profile), bench.profile
     text: dict[str, Any] = {}
     if setting != "unimodal":
-        text["text_width"] = cohort.text_width
+        text["text_width"] = cohort.retriever[0].shape[1]
     if setting == "clip_it":
         text |= {
             "distillation_weight": settings.distillation_weight,
@@ -145,8 +145,7 @@ def perform(spec: SurvivalSpec, inputs: Inputs, cohort: Cohort) -> Made:
             )  # fmt: skip
     slides, targets = model.PaddedSlides.of(cohort), None
     if spec.setting == "clip_it":
-        assert spec.retriever is not None and spec.corpus is not None
-        assert spec.long_text is not None
+        assert spec.retriever and spec.corpus and spec.long_text
         reports, texts = model.pairs(inputs, cohort, spec.retriever, spec.corpus, spec.long_text)
         targets = model.padded(reports).to(device()), torch.from_numpy(texts).to(device())
     log_risk, courses = np.full(len(cohort), np.nan), []
@@ -178,9 +177,8 @@ def fold_metrics(predictions: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for inside, weights in model.held_out(predictions):
         held = predictions.iloc[inside]
-        found = {name: float(values[0]) for name, values in model.metrics(held, weights).items()}
-        rows.append({"fold": int(held["fold"].iloc[0]), **found})
-    return pd.DataFrame(rows)
+        rows.append((int(held["fold"].iloc[0]), *model.metrics(held, weights)[:, 0]))
+    return pd.DataFrame(rows, columns=["fold", *METRICS])
 
 
 def run_table(runs: Sequence[SurvivalRun]) -> pd.DataFrame:
@@ -258,17 +256,15 @@ def summary_table(table: pd.DataFrame, limits: pd.DataFrame) -> pd.DataFrame:
     """Table 8 to read: folds (means over seeds) and means, ours and the paper's."""
     rows = []
     for metric in METRICS:
-        folds = table.pivot_table(index="setting", columns="fold", values=metric, dropna=False)
+        means = table.pivot_table(index="setting", columns="fold", values=metric, dropna=False)
+        folds = means.map("{:.3f}".format).replace("nan", "not defined")
         for _, row in limits[(limits["metric"] == metric) & (limits["over"] == "")].iterrows():
             setting = str(row["setting"])
             printed = PAPER.get(setting)
             rows.append({
                 "metric": METRICS[metric],
                 "setting": NAMES[setting],
-                **{
-                    f"fold {fold}": "not defined" if np.isnan(value) else f"{value:.3f}"
-                    for fold, value in folds.loc[setting].items()
-                },
+                **{f"fold {fold}": value for fold, value in folds.loc[setting].items()},
                 "mean [95%]": f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]",
                 "paper's mean": f"{printed[metric]:.3f}" if printed else "no such row",
             })  # fmt: skip

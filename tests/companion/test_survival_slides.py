@@ -88,7 +88,9 @@ def test_a_cohort_is_read_as_it_was_written(folder: Path) -> None:
 
 
 def test_of_a_large_slide_patches_are_kept_evenly_and_in_pairs(folder: Path) -> None:
-    kept = reread(folder, most=4).bags[5]  # of 8 patches
+    cohort = reread(folder, most=4)
+    assert "Slides of 4 patches or more, of which 4 are read: 5." in cohort.limits
+    kept = cohort.bags[5]  # of 8 patches
     np.testing.assert_array_equal(kept.features, bag(5, 8).features[::2])
     np.testing.assert_array_equal(kept.retriever, bag(5, 8).retriever[::2])
 
