@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from companion.figures.style import COLOURS, MARKERS, beside, intervals, styled
-from companion.survival.model import kaplan_meier, logrank
+from companion.survival.model import logrank
 from companion.survival.study import NAMES, folds_of
 
 LOW, HIGH = "#56B4E9", "#D55E00"
@@ -27,9 +27,7 @@ def survival_figure(
 ) -> Figure:
     """C-index by fold beside the Kaplan-Meier curves of CLIP-IT's predicted halves.
 
-    Args:
-        table, limits, split, planted: of `run_table`, `intervals`, `halves` and `planted_metrics`
-            in `companion.survival.study`.
+    Of `run_table`, `intervals`, `halves` and `planted_metrics` in `companion.survival.study`.
     """
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(7.2, 3.1), gridspec_kw={"width_ratios": [1.2, 1]}
@@ -78,6 +76,8 @@ def _concordance(
 
 def _curves(axis: Axes, split: pd.DataFrame) -> None:
     """Curves with ticks where a slide is censored, until a tenth of all slides is left."""
+    from scipy import stats  # slow to import
+
     last = float(split["time"].quantile(0.9))
     ticks = np.asarray(MaxNLocator(5, steps=[1, 2, 3, 6, 10]).tick_values(0, last))
     ticks = ticks[(ticks >= 0) & (ticks <= last)]
@@ -86,7 +86,7 @@ def _curves(axis: Axes, split: pd.DataFrame) -> None:
     ):
         half = split[split["high"] == high]
         time, event = half["time"].to_numpy(), half["event"].to_numpy()
-        free = kaplan_meier(time, event)
+        free = stats.ecdf(stats.CensoredData(time[event], right=time[~event])).sf
         steps = np.r_[0.0, free.quantiles[free.quantiles < last], last]
         axis.step(steps, free.evaluate(steps), where="post", color=colour, lw=1.5)
         axis.plot(time[~event], free.evaluate(time[~event]), "|", color=colour, ms=5, mew=0.8)

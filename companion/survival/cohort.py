@@ -17,11 +17,9 @@ import torch
 from jaxtyping import Float32
 from safetensors import safe_open
 from scipy.optimize import brentq
-from torch import nn
 
 from clipit_lib import kernels, paths
 from clipit_lib.compute import device
-from clipit_lib.data.patches import Transform
 from clipit_lib.encoders import registry
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import (
@@ -250,7 +248,6 @@ def pixels(slides: Slides, settings: PhantomSlides, number: int) -> np.ndarray:
 
 COLUMNS = ["slide", "time", "event", "fold"]
 PATIENT = "patient"
-MOST = np.finfo(np.float32).max  # the models' numbers are float32
 # What may name a patient in the name of a slide: a TCGA barcode begins with it, and elsewhere it
 # may hold a number and be followed by a stain or a short number of its own.
 LOOKS = r"^(TCGA-\w\w-\w{4}|.*\d.*(?=[-_. ][A-Za-z]{0,5}\d{0,2}$))"
@@ -277,11 +274,6 @@ class Cohort:
 
     def __len__(self) -> int:
         return len(self.bags)
-
-    @property
-    def width(self) -> int:
-        """Width of the patch features."""
-        return self.bags[0].features.shape[1]
 
     @property
     def retriever(self) -> list[np.ndarray]:
@@ -313,10 +305,8 @@ def read_cohort(folder: Path, clinical: Path, folds: int, most: int | None = Non
         most: patches kept of a slide, all if None.
 
     Raises:
-        ClipItError: a file or column is missing; a slide is named twice, or has no file or two; a
-            time is negative or no number; an event is not 0 or 1; a fold is unknown, missing or
-            without an event; slides of one patient differ in fold or follow-up; bags differ in
-            width.
+        ClipItError: something in these files cannot be used as it is; the file, the slide or
+            patient and the column are named.
     """
     table, unused = _read_clinical(clinical, folds)
     if not folder.is_dir():
@@ -396,7 +386,7 @@ def _read_clinical(path: Path, folds: int) -> tuple[pd.DataFrame, list[str]]:
         (raw["slide"] == "", "slide", "Name every slide"),
         (raw["slide"].duplicated(), "slide", "Name every slide once"),
         (nobody, PATIENT, "Name every slide's patient, or take the column out"),
-        (~number["time"].between(0, MOST), "time", "Give months, 0 or more"),
+        (~number["time"].between(0, np.finfo(np.float32).max), "time", "Give months, 0 or more"),
         (~number["event"].isin([0, 1]), "event", "Give 1 (seen) or 0 (censored)"),
         (~number["fold"].isin(known), "fold", f"Known: {', '.join(map(str, known))}"),
     ]
@@ -469,13 +459,7 @@ def open_cohort(profile: Profile) -> Cohort:
         return replace(cohort, limits=f"{terms} {cohort.limits}".strip())
     name, slides = phantom_name(profile), settings.slides
     folder = paths.cache() / "slides" / f"phantom-{name}"
-
-    def keep(_: None) -> None:
-        with written_beside(folder) as temporary:
-            _make(temporary, profile, slides, settings.folds)
-            write_text(temporary / MADE, json.dumps(_made_by(profile), indent=1))
-
-    make_once(folder / MADE, lambda: None, keep, folder)
+    make_once(folder / MADE, lambda: None, lambda _: _make(folder, profile, slides), folder)
     with whole(folder, "Delete this folder and run again"):
         cohort = read_cohort(folder / BAGS, folder / CLINICAL, settings.folds)
         planted = pd.read_csv(folder / PLANTED).set_index("slide")["log_hazard"]
@@ -501,23 +485,21 @@ def _made_by(profile: Profile) -> dict[str, Any]:
     }
 
 
-def _make(folder: Path, profile: Profile, slides: PhantomSlides, folds: int) -> None:
+@torch.inference_mode()
+def _make(target: Path, profile: Profile, slides: PhantomSlides) -> None:
     """Draw and embed phantom slides and write them in the layout of real ones."""
-    sources, drawn = sources_of_profile(profile), draw_slides(slides, folds)
+    sources, drawn = sources_of_profile(profile), draw_slides(slides, settings_of(profile).folds)
     backbone = registry.load_backbone(slides.backbone, sources)
     retriever = registry.load_clip(profile.retriever, sources)
-    towers = ((backbone.model, backbone.transform), (retriever.image_tower, retriever.transform))
-    for number, slide in enumerate(progress(drawn.clinical["slide"], "slides")):
-        patches = pixels(drawn, slides, number)
-        bag = Bag(*(_embedded(*tower, patches) for tower in towers))
-        write_bag(folder / BAGS / f"{slide}.h5", bag)
-    drawn.clinical.to_csv(folder / CLINICAL, index=False)
-    planted = pd.DataFrame({"slide": drawn.clinical["slide"], "log_hazard": drawn.log_hazard})
-    planted.to_csv(folder / PLANTED, index=False)
-
-
-@torch.inference_mode()
-def _embedded(model: nn.Module, transform: Transform, patches: np.ndarray) -> np.ndarray:
-    tower = model.to(device()).eval()
-    values: np.ndarray = tower(transform(patches).to(device())).float().cpu().numpy()
-    return values
+    pairs = ((backbone.model, backbone.transform), (retriever.image_tower, retriever.transform))
+    towers = [(model.to(device()).eval(), transform) for model, transform in pairs]
+    with written_beside(target) as folder:
+        for number, slide in enumerate(progress(drawn.clinical["slide"], "slides")):
+            patches = pixels(drawn, slides, number)
+            inputs = [(tower, transform(patches).to(device())) for tower, transform in towers]
+            bag = Bag(*(tower(each).float().cpu().numpy() for tower, each in inputs))
+            write_bag(folder / BAGS / f"{slide}.h5", bag)
+        drawn.clinical.to_csv(folder / CLINICAL, index=False)
+        planted = drawn.clinical[["slide"]].assign(log_hazard=drawn.log_hazard)
+        planted.to_csv(folder / PLANTED, index=False)
+        write_text(folder / MADE, json.dumps(_made_by(profile), indent=1))

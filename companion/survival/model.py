@@ -27,7 +27,7 @@ from clipit_lib.losses import cosine_distance
 from clipit_lib.training import Task
 from companion.survival.cohort import Cohort
 
-# -- The Cox loss, censoring weights, Kaplan-Meier curves and the log-rank test.
+# -- The Cox loss, censoring weights and the log-rank test.
 
 
 def _torchsurv() -> ModuleType:
@@ -66,13 +66,6 @@ def censoring_weights(
     return weights
 
 
-def kaplan_meier(time: np.ndarray, event: np.ndarray) -> Any:
-    """The share that is free of the event, as scipy.stats.ecdf gives it."""
-    from scipy import stats  # slow to import
-
-    return stats.ecdf(stats.CensoredData(time[event], right=time[~event])).sf
-
-
 def logrank(split: pd.DataFrame) -> float:
     """Two-sided p of the log-rank test between rows that are `high` and the rest."""
     from scipy import stats  # slow to import
@@ -104,14 +97,14 @@ class AttentionMil(nn.Module):
 
     def forward(
         self, patches: Float[Tensor, "b p w"], mask: Bool[Tensor, "b p"]
-    ) -> tuple[Float[Tensor, " b"], Float[Tensor, "b p"]]:
-        """Log risk and attention; `mask` is False where a patch is padding."""
+    ) -> Float[Tensor, " b"]:
+        """Log risk; `mask` is False where a patch is padding."""
         hidden = self.hidden(patches)  # [b, p, hidden]
         gated = torch.tanh(self.content(hidden)) * torch.sigmoid(self.gate(hidden))
         scores = self.score(gated).squeeze(-1).masked_fill(~mask, float("-inf"))  # [b, p]
-        attention = scores.softmax(dim=-1)
-        pooled = torch.einsum("bp,bph->bh", attention, hidden)
-        return self.cox(pooled).squeeze(-1), attention
+        pooled = torch.einsum("bp,bph->bh", scores.softmax(dim=-1), hidden)
+        log_risk: Tensor = self.cox(pooled).squeeze(-1)
+        return log_risk
 
 
 class SurvivalModel(nn.Module):
@@ -138,11 +131,11 @@ class SurvivalModel(nn.Module):
         self, patches: Float[Tensor, "b p d"], mask: Bool[Tensor, "b p"]
     ) -> tuple[Float[Tensor, " b"], Float[Tensor, "b p e"] | None]:
         """Log risk, and predicted text features h_d(v) where there is a branch for them."""
-        visual, _ = self.visual(patches, mask)
+        visual = self.visual(patches, mask)
         if self.distillation is None:
             return visual, None
         distilled = self.distillation(patches)
-        text, _ = self.text(F.normalize(distilled, dim=-1), mask)
+        text = self.text(F.normalize(distilled, dim=-1), mask)
         both = torch.stack([visual, text], dim=-1)  # [b, 2]
         return self.fusion(both).squeeze(-1), distilled
 
@@ -157,7 +150,6 @@ class SurvivalModel(nn.Module):
 
 
 METRICS = {"c_index": "C-index", "iauc": "iAUC"}  # names in tables, and in words
-Frames = Mapping[str, Sequence[pd.DataFrame]]
 TIED = 1e-8  # as in torchsurv
 
 
@@ -209,16 +201,16 @@ def integrated_auc(
 def _ordered(risk: np.ndarray) -> np.ndarray:
     """[n, n]: 1 where the first slide has the higher risk, a half where both have the same."""
     difference = risk[:, None] - risk[None, :]
-    tied = np.abs(difference) <= TIED
-    ordered: np.ndarray = np.where(tied, 0.5, difference > 0)
-    return ordered
+    return np.where(np.abs(difference) <= TIED, 0.5, difference > 0)
 
 
 def _ratio(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return np.divide(first, second, out=np.full(first.shape, np.nan), where=second > 0)
 
 
-def bootstrap(frames: Frames, draws: int, seed: int = 0) -> dict[tuple[str, str], np.ndarray]:
+def bootstrap(
+    frames: Mapping[str, Sequence[pd.DataFrame]], draws: int, seed: int = 0
+) -> dict[tuple[str, str], np.ndarray]:
     """Resampled means over folds and seeds, by (setting, metric), [draws] each.
 
     All settings share every draw: slides with replacement within each fold, seeds with
@@ -245,12 +237,11 @@ def bootstrap(frames: Frames, draws: int, seed: int = 0) -> dict[tuple[str, str]
 def held_out(frame: pd.DataFrame) -> list[tuple[np.ndarray, np.ndarray]]:
     """Of each fold: its rows, and the censoring weights at their times from all other folds."""
     time, event = frame["time"].to_numpy(), frame["event"].to_numpy()
-    folds = []
-    for fold in sorted(frame["fold"].unique()):
-        inside = (frame["fold"] == fold).to_numpy()
-        weights = censoring_weights(time[~inside], event[~inside], time[inside])
-        folds.append((np.flatnonzero(inside), weights))
-    return folds
+    return [
+        (np.flatnonzero(inside), censoring_weights(time[~inside], event[~inside], time[inside]))
+        for fold in sorted(frame["fold"].unique())
+        for inside in [(frame["fold"] == fold).to_numpy()]
+    ]
 
 
 def metrics(
@@ -361,14 +352,10 @@ class FoldTask(Task):
 
 
 @torch.no_grad()
-def predict(
-    model: nn.Module, slides: PaddedSlides, rows: Int[Tensor, " m"], block: int = 64
-) -> Float[Tensor, " m"]:
-    """Log risk of some slides, image only."""
+def predict(model: nn.Module, slides: PaddedSlides, rows: Int[Tensor, " m"]) -> Float[Tensor, " m"]:
+    """Log risk of some slides, image only, 64 at a time."""
     model.eval()
-    return torch.cat(
-        [model(slides.patches[part], slides.mask[part])[0] for part in rows.split(block)]
-    )
+    return torch.cat([model(slides.patches[r], slides.mask[r])[0] for r in rows.split(64)])
 
 
 # -- The text of a slide: every patch paired with its most similar report (equation 1).

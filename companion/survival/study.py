@@ -97,9 +97,7 @@ def resolve(bench: Workbench, cohort: Cohort, setting: str, seed: int) -> Surviv
     """
     known(setting, SETTINGS, "setting", f"profile {bench.profile.name}, survival")
     settings, profile = settings_of(bench.profile), bench.profile
-    text: dict[str, Any] = {}
-    if setting != "unimodal":
-        text["text_width"] = cohort.retriever[0].shape[1]
+    text = {} if setting == "unimodal" else {"text_width": cohort.retriever[0].shape[1]}
     if setting == "clip_it":
         text |= {
             "distillation_weight": settings.distillation_weight,
@@ -143,7 +141,7 @@ def perform(spec: SurvivalSpec, inputs: Inputs, cohort: Cohort) -> Made:
                 f"{METRICS[metric]} is defined in no fold: {NOT_DEFINED}", "clinical table",
                 "Give times that differ within a fold, or fewer folds",
             )  # fmt: skip
-    slides, targets = model.PaddedSlides.of(cohort), None
+    slides, targets, width = model.PaddedSlides.of(cohort), None, cohort.bags[0].features.shape[1]
     if spec.setting == "clip_it":
         assert spec.retriever and spec.corpus and spec.long_text
         reports, texts = model.pairs(inputs, cohort, spec.retriever, spec.corpus, spec.long_text)
@@ -152,9 +150,9 @@ def perform(spec: SurvivalSpec, inputs: Inputs, cohort: Cohort) -> Made:
     notes: tuple[str, ...] = ()
     splits = [model.split_rows(cohort, f, spec.validation, spec.seed) for f in cohort.folds]
     for fold, (train, validation, held) in zip(cohort.folds, splits, strict=True):
-        weight = spec.distillation_weight or 0.0
         with seeded(1000 * spec.seed + fold):  # initial weights and dropout
-            network = model.SurvivalModel(cohort.width, spec.hidden, spec.dropout, spec.text_width)
+            network = model.SurvivalModel(width, spec.hidden, spec.dropout, spec.text_width)
+            weight = spec.distillation_weight or 0.0
             task = model.FoldTask(network, slides, train, validation, targets, weight)
             of = f"{spec.setting}, seed {spec.seed}, without fold {fold}"
             stage = Stage("survival", "survival.training", of)
@@ -174,19 +172,21 @@ def perform(spec: SurvivalSpec, inputs: Inputs, cohort: Cohort) -> Made:
 
 def fold_metrics(predictions: pd.DataFrame) -> pd.DataFrame:
     """One row a fold: fold, c_index, iauc of the slides that the model never saw."""
-    rows = []
-    for inside, weights in model.held_out(predictions):
-        held = predictions.iloc[inside]
-        rows.append((int(held["fold"].iloc[0]), *model.metrics(held, weights)[:, 0]))
+    rows = [
+        (predictions["fold"].iloc[held[0]], *model.metrics(predictions.iloc[held], weights)[:, 0])
+        for held, weights in model.held_out(predictions)
+    ]
     return pd.DataFrame(rows, columns=["fold", *METRICS])
 
 
 def run_table(runs: Sequence[SurvivalRun]) -> pd.DataFrame:
     """One row a fold, setting and seed: fold, setting, seed, c_index, iauc, run."""
-    parts = []
-    for run in runs:
-        metrics, spec = fold_metrics(run.predictions()), run.spec
-        parts.append(metrics.assign(setting=spec.setting, seed=spec.seed, run=run.key))
+    parts = [
+        fold_metrics(run.predictions()).assign(
+            setting=run.spec.setting, seed=run.spec.seed, run=run.key
+        )
+        for run in runs
+    ]
     return pd.concat(parts, ignore_index=True)[["fold", "setting", "seed", *METRICS, "run"]]
 
 
@@ -208,8 +208,7 @@ def intervals(runs: Sequence[SurvivalRun], table: pd.DataFrame, draws: int) -> p
     drawn = model.bootstrap(frames, draws)
     means = table.groupby("setting")[list(METRICS)].mean().stack()
     pairs = [(setting, "") for setting in settings]
-    if "clip_it" in settings:
-        pairs += [("clip_it", setting) for setting in settings if setting != "clip_it"]
+    pairs += [("clip_it", setting) for setting in settings if setting != "clip_it"]
     rows = []
     for metric, (setting, over) in product(METRICS, pairs):
         value, values = means[setting, metric], drawn[setting, metric]
@@ -274,11 +273,7 @@ def summary_table(table: pd.DataFrame, limits: pd.DataFrame) -> pd.DataFrame:
 def sentences(
     table: pd.DataFrame, limits: pd.DataFrame, split: pd.DataFrame, planted: pd.DataFrame | None
 ) -> str:
-    """The result in words, as a Markdown list.
-
-    Args:
-        table, limits, split, planted: of `run_table`, `intervals`, `halves`, `planted_metrics`.
-    """
+    """`run_table`, `intervals`, `halves` and `planted_metrics` in words, as a Markdown list."""
     said = []
     for metric, _, over, value, low, high in limits[limits["over"] != ""].itertuples(index=False):
         said.append(
@@ -295,8 +290,7 @@ def sentences(
                 f"- {METRICS[metric]} is not defined in fold {others}: {NOT_DEFINED}. Its "
                 f"means and intervals are over fold {defined}."
             )
-    p = model.logrank(split)
-    said.append(f"- Predicted halves of {NAMES['clip_it']}: log-rank p = {p:.2g}.")
+    said.append(f"- Predicted halves of CLIP-IT: log-rank p = {model.logrank(split):.2g}.")
     if planted is not None:
         c_index, iauc = planted[list(METRICS)].mean()
         said.append(

@@ -79,7 +79,7 @@ def rename(folder: Path, names: list[str]) -> None:
 
 def test_a_cohort_is_read_as_it_was_written(folder: Path) -> None:
     cohort = reread(folder)
-    assert cohort.folds == [1, 2] and cohort.width == 4
+    assert cohort.folds == [1, 2]
     assert cohort.clinical["event"].tolist() == [True, False, True, True, False, True]
     assert cohort.clinical["time"].tolist() == [1, 2.5, 3, 4, 5, 6]
     for number, each in enumerate(cohort.bags):
