@@ -53,9 +53,7 @@ from companion.profile import (
 #                               retriever [patches, 512]   float, CONCH's image embeddings of the
 #                                                          same patches in the same order, projected
 #                                                          into the space of its text tower
-#     mbc/clinical.csv          slide,patient,time,event,fold
-#                                                          time in months; event 1 (seen) or
-#                                                          0 (censored); fold from 1 to 5
+#     mbc/clinical.csv          slide,patient,time,event,fold; months, 1 (seen) or 0, from 1 to 5
 #
 # A `.safetensors` file with the same names serves as well. Other arrays (`coords`) are ignored, and
 # `retriever` is needed by `clip_it` only. `patient` may be left out where each has one slide.
@@ -328,23 +326,27 @@ def read_cohort(folder: Path, clinical: Path, folds: int, most: int | None = Non
     rows = table.assign(slide=table.groupby(owner)["slide"].transform(";".join))
     rows = rows[~owner.duplicated()].reset_index(drop=True)
     joined = [Bag.joined([bags[n] for n in np.flatnonzero(owner == own)]) for own in owner.unique()]
-    parts: list[bytes | str] = [canonical_json({name: rows[name].tolist() for name in rows})]
-    for values in (values for bag in joined for values in bag.arrays().values()):
-        parts += [canonical_json(list(values.shape)), digest(values.tobytes())]
+    held = pd.Series([
+        [part for values in bag.arrays().values()
+         for part in (canonical_json(list(values.shape)), digest(values.tobytes()))]
+        for bag in joined
+    ], rows["slide"])  # fmt: skip
+    content = digest(canonical_json({name: rows[name].tolist() for name in rows}), *held.sum())
     said = [f"Columns of {clinical.name} that are not used: {', '.join(unused)}."] if unused else []
     if left := {*named} - {*table["slide"]}:
         said.append(f"Bags without a row in {clinical.name} that are not used: {len(left)}.")
     if long := sum(len(bag.features) == most for bag in bags):
         said.append(f"Slides of {most} patches or more, of which {most} are read: {long}.")
+    if twice := held.index[held.map(tuple).duplicated(keep=False)].tolist():
+        said.append(f"**Bags that equal another one's**: {', '.join(twice)}.")
     limits = " ".join([*said, _of_patients(table)]).strip()
-    return Cohort(rows, tuple(joined), digest(*parts), limits)
+    return Cohort(rows, tuple(joined), content, limits)
 
 
 def _of_patients(table: pd.DataFrame) -> str:
     """What is known, or has to be feared, of slides that share a patient; "" if nothing."""
     if PATIENT in table:
-        count = table[PATIENT].nunique()
-        return f"{len(table)} slides of {count} patients; all slides of a patient count as one."
+        return f"{len(table)} slides of {table[PATIENT].nunique()} patients, who count once each."
     looks = table["slide"].str.extract(LOOKS)[0].dropna()
     shared = looks[looks.duplicated(keep=False)]
     if shared.empty:
@@ -381,11 +383,10 @@ def _read_clinical(path: Path, folds: int) -> tuple[pd.DataFrame, list[str]]:
         raise ClipItError("no slides", path, "Add one row a slide")
     number = {name: pd.to_numeric(raw[name], errors="coerce") for name in COLUMNS[1:]}
     known = range(1, folds + 1)
-    nobody = raw.get(PATIENT, raw["slide"]) == ""
     rules: list[tuple[pd.Series[bool], str, str]] = [
         (raw["slide"] == "", "slide", "Name every slide"),
         (raw["slide"].duplicated(), "slide", "Name every slide once"),
-        (nobody, PATIENT, "Name every slide's patient, or take the column out"),
+        (raw.get(PATIENT, raw["slide"]) == "", PATIENT, "Name every slide's patient"),
         (~number["time"].between(0, np.finfo(np.float32).max), "time", "Give months, 0 or more"),
         (~number["event"].isin([0, 1]), "event", "Give 1 (seen) or 0 (censored)"),
         (~number["fold"].isin(known), "fold", f"Known: {', '.join(map(str, known))}"),

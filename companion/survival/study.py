@@ -163,8 +163,7 @@ def perform(spec: SurvivalSpec, inputs: Inputs, cohort: Cohort) -> Made:
         log_risk[held] = risk.numpy()
         courses.append(pd.DataFrame(course).assign(fold=fold))
         notes += course.notes
-    predictions = cohort.clinical.assign(log_risk=log_risk)
-    return predictions, pd.concat(courses, ignore_index=True), notes
+    return cohort.clinical.assign(log_risk=log_risk), pd.concat(courses, ignore_index=True), notes
 
 
 # -- Table 8 from stored predictions: metrics by fold, means and gains, predicted halves.

@@ -212,6 +212,15 @@ def test_every_slide_is_predicted_once_and_image_only(
         assert run.done()["key"] == run.key == run.spec.key
 
 
+def test_predictions_name_the_patient_where_it_is_known(bench: Workbench) -> None:
+    cohort = synthetic(1.0, 20)
+    patients = [f"{n:03d}" for n in range(20)]
+    cohort = replace(cohort, clinical=cohort.clinical.assign(patient=patients))
+    found = study.get_or_run(spec(cohort, epochs=1), bench, cohort).predictions()
+    assert found.columns.tolist() == ["slide", "time", "event", "fold", "patient", "log_risk"]
+    assert found["patient"].tolist() == patients and len(study.fold_metrics(found)) == 5
+
+
 def test_a_stored_run_is_read_and_an_interrupted_one_is_repeated(
     bench: Workbench, cohort: Cohort, stored: list[study.SurvivalRun],
     monkeypatch: pytest.MonkeyPatch,

@@ -211,6 +211,12 @@ def test_slides_that_look_like_one_patient_are_counted(
     assert "look like" not in reread(folder).limits
 
 
+def test_bags_that_are_equal_are_named(folder: Path) -> None:
+    assert "equal" not in reread(folder).limits
+    (folder / "bags" / "s5.h5").write_bytes((folder / "bags" / "s1.h5").read_bytes())
+    assert "equal another one's**: s1, s5." in reread(folder).limits
+
+
 def test_what_is_not_used_is_named(folder: Path) -> None:
     write_bag(folder / "bags" / "more.h5", bag())
     rewrite(folder, lambda t: t.assign(Patient="p", age=50))
