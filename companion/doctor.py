@@ -91,7 +91,7 @@ def accelerator(wanted: bool) -> Finding:
         cards = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
         seen = ", ".join(f"{card.name} ({card.total_memory / GIB:.0f} GiB)" for card in cards)
         return _graded("gpu", f"{seen}; driver {driver or 'unknown'}")
-    if driver is not None:
+    if driver is not None and paths.gpus() != []:
         fix = f"Install a torch for your driver: this one is {torch.__version__}"
         return _graded("gpu", f"driver {driver}, but PyTorch sees no GPU", fix)
     cores = f"no GPU; {os.cpu_count()} cores"
