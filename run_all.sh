@@ -82,9 +82,12 @@ else
     export CLIPIT_GPUS=$here
 fi
 
+# Where no home can be made, Snakemake's caches and those of others go to the results.
+caches=${XDG_CACHE_HOME:-~/.cache}
+mkdir -p "$caches" 2> /dev/null || export XDG_CACHE_HOME=$results/.cache
+
 snakemake() {
     python -m snakemake --snakefile workflow/Snakefile --directory "$results" --nolock \
-        --runtime-source-cache-path "$results/.snakemake/source-cache" \
         --config profile="$config" threads="$threads" gpus="$gpus" "${where[@]}" \
         --scheduler greedy --keep-going --rerun-incomplete "$@" ${rest[@]+"${rest[@]}"}
 }

@@ -23,7 +23,8 @@ def settled(profile: str, cluster: str) -> dict[str, str]:
     name = load_profile(profile).name
     found = {
         "profile": profile,
-        "config": json.dumps(profile, ensure_ascii=False),  # which is YAML
+        # Snakemake reads YAML, but takes quotes off a text first.
+        "config": json.dumps([profile], ensure_ascii=False),
         "results": str(paths.results(name)),
         "figures": str(paths.figures(name)),
     }
