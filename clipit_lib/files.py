@@ -63,7 +63,7 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 
 @contextmanager
-def held(lock: Path, timeout: float = -1) -> Iterator[None]:
+def held(lock: Path, timeout: int = -1) -> Iterator[None]:
     """Hold a lock file, which a killed process gives back.
 
     On a disk without locks a second file, `LOCK.held`, is there as long as it is held. One that a

@@ -168,8 +168,7 @@ def test_gpus_as_cuda_counts_them(
     ("arguments", "shown", "jobs", "given"),
     [
         ((), {}, "4", "0 1 2 3"),
-        (("--gpus", "2"), {}, "2", "0 1 2 3"),
-        ((), {"CUDA_VISIBLE_DEVICES": "2,GPU-7"}, "2", "2 GPU-7"),
+        (("--gpus", "2"), {"CUDA_VISIBLE_DEVICES": "0,2,GPU-7,3"}, "2", "0 2 GPU-7 3"),
         ((), {"CUDA_VISIBLE_DEVICES": "-1"}, None, ""),
         (("--gpus", "0"), {"CUDA_VISIBLE_DEVICES": "0,1"}, None, ""),
     ],
