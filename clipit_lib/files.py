@@ -11,14 +11,14 @@ import os
 import shutil
 import sys
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from io import StringIO
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pandas as pd
-from filelock import BaseFileLock, FileLock, SoftFileLock
+from filelock import FileLock, SoftFileLock
 from safetensors import SafetensorError
 from tqdm import tqdm
 
@@ -64,32 +64,24 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 
 @contextmanager
 def held(lock: Path, timeout: int = -1) -> Iterator[None]:
-    """Hold a lock file, which a killed process gives back.
+    """Hold a lock file, which a killed process gives back; wait `timeout` seconds, -1 for ever.
 
-    On a disk without locks a second file, `LOCK.held`, is there as long as it is held. One that a
-    killed process has left is passed over on the same machine only, so it is named.
-
-    Args:
-        timeout: seconds to wait for another process; negative waits for ever.
+    On a disk without locks a file `LOCK.held` stands for it. What a killed process has left of
+    those is passed over on the same machine only, so it is named.
 
     Raises:
-        filelock.Timeout: another process holds it.
-        OSError: it cannot be written.
+        OSError: the file cannot be written; as `filelock.Timeout`, another process holds it.
     """
-    holder: BaseFileLock = FileLock(lock, timeout, fallback_to_soft=False)
     try:
-        holder.acquire()
+        grip = FileLock(lock, timeout, fallback_to_soft=False).acquire()
     except OSError as error:
         if error.errno not in NO_LOCKS:
             raise
-        holder = SoftFileLock(f"{lock}.held", timeout)
-        said = "no locks on this disk (%s): of a process killed on another machine, remove %s"
-        logging.getLogger(__name__).warning(said, error.strerror, holder.lock_file)
-        holder.acquire()
-    try:
+        said = "no locks on this disk (%s): of a process killed on another machine, remove %s.held"
+        logging.getLogger(__name__).warning(said, error.strerror, lock)
+        grip = SoftFileLock(f"{lock}.held", timeout).acquire()
+    with grip:
         yield
-    finally:
-        holder.release()
 
 
 @contextmanager
@@ -113,24 +105,6 @@ def locked(target: Path, lock: Path | None = None) -> Iterator[None]:
         for rest in target.parent.glob(f".{glob.escape(target.name)}.*.part"):
             _remove(rest)
         yield
-
-
-def kept(target: Path, make: Callable[[Path], object], lock: Path | None = None) -> Path:
-    """`target`, made first if it is not there: whole or not at all, by one process of several.
-
-    Args:
-        make: writes a file or a folder at the path it is given, which is beside `target`.
-        lock: as in `locked`.
-
-    Raises:
-        ClipItError: the folder of `target` cannot be written; whatever `make` raises.
-    """
-    if not target.exists():
-        with locked(target, lock):
-            if not target.exists():  # another process may have made it meanwhile
-                with written_beside(target) as temporary:
-                    make(temporary)
-    return target
 
 
 @contextmanager
@@ -203,10 +177,9 @@ def file_digest(path: Path) -> str:
 # -- A csv of the user: every cell is text, and every row has the cells of the header.
 
 
-SAVE = "Save it as UTF-8 csv with a header"
-
-
-def read_text_table(path: Path, fix: str = SAVE, content: str | None = None) -> pd.DataFrame:
+def read_text_table(
+    path: Path, fix: str = "Save it as UTF-8 csv with a header", content: str | None = None
+) -> pd.DataFrame:
     """Read a csv; an empty cell is "".
 
     Args:

@@ -66,18 +66,6 @@ def data_to_be() -> Path:
     return folder
 
 
-def data() -> Path:
-    """The folder of the user's images and reports: `$CLIPIT_DATA`.
-
-    Raises:
-        ClipItError: the variable is unset or names no folder.
-    """
-    folder = data_to_be()
-    if not folder.is_dir():
-        raise ClipItError(f"no folder {folder}", "CLIPIT_DATA", "Point it at an existing folder")
-    return folder
-
-
 def in_data(path: str) -> Path:
     """A path of a profile: as it is if absolute, else under `$CLIPIT_DATA`.
 
@@ -85,7 +73,12 @@ def in_data(path: str) -> Path:
         ClipItError: it is relative, and the variable is unset or names no folder.
     """
     given = expanded(path)
-    return given if given.is_absolute() else data() / given
+    if given.is_absolute():
+        return given
+    folder = data_to_be()
+    if not folder.is_dir():
+        raise ClipItError(f"no folder {folder}", "CLIPIT_DATA", "Point it at an existing folder")
+    return folder / given
 
 
 def profiles() -> Path:
@@ -94,10 +87,6 @@ def profiles() -> Path:
 
 def notebooks() -> Path:
     return repository() / "notebooks"
-
-
-def workflow() -> Path:
-    return repository() / "workflow"
 
 
 def results(profile: str) -> Path:

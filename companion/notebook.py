@@ -51,9 +51,9 @@ def parameters(namespace: Mapping[str, Any]) -> SimpleNamespace:
 
 def _at_home(here: Path) -> None:
     """A kernel imports what its environment has installed, and inherits what was exported."""
-    around = (f for f in (here, *here.parents) if (f / "companion" / "notebook.py").is_file())
-    clone, ours = next(around, None), paths.repository()
-    if clone is not None and clone != ours:
+    ours, around = paths.repository(), (here, *here.parents)
+    clone = next((f for f in around if (f / "companion" / "notebook.py").is_file()), ours)
+    if clone != ours:
         fix = f"Run `export PYTHONPATH={clone}`, then start Jupyter or papermill again"
         raise ClipItError(f"the notebook is of this clone, its code of {ours}", clone, fix)
     if loose := paths.unsettled():
@@ -197,7 +197,6 @@ def _first_unfinished(executed: Any) -> tuple[str, str]:
 
 def _last_line(error: Any) -> str:
     """What the exception of a cell said; a ClipItError says all by itself."""
-    lines = [line.strip() for line in error.evalue.splitlines()]
-    said = [line for line in lines if line and not line.startswith("For further information")]
-    last = said[-1] if said else ""
+    said = re.sub(r"\s+For further information visit .*", "", error.evalue)  # pydantic's end
+    last = said.strip().rpartition("\n")[2].strip()
     return last if error.ename == "ClipItError" else f"{error.ename}: {last}"

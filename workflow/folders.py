@@ -34,7 +34,7 @@ def settled(profile: str, cluster: str) -> dict[str, str]:
     if (gpus := paths.gpus()) is not None:
         found["shown"] = " ".join(gpus)
     if cluster:
-        places = (paths.workflow() / "profiles" / cluster, paths.expanded(cluster).resolve())
+        places = (Path(__file__).parent / "profiles" / cluster, paths.expanded(cluster).resolve())
         found["cluster"] = str(next(filter(Path.is_dir, places), cluster))
     return found
 

@@ -77,41 +77,33 @@ def styled() -> Iterator[None]:
 
 
 def plain(text: str) -> str:
-    """Text from data: a dollar sign in it starts no formula, and no character is an empty box.
-
-    What no installed font has is shown by its number, as in \\u7c73.
-    """
+    """Text from data: a dollar sign starts no formula, what no font has is shown by its number."""
     shown = "".join(c if _family(c) else ascii(c)[1:-1] for c in text)
     return shown.replace("$", r"\$")
 
 
 def have_fonts_for(texts: Iterable[str]) -> None:
     """Within `styled`: fonts for what the usual one lacks of texts from data, if there are any."""
-    others = {_family(character) for text in texts for character in text} - {USUAL, None}
-    mpl.rcParams["font.family"] = [*mpl.rcParams["font.family"], *sorted(map(str, others))]
+    families = {_family(character) for text in texts for character in text}
+    if "" in families:
+        said = "no installed font has all characters of the names: install, say, Noto Sans CJK"
+        logging.getLogger(__name__).warning(said)
+    mpl.rcParams["font.family"] = [*mpl.rcParams["font.family"], *sorted(families - {"", USUAL})]
 
 
 @cache
-def _family(character: str) -> str | None:
-    """A family of fonts that has a character, the usual one before all others."""
-    if not character.isprintable():
-        return USUAL
-    families = {
+def _family(character: str) -> str:
+    """A family of fonts that has a character, the usual one before all others, or ""."""
+    fonts = {
         font.name: font.fname
         for font in font_manager.fontManager.ttflist
         if (font.style, font.weight) == ("normal", 400) and "Last Resort" not in font.name
     }
-    for name in sorted(families, key=lambda name: (name != USUAL, "Sans" not in name, name)):
-        if font_manager.get_font(families[name]).get_char_index(ord(character)):
+    for name in sorted(fonts, key=lambda name: (name != USUAL, "Sans" not in name, name)):
+        face = font_manager.get_font(fonts[name])
+        if not character.isprintable() or face.get_char_index(ord(character)):
             return name
-    _say_no_font()
-    return None
-
-
-@cache
-def _say_no_font() -> None:
-    said = "no installed font has all characters of the names: they show as numbers. Install %s"
-    logging.getLogger(__name__).warning(said, "one, for example Noto Sans CJK")
+    return ""
 
 
 # -- What several figures draw.
