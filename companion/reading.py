@@ -63,4 +63,4 @@ def read_strict(path: Path, kind: Any, absent: Any = None) -> Any:
 
 def is_file_name(name: str) -> bool:
     """Whether a profile is given as a file of the user, not by its name."""
-    return name.endswith((".yaml", ".yml"))
+    return name.lower().endswith((".yaml", ".yml"))
