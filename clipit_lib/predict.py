@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from clipit_lib import lora
 from clipit_lib import model as variants
 from clipit_lib.compute import device, stacked
-from clipit_lib.data.folder import decode_image
+from clipit_lib.data.images import decode_image
 from clipit_lib.data.patches import Transform
 from clipit_lib.encoders import registry, vision, weights
 from clipit_lib.errors import ClipItError
@@ -73,31 +73,25 @@ class ImageClassifier:
         return stacked(answers, len(pixels))
 
     def answers(
-        self, images: Sequence[Path], skip_unreadable: bool = False
-    ) -> Iterator[tuple[Path, Float[np.ndarray, " c"] | None]]:
-        """Each image with its class probabilities, a batch in memory at a time.
+        self, images: Sequence[Path]
+    ) -> Iterator[tuple[Path, Float[np.ndarray, " c"] | ClipItError]]:
+        """Each image with its class probabilities, or with what is wrong with it.
 
-        Args:
-            skip_unreadable: go on with None where an image cannot be read.
-
-        Raises:
-            ClipItError: an image cannot be read.
+        A batch is in memory at a time.
         """
         for begin in range(0, len(images), BATCH):
             block = images[begin : begin + BATCH]
-            decoded = [self._decoded(path, skip_unreadable) for path in block]
-            readable = [pixels for pixels in decoded if pixels is not None]
+            decoded = [self._decoded(path) for path in block]
+            readable = [pixels for pixels in decoded if isinstance(pixels, np.ndarray)]
             found = iter(self.probabilities(np.stack(readable)).numpy() if readable else ())
             for path, pixels in zip(block, decoded, strict=True):
-                yield path, None if pixels is None else next(found)
+                yield path, pixels if isinstance(pixels, ClipItError) else next(found)
 
-    def _decoded(self, path: Path, skip_unreadable: bool) -> UInt8[np.ndarray, "s s 3"] | None:
+    def _decoded(self, path: Path) -> UInt8[np.ndarray, "s s 3"] | ClipItError:
         try:
             return decode_image(path, self.transform.size)
-        except ClipItError:
-            if skip_unreadable:
-                return None
-            raise
+        except ClipItError as error:
+            return error
 
 
 def load_classifier(folder: Path) -> ImageClassifier:

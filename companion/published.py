@@ -14,10 +14,11 @@ from typing import Literal
 import h5py
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageOps
+from PIL import Image
 
 from clipit_lib import paths
-from clipit_lib.data.folder import decode_image, undecoded
+from clipit_lib.data.folder import undecoded
+from clipit_lib.data.images import fitted, read_image
 from clipit_lib.data.patches import (
     PatchData,
     PatchDataset,
@@ -282,7 +283,9 @@ class PcamData(OfThePaper):
                 if inside[0] < inside[1]:
                     blocks.append(read_patches(folder, part, *inside))
                 first += count
-            return _resized(np.concatenate(blocks), self.side)
+            return np.stack(
+                [fitted(Image.fromarray(each), self.side) for each in np.concatenate(blocks)]
+            )
 
         return Undecoded(samples, decode)
 
@@ -334,7 +337,7 @@ def _slides(folder: Path, part: str, count: int) -> list[str]:
         raise ClipItError(f"no column wsi (found: {', '.join(table.columns)})", path, fix)
     if len(table) != count:
         raise ClipItError(f"{len(table):,} rows for {count:,} patches", path, fix)
-    return table["wsi"].tolist()
+    return table["wsi"].str.strip().tolist()
 
 
 def _meta_file(folder: Path, part: str) -> Path:
@@ -372,14 +375,6 @@ def _opened_h5(path: Path) -> Iterator[h5py.File]:
         reason = " ".join(str(error).split())[:120]
         what = f"damaged or cut short ({reason})"
         raise ClipItError(what, path, AGAIN.format("it")) from error
-
-
-def _resized(patches: np.ndarray, side: int) -> np.ndarray:
-    """[n, 96, 96, 3] to [n, side, side, 3], uint8."""
-    if patches.shape[1] == side:
-        return patches
-    size, bicubic = (side, side), Image.Resampling.BICUBIC
-    return np.stack([np.asarray(ImageOps.fit(Image.fromarray(p), size, bicubic)) for p in patches])
 
 
 # -- BACH and CRC: images in one folder a class, in the order of the classes, then by name.
@@ -421,12 +416,10 @@ class ClassFolderData(OfThePaper):
                 what = f"images of {label} are called {prefixes[label]}..."
                 yield ClipItError(what, path, "Look whether it lies in the wrong folder")
             try:
-                decode_image(path, min(size))
+                found = read_image(path).size
             except ClipItError as error:
                 yield error
                 continue
-            with Image.open(path) as image:
-                found = image.size
             if found != size:
                 what = f"an image of {found[0]} x {found[1]} pixels, expected {size[0]} x {size[1]}"
                 yield ClipItError(what, path, "Use the published images, not resized ones")
