@@ -334,7 +334,7 @@ def main(arguments: list[str]) -> None:
 
 def predict_tiles(given: argparse.Namespace, classifier: ImageClassifier) -> None:
     """Write the csv of all tiles of the given images and, if asked for, the heat map."""
-    classes = classifier.classes
+    classes, size = classifier.classes, classifier.transform.size
     if given.of_class and given.of_class not in classes:
         raise ClipItError(f"no class {given.of_class!r}", "--class", f"One of {', '.join(classes)}")
     head = ["image", "x", "y", "side", "optical_density", "prediction", *classes]
@@ -346,30 +346,18 @@ def predict_tiles(given: argparse.Namespace, classifier: ImageClassifier) -> Non
                 grid = grid_of(image, given.tiles, given.stride or given.tiles, path)
             except ClipItError as error:
                 unread.append(error)
-            else:
-                _predict_image(given, classifier, write, path, image, grid)
+                continue
+            found = classified(image, grid, classifier.probabilities, size, given.background)
+            tiles = []
+            for tile in tqdm(found, total=len(grid), unit="tile", disable=None):
+                tiles.append(tile)
+                place = [visible(path), tile.x, tile.y, grid.side, f"{tile.density:.4f}"]
+                write([*place, *cells(tile.probabilities, classes)])
+            if said := left_out_words(tiles, given.background):
+                print(f"{visible(path)}: {said}", file=sys.stderr)
+            if given.heatmap:
+                _draw(given, image, grid, tiles, classes)
         conclude(unread, len(images))
-
-
-def _predict_image(
-    given: argparse.Namespace,
-    classifier: ImageClassifier,
-    write: Callable[[Iterable[Any]], Any],
-    path: Path,
-    image: Image.Image,
-    grid: Grid,
-) -> None:
-    classes, size = classifier.classes, classifier.transform.size
-    found = classified(image, grid, classifier.probabilities, size, given.background)
-    tiles = []
-    for tile in tqdm(found, total=len(grid), unit="tile", disable=None):
-        tiles.append(tile)
-        place = [visible(path), tile.x, tile.y, grid.side, f"{tile.density:.4f}"]
-        write([*place, *cells(tile.probabilities, classes)])
-    if said := left_out_words(tiles, given.background):
-        print(f"{visible(path)}: {said}", file=sys.stderr)
-    if given.heatmap:
-        _draw(given, image, grid, tiles, classes)
 
 
 def _draw(

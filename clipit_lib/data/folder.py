@@ -38,7 +38,7 @@ from clipit_lib.errors import ClipItError
 from clipit_lib.files import canonical_json, digest, read_text_table
 from clipit_lib.settings import Positive
 
-__all__ = ["FolderData", "decode_image", "read_manifest", "undecoded"]
+__all__ = ["FolderData", "decode_image", "read_manifest", "undecoded", "within"]
 
 SPLITS = ("train", "validation", "test")
 # What a split may be called, in any case, in the order in which folders are read.
@@ -151,7 +151,7 @@ def _listed(folder: Path, settings: FolderData) -> tuple[pd.DataFrame, list[str]
 
 def _class_folders(folder: Path) -> tuple[pd.DataFrame, list[str]]:
     """What lies in `folder`/SPLIT/CLASS, or in `folder`/CLASS, and what does not."""
-    beside, loose = _within(folder)
+    beside, loose = within(folder)
     tops: dict[str, str] = {}
     for called, split in SPLIT_NAMES.items():
         for name in (each for each in beside if text(each).casefold() == called):
@@ -163,7 +163,7 @@ def _class_folders(folder: Path) -> tuple[pd.DataFrame, list[str]]:
     rows: list[tuple[str, str, str]] = []
     others: Counter[str] = Counter()
     for top, split in (tops or {"": "train"}).items():
-        classes, here = _within(folder / top)
+        classes, here = within(folder / top)
         loose += here if top else 0
         if not classes:
             fix = "Make one folder of images for each class"
@@ -189,11 +189,11 @@ def _class_folders(folder: Path) -> tuple[pd.DataFrame, list[str]]:
     return listed, notes
 
 
-def _within(folder: Path) -> tuple[list[str], int]:
+def within(folder: Path) -> tuple[list[str], int]:
     """Names of the folders in a folder that are not hidden, sorted, and its number of images."""
-    entries = sorted(os.scandir(folder), key=lambda each: each.name)
+    entries = list(os.scandir(folder))
     folders = [each.name for each in entries if each.is_dir() and not each.name.startswith(".")]
-    return folders, sum(is_image(each.name) and each.is_file() for each in entries)
+    return sorted(folders), sum(is_image(each.name) and each.is_file() for each in entries)
 
 
 def read_manifest(path: Path, splits: Collection[str] = SPLITS) -> pd.DataFrame:

@@ -123,11 +123,12 @@ class PatchDataset:
             self._require(not missing, f"no {split} patches of {', '.join(missing)}")
         spread = self.samples[self.samples["group"] != ""].groupby("group")["split"].nunique()
         shared = spread[spread > 1]
-        self._require(shared.empty, f"group {shared.index.min()} is in several splits")
+        fix = "Put every group into one split only"
+        self._require(shared.empty, f"group {shared.index.min()} is in several splits", fix)
 
-    def _require(self, holds: bool, what: str) -> None:
+    def _require(self, holds: bool, what: str, fix: str = "Mend the data or its settings") -> None:
         if not holds:
-            raise ClipItError(what, f"data set {self.name}", "Mend the data or its settings")
+            raise ClipItError(what, f"data set {self.name}", fix)
 
 
 # -- Validation samples for data sets that bring none; the test split is never touched.
