@@ -252,6 +252,22 @@ def resized_twice(side: int, sizes: dict[str, int]) -> list[Finding]:
     )
 
 
+def files(notes: Sequence[str]) -> list[Finding]:
+    """What was passed over or is unusual in the files of a data set.
+
+    Args:
+        notes: of the data set.
+    """
+    return [
+        one
+        for note in notes
+        for one in _found(
+            "files", note, "what is not read or cut away is not learned from",
+            "Look whether that is as you want it", Severity.NOTE,
+        )
+    ]  # fmt: skip
+
+
 def _some(values: Sequence[object], most: int = 5) -> str:
     shown = ", ".join(str(value) for value in values[:most])
     return shown + (f" and {len(values) - most} more" if len(values) > most else "")
@@ -541,6 +557,7 @@ def _patches(profile: Profile, name: str, data: PatchDataset) -> list[Finding]:
         *small_validation(labels["validation"], data.classes),
         *imbalance(labels["train"], data.classes, batch),
         *resized_twice(data.pixels.shape[1], _sizes(profile)),
+        *files(data.notes),
     ]
 
 
