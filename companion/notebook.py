@@ -171,5 +171,8 @@ def _first_unfinished(executed: Any) -> tuple[str, str]:
 
 def _last_line(error: Any) -> str:
     """What the exception of a cell said; a ClipItError says all by itself."""
-    last = error.evalue.strip().rpartition("\n")[2]
-    return last if error.ename == "ClipItError" else f"{error.ename}: {last}"
+    lines = [each.strip() for each in error.evalue.strip().splitlines()]
+    # Pydantic names the key a line before what is wrong with it, and its documentation after it.
+    lines = [each for each in lines if not each.startswith("For further information visit ")]
+    last = ": ".join(lines[-2:] if error.ename == "ValidationError" else lines[-1:])
+    return last if error.ename in ("ClipItError", "Diverged") else f"{error.ename}: {last}"

@@ -11,9 +11,18 @@ from pydantic import model_validator
 
 from clipit_lib import paths
 from clipit_lib.data.published import READ_TERMS
-from clipit_lib.data.reports import CLEANING, Corpus, ReportCorpus, checked, clean, named_column
+from clipit_lib.data.reports import (
+    CLEANING,
+    Corpus,
+    ReportCorpus,
+    checked,
+    clean,
+    named_column,
+    tidy,
+)
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import read_text_table
+from clipit_lib.settings import Distinct
 
 # Of TCGA-Reports first, then of Lab-Rasool/TCGA, which has reports and clinical data apart.
 PATIENTS = ("patient_filename", "patient_id", "PatientID", "case_submitter_id")
@@ -38,11 +47,11 @@ class TcgaCorpus(Corpus):
 
     source: Literal["tcga"]
     path: str
-    cancer_types: tuple[str, ...] = ()
+    cancer_types: Distinct[str] = ()
     cancer_type_table: str | None = None
     organ: str
     licence: str | None = None
-    cleaning: tuple[str, ...] = CLEANING
+    cleaning: Distinct[str] = CLEANING
 
     @model_validator(mode="after")
     def _types_are_known(self) -> TcgaCorpus:
@@ -99,8 +108,8 @@ class TcgaCorpus(Corpus):
             fix = "Set cancer_type_table in the profile to the table that says what patients have"
             raise ClipItError(f"no column {ORIGIN}", path, fix)
         column = named_column(table, (CANCER_TYPE, ORIGIN), path, FETCH)
-        kinds = table.set_index("patient")[column].map(_text).astype(str)
-        kinds = kinds[kinds.str.strip() != ""]
+        kinds = table.set_index("patient")[column].map(_text).astype(str).str.strip()
+        kinds = kinds[kinds != ""]
         if column == ORIGIN:
             if self.cancer_types:
                 fix = "Take cancer_types out of the profile; `organ` is looked for"
@@ -121,13 +130,13 @@ def _of_patients(path: Path) -> pd.DataFrame:
     """The columns above of a csv (all str, "" where empty) or parquet file, and `patient`."""
     if not path.is_file():
         raise ClipItError("no such file", path, FETCH)
-    if path.suffix not in (".csv", ".parquet"):
+    if path.suffix.lower() not in (".csv", ".parquet"):
         what = f"unknown kind of file {path.suffix!r}"
         raise ClipItError(what, path, "Use .csv or .parquet; a .txt is `source: file`")
     known = {*PATIENTS, *TEXTS, CANCER_TYPE, ORIGIN}
     try:
-        if path.suffix == ".csv":
-            table = read_text_table(path, FETCH)
+        if path.suffix.lower() == ".csv":
+            table = read_text_table(path, FETCH).rename(columns=tidy)
             names = list(table.columns)
         else:
             names = pq.read_schema(path).names

@@ -18,7 +18,7 @@ from scipy.stats import entropy, t
 from clipit_lib import paths
 from clipit_lib.data.folder import FolderData, read_manifest
 from clipit_lib.data.patches import PatchDataset, Split, ValidationSplit
-from clipit_lib.data.reports import Coverage, token_coverage
+from clipit_lib.data.reports import Coverage, says_nothing, tidy, token_coverage
 from clipit_lib.encoders import registry
 from clipit_lib.encoders.encoder import embed_texts
 from clipit_lib.errors import ClipItError
@@ -32,8 +32,6 @@ from companion.statistics import paired_bootstrap, units
 # -- Findings in tables and words.
 
 
-# Checks after which an interval says less than it seems to.
-TOO_SURE = ("unknown_groups", "few_groups", "duplicates")
 COLUMNS = {"severity": "severity", "dataset": "data set", "check": "check", "what": "what",
            "why": "why it hurts", "fix": "what to do"}  # fmt: skip
 
@@ -57,10 +55,24 @@ def counts_sentence(found: Sequence[Finding]) -> str:
     return "Found: " + ", ".join(f"{said.count(each)} {each}" for each in bad) + "."
 
 
-def interval_caveats(found: Sequence[Finding]) -> str:
-    """What must be said beside every interval, one Markdown item each; "" if nothing."""
-    said = [one for one in found if one.check in TOO_SURE]
+def warnings_text(found: Sequence[Finding]) -> str:
+    """What must be said beside every result, one Markdown item each; "" if nothing."""
+    said = [one for one in found if one.severity is Severity.WARNING]
     return "\n".join(f"- {one.dataset}: {one.what}; {one.why}." for one in said)
+
+
+def require_none_stops(found: Sequence[Finding], where: object) -> None:
+    """Go on only where something can be run.
+
+    Raises:
+        ClipItError: a finding is a stop; the first is said.
+    """
+    stops = [one for one in sorted_findings(found) if one.severity is Severity.STOP]
+    if stops:
+        first, number = stops[0], f"{len(stops)} finding{'s' * (len(stops) > 1)}"
+        about = f"{first.dataset}: " * bool(first.dataset)
+        what = f"{number} must be mended first: {about}{first.what} [{first.check}]"
+        raise ClipItError(what, where, first.fix)
 
 
 def findings_text(found: Sequence[Finding]) -> str:
@@ -269,22 +281,63 @@ PERMUTATIONS = 200
 FILLERS = {"a", "an", "and", "in", "no", "of", "or", "the", "to", "with"}
 
 
-def few_reports(count: int, patches: int) -> list[Finding]:
-    """A small corpus.
+def few_reports(texts: Sequence[str], patches: int) -> list[Finding]:
+    """A small corpus: equal reports count once, placeholders not at all.
 
     Args:
-        count: reports of the corpus.
         patches: training patches.
     """
+    count = len({_same(text) for text in texts if not says_nothing(text)})
     if count >= FEW_REPORTS:
         return []
+    of_all = f" that differ and say something, of {len(texts)}" * (count < len(texts))
     return _found(
         "few_reports",
-        f"{count} reports",
+        f"{count} reports{of_all}",
         f"{patches} training patches share them, {patches / count:.0f} to a report if evenly: "
         f"text can tell patches apart into {count} kinds at most",
         f"Bring at least {FEW_REPORTS} reports on this organ; they need not be of these patients",
     )
+
+
+def equal_reports(texts: Sequence[str], ids: Sequence[str]) -> list[Finding]:
+    """Reports that are another's copy, but for spaces."""
+    first: dict[str, str] = {}
+    listed = zip(ids, texts, strict=True)
+    copies = [each for each, text in listed if first.setdefault(_same(text), each) != each]
+    if not copies:
+        return []
+    return _found(
+        "equal_reports",
+        f"{len(copies)} of {len(texts)} reports are the same as one before: {_some(copies)}",
+        f"text can tell patches apart into {len(texts) - len(copies)} kinds at most",
+        "Keep each report once",
+        Severity.NOTE,
+    )
+
+
+def placeholders(texts: Sequence[str], ids: Sequence[str]) -> list[Finding]:
+    """Reports that stand for one that is missing."""
+    silent = {each: text for each, text in zip(ids, texts, strict=True) if says_nothing(text)}
+    if not silent:
+        return []
+    return _found(
+        "placeholders",
+        f"{len(silent)} of {len(texts)} reports say nothing ({_some(sorted({*silent.values()}))}): "
+        f"{_some(list(silent))}",
+        "they count as reports: patches that are paired with one learn from no finding",
+        "Take them out",
+    )
+
+
+def _same(text: str) -> str:
+    return " ".join(tidy(text).split())
+
+
+def passed_over(*notes: str) -> list[Finding]:
+    """What was left out when data or reports were read, if anything."""
+    why, fix = "it is in no pair and no result", "Bring it in a form that is read, if it should be"
+    return [Finding("passed_over", Severity.NOTE, note, why, fix) for note in notes if note]
 
 
 def few_used(reports: Int[np.ndarray, " n"], classes: int) -> list[Finding]:
@@ -440,7 +493,7 @@ def unmentioned(texts: Sequence[str], class_texts: Sequence[str]) -> list[Findin
 
 
 def _words(text: str) -> set[str]:
-    return set(re.findall(r"\w+", text.lower()))
+    return set(re.findall(r"\w+", tidy(text).lower()))
 
 
 # -- Zero-shot classification by the retriever: is it fit to pair?
@@ -559,7 +612,10 @@ def _texts(bench: Workbench, name: str) -> list[Finding]:
     rows = data.indices("train")
     labels = data.labels[rows]
     found = [
-        *few_reports(len(corpus), len(rows)),
+        *passed_over(corpus.notes),
+        *few_reports(corpus.texts, len(rows)),
+        *equal_reports(corpus.texts, corpus.ids),
+        *placeholders(corpus.texts, corpus.ids),
         *unmentioned(corpus.texts, data.class_texts),
     ]
     try:
@@ -598,7 +654,4 @@ def main(arguments: list[str]) -> None:
     given = parser.parse_args(arguments).profile
     found = check(Workbench(load_profile(given), download=False))
     print(findings_text(found), flush=True)
-    if stops := sum(one.severity is Severity.STOP for one in found):
-        raise ClipItError(
-            f"{stops} finding{'s' * (stops > 1)} must be mended first", given, "See above"
-        )
+    require_none_stops(found, given)

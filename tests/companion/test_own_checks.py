@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from clipit_lib.data.patches import PatchDataset, ValidationSplit
 from clipit_lib.data.reports import Coverage
+from clipit_lib.errors import ClipItError
 from companion.findings import Finding, Severity
 from companion.own import checks
-from companion.own.checks import interval_caveats
+from companion.own.checks import require_none_stops, warnings_text
 
 CELL = ("phantom-pcam", "phantom_vit_s16")
 
@@ -114,16 +117,46 @@ def test_patches_kept_at_another_size_than_the_backbone_reads() -> None:
 
 
 def test_few_reports() -> None:
-    found = one(checks.few_reports(99, 1980), "few_reports")
-    assert "99 reports" in found.what and "20 to a report" in found.why
-    assert checks.few_reports(100, 1980) == []
+    texts = [f"report {k}" for k in range(100)]
+    found = one(checks.few_reports(texts[1:], 1980), "few_reports")
+    assert found.what == "99 reports" and "20 to a report" in found.why
+    assert checks.few_reports(texts, 1980) == []
+    # The 2nd is the 1st but for spaces and how its letter is composed; two say nothing.
+    texts[:4] = ["caf\u00e9  au lait", "cafe\u0301 au lait ", "N/A", "-"]
+    found = one(checks.few_reports(texts, 1940), "few_reports")
+    assert found.what == "97 reports that differ and say something, of 100"
+    assert "20 to a report" in found.why and "into 97 kinds" in found.why
 
 
-def test_what_is_said_beside_an_interval() -> None:
-    unknown = checks.unknown_groups(samples([("test", "")]))
-    said = interval_caveats([*unknown, *checks.few_reports(9, 90)])
-    assert said.count("\n") == 0 and "intervals are too narrow" in said
-    assert interval_caveats(checks.few_reports(9, 90)) == ""
+def test_reports_that_are_copies_or_none() -> None:
+    texts, ids = ["a", "b", "a ", "NaN", "a", "-"], list("123456")
+    found = one(checks.equal_reports(texts, ids), "equal_reports", Severity.NOTE)
+    assert found.what == "2 of 6 reports are the same as one before: 3, 5"
+    found = one(checks.placeholders(texts, ids), "placeholders")
+    assert found.what == "2 of 6 reports say nothing (-, NaN): 4, 6"
+    assert checks.equal_reports(["a", "b"], ["1", "2"]) == []
+    assert checks.placeholders(["a", "not available in B"], ["1", "2"]) == []
+
+
+def test_what_was_passed_over_is_a_note() -> None:
+    found = one(checks.passed_over("", "3 files passed over"), "passed_over", Severity.NOTE)
+    assert found.what == "3 files passed over" and checks.passed_over("") == []
+
+
+def test_every_warning_is_said_beside_the_results_and_a_stop_ends_all() -> None:
+    found = [*checks.unknown_groups(samples([("test", "")])), *checks.few_reports(["a"], 90)]
+    notes = checks.passed_over("2 blank rows passed over")
+    said = warnings_text([*notes, *found]).splitlines()
+    assert len(said) == 2 and "intervals are too narrow" in said[0] and "1 reports" in said[1]
+    assert warnings_text(notes) == ""
+    require_none_stops([*notes, *found], "mine.yaml")
+    leak = replace(*checks.shared_groups(samples([("train", "p"), ("test", "p")])), dataset="d")
+    with pytest.raises(ClipItError) as caught:
+        require_none_stops([*found, leak, Finding("x", Severity.STOP, "other")], "mine.yaml")
+    assert str(caught.value) == (
+        "mine.yaml: 2 findings must be mended first: d: 1 groups are in several splits: p "
+        "[shared_groups]. Put every group into one split only"
+    )
 
 
 def test_few_reports_in_use() -> None:

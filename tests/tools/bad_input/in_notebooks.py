@@ -21,7 +21,22 @@ def spoilt_profile(world: World) -> list[str]:
     return notebook("01_pairing", f"profile={Path(world.profile(seeds='x'))}")(world)
 
 
+def leak(world: World) -> list[str]:
+    """One's own data with a patient in two splits, where not every patient is known."""
+    rows = [
+        f"{split}/{name}/{number}.png,{name},{split},{split}{number}"
+        for split, count in (("train", 8), ("validation", 4), ("test", 4))
+        for name in ("calm", "wild")
+        for number in range(count)
+    ]
+    rows[-1] = rows[-1].replace("test3", "train3")
+    world.manifest("path,label,split,group", rows[0].replace("train0", ""), *rows[1:])
+    return notebook("16_your_data", f"profile={world.place / 'bad.yaml'}")(world)
+
+
 CASES = [
+    BadInput("a leak in own data", leak, "bad.yaml", "1 finding must be mended first: patches: 1 "
+             "groups are in several splits: train3", "Put every group into one split"),
     BadInput("an unknown notebook", notebook("99_magic"), "99_magic", "unknown notebook '99_magic'",
              "Known: 00_doctor"),
     BadInput("a notebook by its file", notebook("../notebooks/01_pairing.ipynb"), "01_pairing",
