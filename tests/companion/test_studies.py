@@ -169,7 +169,7 @@ def test_the_released_protocol_takes_patches_of_one_class_as_negatives(bench: Wo
 
 def test_settings_in_words() -> None:
     assert label("clip_it/word_dropout_30") == "30% of the words dropped"
-    assert label("lora_only/labels_5") == "LoRA only, 5 labels a class"
+    assert label("lora_only/labels_5") == "LoRA only, 5 labels per class"
     assert label("clip_it/random_reports/label_noise_10").startswith("random reports, 10%")
     assert label("something") == "something"
 
