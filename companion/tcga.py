@@ -10,7 +10,6 @@ import pyarrow.parquet as pq
 from pydantic import model_validator
 
 from clipit_lib import paths
-from clipit_lib.data.published import READ_TERMS
 from clipit_lib.data.reports import (
     CLEANING,
     Corpus,
@@ -23,6 +22,7 @@ from clipit_lib.data.reports import (
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import read_text_table
 from clipit_lib.settings import Distinct
+from companion.published import READ_TERMS
 
 # Of TCGA-Reports first, then of Lab-Rasool/TCGA, which has reports and clinical data apart.
 PATIENTS = ("patient_filename", "patient_id", "PatientID", "case_submitter_id")
