@@ -185,7 +185,10 @@ CHANGES: dict[str, tuple[str, Callable[[str, Profile], Fields]]] = {
     "lora_rank": ("LoRA rank {}", _lora_of_rank),
     "retriever": ("pairs by {}", lambda text, profile: {"retriever": text}),
     "corpus": ("{} reports", lambda text, profile: {"corpus": text}),
-    "labels": ("{} labels per class", lambda text, profile: {"labels_per_class": _count(int(text))}),
+    "labels": (
+        "{} labels per class",
+        lambda text, profile: {"labels_per_class": _count(int(text))},
+    ),
     "switch": ("{}", _switch),
     "long_text": ("reports read in whole ({})", _long_text),
     "protocol": ("{} protocol", _protocol),
@@ -200,12 +203,14 @@ def fields_of(setting: str, profile: Profile) -> Fields:
     """What a setting fixes, its changes included.
 
     Raises:
-        ClipItError: an unknown setting or change, or a value that cannot be read.
+        ClipItError: an unknown setting or change, one made twice, or a value that cannot be read.
     """
     where = f"profile {profile.name}"
     own = Setting.of(setting)
     if not own.base:
         known(setting, SETTINGS, "setting", where)
+    if len(own.changes) < len(setting.split("/")) - len(own.base.split("/")):
+        raise ClipItError(f"setting {setting!r} changes something twice", where, "Change it once")
     fields = dict(SETTINGS[own.base][1])
     for name, value in own.changes.items():
         if name not in CHANGES or not value:

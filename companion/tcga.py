@@ -74,24 +74,23 @@ class TcgaCorpus(Corpus):
         column = named_column(reports, TEXTS, path, FETCH)
         known, wanted, said = self._patients(reports, path)
         chosen = reports[reports["patient"].isin(wanted)]
-        texts = [clean(_text(cell), self.cleaning) for cell in chosen[column]]
-        said_at = {text: row for row, text in reversed(list(enumerate(texts))) if text.strip()}
-        first = sorted(said_at.values())
-        if not first:
+        texts = pd.Series([clean(_text(cell), self.cleaning) for cell in chosen[column]])
+        full = texts[texts.str.strip() != ""] if len(texts) else texts
+        first = full.drop_duplicates()
+        if first.empty:
             raise ClipItError(f"no reports of {said}", path, "Mend cancer_types or organ")
-        patients = chosen["patient"].iloc[first]
+        patients = chosen["patient"].iloc[first.index]
         numbered = zip(patients, patients.groupby(patients).cumcount(), strict=True)
-        empty = sum(not each.strip() for each in texts)
         notes = (
             f"{len(first):,} of {len(reports):,} reports, those of {said}; left out: "
-            f"{len(texts) - len(first) - empty} exact duplicates once cleaned, {empty} without "
-            f"text, {(~reports['patient'].isin(known)).sum()} of patients whose "
+            f"{len(full) - len(first)} exact duplicates once cleaned, {len(texts) - len(full)} "
+            f"without text, {(~reports['patient'].isin(known)).sum()} of patients whose "
             f"{'cancer type' if self.cancer_types else 'origin'} is not known"
         )
         return checked(
             name,
             [f"{patient}/{number + 1}" if number else patient for patient, number in numbered],
-            [texts[row] for row in first],
+            first.tolist(),
             self.organ,
             self.licence or TERMS.get(column, "not stated"),
             path,

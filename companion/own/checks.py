@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from hashlib import blake2b
@@ -17,13 +18,14 @@ from scipy.stats import entropy, t
 
 from clipit_lib import paths
 from clipit_lib.data.folder import FolderData, read_manifest
-from clipit_lib.data.patches import PatchDataset, Split, ValidationSplit
-from clipit_lib.data.reports import Coverage, says_nothing, tidy, token_coverage
+from clipit_lib.data.patches import PatchData, PatchDataset, Split, ValidationSplit
+from clipit_lib.data.reports import says_nothing, tidy
 from clipit_lib.encoders import registry
 from clipit_lib.encoders.encoder import embed_texts
 from clipit_lib.errors import ClipItError
 from clipit_lib.pairing import effective_number, top_share
 from companion import findings, studies
+from companion.coverage import Coverage, token_coverage
 from companion.findings import Finding, Severity
 from companion.profile import Profile, Workbench, load_profile, sources_of_profile
 from companion.specs import fields_of
@@ -566,28 +568,26 @@ def _refused(name: str, attempt: Callable[[], object]) -> list[Finding]:
 
 
 def _dataset(bench: Workbench, name: str) -> list[Finding]:
-    settings = bench.profile.data_settings(name)
-    found: list[Finding] = []
-    try:
-        if isinstance(settings, FolderData) and settings.manifest is not None:
-            listed = read_manifest(paths.in_data(settings.folder) / settings.manifest)
-            found += shared_groups(listed)
-            found += split_through_groups(listed, settings.validation_split)
-            if found:
-                return found  # it cannot be opened
-        data = bench.dataset(name)
-    except ClipItError as error:
-        what = f"{error.where}: {error.what}"
-        return [*found, Finding("data", Severity.STOP, what, "nothing can be run", error.fix)]
-    found += _patches(bench.profile, name, data)
+    stops = _leaks(bench.profile.data_settings(name))
+    if stops := stops or _refused("data", partial(bench.dataset, name)):
+        return stops
+    found = _patches(bench.profile, name, bench.dataset(name))
     return [*found, *(_refused("reports", partial(bench.corpus, name)) or _texts(bench, name))]
+
+
+def _leaks(settings: PatchData) -> list[Finding]:
+    """Groups that a manifest, if it can be read, lets into several splits."""
+    if isinstance(settings, FolderData) and settings.manifest is not None:
+        with suppress(ClipItError):  # said when the data set is opened
+            listed = read_manifest(paths.in_data(settings.folder) / settings.manifest)
+            return shared_groups(listed) + split_through_groups(listed, settings.validation_split)
+    return []
 
 
 def _patches(profile: Profile, name: str, data: PatchDataset) -> list[Finding]:
     labels = {split: data.labels[data.indices(split)] for split in ("train", "validation")}
     batch = profile.training_settings(name).batch_size
     return [
-        *shared_groups(data.samples),
         *unknown_groups(data.samples),
         *few_groups(data.samples),
         *duplicates(data),

@@ -9,8 +9,8 @@ import pandas as pd
 import pytest
 
 from clipit_lib.data.patches import PatchDataset, ValidationSplit
-from clipit_lib.data.reports import Coverage
 from clipit_lib.errors import ClipItError
+from companion.coverage import Coverage
 from companion.findings import Finding, Severity
 from companion.own import checks
 from companion.own.checks import require_none_stops, warnings_text

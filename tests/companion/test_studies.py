@@ -133,6 +133,7 @@ def test_only_what_a_setting_uses_is_in_its_key(bench: Workbench) -> None:
         ("clip_it/labmda_3", "unknown setting 'clip_it/labmda_3'"),
         ("clip_it/lambda_much", "cannot read 'lambda_much'"),
         ("clip_it/retriever", "unknown setting 'clip_it/retriever'"),
+        ("clip_it/lambda_1/labels_5/lambda_3", "'clip_it/lambda_1/labels_5/lambda_3' changes some"),
     ],
 )
 def test_a_setting_that_means_nothing_is_said(bench: Workbench, setting: str, said: str) -> None:
