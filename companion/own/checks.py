@@ -283,57 +283,45 @@ PERMUTATIONS = 200
 FILLERS = {"a", "an", "and", "in", "no", "of", "or", "the", "to", "with"}
 
 
-def few_reports(texts: Sequence[str], patches: int) -> list[Finding]:
-    """A small corpus: equal reports count once, placeholders not at all.
+def few_reports(texts: Sequence[str], ids: Sequence[str], patches: int) -> list[Finding]:
+    """A small corpus, in which copies (but for spaces) count once and placeholders not at all.
 
     Args:
         patches: training patches.
     """
-    count = len({_same(text) for text in texts if not says_nothing(text)})
-    if count >= FEW_REPORTS:
-        return []
-    of_all = f" that differ and say something, of {len(texts)}" * (count < len(texts))
-    return _found(
-        "few_reports",
-        f"{count} reports{of_all}",
-        f"{patches} training patches share them, {patches / count:.0f} to a report if evenly: "
-        f"text can tell patches apart into {count} kinds at most",
-        f"Bring at least {FEW_REPORTS} reports on this organ; they need not be of these patients",
-    )
-
-
-def equal_reports(texts: Sequence[str], ids: Sequence[str]) -> list[Finding]:
-    """Reports that are another's copy, but for spaces."""
+    found, copies, silent = list[Finding](), list[str](), list[str]()
     first: dict[str, str] = {}
-    listed = zip(ids, texts, strict=True)
-    copies = [each for each, text in listed if first.setdefault(_same(text), each) != each]
-    if not copies:
-        return []
-    return _found(
-        "equal_reports",
-        f"{len(copies)} of {len(texts)} reports are the same as one before: {_some(copies)}",
-        f"text can tell patches apart into {len(texts) - len(copies)} kinds at most",
-        "Keep each report once",
-        Severity.NOTE,
-    )
-
-
-def placeholders(texts: Sequence[str], ids: Sequence[str]) -> list[Finding]:
-    """Reports that stand for one that is missing."""
-    silent = {each: text for each, text in zip(ids, texts, strict=True) if says_nothing(text)}
-    if not silent:
-        return []
-    return _found(
-        "placeholders",
-        f"{len(silent)} of {len(texts)} reports say nothing ({_some(sorted({*silent.values()}))}): "
-        f"{_some(list(silent))}",
-        "they count as reports: patches that are paired with one learn from no finding",
-        "Take them out",
-    )
-
-
-def _same(text: str) -> str:
-    return " ".join(tidy(text).split())
+    for each, text in zip(ids, texts, strict=True):
+        if says_nothing(text):
+            silent.append(each)
+        elif first.setdefault(" ".join(tidy(text).split()), each) != each:
+            copies.append(each)
+    if silent:
+        found += _found(
+            "placeholders",
+            f"{len(silent)} of {len(texts)} reports say nothing: {_some(silent)}",
+            "they count as reports: patches that are paired with one learn from no finding",
+            "Take them out",
+        )
+    if copies:
+        found += _found(
+            "equal_reports",
+            f"{len(copies)} of {len(texts)} reports are the same as one before: {_some(copies)}",
+            "equal texts are equal targets, which cannot tell patches apart",
+            "Keep each report once",
+            Severity.NOTE,
+        )
+    if (count := len(first)) < FEW_REPORTS:
+        of_all = f" that differ and say something, of {len(texts)}" * (count < len(texts))
+        found += _found(
+            "few_reports",
+            f"{count} reports{of_all}",
+            f"{patches} training patches share them, {patches / count:.0f} to a report if evenly: "
+            f"text can tell patches apart into {count} kinds at most",
+            f"Bring at least {FEW_REPORTS} reports on this organ; they need not be of these "
+            "patients",
+        )
+    return found
 
 
 def passed_over(*notes: str) -> list[Finding]:
@@ -613,9 +601,7 @@ def _texts(bench: Workbench, name: str) -> list[Finding]:
     labels = data.labels[rows]
     found = [
         *passed_over(corpus.notes),
-        *few_reports(corpus.texts, len(rows)),
-        *equal_reports(corpus.texts, corpus.ids),
-        *placeholders(corpus.texts, corpus.ids),
+        *few_reports(corpus.texts, corpus.ids, len(rows)),
         *unmentioned(corpus.texts, data.class_texts),
     ]
     try:

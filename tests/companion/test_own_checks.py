@@ -116,26 +116,20 @@ def test_patches_kept_at_another_size_than_the_backbone_reads() -> None:
 # Reports, pairs, retriever.
 
 
-def test_few_reports() -> None:
+def test_few_reports_copies_and_placeholders() -> None:
     texts = [f"report {k}" for k in range(100)]
-    found = one(checks.few_reports(texts[1:], 1980), "few_reports")
+    ids = [f"r{k}" for k in range(100)]
+    assert checks.few_reports(texts, ids, 1980) == []
+    found = one(checks.few_reports(texts[1:], ids[1:], 1980), "few_reports")
     assert found.what == "99 reports" and "20 to a report" in found.why
-    assert checks.few_reports(texts, 1980) == []
     # The 2nd is the 1st but for spaces and how its letter is composed; two say nothing.
     texts[:4] = ["caf\u00e9  au lait", "cafe\u0301 au lait ", "N/A", "-"]
-    found = one(checks.few_reports(texts, 1940), "few_reports")
-    assert found.what == "97 reports that differ and say something, of 100"
-    assert "20 to a report" in found.why and "into 97 kinds" in found.why
-
-
-def test_reports_that_are_copies_or_none() -> None:
-    texts, ids = ["a", "b", "a ", "NaN", "a", "-"], list("123456")
-    found = one(checks.equal_reports(texts, ids), "equal_reports", Severity.NOTE)
-    assert found.what == "2 of 6 reports are the same as one before: 3, 5"
-    found = one(checks.placeholders(texts, ids), "placeholders")
-    assert found.what == "2 of 6 reports say nothing (-, NaN): 4, 6"
-    assert checks.equal_reports(["a", "b"], ["1", "2"]) == []
-    assert checks.placeholders(["a", "not available in B"], ["1", "2"]) == []
+    silent, copies, few = checks.few_reports(texts, ids, 1940)
+    assert one([silent], "placeholders").what == "2 of 100 reports say nothing: r2, r3"
+    said = "1 of 100 reports are the same as one before: r1"
+    assert one([copies], "equal_reports", Severity.NOTE).what == said
+    assert one([few], "few_reports").what == "97 reports that differ and say something, of 100"
+    assert "20 to a report" in few.why and "into 97 kinds" in few.why
 
 
 def test_what_was_passed_over_is_a_note() -> None:
@@ -144,7 +138,7 @@ def test_what_was_passed_over_is_a_note() -> None:
 
 
 def test_every_warning_is_said_beside_the_results_and_a_stop_ends_all() -> None:
-    found = [*checks.unknown_groups(samples([("test", "")])), *checks.few_reports(["a"], 90)]
+    found = [*checks.unknown_groups(samples([("test", "")])), *checks.few_reports(["a"], ["1"], 90)]
     notes = checks.passed_over("2 blank rows passed over")
     said = warnings_text([*notes, *found]).splitlines()
     assert len(said) == 2 and "intervals are too narrow" in said[0] and "1 reports" in said[1]
