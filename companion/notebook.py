@@ -118,13 +118,15 @@ def _checked(name: str, value: Any, kind: Any) -> Any:
     annotation = kind if isinstance(kind, str) else inspect.formatannotation(kind)
     wanted: TypeAdapter[Any] = TypeAdapter(kind)
     try:
-        if annotation.startswith("list") and isinstance(value, str):
-            return wanted.validate_json(value, strict=True)
-        return wanted.validate_python(value, strict=True)
+        as_json = annotation.startswith("list") and isinstance(value, str)
+        found = (wanted.validate_json if as_json else wanted.validate_python)(value, strict=True)
     except ValidationError as error:
         raise ClipItError(
             f"{name} is {value!r} ({type(value).__name__})", NAMED, f"Give {name} as {annotation}"
         ) from error
+    if isinstance(found, list) and len(set(found)) < len(found):
+        raise ClipItError(f"{name} is {value!r}", NAMED, "Name each once")
+    return found
 
 
 def _run(source: Path, draft: Path, values: Mapping[str, Any]) -> None:

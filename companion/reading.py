@@ -50,13 +50,11 @@ for _kind, _pattern in NUMBERS.items():
 
 
 def plain(text: str, where: object) -> Any:
-    """Numbers, texts, lists and mappings out of YAML; a date and the name of a YAML file are text.
+    """Numbers, texts, lists and mappings out of YAML; a date is text.
 
     Raises:
         ClipItError: not YAML; a key given twice; a value of another kind, or within itself.
     """
-    if is_file_name(text):
-        return text  # its folders may be named as YAML writes mappings
     node = _composed(text, where)
     return None if node is None else _values(node)
 

@@ -83,7 +83,6 @@ def test_a_value_without_quotes_is_what_is_wanted_there(tmp_path: Path) -> None:
         crc = profile.training_for["phantom-crc"]
         assert (crc.precision, crc.augment) == ("no", True)
     assert plain("[1e-4, no, 7]", "here") == [1e-4, False, 7]
-    assert plain("a: b/{c}/mine.YAML", "here") == "a: b/{c}/mine.YAML"
 
 
 def test_unknown_profile_lists_the_known() -> None:

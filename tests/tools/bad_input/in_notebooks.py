@@ -45,6 +45,8 @@ CASES = [
              "unknown parameter 'rank'", "Known: dataset"),
     BadInput("a parameter of another type", notebook("02_training", "profile=smoke", "seeds=two"),
              NAMED, "seeds is 'two' (str)", "Give seeds as list[int]"),
+    BadInput("a seed twice", notebook("02_training", "profile=smoke", "seeds=[0, 0]"), NAMED,
+             "seeds is [0, 0]", "Name each once"),
     BadInput("a number for a name", notebook("01_pairing", "profile=3"), NAMED,
              "profile is 3 (int)", "Give profile as str"),
     BadInput("a value that is not YAML", notebook("02_training", "seeds=[0"), "parameter seeds",
