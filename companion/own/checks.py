@@ -266,6 +266,12 @@ def resized_twice(side: int, sizes: dict[str, int]) -> list[Finding]:
     )
 
 
+def files(notes: Sequence[str]) -> list[Finding]:
+    """What was passed over or is unusual in the files of a data set or a corpus."""
+    why, fix = "what is not read is not learned from", "Look whether that is as you want it"
+    return [Finding("files", Severity.NOTE, note, why, fix) for note in notes if note]
+
+
 def _some(values: Sequence[object], most: int = 5) -> str:
     shown = ", ".join(str(value) for value in values[:most])
     return shown + (f" and {len(values) - most} more" if len(values) > most else "")
@@ -322,12 +328,6 @@ def few_reports(texts: Sequence[str], ids: Sequence[str], patches: int) -> list[
             "patients",
         )
     return found
-
-
-def passed_over(*notes: str) -> list[Finding]:
-    """What was left out when data or reports were read, if anything."""
-    why, fix = "it is in no pair and no result", "Bring it in a form that is read, if it should be"
-    return [Finding("passed_over", Severity.NOTE, note, why, fix) for note in notes if note]
 
 
 def few_used(reports: Int[np.ndarray, " n"], classes: int) -> list[Finding]:
@@ -582,6 +582,7 @@ def _patches(profile: Profile, name: str, data: PatchDataset) -> list[Finding]:
         *small_validation(labels["validation"], data.classes),
         *imbalance(labels["train"], data.classes, batch),
         *resized_twice(data.pixels.shape[1], _sizes(profile)),
+        *files(data.notes),
     ]
 
 
@@ -600,7 +601,7 @@ def _texts(bench: Workbench, name: str) -> list[Finding]:
     rows = data.indices("train")
     labels = data.labels[rows]
     found = [
-        *passed_over(corpus.notes),
+        *files([corpus.notes]),
         *few_reports(corpus.texts, corpus.ids, len(rows)),
         *unmentioned(corpus.texts, data.class_texts),
     ]

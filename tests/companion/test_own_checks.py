@@ -133,13 +133,13 @@ def test_few_reports_copies_and_placeholders() -> None:
 
 
 def test_what_was_passed_over_is_a_note() -> None:
-    found = one(checks.passed_over("", "3 files passed over"), "passed_over", Severity.NOTE)
-    assert found.what == "3 files passed over" and checks.passed_over("") == []
+    found = one(checks.files(["", "3 files passed over"]), "files", Severity.NOTE)
+    assert found.what == "3 files passed over" and checks.files([""]) == []
 
 
 def test_every_warning_is_said_beside_the_results_and_a_stop_ends_all() -> None:
     found = [*checks.unknown_groups(samples([("test", "")])), *checks.few_reports(["a"], ["1"], 90)]
-    notes = checks.passed_over("2 blank rows passed over")
+    notes = checks.files(["2 blank rows passed over"])
     said = warnings_text([*notes, *found]).splitlines()
     assert len(said) == 2 and "intervals are too narrow" in said[0] and "1 reports" in said[1]
     assert warnings_text(notes) == ""

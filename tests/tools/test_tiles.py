@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from clipit_lib import runs
+from clipit_lib.data.images import read_image
 from clipit_lib.errors import ClipItError
 from clipit_lib.predict import load_classifier
 from companion import predict, specs
@@ -221,14 +222,26 @@ def test_images_beyond_the_limit_are_refused_and_below_it_opened(tmp_path: Path)
     path, before = tmp_path / "big.png", Image.MAX_IMAGE_PIXELS
     Image.new("L", (10_000, 9_500), 128).save(path)  # 95 megapixels
     with pytest.raises(ClipItError, match=r"more than 90 megapixels.*--max-megapixels"):
-        predict.open_image(path, 90)
+        read_image(path, megapixels=90)
     with pytest.raises(ClipItError, match="more than 10 megapixels"):
-        predict.open_image(path, 10)
-    image = predict.open_image(path, 100)
+        read_image(path, megapixels=10)
+    image = read_image(path)
     assert image.mode == "RGB" and image.getpixel((9_999, 9_499)) == (128, 128, 128)
     assert before == Image.MAX_IMAGE_PIXELS
-    path.write_bytes(path.read_bytes()[:200])
-    with pytest.raises(ClipItError, match="not a readable image or cut short"):
-        predict.open_image(path, 100)
-    with pytest.raises(ClipItError, match="no such image"):
-        predict.open_image(tmp_path / "none.png")
+
+
+def test_one_unreadable_image_of_several_costs_no_answer(
+    run: runs.StoredRun, composed: np.ndarray, tmp_path: Path, capsys
+) -> None:
+    """Nor does one that was never scanned become tissue."""
+    paths = [saved(composed[:64, :64], tmp_path / f"{name}.png") for name in "abc"]
+    paths[1].write_bytes(paths[1].read_bytes()[:200])
+    Image.new("RGBA", (64, 64)).save(paths[2])
+    output = tmp_path / "tiles.csv"
+    options = ["--tiles", "32", "--output", str(output)]
+    assert main(["predict", str(run.folder), *map(str, paths), *options]) == 2
+    said = capsys.readouterr().err
+    assert f"not answered: {paths[1]}: not a readable image" in said and "1 of 3 images" in said
+    rows = read(tmp_path / "tiles.csv.part")
+    assert [row["image"] for row in rows] == [str(paths[0])] * 4 + [str(paths[2])] * 4
+    assert all(row["prediction"] == "" for row in rows[4:]) and rows[0]["prediction"] != ""
