@@ -16,6 +16,7 @@ import pandas as pd
 from jaxtyping import Float, Float32, Int64
 
 from clipit_lib import paths
+from clipit_lib.data.images import image_files, passed_over, visible
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import digest, read_text_table
 from clipit_lib.pairing import top_k
@@ -260,7 +261,9 @@ class FileCorpus(Corpus):
             raise ClipItError("no such file", path, "Mend `path` in the profile or CLIPIT_DATA")
         rows: list[int] = []
         if path.is_dir():
-            ids, texts, left = _folder(path)
+            files, others = image_files(path, {".txt"})
+            ids = [visible(os.path.splitext(each)[0]) for each in files]
+            texts, left = [_decode(path / each) for each in files], "".join(passed_over(others))
         elif path.suffix.lower() == ".txt":
             # Only "\n" ends a line, whatever else a report contains.
             texts, left = _decode(path).removesuffix("\n").split("\n"), ""
@@ -290,27 +293,6 @@ class FileCorpus(Corpus):
         if named is not None:
             ids = table[named_column(table, [named], path, fix)].str.strip().tolist()
         return ids, texts, (table.index + 2).tolist(), left
-
-
-def _folder(folder: Path) -> tuple[list[str], list[str], str]:
-    """Ids and texts of the text files at any depth, links followed, and what was passed over."""
-    files, left, seen = [], Counter[str](), set()
-    for base, folders, names in os.walk(folder, followlinks=True):
-        again = os.path.realpath(base) in seen
-        folders[:] = sorted(each for each in folders if not again and not each.startswith("."))
-        seen.add(os.path.realpath(base))
-        for path in (Path(base, each) for each in names if not again and not each.startswith(".")):
-            if path.suffix.lower() == ".txt":
-                files.append(path)
-            else:
-                left[path.suffix.lower() or "no suffix"] += 1
-    files.sort()
-    # A name may be of any bytes, an id is UTF-8.
-    named = [os.fsencode(each.relative_to(folder).with_suffix("")) for each in files]
-    ids = [each.decode("utf-8", "backslashreplace") for each in named]
-    said = ", ".join(f"{suffix} {number}" for suffix, number in sorted(left.items()))
-    said = said and f"{left.total()} files passed over: {said}"
-    return ids, [_decode(each) for each in files], said
 
 
 def _decode(path: Path) -> str:

@@ -73,14 +73,14 @@ def test_a_folder_of_text_files(tmp_path: Path, capsys: pytest.CaptureFixture[st
     corpus = opened("folder")
     assert corpus.ids == ("a", "b", "far/d", "sub/c")
     assert corpus.texts == ("report a", "report b", "report d", "report c")
-    said = "4 files passed over: .csv 1, .docx 2, no suffix 1"
+    said = "4 files passed over (.docx 2, .csv 1, no suffix 1)"
     assert corpus.notes == said and capsys.readouterr().out.endswith(f"folder: {said}\n")
 
 
 def test_a_file_name_of_any_bytes(tmp_path: Path) -> None:
     (tmp_path / "folder").mkdir()
     (Path(os.fsdecode(bytes(tmp_path / "folder") + b"/caf\xe9.txt"))).write_text("a report")
-    assert opened("folder").ids == ("caf\\xe9",)
+    assert opened("folder").ids == ("caf\\udce9",)
 
 
 @pytest.mark.parametrize(("name", "content"), [("A.TXT", "one\n"), ("A.CSV", "text\none\n")])

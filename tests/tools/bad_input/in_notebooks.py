@@ -34,9 +34,16 @@ def leak(world: World) -> list[str]:
     return notebook("16_your_data", f"profile={world.place / 'bad.yaml'}")(world)
 
 
+def leak_in_training(world: World) -> list[str]:
+    leak(world)
+    return ["train", "own", "-p", "profile", str(world.place / "bad.yaml")]
+
+
 CASES = [
     BadInput("a leak in own data", leak, "bad.yaml", "1 finding must be mended first: patches: 1 "
              "groups are in several splits: train3", "Put every group into one split"),
+    BadInput("a leak in training", leak_in_training, "data set patches",
+             "group train3 is in several splits", "Put every group into one split"),
     BadInput("an unknown notebook", notebook("99_magic"), "99_magic", "unknown notebook '99_magic'",
              "Known: 00_doctor"),
     BadInput("a notebook by its file", notebook("../notebooks/01_pairing.ipynb"), "01_pairing",
