@@ -177,14 +177,18 @@ def file_digest(path: Path) -> str:
 # -- A csv of the user: every cell is text, and every row has the cells of the header.
 
 
+SAVE = "Save it as UTF-8 csv with a header"
+
+
 def read_text_table(
-    path: Path, fix: str = "Save it as UTF-8 csv with a header", content: str | None = None
+    path: Path, fix: str = SAVE, content: str | None = None, blank_lines: bool = False
 ) -> pd.DataFrame:
     """Read a csv; an empty cell is "".
 
     Args:
         fix: what to do if it cannot be read.
         content: what the file holds, if it has been decoded.
+        blank_lines: whether an empty line is a row of empty cells, and not nothing.
 
     Raises:
         ClipItError: no csv in UTF-8, or rows with more cells than the header: texts with commas
@@ -192,7 +196,10 @@ def read_text_table(
     """
     source = path if content is None else StringIO(content)
     try:
-        table = pd.read_csv(source, dtype=str, keep_default_na=False, encoding="utf-8-sig")
+        table = pd.read_csv(
+            source, dtype=str, keep_default_na=False, encoding="utf-8-sig",
+            skip_blank_lines=not blank_lines,
+        )  # fmt: skip
     except (ValueError, OSError) as error:
         reason = " ".join(str(error).split())[:100]
         raise ClipItError(f"not a csv in UTF-8 ({reason})", path, fix) from error

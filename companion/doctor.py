@@ -26,7 +26,7 @@ from companion.crc5 import Crc5Data
 from companion.findings import Finding, Severity
 from companion.plan import sizes
 from companion.profile import Profile, load_profile, sources_of_profile
-from companion.published import PUBLISHED_DATA, OfThePaper
+from companion.published import OfThePaper
 
 PASS, WARN, FAIL = Severity.PASS, Severity.WARNING, Severity.STOP
 

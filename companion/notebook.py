@@ -136,13 +136,15 @@ def _checked(name: str, value: Any, kind: Any) -> Any:
     annotation = kind if isinstance(kind, str) else inspect.formatannotation(kind)
     wanted: TypeAdapter[Any] = TypeAdapter(kind)
     try:
-        if annotation.startswith("list") and isinstance(value, str):
-            return wanted.validate_json(value, strict=True)
-        return wanted.validate_python(value, strict=True)
+        as_json = annotation.startswith("list") and isinstance(value, str)
+        found = (wanted.validate_json if as_json else wanted.validate_python)(value, strict=True)
     except ValidationError as error:
         raise ClipItError(
             f"{name} is {value!r} ({type(value).__name__})", NAMED, f"Give {name} as {annotation}"
         ) from error
+    if isinstance(found, list) and len(set(found)) < len(found):
+        raise ClipItError(f"{name} is {value!r}", NAMED, "Name each once")
+    return found
 
 
 def _run(source: Path, draft: Path, values: Mapping[str, Any]) -> None:
@@ -199,6 +201,8 @@ def _first_unfinished(executed: Any) -> tuple[str, str]:
 
 def _last_line(error: Any) -> str:
     """What the exception of a cell said; a ClipItError says all by itself."""
-    said = re.sub(r"\s+For further information visit .*", "", error.evalue)  # pydantic's end
-    last = said.strip().rpartition("\n")[2].strip()
-    return last if error.ename == "ClipItError" else f"{error.ename}: {last}"
+    lines = [each.strip() for each in error.evalue.strip().splitlines()]
+    # Pydantic names the key a line before what is wrong with it, and its documentation after it.
+    lines = [each for each in lines if not each.startswith("For further information visit ")]
+    last = ": ".join(lines[-2:] if error.ename == "ValidationError" else lines[-1:])
+    return last if error.ename in ("ClipItError", "Diverged") else f"{error.ename}: {last}"

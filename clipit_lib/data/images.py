@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import struct
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -32,8 +32,12 @@ def is_image(name: str) -> bool:
     return not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES
 
 
-def image_files(folder: Path) -> tuple[list[str], Counter[str]]:
+def image_files(
+    folder: Path, suffixes: Collection[str] = SUFFIXES
+) -> tuple[list[str], Counter[str]]:
     """The images in a folder at any depth, links followed, and what is there beside them.
+
+    With other suffixes: the files that end so.
 
     Hidden files and folders are left out. Each folder is read once, however many links lead to it.
 
@@ -58,10 +62,11 @@ def image_files(folder: Path) -> tuple[list[str], Counter[str]]:
         within = os.path.relpath(base, folder)
         start = "" if within == "." else f"{within}/"
         for name in names:
-            if is_image(name):
+            suffix = os.path.splitext(name)[1].lower()
+            if suffix in suffixes and not name.startswith("."):
                 found.append(start + name)
             elif not name.startswith("."):
-                others[os.path.splitext(name)[1].lower() or "no suffix"] += 1
+                others[suffix or "no suffix"] += 1
     return sorted(found), others
 
 

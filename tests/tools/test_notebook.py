@@ -10,6 +10,7 @@ import tempfile
 from collections.abc import Callable
 from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import nbformat
@@ -17,6 +18,7 @@ import pytest
 
 from clipit_lib import paths
 from clipit_lib.errors import ClipItError
+from clipit_lib.settings import Strict, known
 from companion import notebook
 
 DECLARED = (
@@ -264,3 +266,26 @@ def test_plain_papermill_may_give_a_list_as_text(write: Write) -> None:
     result = papermill(source, "-p", "seeds", "[0,1,2]")
     assert result.returncode == 0, result.stderr
     assert "'seeds': [0, 1, 2]" in printed(Path(str(source) + ".out.ipynb"))
+
+
+class Rate(Strict):
+    rate: int
+
+
+@pytest.mark.parametrize(
+    ("cause", "said"),
+    [
+        (lambda: Rate(rate="x"), "ValidationError: rate: Input should be a valid integer [type="),
+        (lambda: Rate.model_validate(3), "ValidationError: 1 validation error for Rate: Input"),
+        (lambda: int("x"), "ValueError: invalid literal for int()"),
+        (lambda: known("x", ["a"], "name", "here"), "here: unknown name 'x'. Known: a"),
+    ],
+)
+def test_what_a_cell_raised_is_said_and_not_where_to_read_about_it(
+    cause: Callable[[], object], said: str
+) -> None:
+    with pytest.raises((ValueError, ClipItError), match=r".") as caught:
+        cause()
+    error = SimpleNamespace(ename=caught.type.__name__, evalue=str(caught.value))
+    assert notebook._last_line(error).startswith(said)
+    assert "errors.pydantic.dev" not in notebook._last_line(error)
