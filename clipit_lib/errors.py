@@ -17,6 +17,10 @@ class ClipItError(Exception):
         # What came from data may hold line ends.
         super().__init__(" ".join(f"{where}: {what}. {fix}".splitlines()))
 
+    def __reduce__(self) -> tuple[type[ClipItError], tuple[str, str, str]]:
+        """So that another process can pass it on."""
+        return type(self), (self.what, self.where, self.fix)
+
 
 class Diverged(ClipItError):
     """A descent that left the finite numbers: nothing it made is stored, a search goes on."""

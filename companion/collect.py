@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
-
 from clipit_lib import paths, runs
 from clipit_lib.errors import ClipItError
 from clipit_lib.runs import StoredRun
 from companion import archive, tables
+from companion.arguments import parser_of
 from companion.figures import gallery
 from companion.profile import load_profile
 
@@ -28,10 +27,8 @@ def stored(profile: str, key: str) -> StoredRun | None:
 
 
 def main(arguments: list[str]) -> None:
-    """`collect --profile NAME`: write the archives, runs.csv and figures/README.md."""
-    parser = argparse.ArgumentParser(prog="python -m companion collect", description=main.__doc__)
-    parser.add_argument("--profile", default="demo")
-    profile = load_profile(parser.parse_args(arguments).profile).name
+    """Gather the predictions behind a profile's tables, runs.csv and figures/README.md."""
+    profile = load_profile(parser_of("collect", main.__doc__).parse_args(arguments).profile).name
     asked = cited(profile)
     found = [run for key in asked if (run := stored(profile, key)) is not None]
     results = paths.results(profile)
