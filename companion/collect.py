@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
+
 from clipit_lib import paths, runs
 from clipit_lib.errors import ClipItError
 from clipit_lib.runs import StoredRun
@@ -18,19 +20,14 @@ def cited(profile: str) -> list[str]:
     return list(dict.fromkeys(key for path in sidecars for key in archive.keys(path)))
 
 
-def stored(profile: str, key: str) -> StoredRun | None:
-    """A finished run, None if it is not there or an older version of this library has made it."""
-    try:
-        return runs.find(profile, key)
-    except ClipItError:  # a table that is no longer asked for may cite what cannot be read
-        return None
-
-
 def main(arguments: list[str]) -> None:
     """Gather the predictions behind a profile's tables, runs.csv and figures/README.md."""
     profile = load_profile(parser_of("collect", main.__doc__).parse_args(arguments).profile).name
     asked = cited(profile)
-    found = [run for key in asked if (run := stored(profile, key)) is not None]
+    found: list[StoredRun] = []
+    for key in asked:
+        with suppress(ClipItError):  # a table that is no longer asked for may cite an older version
+            found += filter(None, [runs.find(profile, key)])
     results = paths.results(profile)
     risks = [each for key in asked if (each := archive.survival_run(results, key)) is not None]
     if found:

@@ -31,7 +31,7 @@ from traitlets.config import Config
 
 from clipit_lib import paths, runs
 from clipit_lib.errors import ClipItError
-from clipit_lib.files import whole, write_text
+from clipit_lib.files import digest, whole, write_text
 from companion import archive, tables
 from companion.arguments import parser_of
 from companion.cost.measure import this_machine
@@ -217,15 +217,15 @@ class Pictures:
         self.outline, self.shareable, self._profile = outline, shareable, profile
         self._shown: dict[str, str] = {}
         kept = sorted(paths.figures(profile).glob("*.png"))
-        self._kept = {_digest(path.read_bytes()): path.stem for path in kept}
+        self._kept = {digest(path.read_bytes()): path.stem for path in kept}
 
     def show(self, picture: bytes) -> Markup:
         """A picture as a figure of the page; a link to it if it has been shown before."""
-        digest = _digest(picture)
-        name = self._kept.get(digest)
+        content = digest(picture)
+        name = self._kept.get(content)
         if name is None and not self.shareable:
             return WITHHELD.format("A picture")
-        if shown := self._shown.get(digest):
+        if shown := self._shown.get(content):
             return Markup("<p><a href='#{}'>The figure shown above</a></p>\n").format(shown)
         words, caption = f"Figure in: {self.outline.title}", Markup("")
         if name is not None:  # a kept one: where it lies, and how many runs are behind it
@@ -236,14 +236,10 @@ class Pictures:
             caption = Markup("<figcaption><code>figures/{}/{}.svg</code>{}</figcaption>").format(
                 self._profile, name, behind
             )
-        anchor = self._shown[digest] = self.outline.anchor(f"figure {name or self.outline.title}")
+        anchor = self._shown[content] = self.outline.anchor(f"figure {name or self.outline.title}")
         return Markup("<figure id='{}'><img {} alt='{}'>{}</figure>\n").format(
             anchor, _embedded(picture), words, caption
         )
-
-
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
 
 
 def _embedded(picture: bytes) -> Markup:
