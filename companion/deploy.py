@@ -24,19 +24,21 @@ from clipit_lib.encoders import registry, weights
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import whole, written_beside
 from clipit_lib.model import ClipIt, Direct, VisionClassifier
-from clipit_lib.predict import (
-    CARD,
-    DESCRIPTION,
-    GRAPH,
-    WEIGHTS,
-    ClassEmbeddings,
-    Description,
-)
+from clipit_lib.predict import ClassEmbeddings
 from clipit_lib.predictions import LOGIT, State, correct
 from clipit_lib.prompts import PromptClassifier
 from clipit_lib.runs import AGAIN, StoredRun
 from clipit_lib.runs import CARD as RUN_CARD
 from clipit_lib.settings import RunSpec
+from companion.exported import (
+    CARD,
+    DESCRIPTION,
+    GRAPH,
+    WEIGHTS,
+    Description,
+    head_of,
+    network_of,
+)
 from companion.specs import label
 from companion.statistics import Interval, paired_bootstrap, units
 from companion.tables import escaped, markdown
@@ -208,7 +210,7 @@ def write_graph(model: nn.Module, description: Description, folder: Path) -> tup
     Raises:
         ClipItError: the two differ by more than 1e-4.
     """
-    whole, size = Normalised(model, description.transform).eval(), description.input.size
+    whole, size = Normalised(model, description.input).eval(), description.input.size
     program = torch.onnx.export(
         whole,
         (torch.rand(2, 3, size, size, generator=torch.Generator().manual_seed(0)),),
@@ -345,12 +347,9 @@ def _describe(
         seed=spec.seed,
         classes=tuple(facts["classes"]),
         class_texts=tuple(facts["class_texts"]),
-        input=predict.ImageInput(
-            size=transform.size, mean=transform.mean, std=transform.std,
-            interpolation=transform.interpolation,
-        ),
-        network=predict.network_of(spec, first.shape[1]),
-        head=predict.head_of(model),
+        input=transform,
+        network=network_of(spec, first.shape[1]),
+        head=head_of(model),
         text_width=None if text is None else text.out_features,
         unit_distilled=model.normalise if isinstance(model, ClipIt) else None,
         versions={name: importlib.metadata.version(name) for name in VERSIONS},

@@ -20,7 +20,6 @@ import torch
 
 from clipit_lib import kernels, paths
 from clipit_lib.data.folder import FolderData
-from clipit_lib.data.published import PUBLISHED_DATA, OfThePaper
 from clipit_lib.encoders import registry
 from clipit_lib.encoders.weights import (
     Published,
@@ -35,6 +34,7 @@ from companion.crc5 import Crc5Data
 from companion.findings import Finding, Severity
 from companion.plan import sizes
 from companion.profile import Profile, load_profile, sources_of_profile
+from companion.published import PUBLISHED_DATA, OfThePaper
 
 PASS, WARN, FAIL = Severity.PASS, Severity.WARNING, Severity.STOP
 

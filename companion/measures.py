@@ -421,7 +421,8 @@ def project(features: Features, seed: int, perplexity: float = 30.0) -> Float[np
     if np.ptp(unit, axis=0).max() < TIE:  # one point: principal components do not exist
         return np.zeros((len(unit), 2))
     smaller = min(perplexity, len(unit) / 4)
-    plane: np.ndarray = TSNE(perplexity=smaller, init="pca", random_state=seed).fit_transform(unit)
+    tsne = TSNE(perplexity=smaller, init="pca", max_iter=500, random_state=seed)
+    plane: np.ndarray = tsne.fit_transform(unit)
     return plane
 
 

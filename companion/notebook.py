@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import ast
 import inspect
 import logging
 import os
@@ -34,13 +35,12 @@ def parameters(namespace: Mapping[str, Any]) -> SimpleNamespace:
     Raises:
         ClipItError: a parameter was injected that is not declared; a value has the wrong type.
     """
-    from papermill.translators import PythonTranslator
-
     declared = namespace["__annotations__"]
     for cell in namespace.get("In", []):
         if cell.startswith(INJECTED):
-            for each in PythonTranslator.inspect({"source": cell}):
-                known(each.name, declared, "parameter", NAMED)
+            for line in ast.parse(cell).body:
+                if isinstance(line, ast.Assign):
+                    known(ast.unparse(line.targets[0]), declared, "parameter", NAMED)
     return SimpleNamespace(
         **{name: _checked(name, namespace[name], kind) for name, kind in declared.items()}
     )
@@ -56,6 +56,8 @@ def execute(name: str, output: Path, parameters: Mapping[str, Any]) -> None:
         ClipItError: no such notebook; a parameter or a profile is wrong; a cell failed; the
             notebook stopped early; `output` cannot be written.
     """
+    # Optional to jsonschema, which nbformat imports: it would compile 38 grammars at every start.
+    sys.modules.setdefault("rfc3987_syntax", None)  # type: ignore[arg-type]
     import nbformat
     from papermill.exceptions import PapermillExecutionError
 

@@ -14,7 +14,6 @@ from torch.utils.benchmark import timer
 
 from clipit_lib import lora, runs
 from clipit_lib.compute import autocast, device
-from clipit_lib.data.published import PUBLISHED_DATA, OfThePaper
 from clipit_lib.encoders import registry
 from clipit_lib.encoders.vision import VisionEncoder
 from clipit_lib.errors import ClipItError
@@ -25,6 +24,7 @@ from companion.cost.measure import flops_per_image
 from companion.crc5 import Crc5Data
 from companion.phantom.datasets import PhantomData
 from companion.profile import Profile, Workbench, load_profile, sources_of_profile
+from companion.published import PUBLISHED_DATA, OfThePaper
 
 # -- Seconds that a patch takes, measured on this machine or scaled by operations.
 

@@ -22,7 +22,8 @@ from tqdm import tqdm
 from clipit_lib.data.folder import SUFFIXES
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import written_beside
-from clipit_lib.predict import ImageClassifier, load_classifier
+from clipit_lib.predict import ImageClassifier
+from companion.exported import load_classifier
 
 # -- Images by files and folders, and the csv that answers them.
 

@@ -14,8 +14,7 @@ from pydantic import Field
 from clipit_lib import pairing, paths
 from clipit_lib.data.folder import FolderData
 from clipit_lib.data.patches import Split
-from clipit_lib.data.published import BachData, CrcData, PcamData
-from clipit_lib.data.reports import FileCorpus, ReportCorpus, TcgaCorpus
+from clipit_lib.data.reports import FileCorpus, ReportCorpus
 from clipit_lib.encoders import registry
 from clipit_lib.encoders.encoder import ClipEncoder
 from clipit_lib.encoders.weights import Sources
@@ -43,8 +42,10 @@ from clipit_lib.settings import (
 from companion.crc5 import Crc5Data
 from companion.phantom.datasets import PhantomData
 from companion.phantom.reports import PhantomCorpus
+from companion.published import BachData, CrcData, PcamData
 from companion.reading import is_file_name, read_strict
 from companion.synthetic import SyntheticCorpus
+from companion.tcga import TcgaCorpus
 
 DataSettings = Annotated[
     PhantomData | FolderData | Crc5Data | PcamData | BachData | CrcData,

@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -30,10 +31,12 @@ from companion.survival.cohort import Cohort, settings_of
 # -- The Cox loss, censoring weights, Kaplan-Meier curves and the log-rank test.
 
 
-with warnings.catch_warnings():  # torchsurv 0.2 is compiled in a way that torch is giving up
-    warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated")
-    from torchsurv.loss.cox import neg_partial_log_likelihood
-    from torchsurv.stats.ipcw import get_ipcw
+def _torchsurv() -> ModuleType:
+    """It takes seconds to import, and readers of stored runs need none of it."""
+    with warnings.catch_warnings():  # torchsurv 0.2 is compiled in a way that torch is giving up
+        warnings.filterwarnings("ignore", message="`torch.jit.script` is deprecated")
+        import torchsurv
+    return torchsurv
 
 
 def cox_loss(
@@ -49,7 +52,7 @@ def cox_loss(
         return math.nan * log_risk.sum()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="Ties in `time` detected")
-        total: Tensor = neg_partial_log_likelihood(
+        total: Tensor = _torchsurv().neg_partial_log_likelihood(
             log_risk, event, time, ties_method="efron", reduction="sum"
         )
     return total / event.sum()
@@ -60,7 +63,7 @@ def censoring_weights(
 ) -> Float[np.ndarray, " m"]:
     """1 / P(censoring later than each time in `at`), by Kaplan-Meier; 0 where that is 0."""
     times = (torch.tensor(values, dtype=torch.float32) for values in (time, at))
-    weights: np.ndarray = get_ipcw(torch.tensor(event), *times).numpy()
+    weights: np.ndarray = _torchsurv().get_ipcw(torch.tensor(event), *times).numpy()
     return weights
 
 

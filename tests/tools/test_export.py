@@ -6,6 +6,7 @@ import json
 import re
 import shutil
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +17,15 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from clipit_lib import predict, runs
+from clipit_lib import runs
 from clipit_lib.encoders import registry, weights
 from clipit_lib.errors import ClipItError
 from clipit_lib.model import ClipIt
-from clipit_lib.predict import load_classifier
 from clipit_lib.predictions import predictions_frame
 from companion import deploy, specs
 from companion.__main__ import main
 from companion.deploy import export
+from companion.exported import Description, Network, load_classifier
 from companion.profile import Workbench
 
 CELL = ("phantom-crc", "phantom_vit_s16")
@@ -134,13 +135,11 @@ def test_a_convolutional_network_is_the_same_in_onnx(tmp_path: Path) -> None:
                 module.running_mean.normal_(0, 0.1)
                 module.running_var.uniform_(0.5, 1.5)
         model = ClipIt(backbone, 1280, 5, 16, fusion_start="random").eval()
-    said = predict.Description(
+    said = Description(
         run="x", dataset="x", setting="clip_it", seed=0, classes=tuple("abcde"),
         class_texts=tuple("abcde"), text_width=16, unit_distilled=True, versions={},
-        input=predict.ImageInput(
-            size=64, mean=transform.mean, std=transform.std, interpolation="bicubic"
-        ),
-        network=predict.Network(
+        input=replace(transform, size=64),
+        network=Network(
             name="x", library="timm", architecture="x", options={}, projection=None, width=1280,
             origin="x", licence="x",
         ),

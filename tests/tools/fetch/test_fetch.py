@@ -14,11 +14,11 @@ import pytest
 from filelock import FileLock
 from servers import NAMES, Server, accept, error_of, md5, stand_in, zipped
 
-from clipit_lib.data.published import PUBLISHED_DATA
 from companion import fetch
 from companion.__main__ import main
 from companion.fetch import find_source, unpack
 from companion.fetch import main as fetch_main
+from companion.published import PUBLISHED_DATA
 
 
 def test_pcam_is_fetched_unpacked_and_then_left_alone(

@@ -13,11 +13,11 @@ from servers import Server, accept, error_of
 from torchvision.datasets import PCAM
 
 from clipit_lib.data.folder import read_manifest
-from clipit_lib.data.published import PUBLISHED_DATA
 from clipit_lib.files import digest
 from companion import crc5, fetch
 from companion.fetch import find_source
 from companion.fetch import main as fetch_main
+from companion.published import PUBLISHED_DATA
 
 
 @pytest.fixture

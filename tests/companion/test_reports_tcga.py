@@ -8,9 +8,10 @@ import pandas as pd
 import pytest
 from pydantic import ValidationError
 
-from clipit_lib.data.reports import FileCorpus, TcgaCorpus
+from clipit_lib.data.reports import FileCorpus
 from clipit_lib.errors import ClipItError
 from companion.profile import load_profile
+from companion.tcga import TcgaCorpus
 
 CODE = "25c0b433-5557-4165-922e-2c1eac9c26f0"
 REPORTS = {

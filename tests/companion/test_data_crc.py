@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 
 from clipit_lib.data import folder
-from clipit_lib.data.published import PUBLISHED_DATA, CrcData
 from clipit_lib.errors import ClipItError
+from companion.published import PUBLISHED_DATA, CrcData
 
 SETTINGS = CrcData(source="crc", corpus="any", side=4)
 CLASSES = ("ADI", "BACK", "DEB", "LYM", "MUC", "MUS", "NORM", "STR", "TUM")

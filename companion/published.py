@@ -30,10 +30,11 @@ from clipit_lib.errors import ClipItError
 from clipit_lib.files import digest, read_text_table
 from clipit_lib.settings import Positive
 
+READ_TERMS = "Read the terms at the source before use"
+
 # -- What is known of the paper's data sets without having them: terms, classes, counts.
 
 
-READ_TERMS = "Read the terms at the source before use"
 NO_PATIENTS = (
     "No patient or slide ids, so intervals over patches are too narrow, and validation patches, "
     "which are drawn out of the training set, may be of the same patients as training patches."

@@ -11,10 +11,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clipit_lib.data import folder, published
+from clipit_lib.data import folder
 from clipit_lib.data.patches import ValidationSplit
-from clipit_lib.data.published import PUBLISHED_DATA, BachData
 from clipit_lib.errors import ClipItError
+from companion import published
+from companion.published import PUBLISHED_DATA, BachData
 
 SETTINGS = BachData(source="bach", corpus="any", side=6)
 LETTERS = {"Benign": "b", "InSitu": "is", "Invasive": "iv", "Normal": "n"}

@@ -1,0 +1,159 @@
+"""An exported classifier: model.json says what it is and how it is built again, without text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from safetensors.torch import load_file
+from torch import nn
+
+from clipit_lib import predict
+from clipit_lib.compute import device
+from clipit_lib.data.patches import Transform
+from clipit_lib.encoders import registry, vision
+from clipit_lib.errors import ClipItError
+from clipit_lib.files import whole
+from clipit_lib.model import ClipIt, EarlyFusion, VisionClassifier
+from clipit_lib.predict import ClassEmbeddings, ImageClassifier
+from clipit_lib.settings import RunSpec, Strict
+
+DESCRIPTION, WEIGHTS, GRAPH, CARD = "model.json", "model.safetensors", "model.onnx", "README.md"
+EXPORT_AGAIN = "Export the run again"
+Head = Literal["linear", "clip_it", "early_fusion", "class_embeddings"]
+
+
+class Network(Strict):
+    """A backbone to build: all that this project's registry knew of it when it was exported.
+
+    Attributes:
+        library: `timm` builds `architecture` with `options`; `clipit_lib` the image tower that its
+            registry has under `name`.
+        projection: width of a linear layer after the network, None for none.
+        width: of the features that the head gets.
+        origin, licence: of the weights it was trained from.
+    """
+
+    name: str
+    library: Literal["timm", "clipit_lib"]
+    architecture: str
+    options: dict[str, Any]
+    projection: int | None
+    width: int
+    origin: str
+    licence: str
+
+
+class Description(Strict):
+    """Everything but the weights.
+
+    Attributes:
+        input: of RGB images; (value in 0..1 - mean) / std is inside the ONNX graph.
+        text_width: of the text features that the image predicts, None without that branch.
+        unit_distilled: whether they are brought to unit length before h_t.
+        run: key of the run, the hash of its specification.
+        versions: of the libraries that exported it.
+    """
+
+    format: Literal[1] = 1
+    run: str
+    dataset: str
+    setting: str
+    seed: int
+    classes: tuple[str, ...]
+    class_texts: tuple[str, ...]
+    input: Transform
+    network: Network
+    head: Head
+    text_width: int | None
+    unit_distilled: bool | None
+    versions: dict[str, str]
+
+
+def network_of(spec: RunSpec, width: int) -> Network:
+    """What the registry knows of a run's backbone.
+
+    Args:
+        width: of its features.
+    """
+    side = spec.pretraining.side if spec.pretraining else None
+    projection = spec.stand_in.width if spec.stand_in else None
+    row = vision.STAND_IN_NETWORK if spec.stand_in else registry.entry(spec.backbone)
+    about: dict[str, Any] = {"library": "clipit_lib", "architecture": "image tower of a CLIP",
+                             "options": {"side": side}}  # fmt: skip
+    if row.library == "timm":
+        size = {"img_size": side} if row.size is None else {}
+        about = {"library": "timm", "architecture": row.architecture,
+                 "options": {**row.options, **size}}  # fmt: skip
+    return Network(
+        name=spec.backbone, projection=projection, width=width, origin=row.weights.origin,
+        licence=row.weights.licence, **about,
+    )  # fmt: skip
+
+
+def head_of(model: nn.Module) -> Head:
+    """Which head a classifier has."""
+    if isinstance(model, ClassEmbeddings):
+        return "class_embeddings"
+    if isinstance(model, EarlyFusion):
+        return "early_fusion"
+    return "clip_it" if isinstance(model, ClipIt) else "linear"
+
+
+def build_network(description: Description) -> nn.Module:
+    """The classifier with random weights: [b, 3, size, size] to `Output`."""
+    backbone = _build_network(description.network).to(memory_format=torch.channels_last)
+    width, classes = description.network.width, len(description.classes)
+    if description.head == "class_embeddings":
+        return ClassEmbeddings(backbone, torch.zeros(classes, width))
+    if description.head == "linear":
+        return VisionClassifier(backbone, width, classes)
+    assert description.text_width is not None
+    if description.head == "early_fusion":
+        return EarlyFusion(backbone, width, classes, description.text_width)
+    return ClipIt(
+        backbone, width, classes, description.text_width, bool(description.unit_distilled)
+    )
+
+
+def _build_network(network: Network) -> nn.Module:
+    import timm  # slow to import
+
+    if network.library == "clipit_lib":
+        return registry.untrained_backbone(network.name, network.options["side"], None).model
+    model: nn.Module = timm.create_model(
+        network.architecture, pretrained=False, num_classes=0, **network.options
+    )
+    if network.projection is None:
+        return model
+    return vision.StandInImageTower(model, network.projection)
+
+
+def load_classifier(folder: Path) -> ImageClassifier:
+    """The image-only classifier of a finished run, or an exported one.
+
+    Raises:
+        ClipItError: neither is there, a damaged description, or weights that are missing, damaged
+            or another's; see also `clipit_lib.predict.load_classifier`.
+    """
+    if not (folder / DESCRIPTION).exists():
+        return predict.load_classifier(folder)
+    try:
+        text = (folder / DESCRIPTION).read_text(encoding="utf-8")
+        description = Description.model_validate_json(text)
+    except (OSError, ValueError) as error:
+        what = "not the description of an exported classifier"
+        raise ClipItError(what, folder / DESCRIPTION, EXPORT_AGAIN) from error
+    path = folder / WEIGHTS
+    try:
+        state = load_file(path)
+    except Exception as error:
+        raise ClipItError("the weights are damaged or missing", path, EXPORT_AGAIN) from error
+    with whole(folder / DESCRIPTION, EXPORT_AGAIN):
+        model = build_network(description)
+    try:
+        model.load_state_dict(state, strict=True)
+    except RuntimeError as error:
+        raise ClipItError("the weights do not fit model.json", path, EXPORT_AGAIN) from error
+    return ImageClassifier(model.eval().to(device()), description.input, description.classes)
