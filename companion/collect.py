@@ -8,9 +8,9 @@ from clipit_lib import paths, runs
 from clipit_lib.errors import ClipItError
 from clipit_lib.runs import StoredRun
 from companion import archive, tables
-from companion.arguments import parser_of
 from companion.figures import gallery
 from companion.profile import load_profile
+from companion.reading import parser_of
 
 
 def cited(profile: str) -> list[str]:

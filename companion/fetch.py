@@ -30,9 +30,8 @@ from clipit_lib.errors import ClipItError
 from clipit_lib.files import write_text, written_beside
 from clipit_lib.settings import Strict
 from companion import crc5
-from companion.arguments import agree, parser_of
 from companion.published import PUBLISHED_DATA
-from companion.reading import read_strict
+from companion.reading import agree, parser_of, read_strict
 
 # -- What can be fetched: where it is, its licence, how it is checked and where it goes.
 

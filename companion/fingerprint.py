@@ -13,8 +13,8 @@ from clipit_lib.encoders import weights
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import digest, file_digest, whole, write_text
 from clipit_lib.predictions import LOGIT
-from companion.arguments import parser_of
 from companion.profile import Profile, Workbench, load_profile
+from companion.reading import parser_of
 from companion.survival.study import PREDICTIONS as RISKS
 
 Stages = dict[str, dict[str, str]]  # stage, what, digest; in the order in which they are made

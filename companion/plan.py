@@ -19,12 +19,12 @@ from clipit_lib.encoders.vision import VisionEncoder
 from clipit_lib.errors import ClipItError
 from clipit_lib.model import VisionClassifier
 from companion import crc5, specs, studies
-from companion.arguments import parser_of
 from companion.cost.measure import flops_per_image
 from companion.crc5 import Crc5Data
 from companion.phantom.datasets import PhantomData
 from companion.profile import Profile, Workbench, load_profile, sources_of_profile
 from companion.published import PUBLISHED_DATA, OfThePaper
+from companion.reading import parser_of
 
 # -- Seconds that a patch takes, measured on this machine or scaled by operations.
 

@@ -33,12 +33,12 @@ from clipit_lib import paths, runs
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import digest, whole, write_text
 from companion import archive, tables
-from companion.arguments import parser_of
 from companion.cost.measure import this_machine
 from companion.figures import gallery
 from companion.measures import may_be_shown
 from companion.phantom.datasets import PhantomData
 from companion.profile import Profile, load_profile, searched_path
+from companion.reading import parser_of
 
 # -- Headings of the page: unique anchors, and no level left out.
 

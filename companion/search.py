@@ -34,7 +34,6 @@ from clipit_lib.predictions import LOGIT
 from clipit_lib.runs import StoredRun
 from clipit_lib.settings import PROTOCOLS, Lora, RunSpec
 from companion import specs
-from companion.arguments import parser_of, whole_from
 from companion.profile import (
     Candidate,
     Chosen,
@@ -49,6 +48,7 @@ from companion.profile import (
     read_searched,
     searched_path,
 )
+from companion.reading import parser_of, whole_from
 
 # -- An Optuna study in a journal file, which several processes work on.
 

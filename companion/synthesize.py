@@ -21,8 +21,8 @@ from clipit_lib.data.reports import ReportCorpus
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import canonical_json, digest, write_text
 from clipit_lib.settings import known
-from companion.arguments import agree, parser_of, whole_from
 from companion.profile import load_profile
+from companion.reading import agree, parser_of, whole_from
 
 # -- One question to a language model, at any endpoint that speaks OpenAI's chat completions.
 #

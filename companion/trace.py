@@ -14,7 +14,7 @@ from clipit_lib.errors import ClipItError
 from clipit_lib.files import whole
 from clipit_lib.predictions import accuracy, balanced_accuracy
 from companion import archive
-from companion.arguments import parser_of
+from companion.reading import parser_of
 from companion.survival.study import fold_metrics
 
 WHAT = ["dataset", "backbone", "setting", "seed"]

@@ -9,8 +9,8 @@ from clipit_lib import parallel, runs
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import write_text
 from companion import studies
-from companion.arguments import parser_of
 from companion.profile import Workbench, load_profile
+from companion.reading import parser_of
 
 KNOWN = ("profile", "seed", "dataset", "backbone")
 
