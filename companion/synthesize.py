@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 from collections.abc import Mapping, Sequence
@@ -404,7 +403,22 @@ def main(arguments: list[str]) -> None:
     is read from the environment variable CLIPIT_LLM_KEY. Answers are kept as they come in a
     .jsonl beside the csv: the same command again asks only for what is missing.
     """
-    given = _parser().parse_args(arguments)
+    parser = parser_of("synthesize", main.__doc__)
+    add = parser.add_argument
+    add("--dataset", required=True, help="a data set of the profile: its classes, its reports")
+    add("--endpoint", required=True, help="address without /chat/completions: https://HOST/v1")
+    add("--model", required=True, help="as the endpoint calls it")
+    add("--output", required=True, type=Path, help="the csv to write")
+    add("--per-class", type=whole_from(1), default=PER_CLASS, help="reports of each class")
+    add("--examples", type=whole_from(0), default=EXAMPLES, help="real reports shown")
+    add("--temperature", type=float, default=1.0, help="of sampling")
+    add("--seed", type=whole_from(0), default=0, help="of examples and of each request")
+    add("--timeout", type=float, default=120.0, help="seconds to wait for an answer")
+    add("--price-in", type=float, help="of a million prompt tokens")
+    add("--price-out", type=float, help="of a million completion tokens")
+    add("--dry-run", action="store_true", help="print the first request and an estimate, only")
+    add("--yes", action="store_true", help="agree that the examples leave this machine")
+    given = parser.parse_args(arguments)
     output: Path = given.output
     if output.suffix != ".csv":
         raise ClipItError(f"unknown kind of file {output.suffix!r}", "--output", "Name a .csv")
@@ -461,22 +475,3 @@ def _consent(corpus: ReportCorpus, count: int, endpoint: Endpoint, yes: bool) ->
         ClipItError("nobody to ask for consent", "synthesize", "Add --yes if you agree"),
         ClipItError("not sent, as you wish", "synthesize", "Add --examples 0 to send none"),
     )
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = parser_of("synthesize", main.__doc__)
-    add = parser.add_argument
-    add("--dataset", required=True, help="a data set of the profile: its classes, its reports")
-    add("--endpoint", required=True, help="address without /chat/completions: https://HOST/v1")
-    add("--model", required=True, help="as the endpoint calls it")
-    add("--output", required=True, type=Path, help="the csv to write")
-    add("--per-class", type=whole_from(1), default=PER_CLASS, help="reports of each class")
-    add("--examples", type=whole_from(0), default=EXAMPLES, help="real reports shown")
-    add("--temperature", type=float, default=1.0, help="of sampling")
-    add("--seed", type=whole_from(0), default=0, help="of examples and of each request")
-    add("--timeout", type=float, default=120.0, help="seconds to wait for an answer")
-    add("--price-in", type=float, help="of a million prompt tokens")
-    add("--price-out", type=float, help="of a million completion tokens")
-    add("--dry-run", action="store_true", help="print the first request and an estimate, only")
-    add("--yes", action="store_true", help="agree that the examples leave this machine")
-    return parser

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from clipit_lib import paths
+from clipit_lib import __version__, paths
 from clipit_lib.encoders import registry
 from companion import specs
 from companion.__main__ import main
@@ -65,3 +65,10 @@ def test_the_help_of_a_command_says_what_it_does_and_shows_defaults(
     if command not in ("fetch", "trace"):
         assert "--profile NAME" in shown and "(default: demo)" in shown
     assert "None" not in shown and "False" not in shown
+
+
+def test_the_program_says_its_commands_and_its_version(capsys: pytest.CaptureFixture[str]) -> None:
+    for asked, said in (("--help", "  fetch "), ("-h", "  plan "), ("--version", __version__)):
+        assert main([asked]) == 0
+        shown = capsys.readouterr()
+        assert said in shown.out and shown.err == ""
