@@ -14,7 +14,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
-from matplotlib.transforms import ScaledTranslation, Transform
 
 from clipit_lib.runs import StoredRun
 from companion.figures.style import (
@@ -26,6 +25,7 @@ from companion.figures.style import (
     intervals,
     legend_below,
     named_lines,
+    paired_panels,
     right_of,
     seeds,
     styled,
@@ -41,13 +41,12 @@ from companion.tables import GAIN_CELL, STEPS, WHOLE, Comparison
 
 @styled()
 def table1_figure(runs: pd.DataFrame, gains: pd.DataFrame) -> Figure:
-    """One row of panels a data set: accuracies by backbone, and gains of CLIP-IT."""
+    """One row of panels per data set: accuracies by backbone; gains of CLIP-IT on one scale."""
     cells = list(runs.groupby("dataset", sort=False))
     heights = [0.7 + 0.42 * cell["backbone"].nunique() for _, cell in cells]
-    figure, axes = plt.subplots(
-        len(cells), 2, figsize=(7.2, sum(heights) + 0.7), squeeze=False,
-        gridspec_kw={"height_ratios": heights, "width_ratios": [1.25, 1]},
-    )  # fmt: skip
+    figure, axes = paired_panels(heights, 1.25, 0.7)
+    for right in axes[1:, 1]:
+        right.sharex(axes[0, 1])
     for (left, right), (name, cell) in zip(axes, cells, strict=True):
         backbones = list(dict.fromkeys(cell["backbone"]))
         left.set_title(str(name))
@@ -93,13 +92,10 @@ FAR = 6.0  # ranges of the others between a setting and them, from which on it w
 
 @styled()
 def comparison_figure(comparison: Comparison) -> Figure:
-    """A row of two panels a cell: accuracy of each setting, difference to the reference."""
+    """A row of two panels per cell: accuracy of each setting, difference to the reference."""
     cells = list(comparison.runs.groupby(GAIN_CELL, sort=False))
     heights = [COMPARISON_HEAD + COMPARISON_LINE * cell["setting"].nunique() for _, cell in cells]
-    figure, axes = plt.subplots(
-        len(cells), 2, figsize=(7.2, sum(heights)), squeeze=False,
-        gridspec_kw={"height_ratios": heights, "width_ratios": [1.2, 1]},
-    )  # fmt: skip
+    figure, axes = paired_panels(heights, 1.2)
     for (left, right), ((dataset, backbone), cell) in zip(axes, cells, strict=True):
         settings = list(dict.fromkeys(cell["setting"]))
         gains = comparison.gains.query("dataset == @dataset and backbone == @backbone")
@@ -108,7 +104,7 @@ def comparison_figure(comparison: Comparison) -> Figure:
         _differences(right, gains, settings, comparison.reference, far)
         left.set_title(f"{dataset}, {backbone}")
     axes[-1, 0].set_xlabel("balanced accuracy on test (%)")
-    axes[-1, 1].set_xlabel(f"points over {label(comparison.reference)} (95% interval)")
+    axes[-1, 1].set_xlabel(f"points over {label(comparison.reference)}\n(95% interval)")
     figure.tight_layout()
     return figure
 
@@ -142,13 +138,13 @@ def _differences(
     axis: Axes, gains: pd.DataFrame, settings: Sequence[str], reference: str,
     far: Collection[str],
 ) -> None:  # fmt: skip
-    """Estimates with intervals on the same lines; the reference is the line at zero."""
+    """Estimates with intervals on the same lines; the reference is a filled mark at zero."""
     _lines(axis, [""] * len(settings))
     zero(axis)
     for line, setting in enumerate(settings):
         rows = gains[gains["second"] == setting]
         if setting == reference:
-            axis.text(0, line, "reference ", ha="right", va="center", fontsize=7, color="0.35")
+            axis.plot(0, line, "D", ms=4, color=_colour(setting))
         elif setting in far:
             gain = Interval.of(rows.iloc[0])
             _at_edge(axis, line, str(gain), gain.estimate > 0, _colour(setting))
@@ -209,24 +205,22 @@ def controls_figure(found: pd.DataFrame) -> Figure:
 
 
 PARETO_LOOKS = {
-    "unimodal": (COLOURS["unimodal"], MARKERS["unimodal"]),
-    "lora_only": (COLOURS["lora_only"], MARKERS["lora_only"]),
-    "clip_it": (COLOURS["clip_it"], MARKERS["clip_it"]),
+    **{name: (COLOURS[name], MARKERS[name]) for name in ("unimodal", "lora_only", "clip_it")},
     "zero_shot": (CYCLE[4], "^"),
     "contrastive": (CYCLE[5], "P"),
 }
 OTHER = ("black", "x")  # any further setting
-DODGE = 2.5  # typographic points between settings of one cost
 # The cost of the same model with its prompts encoded for each image.
 ENCODED = {"parameters_deployed": "parameters_encoded", "flops": "flops_encoded"}
 
 
 @styled()
 def pareto_figure(points: pd.DataFrame, costs: dict[str, str]) -> Figure:
-    """One row of panels a cost and one column a data set.
+    """One row of panels per cost and one column per data set.
 
-    Settings of one backbone stand side by side. A variant `BASE/...` is drawn small, as its base.
-    Hollow and joined: what a model costs whose prompts are encoded for each image.
+    Filled: on the frontier; the others are hollow, so that models of one cost do not hide each
+    other. A variant `BASE/...` is drawn small, as its base. A dotted line leads to what a model
+    costs whose prompts are encoded for each image.
 
     Args:
         points: of `measures.cell_points`, or `paper.pareto_points`.
@@ -244,21 +238,19 @@ def pareto_figure(points: pd.DataFrame, costs: dict[str, str]) -> Figure:
         encoded = points[ENCODED.get(cost, cost)]
         _cost_axis(row[0], float(points[cost].min()), float(encoded.max()))
         for axis, dataset in zip(row, datasets, strict=True):
-            _pareto_panel(axis, points[points["dataset"] == dataset], cost, bases)
+            _pareto_panel(axis, points[points["dataset"] == dataset], cost)
             axis.set_xlabel(name)
         row[0].set_ylabel("balanced accuracy (%)")
     for axis, dataset in zip(axes[0], datasets, strict=True):
         axis.set_title(str(dataset))
-    looks: list[tuple[str, str, str | None, str]] = [
-        (*PARETO_LOOKS.get(base, OTHER), None, label(base)) for base in bases
-    ]
+    handles = [Line2D([], [], color="black", lw=1, label="frontier, its models filled")]
+    for base in bases:
+        colour, marker = PARETO_LOOKS.get(base, OTHER)
+        handles.append(Line2D([], [], color=colour, marker=marker, ls="", label=label(base)))
     if any((points[ENCODED[cost]] > points[cost]).any() for cost in costs if cost in ENCODED):
-        looks.append((CYCLE[4], "^", "white", "prompts encoded for each image"))
-    handles = [
-        Line2D([], [], color=colour, marker=marker, mfc=face, ls="", label=name)
-        for colour, marker, face, name in looks
-    ]
-    legend_below(figure, [*handles, Line2D([], [], color="black", lw=1, label="frontier")], 4)
+        said = "prompts encoded for each image"
+        handles.append(Line2D([], [], color="0.4", ls=":", lw=1, label=said))
+    legend_below(figure, handles, 4)
     figure.tight_layout()
     return figure
 
@@ -273,39 +265,30 @@ def _cost_axis(axis: Axes, low: float, high: float) -> None:
     axis.xaxis.set_minor_locator(NullLocator())
 
 
-def _pareto_panel(axis: Axes, rows: pd.DataFrame, cost: str, bases: list[str]) -> None:
-    low, high = rows["low"].min(), rows["high"].max()
-    room = 0.08 * (high - low) + 0.2
-    axis.set_ylim(low - room, high + room)  # shifted points do not count for autoscaling
+def _pareto_panel(axis: Axes, rows: pd.DataFrame, cost: str) -> None:
     front = pareto_front(rows[cost].to_numpy(), rows["mean"].to_numpy())
     steps = rows[front].drop_duplicates([cost, "mean"]).sort_values(cost)  # the best up to a cost
     steps = pd.concat([steps, steps.tail(1).assign(**{cost: axis.get_xlim()[1]})])
     axis.step(steps[cost], steps["mean"], where="post", color="black", lw=0.8, zorder=1)
-    places = dict(zip(bases, beside(len(bases), DODGE), strict=True))
     for (_, row), on_front in zip(rows.iterrows(), front, strict=True):
-        _point(axis, row, cost, places[row["base"]], bool(on_front))
+        _point(axis, row, cost, bool(on_front))
+    axis.margins(y=0.1)
+    axis.autoscale_view()  # names are placed on the final scale
     _names(axis, rows, front, cost)
 
 
-def _point(axis: Axes, row: pd.Series, cost: str, place: float, on_front: bool) -> None:
+def _point(axis: Axes, row: pd.Series, cost: str, on_front: bool) -> None:
     """A cell's mean, the range of its seeds, and its cost with prompts encoded."""
     colour, marker = PARETO_LOOKS.get(row["base"], OTHER)
-    size = 5 if row["setting"] == row["base"] else 3
-    look: dict[str, Any] = {
-        "color": colour, "transform": _moved(axis, place), "zorder": 2 + on_front,
-        "alpha": 1.0 if on_front else 0.6,
-    }  # fmt: skip
-    axis.plot(row[cost], row["mean"], marker, ms=size, **look)
-    axis.plot([row[cost]] * 2, [row["low"], row["high"]], lw=1, **look)
-    encoded = ENCODED.get(cost)
-    if encoded is not None and row[encoded] > row[cost]:
-        axis.plot([row[cost], row[encoded]], [row["mean"]] * 2, lw=0.5, ls=":", **look)
-        axis.plot(row[encoded], row["mean"], marker, ms=size, mfc="white", **look)
-
-
-def _moved(axis: Axes, points: float) -> Transform:
-    """Data coordinates moved sideways, so that models of one cost do not hide each other."""
-    return axis.transData + ScaledTranslation(points / 72, 0, axis.figure.dpi_scale_trans)
+    look: dict[str, Any] = {"color": colour, "zorder": 2 + on_front}
+    intervals(
+        axis, row.to_frame().T, [row[cost]], "mean", upright=True, marker=marker, capsize=0, lw=0.8,
+        ms=5 if row["setting"] == row["base"] else 3, mfc=colour if on_front else "none", **look,
+    )  # fmt: skip
+    far = row[ENCODED.get(cost, cost)]
+    if far > row[cost]:
+        ends = [row[cost], far], [row["mean"]] * 2
+        axis.plot(*ends, lw=0.7, ls=":", marker="|", ms=4, markevery=[1], **look)
 
 
 def _names(axis: Axes, rows: pd.DataFrame, front: np.ndarray, cost: str) -> None:

@@ -139,7 +139,7 @@ def axes_of(stored: Sequence[StoredRun], profile: Profile) -> list[Curve]:
     """The axes with the points that were run, the profile's own point among them."""
     names = {run.spec.setting for run in stored}
     axes = [
-        curve(names, "labels a class", "labels", "all"),
+        curve(names, "labels per class", "labels", "all"),
         curve(names, "wrong labels (%)", "label_noise", "0"),
         curve(names, "retriever", "retriever", profile.retriever),
         curve(names, "λ", "lambda", f"{profile.distillation_weight:g}"),

@@ -81,12 +81,25 @@ def plain(text: str) -> str:
 
 
 Place = int | float  # on an axis; the run-time check takes no int for a float
+Panels = tuple[Figure, np.ndarray]  # a figure and its axes, row by row
 
 
 def named_lines(axis: Axes, names: Sequence[str]) -> None:
     """One line of the axis a name, from the top."""
     axis.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.4, -0.6))
     axis.tick_params(axis="y", length=0)
+
+
+def paired_panels(heights: Sequence[float], ratio: float, more: float = 0.0) -> Panels:
+    """Rows of two panels, of these heights and `more` in all, in inches.
+
+    Args:
+        ratio: width of the left panel over that of the right one.
+    """
+    return plt.subplots(
+        len(heights), 2, figsize=(7.2, sum(heights) + more), squeeze=False,
+        gridspec_kw={"height_ratios": heights, "width_ratios": [ratio, 1]},
+    )  # fmt: skip
 
 
 def beside(count: int, step: float) -> list[float]:

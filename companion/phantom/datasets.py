@@ -40,27 +40,23 @@ class PhantomData(PatchData):
         return self.world.upper()
 
     def open(self, name: str) -> PatchDataset:
-        return _open_phantom(name, self)
-
-
-def _open_phantom(name: str, settings: PhantomData) -> PatchDataset:
-    world = WORLDS[settings.world]
-    recipe = Recipe(
-        name=name,
-        declaration={
-            **settings.model_dump(mode="json", exclude={"corpus", "validation_split"}),
-            "phantom": PHANTOM_VERSION,
-            "kernels": kernels.level(),
-        },
-        classes=world.classes,
-        class_texts=world.class_texts,
-        side=settings.side,
-        gather=lambda: _draw(settings),
-        validation_split=settings.validation_split,
-        licence="made by this project and under its licence",
-        limits=PHANTOM_LIMITS,
-    )
-    return open_or_build(recipe)
+        world = WORLDS[self.world]
+        recipe = Recipe(
+            name=name,
+            declaration={
+                **self.model_dump(mode="json", exclude={"corpus", "validation_split"}),
+                "phantom": PHANTOM_VERSION,
+                "kernels": kernels.level(),
+            },
+            classes=world.classes,
+            class_texts=world.class_texts,
+            side=self.side,
+            gather=lambda: _draw(self),
+            validation_split=self.validation_split,
+            licence="made by this project and under its licence",
+            limits=PHANTOM_LIMITS,
+        )
+        return open_or_build(recipe)
 
 
 def _draw(settings: PhantomData) -> Undecoded:

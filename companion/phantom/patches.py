@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 
@@ -19,6 +18,7 @@ from companion.phantom.latents import (
     STROMAL,
     Chance,
     Latents,
+    Rows,
     draw_chance,
 )
 
@@ -127,6 +127,9 @@ class Noise:
         return Noise(*coarse[:2], *regions, *medium, *fine)
 
 
+Amount = np.ndarray | float
+
+
 @dataclass(frozen=True)
 class Layers:
     """Stain densities and what lies where, each [b, side, side] float32.
@@ -147,25 +150,12 @@ class Layers:
     dying: np.ndarray
 
     def covered(
-        self,
-        share: np.ndarray,
-        haematoxylin: np.ndarray | float,
-        eosin: np.ndarray | float,
-        stroma: np.ndarray | float = 0.0,
-        wall: np.ndarray | float = 0.0,
-        solid: np.ndarray | float = 0.0,
-        dying: np.ndarray | float = 0.0,
+        self, share: np.ndarray, haematoxylin: Amount, eosin: Amount, **others: Amount
     ) -> Layers:
-        """The layers under a new one that takes `share` of each pixel."""
-        rest = 1 - share
-        return Layers(
-            self.haematoxylin * rest + share * haematoxylin,
-            self.eosin * rest + share * eosin,
-            self.stroma * rest + share * stroma,
-            self.wall * rest + share * wall,
-            self.solid * rest + share * solid,
-            self.dying * rest + share * dying,
-        )
+        """The layers under a new one that takes `share` of each pixel; others are 0 in it."""
+        new = {"haematoxylin": haematoxylin, "eosin": eosin} | others
+        names, rest = [field.name for field in fields(self)], 1 - share
+        return Layers(*(getattr(self, n) * rest + share * new.get(n, 0.0) for n in names))
 
 
 # -- Epithelium: glands around a lumen, ducts filled with cells, invading nests.
@@ -280,8 +270,7 @@ def _lumen(layers: Layers, latents: Latents, noise: Noise, depth: np.ndarray) ->
 
 def _nests(layers: Layers, latents: Latents, noise: Noise) -> Layers:
     share = region(noise.nests, 0.85 * latents.invasion, 0.25)
-    haematoxylin, eosin = _cytoplasm(latents, noise)
-    return layers.covered(share, haematoxylin, eosin, solid=1.0)
+    return layers.covered(share, *_cytoplasm(latents, noise), solid=1.0)
 
 
 def _cytoplasm(latents: Latents, noise: Noise) -> tuple[np.ndarray, np.ndarray]:
@@ -399,7 +388,7 @@ def glass(layers: Layers, latents: Latents, noise: Noise) -> Layers:
 
 
 @dataclass(frozen=True)
-class Nuclei:
+class Nuclei(Rows):
     """One entry a nucleus, [k].
 
     Attributes:
@@ -421,17 +410,6 @@ class Nuclei:
     density: np.ndarray
     vesicular: np.ndarray
     rough: np.ndarray
-
-    def take(self, rows: np.ndarray) -> Nuclei:
-        """The nuclei at these rows."""
-        return Nuclei(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
-
-    @staticmethod
-    def concatenate(parts: Sequence[Nuclei]) -> Nuclei:
-        """All nuclei of the parts."""
-        return Nuclei(
-            **{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Nuclei)}
-        )
 
 
 def _kept(keep: np.ndarray, **arrays: np.ndarray) -> Nuclei:
@@ -518,10 +496,8 @@ def ring(latents: Latents, chance: Chance, noise: Noise, layers: Layers, glands:
     x = (glands.x[..., None] + along * cos - beside * sin).reshape(shape)
     y = (glands.y[..., None] + along * sin + beside * cos).reshape(shape)
     # Borders are warped, so nuclei follow them.
-    x, y = (
-        x - glands.warp[:, None] * sample(noise.warp_x, x, y),
-        y - glands.warp[:, None] * sample(noise.warp_y, x, y),
-    )
+    warps = [glands.warp[:, None] * sample(each, x, y) for each in (noise.warp_x, noise.warp_y)]
+    x, y = x - warps[0], y - warps[1]
     keep = ((np.arange(RING) < slots) & (radius > SMALLEST)).reshape(shape)
     keep &= u[..., 2].reshape(shape) < 0.96 * sample(layers.wall, x, y)
     look = _atypical(latents, u.reshape(*shape, 7), 1.0)
@@ -603,12 +579,11 @@ def _stamp(nuclei: Nuclei, half: int, noise: Noise, density: np.ndarray, cover: 
     dx = ((columns + 0.5) * unit - nuclei.x[:, None]).astype(np.float32)[:, None, :]
     dy = ((rows + 0.5) * unit - nuclei.y[:, None]).astype(np.float32)[:, :, None]
     cos, sin = np.cos(nuclei.angle), np.sin(nuclei.angle)
-    along = dx * _window(cos / nuclei.long) + dy * _window(sin / nuclei.long)
-    beside = dy * _window(cos / nuclei.wide) - dx * _window(sin / nuclei.wide)
+    along = dx * column(cos / nuclei.long) + dy * column(sin / nuclei.long)
+    beside = dy * column(cos / nuclei.wide) - dx * column(sin / nuclei.wide)
     squared = along**2 + beside**2
-    inside = ((rows >= 0) & (rows < side))[:, :, None] & ((columns >= 0) & (columns < side))[
-        :, None
-    ]
+    tall, wide = ((at >= 0) & (at < side) for at in (rows, columns))
+    inside = tall[:, :, None] & wide[:, None]
     which, row, place = np.nonzero((squared < 1.6) & inside)
     flat = (nuclei.patch[which] * side + rows[which, row]) * side + columns[which, place]
     lobes = nuclei.rough[which].astype(np.float32) * noise.mottle.reshape(-1)[flat]
@@ -620,10 +595,6 @@ def _stamp(nuclei: Nuclei, half: int, noise: Noise, density: np.ndarray, cover: 
     chromatin = nuclei.density[which] * (0.9 + 0.8 * speck - cleared + rim)
     np.maximum.at(density, flat, (alpha * chromatin).astype(np.float32))
     np.maximum.at(cover, flat, alpha)
-
-
-def _window(values: np.ndarray) -> np.ndarray:
-    return values.astype(np.float32)[:, None, None]
 
 
 # -- From amounts of stain to colours, by the Beer-Lambert law.
