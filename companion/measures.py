@@ -39,7 +39,7 @@ SPREAD_COLUMNS = ["dataset", "setting", "seed", "epoch", "target_spread", "disti
 
 
 def spread_table(stored: Sequence[StoredRun]) -> pd.DataFrame:
-    """One row a look at validation: dataset, setting, seed, epoch, target_spread, distillation."""
+    """One row per look at validation, with `SPREAD_COLUMNS`."""
     frames = [
         run.history().assign(dataset=run.spec.dataset, setting=run.spec.setting, seed=run.spec.seed)
         for run in stored
@@ -149,7 +149,7 @@ def matched(vision: Sequence[StoredRun], text: Sequence[StoredRun]) -> list[Pair
 
 
 def complementarity_table(pairs: Sequence[Pair]) -> pd.DataFrame:
-    """One row a pair of `matched`: the text classifier's accuracies beside one vision model.
+    """One row per pair of `matched`: the text classifier's accuracies beside one vision model.
 
     Columns: those of `tables.run_table` of the text classifier, but with the vision model's
     backbone; then vision_accuracy, the shares (all in percent) and vision_run.
@@ -190,7 +190,7 @@ def interval_table(pairs: Sequence[Pair], draws: int) -> pd.DataFrame:
 
 
 def complementarity_sentences(table: pd.DataFrame, intervals: pd.DataFrame) -> str:
-    """One Markdown item a cell, and where omega came out largest."""
+    """One Markdown item per cell, and where omega came out largest."""
     means = table.groupby(GAIN_CELL, sort=False, as_index=False).mean(numeric_only=True)
     omega = intervals.query("measure == 'omega'")[[*GAIN_CELL, "low", "high"]]
     cells = means.merge(omega, on=GAIN_CELL)
@@ -261,7 +261,7 @@ def pareto_front(
 
 
 def cell_points(runs: pd.DataFrame) -> pd.DataFrame:
-    """One row a cell of a tidy table of runs joined with `cost_columns`.
+    """One row per cell of a tidy table of runs joined with `cost_columns`.
 
     Columns: dataset, backbone, setting, mean, low, high (balanced accuracy in percent: mean,
     lowest and highest over seeds), and the costs, which are the same for every seed.
@@ -281,7 +281,7 @@ def with_front(points: pd.DataFrame, cost: str, column: str) -> pd.DataFrame:
 
 
 def front_sentences(points: pd.DataFrame, cost: str) -> str:
-    """One Markdown item a data set: its frontier from cheap to dear, and CLIP-IT's part in it."""
+    """One Markdown item per data set: its frontier from cheap to dear, and CLIP-IT's part in it."""
 
     def said(front: pd.DataFrame) -> str:
         steps = (
@@ -475,7 +475,7 @@ def space_table(
     sample: Int[np.ndarray, " k"],
     neighbours: int = 10,
 ) -> pd.DataFrame:
-    """One row a run and space: how well the classes part among some test patches.
+    """One row per run and space: how well the classes part among some test patches.
 
     Columns: those of `tables.run_table`, then space, silhouette (-1..1), purity and chance (0..1).
 
@@ -498,7 +498,7 @@ def space_table(
 
 
 def inspection_sentences(table: pd.DataFrame, without: str, with_lora: str, control: str) -> str:
-    """One Markdown item a space: how purity and silhouette change with LoRA; then the control.
+    """One Markdown item per space: how purity and silhouette change with LoRA; then the control.
 
     Args:
         table: `space_table` of one data set and backbone, with the three settings named.
@@ -573,7 +573,7 @@ def of_run(run: StoredRun, bench: Workbench) -> Distillation:
 
 
 def distillation_table(runs: Sequence[StoredRun], found: Sequence[Distillation]) -> pd.DataFrame:
-    """One row a run: accuracies, mean and sd of both cosines, share of variance explained."""
+    """One row per run: accuracies, mean and sd of both cosines, share of variance explained."""
     table = run_table(runs)
     for name in ("cosines", "constant"):
         values = [getattr(each, name) for each in found]
@@ -637,7 +637,7 @@ def _printed(dataset: str) -> str:
 
 
 def distillation_sentences(table: pd.DataFrame) -> str:
-    """One Markdown item a data set: distilled beside constant, means over backbones and seeds."""
+    """One Markdown item per data set: distilled beside constant, means over backbones and seeds."""
     cells = table.groupby("dataset", sort=False, as_index=False).mean(numeric_only=True)
     below = " (below 0: the mean report is the better guess)"
     return items(

@@ -94,7 +94,7 @@ def by_cell(runs: Iterable[StoredRun]) -> dict[tuple[str, str], list[StoredRun]]
 
 
 def run_table(runs: Sequence[StoredRun]) -> pd.DataFrame:
-    """One row a run: dataset, backbone, setting, seed, both accuracies on test (percent), run."""
+    """One row per run: dataset, backbone, setting, seed, both accuracies on test (percent), run."""
     rows = [
         (own.dataset, own.backbone, own.setting, own.seed, accuracy(said), balanced_accuracy(said),
          run.key)
@@ -103,18 +103,6 @@ def run_table(runs: Sequence[StoredRun]) -> pd.DataFrame:
     ]  # fmt: skip
     columns = [*GAIN_CELL, "setting", "seed", "accuracy", "balanced_accuracy", "run"]
     return pd.DataFrame(rows, columns=columns)
-
-
-def gain(
-    runs: Sequence[StoredRun], dataset: str, backbone: str, first: str, second: str, draws: int
-) -> Interval:
-    """Gain in balanced accuracy of setting `second` over `first` with its 95% interval.
-
-    Raises:
-        ClipItError: the two settings were not run with the same seeds.
-    """
-    _, cell = paired_cell(runs, dataset, backbone, first, second)
-    return pooled_bootstrap([cell], draws, np.random.default_rng(0), block=1)
 
 
 def paired_cell(
@@ -172,12 +160,18 @@ def pooled_gain(runs: Sequence[StoredRun], first: str, second: str, draws: int) 
 def gain_table(
     runs: Sequence[StoredRun], pairs: Sequence[tuple[str, str]], draws: int
 ) -> pd.DataFrame:
-    """One row a cell and pair of settings: dataset, backbone, first, second, gain, low, high."""
-    rows = [
-        (*cell, *pair, *astuple(gain(runs, *cell, *pair, draws)))
-        for cell in by_cell(runs)
-        for pair in pairs
-    ]
+    """The gain in balanced accuracy of `second` over `first` in each cell, with its 95% interval.
+
+    One row per cell and pair of settings: dataset, backbone, first, second, gain, low, high.
+
+    Raises:
+        ClipItError: two settings were not run with the same seeds.
+    """
+    rows = []
+    for cell, pair in product(by_cell(runs), pairs):
+        _, hits = paired_cell(runs, *cell, *pair)
+        value = pooled_bootstrap([hits], draws, np.random.default_rng(0), block=1)
+        rows.append((*cell, *pair, *astuple(value)))
     return pd.DataFrame(rows, columns=[*GAIN_CELL, *PAIR, "gain", "low", "high"])
 
 
@@ -196,7 +190,7 @@ def _printed_gain(dataset: str, backbone: str) -> str:
     mirrored, namesake = paper.MIRRORS.get(dataset), registry.namesake(backbone)
     if mirrored is None or namesake is None:
         return "no such cell"
-    printed = paper.gain(mirrored, namesake)
+    printed = paper.gains().get((mirrored, namesake))
     return "no such cell" if printed is None else f"{printed:+.1f} ({namesake}, {mirrored})"
 
 
@@ -302,7 +296,7 @@ def paper_sentence(dataset: str) -> str:
     mirrored = paper.MIRRORS.get(dataset)
     if mirrored is None:
         return f"The paper has no results on {dataset}: there is no number to put beside ours."
-    gain = f"is {paper.mean_gain(mirrored):+.1f} points."
+    gain = f"is {paper.gains()[mirrored].mean():+.1f} points."
     if dataset == mirrored.lower():
         return f"The paper's mean gain on {mirrored} {gain}"
     return (
@@ -345,7 +339,7 @@ WHOLE = ("all together", "unimodal", "clip_it")
 
 
 def decomposition(stored: Sequence[StoredRun], draws: int) -> pd.DataFrame:
-    """One row a cell and step: dataset, backbone, first, second, gain, low, high, step.
+    """One row per cell and step: dataset, backbone, first, second, gain, low, high, step.
 
     The steps of a cell sum to its whole.
     """
@@ -357,7 +351,7 @@ def decomposition(stored: Sequence[StoredRun], draws: int) -> pd.DataFrame:
 
 
 def decomposition_words(found: pd.DataFrame) -> str:
-    """One Markdown item a cell: every step with its interval, and which are surely not zero."""
+    """One Markdown item per cell: every step with its interval, and which are surely not zero."""
 
     def said(rows: pd.DataFrame) -> str:
         sure = rows["step"][(rows["step"] != WHOLE[0]) & (sides(rows) != Side.INCLUDES)]
@@ -382,8 +376,8 @@ class Comparison:
 
     Attributes:
         reference: the setting that all others are compared with.
-        runs: one row a run, as `tables.run_table`.
-        gains: one row a cell and setting, as `tables.gain_table`, over the reference.
+        runs: one row per run, as `tables.run_table`.
+        gains: one row per cell and setting, as `tables.gain_table`, over the reference.
     """
 
     reference: str
@@ -411,7 +405,7 @@ def compare(stored: Sequence[StoredRun], reference: str, draws: int) -> Comparis
 
 
 def comparison_table(comparison: Comparison) -> pd.DataFrame:
-    """To read: one row a cell and setting, mean ± sd and each seed, difference and interval."""
+    """To read: one row per cell and setting, mean ± sd and each seed, difference and interval."""
     columns, over = [*GAIN_CELL, "setting"], f"over {label(comparison.reference)}"
     gains = comparison.gains.rename(columns={"second": "setting"}).set_index(columns)
     accuracies = comparison.runs.groupby(columns, sort=False)["balanced_accuracy"]
@@ -422,7 +416,7 @@ def comparison_table(comparison: Comparison) -> pd.DataFrame:
 
 
 def comparison_words(comparison: Comparison) -> str:
-    """One item a cell: which settings lie above, below, and not clearly off the reference.
+    """One item per cell: which settings lie above, below, and not clearly off the reference.
 
     Ends with what many intervals beside each other mean.
     """
@@ -503,7 +497,7 @@ def fisher_as_in_the_paper(p: Float[np.ndarray, " k"]) -> float:
 def seed_tests(runs: Sequence[StoredRun], pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
     """McNemar's test of every cell, pair of settings and seed, adjusted over all of them.
 
-    Returns one row a test: dataset, backbone, first, second, seed, lost, gained, p, p_holm.
+    Returns one row per test: dataset, backbone, first, second, seed, lost, gained, p, p_holm.
 
     Raises:
         ClipItError: two settings were not run with the same seeds.
@@ -523,7 +517,7 @@ def in_text(tests: pd.DataFrame) -> pd.DataFrame:
 
 
 def seed_table(tests: pd.DataFrame) -> pd.DataFrame:
-    """To read: one row a cell and comparison, one column a seed: `-lost +gained: p (p_holm)`."""
+    """To read: one row per cell and comparison, a column per seed: `-lost +gained: p (p_holm)`."""
     said = "-{lost} +{gained}: {p:.2g} ({p_holm:.2g})"
     shown = tests.assign(
         comparison=_against(tests),

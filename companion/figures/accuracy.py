@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -31,7 +31,7 @@ from companion.figures.style import (
     styled,
     zero,
 )
-from companion.measures import FIXED, MOVING, pareto_front
+from companion.measures import COSTS, FIXED, MOVING, pareto_front
 from companion.specs import label
 from companion.statistics import Interval
 from companion.tables import GAIN_CELL, STEPS, WHOLE, Comparison
@@ -73,7 +73,7 @@ def table1_figure(runs: pd.DataFrame, gains: pd.DataFrame) -> Figure:
     return figure
 
 
-def _once(axes: Sequence[Axes]) -> list[Any]:
+def _once(axes: Iterable[Axes]) -> list[Any]:
     """What is named on some axes, each name once."""
     found: dict[str, Any] = {}
     for axis in axes:
@@ -95,13 +95,10 @@ def comparison_figure(comparison: Comparison) -> Figure:
     """A row of two panels per cell: accuracy of each setting, difference to the reference."""
     cells = list(comparison.runs.groupby(GAIN_CELL, sort=False))
     heights = [COMPARISON_HEAD + COMPARISON_LINE * cell["setting"].nunique() for _, cell in cells]
-    figure, axes = paired_panels(heights, 1.2)
+    figure, axes = paired_panels(heights, 1.2, 0.2)
     for (left, right), ((dataset, backbone), cell) in zip(axes, cells, strict=True):
-        settings = list(dict.fromkeys(cell["setting"]))
         gains = comparison.gains.query("dataset == @dataset and backbone == @backbone")
-        far = far_settings(cell.groupby("setting")["balanced_accuracy"].mean())
-        _accuracies(left, cell, settings, far)
-        _differences(right, gains, settings, comparison.reference, far)
+        _compared(left, right, cell, gains, comparison.reference)
         left.set_title(f"{dataset}, {backbone}")
     axes[-1, 0].set_xlabel("balanced accuracy on test (%)")
     axes[-1, 1].set_xlabel(f"points over {label(comparison.reference)}\n(95% interval)")
@@ -120,36 +117,35 @@ def far_settings(means: pd.Series) -> set[str]:
     return far
 
 
-def _accuracies(
-    axis: Axes, runs: pd.DataFrame, settings: Sequence[str], far: Collection[str]
+def _compared(
+    left: Axes, right: Axes, runs: pd.DataFrame, gains: pd.DataFrame, reference: str
 ) -> None:
-    """Means as large, seeds as small marks, one line a setting; a far one as a number."""
-    _lines(axis, [label(setting) for setting in settings])
-    for line, setting in enumerate(settings):
-        values = runs[runs["setting"] == setting]["balanced_accuracy"]
-        if setting in far:
-            high = bool(values.mean() > runs["balanced_accuracy"].median())
-            _at_edge(axis, line, f"{values.mean():.1f}", high, _colour(setting))
-        else:
-            seeds(axis, values, line, _colour(setting))
+    """One line per setting: its seeds with their mean, and the difference to the reference.
 
-
-def _differences(
-    axis: Axes, gains: pd.DataFrame, settings: Sequence[str], reference: str,
-    far: Collection[str],
-) -> None:  # fmt: skip
-    """Estimates with intervals on the same lines; the reference is a filled mark at zero."""
-    _lines(axis, [""] * len(settings))
-    zero(axis)
-    for line, setting in enumerate(settings):
+    The reference is a filled mark at zero; what is far from all others a number at the edge.
+    """
+    accuracies = runs.groupby("setting", sort=False)["balanced_accuracy"]
+    middle, far = runs["balanced_accuracy"].median(), far_settings(accuracies.mean())
+    named_lines(left, [label(str(setting)) for setting, _ in accuracies])
+    named_lines(right, [""] * len(accuracies))
+    for axis in (left, right):
+        axis.grid(axis="y", color="0.92", lw=0.6)
+    zero(right)
+    for line, (name, values) in enumerate(accuracies):
+        setting, colour = str(name), _colour(str(name))
         rows = gains[gains["second"] == setting]
+        if setting in far:
+            high = bool(values.mean() > middle)
+            _at_edge(left, line, f"{values.mean():.1f}", high, colour)
+        else:
+            seeds(left, values, line, colour)
         if setting == reference:
-            axis.plot(0, line, "D", ms=4, color=_colour(setting))
+            right.plot(0, line, "D", ms=4, color=colour)
         elif setting in far:
             gain = Interval.of(rows.iloc[0])
-            _at_edge(axis, line, str(gain), gain.estimate > 0, _colour(setting))
+            _at_edge(right, line, str(gain), gain.estimate > 0, colour)
         else:
-            intervals(axis, rows, [line], marker="D", ms=4, mfc="white", color=_colour(setting))
+            intervals(right, rows, [line], marker="D", ms=4, mfc="white", color=colour)
 
 
 def _at_edge(axis: Axes, line: int, words: str, right: bool, colour: str) -> None:
@@ -165,11 +161,6 @@ def _colour(setting: str) -> str:
     return COLOURS.get(setting, CYCLE[0] if setting.startswith("clip_it") else CYCLE[2])
 
 
-def _lines(axis: Axes, names: Sequence[str]) -> None:
-    named_lines(axis, names)
-    axis.grid(axis="y", color="0.92", lw=0.6)
-
-
 # -- What each step from the probe to CLIP-IT adds.
 
 
@@ -178,7 +169,7 @@ STEPS_LINE, STEPS_HEAD = 0.26, 0.85  # inches
 
 @styled()
 def controls_figure(found: pd.DataFrame) -> Figure:
-    """One panel a cell: bars that follow each other from 0 to the whole gain, 95% intervals."""
+    """One panel per cell: bars that follow each other from 0 to the whole gain, 95% intervals."""
     cells = list(found.groupby(GAIN_CELL, sort=False))
     names = [step for step, *_ in (*STEPS, WHOLE)]
     colours = [*CYCLE[: len(STEPS)], "0.55"]
@@ -201,7 +192,7 @@ def controls_figure(found: pd.DataFrame) -> Figure:
     return figure
 
 
-# -- Accuracy against cost, one panel a data set, with the frontier (Figure 3).
+# -- Accuracy against cost, one panel per data set, with the frontier (Figure 3).
 
 
 PARETO_LOOKS = {
@@ -211,7 +202,7 @@ PARETO_LOOKS = {
 }
 OTHER = ("black", "x")  # any further setting
 # The cost of the same model with its prompts encoded for each image.
-ENCODED = {"parameters_deployed": "parameters_encoded", "flops": "flops_encoded"}
+ENCODED = {cost: encoded for cost, encoded, _ in COSTS}
 
 
 @styled()
@@ -318,7 +309,7 @@ MEASURES = {"omega": "text right, vision wrong (Ω)", "counterpart": "vision rig
 
 @styled()
 def complementarity_figure(table: pd.DataFrame, limits: pd.DataFrame) -> Figure:
-    """One panel a data set, one row a backbone.
+    """One panel per data set, one row per backbone.
 
     Args:
         table: `measures.complementarity_table`.
@@ -361,7 +352,7 @@ def complementarity_figure(table: pd.DataFrame, limits: pd.DataFrame) -> Figure:
 
 @styled()
 def spread_figure(spreads: pd.DataFrame) -> Figure:
-    """One panel a data set: total variance of unit-length targets by epoch, one line a seed."""
+    """One panel per data set: total variance of unit-length targets by epoch, one line per seed."""
     names = {FIXED: "fixed target", MOVING: "moving target"}
     grid = sns.relplot(
         spreads.assign(target=spreads["setting"].map(names)), kind="line", x="epoch",
@@ -380,7 +371,7 @@ def spread_figure(spreads: pd.DataFrame) -> Figure:
 
 @styled()
 def history_figure(runs: Sequence[StoredRun]) -> Figure:
-    """Validation cross-entropy and distillation loss by epoch, one thin line a seed."""
+    """Validation cross-entropy and distillation loss by epoch, one thin line per seed."""
     trained = [run for run in runs if run.spec.training is not None]
     courses = pd.concat([
         run.history().assign(setting=label(run.spec.setting), seed=run.spec.seed)
@@ -406,7 +397,7 @@ def history_figure(runs: Sequence[StoredRun]) -> Figure:
 
 @styled()
 def loss_figure(losses: dict[str, list[float]]) -> Figure:
-    """Mean training loss of each epoch, one line an encoder, named at its end."""
+    """Mean training loss of each epoch, one line per encoder, named at its end."""
     figure, axis = plt.subplots(figsize=(4.8, 2.4))
     for name, values in losses.items():
         (line,) = axis.plot(range(1, len(values) + 1), values, marker=".")

@@ -46,7 +46,7 @@ class Panel:
 def space_figure(
     panels: Sequence[Panel], labels: np.ndarray, classes: Sequence[str], caption: str
 ) -> Figure:
-    """One row a setting, one column a space; `labels` [m] number the classes."""
+    """One row per setting, one column per space; `labels` [m] number the classes."""
     settings = list(dict.fromkeys(panel.setting for panel in panels))
     spaces = list(dict.fromkeys(panel.space for panel in panels))
     shape = (len(settings), len(spaces))
@@ -81,7 +81,7 @@ def space_figure(
 
 @styled()
 def contact_sheet(dataset: PatchDataset, columns: int = 8, seed: int = 0) -> Figure:
-    """Random training patches, one row a class."""
+    """Random training patches, one row per class."""
     rng = np.random.default_rng(seed)
     train, rows = dataset.indices("train"), len(dataset.classes)
     figure, axes = plt.subplots(rows, columns, figsize=(columns * 0.85, rows * 0.9))
@@ -147,7 +147,7 @@ def pairing_figure(pairs: Pairs, reports: int, title: str) -> Figure:
 def text_statistics_figure(
     similarities: Mapping[str, np.ndarray], distilled: Mapping[str, Sequence[Distillation]]
 ) -> Figure:
-    """One row a data set. Left: similarity of the best report. Right: distilled cosines.
+    """One row per data set. Left: similarity of the best report. Right: distilled cosines.
 
     Args:
         similarities: [n] best-report similarity of each training patch, by data set.

@@ -12,7 +12,6 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -142,7 +141,8 @@ def right_of(axis: Axes, line: Place, words: str, colour: str = "black") -> None
     )  # fmt: skip
 
 
-def legend_below(figure: Figure, handles: Sequence[Artist], columns: int, **look: Any) -> None:
+def legend_below(figure: Figure, handles: Sequence[Any], columns: int, **look: Any) -> None:
+    """A legend of artists and error bars under all axes."""
     figure.legend(
         handles=list(handles), loc="upper center", ncols=columns, bbox_to_anchor=(0.5, 0.0), **look
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
 
@@ -9,18 +10,64 @@ import numpy as np
 from scipy.special import ndtri
 
 from clipit_lib.errors import ClipItError
-from companion.phantom.latents import (
-    EPITHELIAL,
-    GLANDS,
-    LYMPHOID,
-    RING,
-    SITES,
-    STROMAL,
-    Chance,
-    Latents,
-    Rows,
-    draw_chance,
-)
+from companion.phantom.latents import Latents, Rows
+
+# -- All randomness of a patch, drawn at once from the patch's own seed.
+#
+# Everything after this is arithmetic, so a patch has the same bytes in whatever block it is drawn.
+
+
+GLANDS, RING, SITES, LYMPHOID, EPITHELIAL, STROMAL = 9, 34, 9, 256, 144, 64
+
+
+@dataclass(frozen=True)
+class Chance:
+    """Random numbers of a block of b patches, float32; uniform in [0, 1) unless said otherwise.
+
+    Attributes:
+        coarse: [b, 7, 7, 7] standard normals on lattices over the field.
+        medium: [b, 2, 18, 18] standard normals.
+        fine: [b, 2, 64, 64] in [-1, 1).
+        streaks: [b, 96] standard normals, the profile across fibres.
+        layout: [b, 8], orientation and offset of fibres and lattices.
+        glands: [b, GLANDS, 6].
+        sites: [b, SITES, 3], fat cells.
+        ring: [b, GLANDS, RING, 7], nuclei in the wall of a gland.
+        lymphoid, epithelial, stromal: [b, LYMPHOID or EPITHELIAL or STROMAL, 7], other nuclei.
+    """
+
+    coarse: np.ndarray
+    medium: np.ndarray
+    fine: np.ndarray
+    streaks: np.ndarray
+    layout: np.ndarray
+    glands: np.ndarray
+    sites: np.ndarray
+    ring: np.ndarray
+    lymphoid: np.ndarray
+    epithelial: np.ndarray
+    stromal: np.ndarray
+
+    @staticmethod
+    def of(seed: int, patches: Sequence[int]) -> Chance:
+        """The random numbers of these patch indices."""
+        drawn = [_one(np.random.SeedSequence(seed, spawn_key=(index,))) for index in patches]
+        return Chance(*(np.stack(parts) for parts in zip(*drawn, strict=True)))
+
+
+def _one(seeds: np.random.SeedSequence) -> tuple[np.ndarray, ...]:
+    rng = np.random.Generator(np.random.SFC64(seeds))
+
+    def normal(*shape: int) -> np.ndarray:
+        return rng.standard_normal(shape, dtype=np.float32)
+
+    def uniform(*shape: int) -> np.ndarray:
+        return rng.random(shape, dtype=np.float32)
+
+    fields_of_view = normal(7, 7, 7), normal(2, 18, 18), 2 * uniform(2, 64, 64) - 1, normal(96)
+    placed = uniform(8), uniform(GLANDS, 6), uniform(SITES, 3), uniform(GLANDS, RING, 7)
+    return (*fields_of_view, *placed, *(uniform(n, 7) for n in (LYMPHOID, EPITHELIAL, STROMAL)))
+
 
 # -- Lengths of the phantom and smooth fields over it.
 #
@@ -389,7 +436,7 @@ def glass(layers: Layers, latents: Latents, noise: Noise) -> Layers:
 
 @dataclass(frozen=True)
 class Nuclei(Rows):
-    """One entry a nucleus, [k].
+    """One entry per nucleus, [k].
 
     Attributes:
         patch: index in the block.
@@ -656,7 +703,7 @@ def render(latents: Latents, side: int, seed: int, first: int = 0) -> np.ndarray
 
 
 def _block(latents: Latents, side: int, seed: int, indices: range) -> np.ndarray:
-    chance = draw_chance(seed, indices)
+    chance = Chance.of(seed, indices)
     noise = Noise.of(chance, side)
     across = across_fibres(latents, chance, noise)
     placed = Glands.of(latents, chance)

@@ -137,7 +137,7 @@ NAMED, OMITTED_IN_CAPTION = 0.6, 0.25
 
 
 def captions(world: str, latents: Latents, rng: np.random.Generator) -> list[str]:
-    """One caption a patch, of 8 to 25 words.
+    """One caption per patch, of 8 to 25 words.
 
     A caption names some of the findings, each left out now and then, and in six of ten the kind
     of tissue, by the text of its class or a synonym.
@@ -199,7 +199,7 @@ def write_report(organ: str, rng: np.random.Generator) -> str:
         _diagnosis(world.tissues[world.classes[label]], rng),
         *_some(PHRASES.closings, 1, rng),
     ]
-    while len(" ".join(sections).split()) < SHORTEST_REPORT:
+    while _words(" ".join(sections)) < SHORTEST_REPORT:
         sections.insert(-1, _some(own["asides"], 1, rng)[0])
     return " ".join(" ".join(sections).split()[:LONGEST_REPORT])
 
