@@ -29,7 +29,7 @@ from companion.phantom.reports import PhantomCorpus
 from companion.profile import Profile, Workbench
 from companion.specs import label
 from companion.statistics import Cell, pooled_bootstrap, units
-from companion.tables import GAIN_CELL, by_cell, items, items_by, run_table
+from companion.tables import GAIN_CELL, by_cell, filled, items, items_by, run_table
 
 # -- Whether distillation targets stay apart while a run is trained.
 
@@ -284,14 +284,11 @@ def front_sentences(points: pd.DataFrame, cost: str) -> str:
     """One Markdown item per data set: its frontier from cheap to dear, and CLIP-IT's part in it."""
 
     def said(front: pd.DataFrame) -> str:
-        steps = (
-            f"{row['backbone']} {label(row['setting'])} ({row['mean']:.1f})"
-            for _, row in front.sort_values(cost).iterrows()
-        )
+        steps = filled(front.sort_values(cost), "{backbone} {name} ({mean:.1f})")
         ours = (front["setting"] == "clip_it").sum()
         return f": {', '.join(steps)}; CLIP-IT in {ours} of {len(front)}."
 
-    marked = with_front(points, cost, "on_front")
+    marked = with_front(points, cost, "on_front").assign(name=points["setting"].map(label))
     return items_by(marked[marked["on_front"]], ["dataset"], said)
 
 
@@ -307,13 +304,10 @@ def pareto_words(points: pd.DataFrame) -> str:
 def changed_by(points: pd.DataFrame, cost: str, other: str) -> str:
     """In words, which cells enter or leave the frontier if `other` is counted, not `cost`."""
     before, after = (with_front(points, each, "on_front")["on_front"] for each in (cost, other))
-    moved = ((points[before & ~after], "leaves"), (points[after & ~before], "enters"))
-    parts = [
-        f"{row['backbone']} {label(row['setting'])} {verb} ({row['dataset']})"
-        for rows, verb in moved
-        for _, row in rows.iterrows()
-    ]
-    return ", ".join(parts) or "the same models"
+    named = points.assign(name=points["setting"].map(label))
+    left = filled(named[before & ~after], "{backbone} {name} leaves ({dataset})")
+    entered = filled(named[after & ~before], "{backbone} {name} enters ({dataset})")
+    return ", ".join(left + entered) or "the same models"
 
 
 def reading_table(points: pd.DataFrame) -> pd.DataFrame:
@@ -324,10 +318,9 @@ def reading_table(points: pd.DataFrame) -> pd.DataFrame:
             "data set": ordered["dataset"],
             "backbone": ordered["backbone"],
             "setting": ordered["setting"].map(label),
-            "balanced accuracy (%), range over seeds": [
-                f"{mean:.1f} ({low:.1f} to {high:.1f})"
-                for mean, low, high in ordered[["mean", "low", "high"]].to_numpy()
-            ],
+            "balanced accuracy (%), range over seeds": filled(
+                ordered, "{mean:.1f} ({low:.1f} to {high:.1f})"
+            ),
             "parameters": ordered["parameters_deployed"].map("{:,}".format),
             "GFLOPs": ordered["gflops"].map("{:.3g}".format),
             "on the frontier by": [

@@ -259,9 +259,14 @@ def _markdown_row(values: Sequence[object]) -> str:
 # -- Results in words, written from the numbers.
 
 
+def filled(rows: pd.DataFrame, words: str) -> list[str]:
+    """The words once per row, with its values in the places of their columns."""
+    return [words.format_map(row) for _, row in rows.iterrows()]
+
+
 def items(rows: pd.DataFrame, words: str) -> str:
-    """One Markdown item per row: the words, with its values in the places of their columns."""
-    return "\n".join(f"- {words.format_map(row)}" for _, row in rows.iterrows())
+    """One Markdown item per row, of `filled`."""
+    return "\n".join(filled(rows, f"- {words}"))
 
 
 def items_by(rows: pd.DataFrame, columns: list[str], said: Callable[[pd.DataFrame], str]) -> str:
@@ -518,11 +523,10 @@ def in_text(tests: pd.DataFrame) -> pd.DataFrame:
 
 def seed_table(tests: pd.DataFrame) -> pd.DataFrame:
     """To read: one row per cell and comparison, a column per seed: `-lost +gained: p (p_holm)`."""
-    said = "-{lost} +{gained}: {p:.2g} ({p_holm:.2g})"
     shown = tests.assign(
         comparison=_against(tests),
         seed="seed " + tests["seed"].astype(str),
-        said=[said.format_map(row) for _, row in tests.iterrows()],
+        said=filled(tests, "-{lost} +{gained}: {p:.2g} ({p_holm:.2g})"),
     )
     cells = [*GAIN_CELL, "comparison"]
     table = shown.pivot_table("said", cells, "seed", aggfunc="first", sort=False)

@@ -19,6 +19,7 @@ from clipit_lib.runs import StoredRun
 from companion.figures.style import (
     COLOURS,
     CYCLE,
+    LOOKS,
     MARKER_CYCLE,
     MARKERS,
     beside,
@@ -53,7 +54,7 @@ def table1_figure(runs: pd.DataFrame, gains: pd.DataFrame) -> Figure:
         named_lines(left, backbones)
         settings = [setting for setting in COLOURS if setting in set(cell["setting"])]
         for setting, off in zip(settings, beside(len(settings), 0.24), strict=True):
-            look = COLOURS[setting], MARKERS[setting], label(setting)
+            look = (*LOOKS[setting], label(setting))
             own = cell[cell["setting"] == setting].groupby("backbone", sort=False)
             for backbone, values in own["balanced_accuracy"]:
                 seeds(left, values, backbones.index(str(backbone)) + off, *look)
@@ -195,11 +196,7 @@ def controls_figure(found: pd.DataFrame) -> Figure:
 # -- Accuracy against cost, one panel per data set, with the frontier (Figure 3).
 
 
-PARETO_LOOKS = {
-    **{name: (COLOURS[name], MARKERS[name]) for name in ("unimodal", "lora_only", "clip_it")},
-    "zero_shot": (CYCLE[4], "^"),
-    "contrastive": (CYCLE[5], "P"),
-}
+PARETO_LOOKS = LOOKS | {"zero_shot": (CYCLE[4], "^"), "contrastive": (CYCLE[5], "P")}
 OTHER = ("black", "x")  # any further setting
 # The cost of the same model with its prompts encoded for each image.
 ENCODED = {cost: encoded for cost, encoded, _ in COSTS}

@@ -20,20 +20,15 @@ from clipit_lib.files import written_beside
 from companion.tables import doubtful, write_runs
 
 # Okabe and Ito; markers differ too, so that nothing rests on colour alone.
-COLOURS = {
-    "unimodal": "#6E6E6E",
-    "lora_only": "#E69F00",
-    "clip_it": "#0072B2",
-    "clip_it/architecture_only": "#009E73",
-    "clip_it/random_reports": "#CC79A7",
+LOOKS = {
+    "unimodal": ("#6E6E6E", "o"),
+    "lora_only": ("#E69F00", "s"),
+    "clip_it": ("#0072B2", "D"),
+    "clip_it/architecture_only": ("#009E73", "^"),
+    "clip_it/random_reports": ("#CC79A7", "v"),
 }
-MARKERS = {
-    "unimodal": "o",
-    "lora_only": "s",
-    "clip_it": "D",
-    "clip_it/architecture_only": "^",
-    "clip_it/random_reports": "v",
-}
+COLOURS = {setting: colour for setting, (colour, _) in LOOKS.items()}
+MARKERS = {setting: marker for setting, (_, marker) in LOOKS.items()}
 # For what is no setting: colours and markers of up to seven things, in this order.
 CYCLE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#6E6E6E")
 MARKER_CYCLE = ("o", "s", "D", "^", "v", "P", "X")
