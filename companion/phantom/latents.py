@@ -8,10 +8,10 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 import numpy as np
-from clipit_lib.data.published import PUBLISHED_DATA
 
 from clipit_lib.errors import ClipItError
 from clipit_lib.settings import Strict
+from companion.published import PUBLISHED_DATA
 from companion.reading import read_strict
 
 # -- The phantom's three worlds: their classes and the mean morphology of each class.
