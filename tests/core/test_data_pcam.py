@@ -17,9 +17,9 @@ from clipit_lib.data import published
 from clipit_lib.data.patches import ValidationSplit
 from clipit_lib.data.published import PUBLISHED_DATA, PcamData
 from clipit_lib.errors import ClipItError
-from clipit_lib.settings import protocol_named
 from companion.phantom.latents import WORLDS
 from companion.profile import load_profile
+from companion.protocols import protocol_named
 
 SETTINGS = PcamData(source="pcam", corpus="any")
 COUNTS = {"train": 12, "valid": 6, "test": 6}
