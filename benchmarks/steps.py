@@ -57,7 +57,7 @@ def clip_it(
     backbone = adapted(encoder.model, encoder.lora_targets)
     with seeded(0):
         model = ClipIt(backbone, encoder.width, CLASSES, clip.width)
-    return Steps(model, data, data, False, "cross_entropy", targets, 1.0)
+    return Steps(model, data, data, False, False, targets, 1.0)
 
 
 def released(
@@ -68,7 +68,7 @@ def released(
     model = ClipIt(backbone, encoder.width, CLASSES, clip.width, False, "random")
     lora.adapt_head(model, LORA)
     targets = EveryReport(adapted(clip.text_tower, clip.text_targets, "all"), windows, report)
-    return Steps(model, data, data, False, "double_softmax", targets, 1.0)
+    return Steps(model, data, data, False, True, targets, 1.0)
 
 
 def fitted(task: Steps, batch: int) -> Callable[[], object]:

@@ -1,10 +1,9 @@
 """CLIP-IT: pair patches with reports, distil the text, deploy the image alone.
 
 A run, from the ground up: `settings` (a run's specification), `data` and `encoders` (what it reads,
-opened by `inputs`), `pairing` (equation 1), `controls` (other pairs, other targets), `text` (stage
-one, equation 2), `model`, `losses` and `training` (equations 3 and 4), `run` (one run, whole),
-`runs` (the store), `predict` (the image alone), `estimator` (all of it on arrays, for
-scikit-learn). Nothing here knows `companion`, the study.
+opened by `inputs`), `pairing` (equation 1), `text` (stage one, equation 2), `model`, `losses` and
+`training` (equations 3 and 4), `run` (one run, whole), `runs` (the store), `predict` (the image
+alone), `estimator` (all of it on arrays, for scikit-learn). Nothing here knows `companion`.
 """
 
 import logging

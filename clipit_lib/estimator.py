@@ -49,9 +49,7 @@ class ClipItClassifier(ClassifierMixin, BaseEstimator):
         model_, transform_: the image-only network, adapters merged, and its input.
     """
 
-    backbone: str | VisionEncoder = (
-        "kaiko_vits16"  # a name of the registry, or your own: it is copied
-    )
+    backbone: str | VisionEncoder = "kaiko_vits16"  # of the registry, or your own: it is copied
     retriever: str | ClipEncoder | None = "quiltnet"  # likewise; None: LoRA only, without any text
     _: KW_ONLY
     epochs: int = 1  # of stage two
@@ -107,7 +105,7 @@ class ClipItClassifier(ClassifierMixin, BaseEstimator):
         if text is not None:
             model.text_head.load_state_dict(text.head)
         weight, floor = self.distillation_weight, min(row["validation"] for row in course)
-        task = ImageTask(model, learn, held, self.augment, "cross_entropy", targets, weight)
+        task = ImageTask(model, learn, held, self.augment, False, targets, weight)
         stage = Stage("stage two", *SAID, "the probe")
         self.history_ = fit(task, training, self.seed, stage=stage, start=floor)
         for note in (*course.notes, *(text.notes if text else ()), *self.history_.notes):
@@ -127,8 +125,7 @@ class ClipItClassifier(ClassifierMixin, BaseEstimator):
 
     def predict(self, images: Any) -> np.ndarray:
         """The most probable class of each patch, [n]; of equal ones the first."""
-        best = self.predict_proba(images).argmax(axis=1)
-        return self.classes_[best]
+        return self.classes_[self.predict_proba(images).argmax(axis=1)]
 
     def _encoder(self) -> VisionEncoder:
         """The backbone, to be changed: loaded anew, or a copy."""

@@ -1,14 +1,14 @@
-"""What runs read, opened when it is needed and once: patches, labels, reports, encoders, pairs.
+"""What runs read: patches, labels, reports and encoders, opened when needed and once; pairs.
 
 Nothing here knows a profile: with its specification these parts are all that a run sees.
-
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -17,60 +17,61 @@ from torch import Tensor
 from clipit_lib import pairing
 from clipit_lib.compute import device
 from clipit_lib.data.patches import PatchData, PatchDataset, Split
-from clipit_lib.data.reports import Corpus, ReportCorpus
+from clipit_lib.data.reports import (
+    TEMPLATES,
+    Corpus,
+    ReportCorpus,
+    own_terms,
+    prompts,
+    term_texts,
+)
 from clipit_lib.encoders import registry, weights
 from clipit_lib.encoders.embeddings import image_embeddings, text_embeddings
-from clipit_lib.encoders.encoder import ClipEncoder, LongText
+from clipit_lib.encoders.encoder import ClipEncoder, LongText, embed_texts
 from clipit_lib.encoders.vision import VisionEncoder
 from clipit_lib.encoders.weights import Sources
 from clipit_lib.errors import ClipItError
-from clipit_lib.settings import Labelled, RunSpec, known, trained_here
+from clipit_lib.settings import Labelled, RunSpec, TextSpec, known, trained_here
 
 # -- Which patches and labels a run learns from and is chosen by.
 
 
-@dataclass(frozen=True)
-class Labels:
-    """What is learned from and chosen by, after subsampling and noise.
+class Chosen(NamedTuple):
+    """Patches [n] of one split: rows of the data set, positions in the split, labels to learn."""
 
-    Attributes:
-        train, validation: [n] rows of the data set; `_at` are their positions in their split,
-            `_labels` what they are called.
-    """
+    rows: np.ndarray
+    at: np.ndarray
+    labels: Tensor
 
-    train: np.ndarray
-    train_at: np.ndarray
-    train_labels: Tensor
-    validation: np.ndarray
-    validation_at: np.ndarray
-    validation_labels: Tensor
+
+Labels = dict[Split, Chosen]  # train, validation
 
 
 def choose_labels(spec: Labelled, dataset: PatchDataset) -> Labels:
-    """Take `labels_per_class` training patches of each class and flip a share of all labels.
+    """What is learned from and chosen by: so many patches per class, a share of labels flipped.
 
     Flips reach training and validation alike, as they would in life; never the test split.
     """
-    rng = np.random.default_rng([spec.seed, 1])
-    train, validation = dataset.indices("train"), dataset.indices("validation")
-    if spec.labels_per_class is not None:
-        train = _some_of_each(dataset, train, spec.labels_per_class, rng)
-    if spec.validation_per_class is not None:
-        draws = np.random.default_rng([spec.seed, 7])
-        validation = _some_of_each(dataset, validation, spec.validation_per_class, draws)
-    noisy = [
-        torch.from_numpy(_flip(dataset.labels[rows], len(dataset.classes), spec.label_noise, rng))
-        for rows in (train, validation)
-    ]
-    at = np.searchsorted(dataset.indices("train"), train)
-    held_at = np.searchsorted(dataset.indices("validation"), validation)
-    return Labels(train, at, noisy[0], validation, held_at, noisy[1])
+    rng, draws = (np.random.default_rng([spec.seed, purpose]) for purpose in (1, 7))
+    rows: dict[Split, np.ndarray] = {
+        "train": _some_of_each(dataset, "train", spec.labels_per_class, rng),
+        "validation": _some_of_each(dataset, "validation", spec.validation_per_class, draws),
+    }
+    chosen = {}
+    for split, own in rows.items():
+        labels = _flip(dataset.labels[own], len(dataset.classes), spec.label_noise, rng)
+        at = np.searchsorted(dataset.indices(split), own)
+        chosen[split] = Chosen(own, at, torch.from_numpy(labels))
+    return chosen
 
 
 def _some_of_each(
-    dataset: PatchDataset, rows: np.ndarray, count: int, rng: np.random.Generator
+    dataset: PatchDataset, split: Split, count: int | None, rng: np.random.Generator
 ) -> np.ndarray:
-    """At most `count` random rows of each class, ascending."""
+    """At most `count` random rows of each class, ascending; all for None."""
+    rows = dataset.indices(split)
+    if count is None:
+        return rows
     of_class = [rows[dataset.labels[rows] == c] for c in range(len(dataset.classes))]
     return np.sort(np.concatenate([rng.permutation(part)[:count] for part in of_class]))
 
@@ -82,9 +83,7 @@ def _flip(labels: np.ndarray, classes: int, share: float, rng: np.random.Generat
     return np.where(flipped, other, labels).astype(np.int64)
 
 
-# -- What runs read, opened when it is needed and once: patches, reports, encoders, pairs.
-#
-# Nothing here knows a profile: with its specification these parts are all that a run sees.
+# -- Data sets, corpora, encoders and pairs, by name.
 
 
 class Inputs:
@@ -139,17 +138,10 @@ class Inputs:
         )
 
     def nearest(
-        self,
-        dataset: str,
-        split: Split,
-        k: int,
-        retriever: str,
-        corpus: str,
-        long_text: LongText,
+        self, dataset: str, split: Split, k: int, retriever: str, corpus: str, long_text: LongText
     ) -> pairing.Pairs:
         """The k reports of a corpus most similar to each patch of a split (equation 1)."""
-        clip = self.retriever(retriever)
-        texts = text_embeddings(clip, self.named_corpus(corpus), long_text)
+        texts = text_embeddings(self.retriever(retriever), self.named_corpus(corpus), long_text)
         images = self.image_embeddings(dataset, split, retriever)
         return pairing.top_k(images, texts, k, device=device())
 
@@ -173,23 +165,123 @@ class Inputs:
             ClipItError: it is something else, or it is not here.
         """
         self.trained(spec)
-        found = {
-            f"data set {spec.dataset}": (spec.data_hash, self.dataset(spec.dataset).content_hash),
-            f"encoder {spec.backbone}": (
-                spec.backbone_hash, registry.weights_hash(spec.backbone, self.sources),
-            ),
-        }  # fmt: skip
-        if spec.text is not None:
-            retriever, corpus = spec.text.retriever, spec.text.corpus
-            found[f"encoder {retriever}"] = (
-                spec.text.retriever_hash, registry.weights_hash(retriever, self.sources, text=True),
-            )  # fmt: skip
-            if corpus is not None:
-                here = self.named_corpus(corpus).content_hash
-                found[f"corpus {corpus}"] = (spec.text.corpus_hash or "", here)
-        for what, (asked, here) in found.items():
+        here = registry.weights_hash(spec.backbone, self.sources)
+        found = [
+            ("data set", spec.dataset, spec.data_hash, self.dataset(spec.dataset).content_hash),
+            ("encoder", spec.backbone, spec.backbone_hash, here),
+        ]
+        if (text := spec.text) is not None:
+            here = registry.weights_hash(text.retriever, self.sources, text=True)
+            found.append(("encoder", text.retriever, text.retriever_hash, here))
+            if text.corpus is not None:
+                here = self.named_corpus(text.corpus).content_hash
+                found.append(("corpus", text.corpus, text.corpus_hash or "", here))
+        for what, name, asked, here in found:
             if asked != here:
                 raise ClipItError(
-                    f"the {what} is {here} here, not {asked} as the run was specified with",
+                    f"the {what} {name} is {here} here, not {asked} as the run was specified with",
                     self._where, "Specify the run again",
                 )  # fmt: skip
+
+
+# -- Which text each patch is paired with: a report, or what Table 6 puts in its place.
+
+
+SPLITS: tuple[Split, ...] = ("train", "validation", "test")
+TERMS_PER_IMAGE = 5
+
+
+@dataclass(frozen=True)
+class PairedTexts:
+    """Distinct texts, and for each split the index [m] into them of every patch's text."""
+
+    texts: tuple[str, ...]
+    chosen: dict[Split, np.ndarray]
+
+
+def paired_texts(spec: TextSpec, inputs: Inputs, splits: Sequence[Split]) -> PairedTexts:
+    """The texts of some splits of a run's data set."""
+    source, data = spec.pairing.source, inputs.dataset(spec.dataset)
+    if source is None:
+        texts = _reports(spec, inputs).texts
+        return PairedTexts(texts, {split: paired_reports(spec, inputs, split) for split in splits})
+    if source == "terms":
+        return _terms(spec, inputs)
+    assert spec.class_texts is not None and spec.templates is not None
+    by_class = prompts(spec.class_texts, TEMPLATES[spec.templates])
+    if source == "class_prompts":
+        assert "test" not in splits  # the first prompt of a patch's class is its label in words
+        firsts = tuple(of_class[0] for of_class in by_class)
+        return PairedTexts(firsts, {s: data.labels[data.indices(s)] for s in splits})
+    # The nearest prompt: the retriever's zero-shot answer, in words.
+    texts = tuple(text for of_class in by_class for text in of_class)
+    embeddings = _embedded(spec, inputs, texts)
+    chosen = {s: (_images(spec, inputs, s) @ embeddings.T).argmax(axis=1) for s in splits}
+    return PairedTexts(texts, chosen)
+
+
+def paired_reports(spec: TextSpec, inputs: Inputs, split: Split) -> np.ndarray:
+    """Index of the report that each patch of a split is paired with, [m] int64 (equation 1)."""
+    if spec.pairing.reports in ("random", "redrawn"):
+        rng = np.random.default_rng([spec.seed, 2])
+        count = len(inputs.dataset(spec.dataset).indices(split))
+        return rng.integers(len(_reports(spec, inputs)), size=count)
+    rank = spec.pairing.rank
+    best = nearest(spec, inputs, split, rank).reports[:, -1]
+    if spec.pairing.reports == "constant":
+        train = nearest(spec, inputs, "train", rank)
+        return np.full_like(best, np.bincount(train.reports[:, -1]).argmax())
+    if spec.pairing.reports.startswith("shuffled"):
+        data = inputs.dataset(spec.dataset)
+        labels = data.labels[data.indices(split)]
+        whole = np.zeros_like(labels) if spec.pairing.reports == "shuffled" else labels
+        return shuffled(best, whole, np.random.default_rng([spec.seed, 5]))
+    return best
+
+
+def nearest(spec: TextSpec, inputs: Inputs, split: Split, k: int) -> pairing.Pairs:
+    """The k most similar reports of each patch of a split, read as the run reads reports."""
+    assert spec.corpus is not None
+    return inputs.nearest(
+        spec.dataset, split, k, spec.retriever, spec.corpus, spec.training.long_text
+    )
+
+
+def redrawn_reports(spec: TextSpec, inputs: Inputs, epochs: int) -> np.ndarray:
+    """A random report for each training patch, drawn anew in each epoch, [epochs, m] int64."""
+    rng = np.random.default_rng([spec.seed, 6])
+    count = len(inputs.dataset(spec.dataset).indices("train"))
+    return rng.integers(len(_reports(spec, inputs)), size=(epochs, count))
+
+
+def _reports(spec: TextSpec, inputs: Inputs) -> ReportCorpus:
+    assert spec.corpus is not None
+    return inputs.named_corpus(spec.corpus)
+
+
+def shuffled(values: np.ndarray, groups: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """`values` [n] in random order within each group [n]: each value keeps its frequency there."""
+    moved = values.copy()
+    for group in np.unique(groups):
+        rows = np.flatnonzero(groups == group)
+        moved[rows] = values[rng.permutation(rows)]
+    return moved
+
+
+def _terms(spec: TextSpec, inputs: Inputs) -> PairedTexts:
+    """The terms nearest to each patch, as one text."""
+    terms = own_terms()
+    images = [_images(spec, inputs, split) for split in SPLITS]
+    embeddings = _embedded(spec, inputs, terms)
+    texts, index = term_texts(np.concatenate(images), embeddings, terms, TERMS_PER_IMAGE)
+    parts = np.split(index, np.cumsum([len(part) for part in images])[:-1])
+    return PairedTexts(tuple(texts), dict(zip(SPLITS, parts, strict=True)))
+
+
+def _images(spec: TextSpec, inputs: Inputs, split: Split) -> np.ndarray:
+    return inputs.image_embeddings(spec.dataset, split, spec.retriever)
+
+
+def _embedded(spec: TextSpec, inputs: Inputs, texts: Sequence[str]) -> np.ndarray:
+    clip = inputs.retriever(spec.retriever)
+    return embed_texts(clip.text_tower, clip.tokenizer, texts, "truncate").numpy()

@@ -34,15 +34,16 @@ class ExplicitAttention(nn.Module):
         super().__init__()
         if source.bias_k is not None or source.add_zero_attn:
             raise NotImplementedError("attention with added keys")
-        self.heads, self.batch_first, self.dropout = (
-            source.num_heads, source.batch_first, source.dropout
-        )  # fmt: skip
-        self.fused = source.in_proj_weight is not None
+        self.heads, self.batch_first = source.num_heads, source.batch_first
+        self.dropout, self.fused = source.dropout, source.in_proj_weight is not None
         if self.fused:
             self.in_proj = _linear(source.in_proj_weight, source.in_proj_bias)
         else:
-            for name, bias in zip(APART, _thirds(source.in_proj_bias), strict=True):
-                setattr(self, name, _linear(getattr(source, f"{name}_weight"), bias))
+            bias = source.in_proj_bias
+            parts = [None] * 3 if bias is None else bias.detach().chunk(3)
+            for name, part in zip(APART, parts, strict=True):
+                own = None if part is None else nn.Parameter(part.clone())
+                setattr(self, name, _linear(getattr(source, f"{name}_weight"), own))
         self.out_proj = _linear(source.out_proj.weight, source.out_proj.bias)
 
     def forward(
@@ -72,17 +73,15 @@ class ExplicitAttention(nn.Module):
         output = self.out_proj(mixed.transpose(1, 2).flatten(2))
         return (output if self.batch_first else output.transpose(0, 1)), None
 
-    def _projected(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, ...]:
+    def _projected(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         if not self.fused:
-            inputs = zip(APART, (query, key, value), strict=True)
-            return tuple(getattr(self, name)(tokens) for name, tokens in inputs)
-        if query is key and key is value:
-            parts: tuple[Tensor, ...] = self.in_proj(query).chunk(3, dim=-1)
+            named = zip(APART, inputs, strict=True)
+            return tuple(getattr(self, name)(tokens) for name, tokens in named)
+        if all(tokens is inputs[0] for tokens in inputs):
+            parts: tuple[Tensor, ...] = self.in_proj(inputs[0]).chunk(3, dim=-1)
             return parts
-        return tuple(
-            self.in_proj(tokens).chunk(3, dim=-1)[third]
-            for third, tokens in enumerate((query, key, value))
-        )
+        each = enumerate(self.in_proj(tokens).chunk(3, dim=-1) for tokens in inputs)
+        return tuple(thirds[place] for place, thirds in each)
 
     def _split(self, tokens: Tensor) -> Tensor:
         """[b, heads, l, width of a head]"""
@@ -95,20 +94,6 @@ def _linear(weight: Any, bias: Any) -> nn.Linear:
     layer = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
     layer.weight, layer.bias = weight, bias
     return layer
-
-
-def _thirds(bias: nn.Parameter | None) -> tuple[nn.Parameter | None, ...]:
-    if bias is None:
-        return (None, None, None)
-    return tuple(nn.Parameter(part.clone()) for part in bias.detach().chunk(3))
-
-
-def make_attention_explicit(model: nn.Module) -> None:
-    """Replace every `nn.MultiheadAttention` in place."""
-    for parent in list(model.modules()):
-        for name, child in list(parent.named_children()):
-            if isinstance(child, nn.MultiheadAttention):
-                setattr(parent, name, ExplicitAttention(child))
 
 
 # -- LoRA: adapters put in by peft, kept as plain tensors, merged without peft.
@@ -131,14 +116,17 @@ def inject(model: nn.Module, targets: str, lora: Lora, which: Targets = "attenti
     """
     import peft
 
-    make_attention_explicit(model)
-    chosen = r"|".join(map(re.escape, _all_targets(model))) if which == "all" else targets
-    if not any(re.fullmatch(chosen, name) for name, _ in model.named_modules()):
-        raise ClipItError(
-            "no module to adapt", f"LoRA targets {targets!r}", "Mend the encoder's registry entry"
-        )
+    for parent in list(model.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.MultiheadAttention):
+                setattr(parent, name, ExplicitAttention(child))
+    if which == "all":
+        targets = r"|".join(re.escape(n) for n, part in model.named_modules() if _mergeable(part))
+    if not any(re.fullmatch(targets, name) for name, _ in model.named_modules()):
+        fix = "Mend the encoder's registry entry"
+        raise ClipItError("no module to adapt", f"LoRA targets {targets!r}", fix)
     config = peft.LoraConfig(
-        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=chosen
+        r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets
     )
     model.requires_grad_(False)
     with warnings.catch_warnings():
@@ -160,13 +148,9 @@ def fold_head(model: nn.Module) -> None:
     model.vision_head = layer.get_base_layer()
 
 
-def _all_targets(model: nn.Module) -> list[str]:
-    return [
-        name
-        for name, module in model.named_modules()
-        if isinstance(module, nn.Linear | nn.Embedding)
-        or (isinstance(module, nn.Conv2d) and module.groups == 1)
-    ]
+def _mergeable(part: nn.Module) -> bool:
+    plain = isinstance(part, nn.Conv2d) and part.groups == 1
+    return plain or isinstance(part, nn.Linear | nn.Embedding)
 
 
 def adapters(model: nn.Module) -> State:
@@ -190,25 +174,15 @@ def merge(model: nn.Module, state: State, lora: Lora) -> None:
     weights = dict(model.named_parameters())
     for name in (key for key in state if "lora_A" in key or "lora_embedding_A" in key):
         down, up = state[name].float(), state[name.replace("_A", "_B")].float()
-        weight = weights.get(_weight_name(name, weights))
+        layer = re.split(r"\.lora_(?:embedding_)?A", name)[0]
+        # nn.MultiheadAttention keeps query, key and value in one bare parameter `in_proj_weight`.
+        weight = weights.get(f"{layer}_weight", weights.get(f"{layer}.weight"))
         if weight is None:
-            raise ClipItError(
-                f"the model has no layer for {name}",
-                "adapters",
-                "Load them into their own backbone",
-            )
-        weight.add_((lora.alpha / lora.rank) * _product(up, down, weight).to(weight.dtype))
-
-
-def _weight_name(adapter: str, weights: dict[str, nn.Parameter]) -> str:
-    layer = re.split(r"\.lora_(?:embedding_)?A", adapter)[0]
-    # nn.MultiheadAttention keeps query, key and value in one bare parameter `in_proj_weight`.
-    bare = f"{layer}_weight"
-    return bare if bare in weights else f"{layer}.weight"
-
-
-def _product(up: Tensor, down: Tensor, weight: Tensor) -> Tensor:
-    if weight.dim() == 4:
-        return torch.einsum("or,rikl->oikl", up[:, :, 0, 0], down)
-    product = up @ down
-    return product if product.shape == weight.shape else product.T
+            what, fix = f"the model has no layer for {name}", "Load them into their own backbone"
+            raise ClipItError(what, "adapters", fix)
+        if weight.dim() == 4:
+            product = torch.einsum("or,rikl->oikl", up[:, :, 0, 0], down)
+        else:
+            product = up @ down
+        product = product if product.shape == weight.shape else product.T  # of an embedding
+        weight.add_((lora.alpha / lora.rank) * product.to(weight.dtype))

@@ -1,7 +1,6 @@
-"""CLIP-IT and the models it is compared with (section 3.2, algorithms 2 and 3).
+"""CLIP-IT and the models it is compared with (section 3.2, algorithms 2 and 3; Figure 5).
 
 Shapes: b patches, d backbone width, e text width, c classes.
-
 """
 
 from __future__ import annotations
@@ -15,10 +14,6 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from clipit_lib.settings import RunSpec
-
-# -- CLIP-IT and the models it is compared with (section 3.2, algorithms 2 and 3).
-#
-# Shapes: b patches, d backbone width, e text width, c classes.
 
 
 @dataclass(frozen=True)
@@ -55,7 +50,43 @@ class VisionClassifier(nn.Module):
         return Output(self.vision_head(self.backbone(images)))
 
 
-class ClipIt(nn.Module):
+class TextBranch(VisionClassifier):
+    """A backbone that predicts text features too: h_d. How they count is a subclass's `answer`."""
+
+    def __init__(self, backbone: nn.Module, width: int, classes: int, text_width: int) -> None:
+        super().__init__(backbone, width, classes)
+        self.distillation = nn.Linear(width, text_width)
+
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Output:
+        features = self.backbone(images)  # [b, d]
+        distilled = self.distillation(features)  # [b, e]
+        return Output(self.answer(features, distilled), distilled)
+
+    def answer(self, features: Float[Tensor, "b d"], distilled: Float[Tensor, "b e"]) -> Tensor:
+        """Logits [b, c] of a patch's features and of the text features that they predict."""
+        logits: Tensor = self.vision_head(features)
+        return logits
+
+
+class Direct(TextBranch):
+    """No text branch: text features only pull on the backbone, through a map thrown away later."""
+
+
+class EarlyFusion(TextBranch):
+    """One fully connected layer on [v, h_d(v)]: features are fused instead of logits."""
+
+    def __init__(self, backbone: nn.Module, width: int, classes: int, text_width: int) -> None:
+        super().__init__(backbone, width, classes, text_width)
+        # The layer's other columns; zero, so that it starts as the probe it takes the first from.
+        self.text_columns = nn.Linear(text_width, classes, bias=False)
+        nn.init.zeros_(self.text_columns.weight)
+
+    def answer(self, features: Float[Tensor, "b d"], distilled: Float[Tensor, "b e"]) -> Tensor:
+        logits = super().answer(features, distilled)
+        return logits + self.text_columns(F.normalize(distilled, dim=-1))
+
+
+class ClipIt(TextBranch):
     """z = g([h_v(v), h_t(h_d(v))]) with v = f'_v(image): no text enters the forward pass.
 
     Args:
@@ -72,10 +103,7 @@ class ClipIt(nn.Module):
         normalise: bool = True,
         fusion_start: Literal["average", "random"] = "average",
     ) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.vision_head = nn.Linear(width, classes)
-        self.distillation = nn.Linear(width, text_width)
+        super().__init__(backbone, width, classes, text_width)
         self.text_head = TextHead(text_width, classes)
         self.fusion = nn.Linear(2 * classes, classes)
         self.normalise = normalise
@@ -85,12 +113,11 @@ class ClipIt(nn.Module):
                 self.fusion.weight.copy_(torch.cat([half, half], dim=1))
                 self.fusion.bias.zero_()
 
-    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Output:
-        features = self.backbone(images)  # [b, d]
-        distilled = self.distillation(features)  # [b, e]
+    def answer(self, features: Float[Tensor, "b d"], distilled: Float[Tensor, "b e"]) -> Tensor:
         text = F.normalize(distilled, dim=-1) if self.normalise else distilled
-        both = torch.cat([self.vision_head(features), self.text_head(text)], dim=-1)  # [b, 2c]
-        return Output(self.fusion(both), distilled)
+        both = [super().answer(features, distilled), self.text_head(text)]
+        fused: Tensor = self.fusion(torch.cat(both, dim=-1))  # of [b, 2c]
+        return fused
 
 
 def train_mode(model: nn.Module) -> None:
@@ -104,40 +131,6 @@ def train_mode(model: nn.Module) -> None:
             module.eval()
 
 
-# -- Classifiers of the ablations (Figure 5), and which classifier a specification asks for.
-
-
-class EarlyFusion(nn.Module):
-    """One fully connected layer on [v, h_d(v)]: features are fused instead of logits."""
-
-    def __init__(self, backbone: nn.Module, width: int, classes: int, text_width: int) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.vision_head = nn.Linear(width, classes)
-        self.distillation = nn.Linear(width, text_width)
-        # The layer's other columns; zero, so that it starts as the probe it takes the first from.
-        self.text_columns = nn.Linear(text_width, classes, bias=False)
-        nn.init.zeros_(self.text_columns.weight)
-
-    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Output:
-        features = self.backbone(images)  # [b, d]
-        distilled = self.distillation(features)  # [b, e]
-        text = self.text_columns(F.normalize(distilled, dim=-1))
-        return Output(self.vision_head(features) + text, distilled)
-
-
-class Direct(VisionClassifier):
-    """No text branch: text features only pull on the backbone, through a map thrown away later."""
-
-    def __init__(self, backbone: nn.Module, width: int, classes: int, text_width: int) -> None:
-        super().__init__(backbone, width, classes)
-        self.distillation = nn.Linear(width, text_width)
-
-    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Output:
-        features = self.backbone(images)
-        return Output(self.vision_head(features), self.distillation(features))
-
-
 def build_model(
     spec: RunSpec, backbone: nn.Module, width: int, classes: int, text_width: int | None
 ) -> nn.Module:
@@ -149,10 +142,9 @@ def build_model(
     if spec.branch is None:
         return VisionClassifier(backbone, width, classes)
     assert spec.protocol is not None and text_width is not None
-    if spec.branch == "early":
-        return EarlyFusion(backbone, width, classes, text_width)
-    if spec.branch == "direct":
-        return Direct(backbone, width, classes, text_width)
+    if spec.branch in ("early", "direct"):
+        kind = EarlyFusion if spec.branch == "early" else Direct
+        return kind(backbone, width, classes, text_width)
     return ClipIt(
         backbone, width, classes, text_width, spec.protocol.unit_distilled,
         spec.protocol.fusion_start,

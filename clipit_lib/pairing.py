@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import pandas as pd
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float32, Int64
@@ -72,38 +71,16 @@ def _stable_top_k(similarity: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 
 def _check(images: np.ndarray, texts: np.ndarray, k: int) -> None:
-    where = "pairing"
-    if images.shape[1] != texts.shape[1]:
-        raise ClipItError(
-            f"image embeddings are {images.shape[1]} wide, text embeddings {texts.shape[1]}",
-            where,
-            "Use both towers of one retriever",
-        )
+    widths, where = (images.shape[1], texts.shape[1]), "pairing"
+    if widths[0] != widths[1]:
+        what = f"image embeddings are {widths[0]} wide, text embeddings {widths[1]}"
+        raise ClipItError(what, where, "Use both towers of one retriever")
     if not 1 <= k <= len(texts):
         raise ClipItError(f"rank {k} of {len(texts)} reports", where, "Ask for a lower rank")
-    if not (_finite(images) and _finite(texts)):
+    # In blocks, so that memory does not grow.
+    blocks = (part[i : i + 4096] for part in (images, texts) for i in range(0, len(part), 4096))
+    if not all(np.isfinite(block).all() for block in blocks):
         raise ClipItError("embeddings hold NaN or infinity", where, "Train the retriever anew")
-
-
-def _finite(values: np.ndarray, block: int = 4096) -> bool:
-    """Whether no number is NaN or infinite; in blocks, so that memory does not grow."""
-    return all(np.isfinite(values[i : i + block]).all() for i in range(0, len(values), block))
-
-
-def pairing_table(
-    sample_ids: pd.Series, report_ids: tuple[str, ...], pairs: Pairs, split: str
-) -> pd.DataFrame:
-    """One row a (patch, rank): image, report, rank (1 is best), similarity, split."""
-    count, k = pairs.reports.shape
-    return pd.DataFrame(
-        {
-            "image": np.repeat(sample_ids.to_numpy(), k),
-            "report": np.asarray(report_ids, dtype=object)[pairs.reports.ravel()],
-            "rank": np.tile(np.arange(1, k + 1), count),
-            "similarity": pairs.similarities.ravel(),
-            "split": split,
-        }
-    )
 
 
 def effective_number(reports: Int64[np.ndarray, " n"]) -> float:

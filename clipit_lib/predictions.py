@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,6 @@ from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from clipit_lib.data.patches import PatchDataset, Split
-from clipit_lib.training import Row
 
 # -- Metrics, from stored predictions only.
 
@@ -66,7 +66,7 @@ class Outcome:
     """
 
     state: State
-    history: list[Row]
+    history: list[dict[str, float]]
     predictions: pd.DataFrame
     notes: tuple[str, ...] = ()
 
@@ -78,3 +78,10 @@ def raw_predictions(dataset: PatchDataset, split: Split, logits: np.ndarray) -> 
         samples["id"].tolist(), samples["group"].tolist(), samples["label"].to_numpy(), logits,
         split,
     )  # fmt: skip
+
+
+def predicted(dataset: PatchDataset, logits: Callable[[Split], np.ndarray]) -> pd.DataFrame:
+    """Raw predictions on validation and test, from the logits [m, c] of each."""
+    splits: tuple[Split, ...] = ("validation", "test")
+    frames = [raw_predictions(dataset, split, logits(split)) for split in splits]
+    return pd.concat(frames, ignore_index=True)

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -20,9 +19,8 @@ from clipit_lib.encoders.encoder import ClipEncoder, TokenWindows, embed_windows
 from clipit_lib.encoders.vision import checkpoint_gradients
 from clipit_lib.inputs import Inputs, choose_labels
 from clipit_lib.losses import contrastive
-from clipit_lib.model import Output
 from clipit_lib.predict import ClassEmbeddings
-from clipit_lib.predictions import Outcome, raw_predictions
+from clipit_lib.predictions import Outcome, predicted
 from clipit_lib.settings import Contrastive, RunSpec
 from clipit_lib.training import BLOCK, History, Patches, Stage, Task, fit, in_blocks
 
@@ -45,13 +43,6 @@ class PromptClassifier(nn.Module):
     def images(self, batch: Float[Tensor, "b 3 h w"]) -> Float[Tensor, "b d"]:
         return F.normalize(self.image_tower(batch).float(), dim=-1)
 
-    def first_prompts(self) -> Float[Tensor, "c d"]:
-        """Embeddings of each class in the first template, the text of training."""
-        templates = self.windows.texts // self.classes
-        return embed_windows(
-            self.text_tower, self.windows.select(torch.arange(self.classes) * templates)
-        )
-
     def all_prompts(self, block: int = BLOCK) -> Float[Tensor, "c k d"]:
         """Embeddings of each class in each template, encoded in blocks."""
         parts = torch.arange(self.windows.texts).split(block)
@@ -59,8 +50,9 @@ class PromptClassifier(nn.Module):
         return torch.cat(each).unflatten(0, (self.classes, -1))
 
     def forward(self, batch: Float[Tensor, "b 3 h w"]) -> tuple[Tensor, Tensor]:
-        """Unit-length embeddings of images [b, d] and of the classes' first prompts [c, d]."""
-        return self.images(batch), self.first_prompts()
+        """Unit-length embeddings of images [b, d] and of the first prompt of each class [c, d]."""
+        firsts = torch.arange(0, self.windows.texts, self.windows.texts // self.classes)
+        return self.images(batch), embed_windows(self.text_tower, self.windows.select(firsts))
 
     def class_embeddings(self, block: int = BLOCK) -> Float[Tensor, "c d"]:
         """Mean of each class's prompts over the temperature: times an image's, its logits."""
@@ -80,34 +72,25 @@ class PromptClassifier(nn.Module):
         similarity = ensemble_scores(images, texts, self.settings.averaging)
         return (similarity / self.settings.temperature).astype(np.float32)
 
-
-class EncodedPrompts(nn.Module):
-    """Encodes all prompts again in each call, as in the released code that counts FLOPs."""
-
-    def __init__(self, prompts: PromptClassifier) -> None:
-        super().__init__()
-        self.prompts = prompts
-
-    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Output:
-        classes = self.prompts.class_embeddings(self.prompts.windows.texts)
-        return Output(self.prompts.images(images) @ classes.T)
+    @torch.inference_mode()
+    def predict(self, patches: Patches) -> Float[np.ndarray, "m c"]:
+        """Logits of patches, in blocks."""
+        return self.scores(in_blocks(self.images, patches).numpy())
 
 
+@dataclass(eq=False)
 class ContrastiveTask(Task):
     """Symmetric contrastive loss of patches and the first prompt of their class (appendix E)."""
 
     model: PromptClassifier
+    train: Patches
+    validation: Patches
+    augmented: bool
 
-    def __init__(
-        self, model: PromptClassifier, train: Patches, validation: Patches, augmented: bool
-    ) -> None:
-        self.model, self.train, self.validation = model, train, validation
-        self.augmented = augmented
-        self.rows = len(train.rows)
+    def __post_init__(self) -> None:
+        self.rows = len(self.train.rows)
 
-    def loss(
-        self, model: Callable[..., Any], rows: Tensor, generator: torch.Generator
-    ) -> dict[str, Tensor]:
+    def loss(self, model: Any, rows: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         settings = self.model.settings
         # Of several processes each computes the whole batch: every pair of it is in the loss.
         images, texts = model(self.train.batch(rows, generator if self.augmented else None))
@@ -116,16 +99,9 @@ class ContrastiveTask(Task):
         scale = 1 / settings.temperature
         return {"contrastive": contrastive(images, texts[labels], scale, groups)}
 
-    @torch.inference_mode()
     def validate(self) -> float:
-        logits = torch.from_numpy(self.model.scores(embed(self.model, self.validation)))
+        logits = torch.from_numpy(self.model.predict(self.validation))
         return float(F.cross_entropy(logits, self.validation.labels))
-
-
-@torch.inference_mode()
-def embed(model: PromptClassifier, patches: Patches) -> Float[np.ndarray, "m d"]:
-    """Unit-length image embeddings, in blocks."""
-    return in_blocks(model.images, patches).numpy()
 
 
 def perform_contrastive(spec: RunSpec, inputs: Inputs) -> Outcome:
@@ -143,20 +119,15 @@ def perform_contrastive(spec: RunSpec, inputs: Inputs) -> Outcome:
             lora.inject(model.text_tower, clip.text_targets, spec.lora, which)
         if spec.training.gradient_checkpointing:
             checkpoint_gradients(model.image_tower)
-        labels = choose_labels(spec, dataset)
-        train = Patches(dataset.pixels, labels.train, labels.train_labels, clip.transform)
-        held = Patches(dataset.pixels, labels.validation, labels.validation_labels, clip.transform)
-        task = ContrastiveTask(model, train, held, spec.training.augment)
+        learn, held = (
+            Patches(dataset.pixels, chosen.rows, chosen.labels, clip.transform)
+            for chosen in choose_labels(spec, dataset).values()
+        )
+        task = ContrastiveTask(model, learn, held, spec.training.augment)
         stage = Stage.of_run(spec, "contrastive fine-tuning", "training")
         history = fit(task, spec.training, spec.seed, spec.protocol.checkpoint, stage=stage)
     model.to(device()).eval()
-    frames = []
-    for split in ("validation", "test"):
-        rows = dataset.indices(split)
-        labels_of = torch.from_numpy(dataset.labels[rows])
-        patches = Patches(dataset.pixels, rows, labels_of, clip.transform)
-        with torch.inference_mode():
-            logits = model.scores(embed(model, patches))
-        frames.append(raw_predictions(dataset, split, logits))
-    predictions = pd.concat(frames, ignore_index=True)
+    predictions = predicted(
+        dataset, lambda split: model.predict(Patches.of(dataset, split, clip.transform))
+    )
     return Outcome(lora.adapters(model), history, predictions, history.notes)

@@ -2,21 +2,30 @@
 
 from __future__ import annotations
 
-import pandas as pd
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from clipit_lib import lora, prompts, text
 from clipit_lib.compute import device, seeded
-from clipit_lib.data.patches import PatchDataset, Split
+from clipit_lib.data.patches import PatchDataset
 from clipit_lib.encoders.embeddings import image_embeddings
 from clipit_lib.encoders.vision import VisionEncoder, checkpoint_gradients
 from clipit_lib.inputs import Inputs, Labels, choose_labels
 from clipit_lib.model import ClipIt, build_model
-from clipit_lib.predictions import Outcome, State, raw_predictions
+from clipit_lib.predictions import Outcome, State, predicted
 from clipit_lib.settings import Probe, RunSpec
-from clipit_lib.training import FeatureTask, History, ImageTask, Patches, Stage, fit, predict_logits
+from clipit_lib.training import (
+    FeatureTask,
+    History,
+    ImageTask,
+    MovingTargets,
+    Patches,
+    Stage,
+    Targets,
+    fit,
+    predict_logits,
+)
 
 TEXT_WIDTH_WITHOUT_TEXT = 512  # the width of CONCH, so that the branch is as large as in the paper
 
@@ -38,37 +47,34 @@ def perform(spec: RunSpec, inputs: Inputs) -> Outcome:
     encoder = inputs.backbone(spec.backbone, spec.normalisation)
     labels = choose_labels(spec, dataset)
     head, course = probe(spec, dataset, encoder, labels)
-    notes = course.notes
-    # Equations 1 and 2: which text is whose, and its features after stage one.
-    from_text = None if spec.text is None else text.for_stage_two(spec, inputs, labels)
-    model = assembled(spec, encoder, len(dataset.classes), head, from_text)
-    if spec.adaptation != "none" or spec.branch is not None:
+    notes, stage_one, targets = course.notes, None, None
+    if spec.text is not None:  # equations 1 and 2: which text is whose, and its features
+        stage_one, targets = text.for_stage_two(spec, inputs, labels)
+        notes += stage_one.notes
+    model = assembled(spec, encoder, len(dataset.classes), head, stage_one)
+    if spec.training is not None:  # equations 3 and 4
         floor = min(row["validation"] for row in course)
-        course = stage_two(spec, dataset, encoder, labels, model, from_text, floor)
-        notes += (() if from_text is None else from_text.notes) + course.notes
+        course = stage_two(spec, dataset, encoder, labels, model, targets, floor)
+        notes += course.notes
     model.to(device()).eval()
-    frames = [predicted(model, dataset, encoder, split) for split in ("validation", "test")]
-    return Outcome(learned_state(model, spec), course, pd.concat(frames, ignore_index=True), notes)
+    predictions = predicted(
+        dataset,
+        lambda split: predict_logits(model, Patches.of(dataset, split, encoder.transform)).numpy(),
+    )
+    return Outcome(learned_state(model, spec), course, predictions, notes)
 
 
 def probe(
     spec: RunSpec, dataset: PatchDataset, encoder: VisionEncoder, labels: Labels
 ) -> tuple[nn.Linear, History]:
     """The unimodal baseline of Table 1, and where LoRA only and CLIP-IT start their h_v."""
-    features = {
-        split: image_embeddings(
-            encoder.model, encoder.weights_hash, encoder.transform, dataset, split
-        )
-        for split in ("train", "validation")
-    }
-    return linear_probe(
-        (torch.from_numpy(features["train"][labels.train_at]), labels.train_labels),
-        (torch.from_numpy(features["validation"][labels.validation_at]), labels.validation_labels),
-        len(dataset.classes),
-        spec.probe,
-        spec.seed,
-        Stage.of_run(spec, "the probe", "probe"),
+    made_by = encoder.model, encoder.weights_hash, encoder.transform, dataset
+    train, validation = (
+        (torch.from_numpy(image_embeddings(*made_by, split)[chosen.at]), chosen.labels)
+        for split, chosen in labels.items()
     )
+    stage = Stage.of_run(spec, "the probe", "probe")
+    return linear_probe(train, validation, len(dataset.classes), spec.probe, spec.seed, stage)
 
 
 def linear_probe(
@@ -77,7 +83,7 @@ def linear_probe(
     classes: int,
     settings: Probe,
     seed: int,
-    stage: Stage | None = None,
+    stage: Stage,
 ) -> tuple[nn.Linear, History]:
     """A linear head on frozen features, chosen on validation."""
     with seeded(seed):
@@ -91,31 +97,31 @@ def assembled(
     encoder: VisionEncoder,
     classes: int,
     head: nn.Linear,
-    from_text: text.StageTwoText | None,
+    stage_one: text.TextFeatures | None,
 ) -> nn.Module:
     """The classifier a run asks for: its backbone adapted, the probe's head and h_t put in."""
-    adapts = spec.adaptation != "none" or spec.branch is not None
-    protocol = spec.protocol if adapts else None
+    own_head = None
     with seeded(spec.seed):
-        if spec.adaptation == "lora":
-            assert spec.lora is not None and spec.protocol is not None
-            targets = encoder.lora_targets
-            lora.inject(encoder.model, targets, spec.lora, spec.protocol.lora_targets)
-        elif adapts:
+        if spec.training is not None:
+            assert spec.protocol is not None
+            own_head = spec.protocol.vision_head
             encoder.model.requires_grad_(spec.adaptation == "full")
-        width = TEXT_WIDTH_WITHOUT_TEXT if from_text is None else from_text.width
+            if spec.adaptation == "lora":
+                assert spec.lora is not None
+                which = spec.protocol.lora_targets
+                lora.inject(encoder.model, encoder.lora_targets, spec.lora, which)
+            if spec.training.gradient_checkpointing:
+                checkpoint_gradients(encoder.model)
+        width = TEXT_WIDTH_WITHOUT_TEXT if stage_one is None else stage_one.features.shape[-1]
         model = build_model(spec, encoder.model, encoder.width, classes, width)
-    if spec.training is not None and spec.training.gradient_checkpointing:
-        checkpoint_gradients(encoder.model)
-    own_head = None if protocol is None else protocol.vision_head
     if own_head != "random_adapted":
         model.vision_head.load_state_dict(head.state_dict())  # type: ignore[union-attr]
     if own_head is not None:
         assert spec.lora is not None
         with seeded(spec.seed):
             lora.adapt_head(model, spec.lora)
-    if from_text is not None and from_text.head and isinstance(model, ClipIt):
-        model.text_head.load_state_dict(from_text.head)
+    if stage_one is not None and stage_one.head and isinstance(model, ClipIt):
+        model.text_head.load_state_dict(stage_one.head)
     return model
 
 
@@ -125,7 +131,7 @@ def stage_two(
     encoder: VisionEncoder,
     labels: Labels,
     model: nn.Module,
-    from_text: text.StageTwoText | None,
+    targets: Targets | MovingTargets | None,
     floor: float,
 ) -> History:
     """Adapt the backbone, with or without the text branch, from the probe's head (eq. 3 and 4).
@@ -136,17 +142,14 @@ def stage_two(
     """
     protocol, training = spec.protocol, spec.training
     assert protocol is not None and training is not None
-    task = ImageTask(
-        model,
-        Patches(dataset.pixels, labels.train, labels.train_labels, encoder.transform),
-        Patches(dataset.pixels, labels.validation, labels.validation_labels, encoder.transform),
-        training.augment,
-        "double_softmax" if protocol.double_softmax else "cross_entropy",
-        None if from_text is None else from_text.targets,
-        spec.distillation_weight or 0.0,
+    train, held = (
+        Patches(dataset.pixels, chosen.rows, chosen.labels, encoder.transform)
+        for chosen in labels.values()
     )
+    weight, double = spec.distillation_weight or 0.0, protocol.double_softmax
+    task = ImageTask(model, train, held, training.augment, double, targets, weight)
     stage = Stage.of_run(spec, "stage two", "training", "the probe")
-    tower = None if from_text is None else from_text.tower
+    tower = targets.tower if isinstance(targets, MovingTargets) else None
     history = fit(task, training, spec.seed, protocol.checkpoint, tower, stage, floor)
     if protocol.vision_head is not None:
         lora.fold_head(model)
@@ -161,13 +164,3 @@ def learned_state(model: nn.Module, spec: RunSpec) -> State:
         for name, value in model.state_dict().items()
         if whole or not name.startswith("backbone.") or "lora_" in name
     }
-
-
-def predicted(
-    model: nn.Module, dataset: PatchDataset, encoder: VisionEncoder, split: Split
-) -> pd.DataFrame:
-    """Raw predictions on one split, from images alone."""
-    rows = dataset.indices(split)
-    labels = torch.from_numpy(dataset.labels[rows])
-    logits = predict_logits(model, Patches(dataset.pixels, rows, labels, encoder.transform))
-    return raw_predictions(dataset, split, logits.numpy())

@@ -74,9 +74,8 @@ def read_run(kind: type[Run], folder: Path) -> Run:
         ClipItError: it is no finished run, or its specification is damaged.
     """
     if not (folder / DONE).exists():
-        raise ClipItError(
-            "no finished run here", folder, "Name a folder below results/<profile>/runs/"
-        )
+        fix = "Name a folder below results/<profile>/runs/"
+        raise ClipItError("no finished run here", folder, fix)
     with whole(folder / SPEC, AGAIN):
         text = (folder / SPEC).read_text(encoding="utf-8")
         return kind(folder, kind.specification.model_validate_json(text))
@@ -164,11 +163,6 @@ def get_or_run(spec: RunSpec, inputs: Inputs) -> StoredRun:
         Diverged: its training or its predictions are not finite; nothing is stored.
     """
 
-    def trained() -> Outcome:
-        outcome = perform(spec, inputs)
-        _check(outcome, spec)
-        return outcome
-
     def write(folder: Path, outcome: Outcome) -> dict[str, Any]:
         dataset = inputs.dataset(spec.dataset)
         card = {"classes": dataset.classes, "class_texts": dataset.class_texts,
@@ -185,19 +179,23 @@ def get_or_run(spec: RunSpec, inputs: Inputs) -> StoredRun:
             "notes": outcome.notes,
         }
 
+    def trained() -> Outcome:
+        outcome = perform(spec, inputs)
+        key, settings = _last_descent(spec)
+        logits = torch.tensor(outcome.predictions.filter(like=LOGIT).to_numpy())
+        Stage.of_run(spec, "prediction", key).check_tensors(
+            "the logits", [logits], "after training", settings.learning_rate,
+            moved=spec.training is not None or spec.contrastive is None,
+        )  # fmt: skip
+        return outcome
+
     return get_or_make(StoredRun, inputs.runs / spec.key, spec, trained, write)
 
 
-def _check(outcome: Outcome, spec: RunSpec) -> None:
-    """Refuse predictions that are not finite, by the stage that made them."""
-    settings: Descent = spec.probe
-    key = "probe"
+def _last_descent(spec: RunSpec) -> tuple[str, Descent]:
+    """The section of a profile, and its settings, that made a run's predictions."""
     if spec.training is not None:
-        key, settings = "training", spec.training
-    elif spec.text is not None and spec.text_only:
-        key, settings = "text_stage", spec.text.training
-    trained = spec.training is not None or spec.contrastive is None
-    logits = torch.tensor(outcome.predictions.filter(like=LOGIT).to_numpy())
-    Stage.of_run(spec, "prediction", key).check_tensors(
-        "the logits", [logits], "after training", settings.learning_rate, trained
-    )
+        return "training", spec.training
+    if spec.text is not None and spec.text_only:
+        return "text_stage", spec.text.training
+    return "probe", spec.probe

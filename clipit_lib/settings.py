@@ -153,10 +153,6 @@ class Contrastive(Strict):
     wording: str | None = None
 
 
-# -- The paper's protocol, and the released code's, switch by switch.
-
-
-PAPER = Protocol()
 # What the released code does differently, one switch each (traps of its commit 4f2bed7 and of the
 # later file versions; see notebook 15). They are facts about code, not about the printed numbers.
 SWITCHES: dict[str, dict[str, Any]] = {
@@ -173,34 +169,6 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "class_text": {"class_text_share": 0.5},
     "tiny_validation": {"validation_per_class": 4},
 }
-# Which of them meet everywhere, and which on one data set of the paper only.
-EVERYWHERE = (
-    "double_softmax", "moving_target", "text_stage_ignored", "lora_everywhere",
-    "imagenet_normalisation", "last_checkpoint", "random_fusion",
-)  # fmt: skip
-ONLY_ON: dict[str, tuple[str, ...]] = {
-    "PCAM": ("letters_lost",),
-    "BACH": ("tiny_validation",),
-    "CRC": ("class_text",),
-}
-
-
-def protocol_named(name: str, mirrored: str | None = None) -> Protocol:
-    """`paper`, or `released` on the data set of the paper that is used or mirrored."""
-    if name == "paper":
-        return PAPER
-    values: dict[str, Any] = {}
-    for switch in (*EVERYWHERE, *ONLY_ON.get(mirrored or "", ())):
-        values |= SWITCHES[switch]
-    return PAPER.model_copy(update=values)
-
-
-def switched(name: str) -> Protocol:
-    """The paper's protocol with one switch set; KeyError if there is none of this name."""
-    return PAPER.model_copy(update=SWITCHES[name])
-
-
-PROTOCOLS: dict[str, Protocol] = {"paper": PAPER, "released": protocol_named("released")}
 
 
 # -- Settings of the encoders that are trained on the spot.

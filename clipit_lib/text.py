@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import copy
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -19,28 +20,28 @@ from torch import Tensor, nn
 
 from clipit_lib import lora, parallel, paths
 from clipit_lib.compute import device, seeded
-from clipit_lib.controls import (
-    SPLITS,
-    PairedTexts,
-    image_targets,
-    nearest,
-    paired_texts,
-    redrawn_reports,
-)
 from clipit_lib.data.patches import Split
 from clipit_lib.data.reports import CLASS_TEXT, drop_from_all, lose_letters
 from clipit_lib.encoders.encoder import ClipEncoder, TokenWindows, embed_texts, embed_windows
 from clipit_lib.files import whole, written_beside
-from clipit_lib.inputs import Inputs, Labels, choose_labels
+from clipit_lib.inputs import (
+    SPLITS,
+    Inputs,
+    Labels,
+    PairedTexts,
+    choose_labels,
+    nearest,
+    paired_reports,
+    paired_texts,
+    redrawn_reports,
+)
 from clipit_lib.model import TextHead
-from clipit_lib.predictions import Outcome, raw_predictions
+from clipit_lib.pairing import effective_number
+from clipit_lib.predictions import Outcome, predicted
 from clipit_lib.settings import RunSpec, TextSpec
-from clipit_lib.training import MovingTargets, Stage, Targets, Task, fit
+from clipit_lib.training import BLOCK, MovingTargets, Stage, Targets, Task, fit
 
 # -- Learning a text classifier from paired reports (equation 2).
-
-
-BLOCK = 64
 
 
 class TextClassifier(nn.Module):
@@ -73,27 +74,22 @@ class ReportTask(Task):
         windows: TokenWindows,
         counts: Float[Tensor, "m c"],
         validation_counts: Float[Tensor, "m c"],
-        classification: str = "cross_entropy",
+        double_softmax: bool = False,
         redraw: Callable[[int], TokenWindows] | None = None,
     ) -> None:
-        self.model, self.windows, self.redraw = model, windows, redraw
-        self.read = windows
+        self.model, self.windows, self.read, self.redraw = model, windows, windows, redraw
         self.used = torch.nonzero(counts.sum(dim=1)).flatten()
         self.counts, self.validation_counts = counts[self.used], validation_counts
-        self.double = classification == "double_softmax"
-        self.rows = len(self.used)
+        self.double, self.rows = double_softmax, len(self.used)
 
     def begin(self, epoch: int) -> None:
         if self.redraw is not None:
             self.read = self.redraw(epoch)
 
-    def loss(
-        self, model: Callable[..., Any], rows: Tensor, generator: torch.Generator
-    ) -> dict[str, Tensor]:
-        windows = self.read.select(self.used[rows])
+    def loss(self, model: Any, rows: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         # Batches share the objective: weights of an epoch's batches sum to the number of rows.
         weights = self.counts[rows] * (self.rows / len(rows) / self.counts.sum())
-        logits = model(windows)
+        logits = model(self.read.select(self.used[rows]))
         if self.double:
             logits = logits.float().softmax(dim=-1)
         return {"classification": weighted_cross_entropy(logits, weights.to(device()))}
@@ -117,7 +113,6 @@ def weighted_cross_entropy(
 
 
 PREFIX, NOTES = "head.", "notes"
-LEARNED: tuple[Split, ...] = ("train", "validation")
 STAGE_TWO = 1000  # more than any number of epochs of stage one
 
 
@@ -139,16 +134,13 @@ class TextFeatures:
 
 
 def stage_one(
-    spec: TextSpec, inputs: Inputs, labels: Labels, splits: tuple[Split, ...] = LEARNED
+    spec: TextSpec, inputs: Inputs, labels: Labels, splits: tuple[Split, ...] = SPLITS[:2]
 ) -> tuple[PairedTexts, TextFeatures]:
-    """The texts of a run (of `splits`, train and validation among them) and its stage one."""
-    dataset = inputs.dataset(spec.dataset)
+    """The texts of a run (of `splits`, train and validation among them) and what stage one left."""
     paired = as_released(spec, inputs, paired_texts(spec, inputs, splits))
-    train = torch.from_numpy(paired.chosen["train"][labels.train_at]), labels.train_labels
-    held = torch.from_numpy(paired.chosen["validation"][labels.validation_at])
-    validation = held, labels.validation_labels
-    clip, classes = inputs.retriever(spec.retriever), len(dataset.classes)
-    return paired, get_or_train_stage_one(spec, clip, paired.texts, train, validation, classes)
+    path, train = _path(spec), partial(_train, spec, inputs, labels, paired)
+    parallel.make_once(path, train, partial(_write, path))
+    return paired, _read(path)
 
 
 def as_released(spec: TextSpec, inputs: Inputs, paired: PairedTexts) -> PairedTexts:
@@ -168,28 +160,6 @@ def as_released(spec: TextSpec, inputs: Inputs, paired: PairedTexts) -> PairedTe
     return paired
 
 
-def get_or_train_stage_one(
-    spec: TextSpec,
-    clip: ClipEncoder,
-    texts: tuple[str, ...],
-    train: tuple[Int[Tensor, " n"], Int[Tensor, " n"]],
-    validation: tuple[Int[Tensor, " v"], Int[Tensor, " v"]],
-    classes: int,
-) -> TextFeatures:
-    """Fine-tuned features of all texts, from the cache or trained now.
-
-    Args:
-        train: (paired text, label) of each training patch; validation likewise.
-    """
-    path = _path(spec)
-    parallel.make_once(
-        path,
-        lambda: _train(spec, clip, texts, train, validation, classes),
-        lambda result: _write(path, result),
-    )
-    return _read(path)
-
-
 def _read(path: Path) -> TextFeatures:
     with whole(path, "Delete this file and run again"):
         state = load_file(path)
@@ -207,43 +177,34 @@ def _path(spec: TextSpec) -> Path:
 
 def _write(path: Path, result: TextFeatures) -> None:
     head = {PREFIX + name: value for name, value in result.head.items()}
+    tensors = {"features": result.features, **head, **result.adapters}
     with written_beside(path) as temporary:
-        tensors = {"features": result.features, **head, **result.adapters}
         save_file(tensors, temporary, metadata={NOTES: json.dumps(result.notes)})
 
 
-def _train(
-    spec: TextSpec,
-    clip: ClipEncoder,
-    texts: tuple[str, ...],
-    train: tuple[Tensor, Tensor],
-    validation: tuple[Tensor, Tensor],
-    classes: int,
-) -> TextFeatures:
-    settings = spec.training
-    windows = clip.tokenizer.windows(texts, settings.long_text)
-    if spec.stage == "ignored":
-        return _untouched(spec, clip, texts)
+def _train(spec: TextSpec, inputs: Inputs, labels: Labels, paired: PairedTexts) -> TextFeatures:
+    settings, texts = spec.training, paired.texts
+    clip, classes = inputs.retriever(spec.retriever), len(inputs.dataset(spec.dataset).classes)
+    if spec.stage == "ignored":  # the retriever's own features, and no head to pass on
+        features = embed_texts(clip.text_tower, clip.tokenizer, texts, settings.long_text)
+        return TextFeatures(features.float().clone(), {}, {})
     with seeded(spec.seed):
         tower = _adapted(clip, spec)
         model = TextClassifier(tower, clip.width, classes)
-    task = ReportTask(
-        model,
-        windows,
-        pair_counts(*train, len(texts), classes),
-        pair_counts(*validation, len(texts), classes),
-        "double_softmax" if spec.double_softmax else "cross_entropy",
-        None if spec.word_dropout is None else lambda epoch: _dropped(spec, clip, texts, epoch),
+    counts, held = (
+        pair_counts(torch.from_numpy(paired.chosen[split][at]), learned, len(texts), classes)
+        for split, (_, at, learned) in labels.items()
     )
+    windows = clip.tokenizer.windows(texts, settings.long_text)
+    redraw = None if spec.word_dropout is None else partial(_dropped, spec, clip, texts)
+    task = ReportTask(model, windows, counts, held, spec.double_softmax, redraw)
     stage = Stage.of_run(spec, "stage one", "text_stage")
     course = fit(task, settings, spec.seed, stage=stage)
-    model.to(device())
-    features = embed_texts(model.tower, clip.tokenizer, texts, settings.long_text)
+    features = embed_texts(tower, clip.tokenizer, texts, settings.long_text)
     rate = settings.learning_rate
     stage.check_tensors("the reports' features", [features], "after the last step", rate)
-    head = {name: value.detach().cpu().clone() for name, value in model.head.state_dict().items()}
-    adapters = lora.adapters(model.tower)
-    return TextFeatures(features.float().clone(), head, adapters, course.notes)
+    head = {name: value.cpu().clone() for name, value in model.head.state_dict().items()}
+    return TextFeatures(features.float().clone(), head, lora.adapters(tower), course.notes)
 
 
 def _adapted(clip: ClipEncoder, spec: TextSpec) -> nn.Module:
@@ -255,37 +216,30 @@ def _adapted(clip: ClipEncoder, spec: TextSpec) -> nn.Module:
     return tower
 
 
-def _dropped(spec: TextSpec, clip: ClipEncoder, texts: Sequence[str], epoch: int) -> TokenWindows:
+def _dropped(spec: TextSpec, clip: ClipEncoder, texts: tuple[str, ...], epoch: int) -> TokenWindows:
     """Windows of texts that have lost words, anew in each epoch."""
     assert spec.word_dropout is not None
-    left = drop_from_all(tuple(texts), spec.word_dropout, spec.seed, epoch)
+    left = drop_from_all(texts, spec.word_dropout, spec.seed, epoch)
     return clip.tokenizer.windows(left, spec.training.long_text)
 
 
 @torch.inference_mode()
 def dropped_features(
-    clip: ClipEncoder,
     spec: TextSpec,
-    stage: TextFeatures,
-    paired: PairedTexts,
-    distinct: Int[np.ndarray, " m"],
+    clip: ClipEncoder,
+    tower: nn.Module,
+    texts: tuple[str, ...],
+    distinct: Int[Tensor, " m"],
     epoch: int,
 ) -> Float[Tensor, "m e"]:
     """Features of the texts `distinct` after words were dropped anew for this epoch."""
-    tower = tuned_tower(clip, spec, stage).to(device()).eval()
     # Other draws than those that stage one learned from.
-    windows = _dropped(spec, clip, paired.texts, STAGE_TWO + epoch)
-    parts = torch.from_numpy(distinct).split(64)
-    return torch.cat([embed_windows(tower, windows.select(part)).cpu() for part in parts]).clone()
+    windows = _dropped(spec, clip, texts, STAGE_TWO + epoch)
+    parts = (windows.select(part) for part in distinct.split(BLOCK))
+    return torch.cat([embed_windows(tower, part).cpu() for part in parts]).clone()
 
 
-def _untouched(spec: TextSpec, clip: ClipEncoder, texts: tuple[str, ...]) -> TextFeatures:
-    """The released code's way: the retriever's own features, and no head to pass on."""
-    features = embed_texts(clip.text_tower, clip.tokenizer, texts, spec.training.long_text)
-    return TextFeatures(features.float().clone(), {}, {})
-
-
-def tuned_tower(clip: ClipEncoder, spec: TextSpec, stage: TextFeatures) -> nn.Module:
+def tuned_tower(spec: TextSpec, clip: ClipEncoder, stage: TextFeatures) -> nn.Module:
     """A copy of the text encoder with its adapters put back, ready to learn on."""
     with seeded(spec.seed):
         tower = _adapted(clip, spec)
@@ -304,47 +258,55 @@ def pair_counts(
 # -- What stage two takes from the text.
 
 
-@dataclass(frozen=True)
-class StageTwoText:
-    """Width of the text features, the head h_t, targets, and what made stage one doubtful.
+def image_targets(spec: TextSpec, inputs: Inputs, labels: Labels, centroids: bool) -> Targets:
+    """The retriever's own embedding of each patch, unit length; no text is read.
 
-    `tower` is a text tower that keeps learning (the released code's way), `head` is empty where
-    there is none to go on with.
+    Args:
+        centroids: replace it by one of k centroids, where k is the effective number of reports of
+            the pairing: as few distinct targets as hub reports give.
     """
+    embeddings = inputs.image_embeddings(spec.dataset, "train", spec.retriever)
+    images = F.normalize(torch.from_numpy(embeddings[labels["train"].at]), dim=-1)
+    if not centroids:
+        return Targets(images, torch.arange(len(images)))
+    from sklearn.cluster import KMeans  # slow to import, and seldom needed
 
-    width: int
-    head: dict[str, Tensor]
-    targets: Targets | MovingTargets
-    tower: nn.Module | None = None
-    notes: tuple[str, ...] = ()
+    count = max(1, round(effective_number(paired_reports(spec, inputs, "train"))))
+    clusters = KMeans(min(count, len(images)), n_init=4, random_state=spec.seed)
+    cluster = clusters.fit_predict(images.numpy())
+    means = torch.from_numpy(clusters.cluster_centers_).float()
+    return Targets(F.normalize(means, dim=-1), torch.from_numpy(cluster).long())
 
 
-def for_stage_two(spec: RunSpec, inputs: Inputs, labels: Labels) -> StageTwoText:
-    """The targets of a run: its reports after stage one, or another control's in their place."""
-    asked, training = spec.text, spec.training
+def for_stage_two(
+    spec: RunSpec, inputs: Inputs, labels: Labels
+) -> tuple[TextFeatures, Targets | MovingTargets]:
+    """What stage one left, and the targets of a run: its reports after that, or what another
+    control has in their place.
+    """
+    asked, training, at = spec.text, spec.training, labels["train"].at
     assert asked is not None and training is not None and spec.protocol is not None
     if spec.target is not None:
         images = image_targets(asked, inputs, labels, spec.target == "image_centroids")
-        return StageTwoText(images.features.shape[-1], {}, images)
-    clip = inputs.retriever(asked.retriever)
+        return TextFeatures(images.features, {}, {}), images
     paired, stage = stage_one(asked, inputs, labels)
-    distinct, report = np.unique(paired.chosen["train"][labels.train_at], return_inverse=True)
-    features, rows = stage.features[torch.from_numpy(distinct)], torch.from_numpy(report)
-    targets: Targets | MovingTargets = Targets(features, rows)
-    tower = None
+    psi = torch.from_numpy(paired.chosen["train"][at])
+    if not (spec.protocol.moving_target or asked.word_dropout):
+        if asked.pairing.reports == "redrawn":
+            psi = torch.from_numpy(redrawn_reports(asked, inputs, training.epochs)[:, at])
+        return stage, Targets(stage.features, psi)
+    clip = inputs.retriever(asked.retriever)
+    tower = tuned_tower(asked, clip, stage)
     if spec.protocol.moving_target:
-        tower = tuned_tower(clip, asked, stage)
-        texts = [paired.texts[i] for i in distinct]
-        windows = clip.tokenizer.windows(texts, asked.training.long_text)
-        targets = MovingTargets(tower, windows, rows)
-    elif asked.word_dropout:
-        epochs = range(training.epochs)
-        drawn = [dropped_features(clip, asked, stage, paired, distinct, each) for each in epochs]
-        targets = Targets(torch.stack(drawn), rows)
-    elif asked.pairing.reports == "redrawn":
-        drawn_reports = redrawn_reports(asked, inputs, training.epochs)[:, labels.train_at]
-        targets = Targets(stage.features, torch.from_numpy(drawn_reports))
-    return StageTwoText(stage.features.shape[1], stage.head, targets, tower, stage.notes)
+        windows = clip.tokenizer.windows(paired.texts, asked.training.long_text)
+        return stage, MovingTargets(tower, windows, psi)
+    tower.to(device()).eval()
+    distinct, report = psi.unique(return_inverse=True)
+    epochs = [
+        dropped_features(asked, clip, tower, paired.texts, distinct, epoch)
+        for epoch in range(training.epochs)
+    ]
+    return stage, Targets(torch.stack(epochs), report)
 
 
 # -- The text classifier of stage one as a run of its own: what the paired text alone knows.
@@ -362,10 +324,7 @@ def perform_text(spec: RunSpec, inputs: Inputs) -> Outcome:
     head.load_state_dict(stage.head)
     with torch.inference_mode():
         logits = head(stage.features).numpy()  # [texts, c]
-    frames = [
-        raw_predictions(dataset, split, logits[paired.chosen[split]])
-        for split in ("validation", "test")
-    ]
+    predictions = predicted(dataset, lambda split: logits[paired.chosen[split]])
     state = {f"text_head.{name}": value for name, value in stage.head.items()}
     state |= {f"text_tower.{name}": value for name, value in stage.adapters.items()}
-    return Outcome(state, [], pd.concat(frames, ignore_index=True), stage.notes)
+    return Outcome(state, [], predictions, stage.notes)

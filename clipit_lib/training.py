@@ -16,11 +16,11 @@ from torch import Tensor, nn
 
 from clipit_lib import parallel
 from clipit_lib.compute import autocast, device, stacked
-from clipit_lib.data.patches import Transform, augment
+from clipit_lib.data.patches import PatchDataset, Split, Transform, augment
 from clipit_lib.encoders.encoder import TokenWindows, embed_windows
 from clipit_lib.errors import Diverged
 from clipit_lib.files import progress
-from clipit_lib.losses import CLASSIFICATION, cosine_distance
+from clipit_lib.losses import cosine_distance, cross_entropy, double_softmax
 from clipit_lib.model import train_mode
 from clipit_lib.settings import Descent, RunSpec, TextSpec
 
@@ -51,44 +51,39 @@ class Stage:
         spec: RunSpec | TextSpec, name: str, key: str, start: str = "the untrained start"
     ) -> Stage:
         """A stage of one run."""
-        what = (
-            f"{spec.backbone}, {spec.setting}"
-            if isinstance(spec, RunSpec)
-            else f"reports paired by {spec.retriever}"
-        )
+        if isinstance(spec, RunSpec):
+            what = f"{spec.backbone}, {spec.setting}"
+        else:
+            what = f"reports paired by {spec.retriever}"
         return Stage(name, key, f"{spec.dataset}, {what}, seed {spec.seed}", start)
 
-    def diverged(self, what: str, when: str, rate: float, moved: bool = True) -> Diverged:
-        """The one line that stops it; `moved` says whether a step was taken before."""
+    def check(
+        self, values: Mapping[str, float], when: str, rate: float, moved: bool = True
+    ) -> None:
+        """Stop, as Diverged, at the first of some named numbers that is not finite.
+
+        Args:
+            moved: whether a step was taken before.
+        """
+        for name, value in values.items():
+            if not math.isfinite(value):
+                raise self._diverged(f"the {name} is {value}", when, rate, moved)
+
+    def check_tensors(
+        self, what: str, tensors: Iterable[Tensor], when: str, rate: float, moved: bool = True
+    ) -> None:
+        """The same of whole tensors, with one transfer from the device."""
+        if not torch.stack([each.detach().isfinite().all() for each in tensors]).all():
+            raise self._diverged(f"{what} are not all finite", when, rate, moved)
+
+    def _diverged(self, what: str, when: str, rate: float, moved: bool) -> Diverged:
         fix = f"Lower {self.key}.learning_rate ({rate:g})"
         if self.key == "training":
             fix += ", or that of `training_for` if the data set has its own"
         if not moved:  # no learning rate has had a part in it yet
             fix = "Look for numbers that are not finite in the encoders' weights and the data"
-        return Diverged(f"diverged: {what} {when}; nothing is stored", self._where, fix)
-
-    def check(
-        self, values: Mapping[str, float], when: str, rate: float, moved: bool = True
-    ) -> None:
-        """Stop at the first of some named numbers that is not finite.
-
-        Raises:
-            Diverged: one is not.
-        """
-        for name, value in values.items():
-            if not math.isfinite(value):
-                raise self.diverged(f"the {name} is {value}", when, rate, moved)
-
-    def check_tensors(
-        self, what: str, tensors: Iterable[Tensor], when: str, rate: float, moved: bool = True
-    ) -> None:
-        """The same of whole tensors, with one transfer from the device.
-
-        Raises:
-            Diverged: some number is not finite.
-        """
-        if not torch.stack([each.detach().isfinite().all() for each in tensors]).all():
-            raise self.diverged(f"{what} are not all finite", when, rate, moved)
+        where = f"{self.name} of {self.of}"
+        return Diverged(f"diverged: {what} {when}; nothing is stored", where, fix)
 
     def doubts(
         self, first: float, last: float, looks: Sequence[float] = (), start: float = math.inf
@@ -101,18 +96,12 @@ class Stage:
             start: the same of the start.
         """
         said = []
-        if looks and min(looks) >= start:
-            said.append(
-                f"{self._where}: the best look at validation ({min(looks):.4g} nats) is no better "
-                f"than {self.start} ({start:.4g})"
-            )
+        if looks and (best := min(looks)) >= start:
+            than = f"is no better than {self.start} ({start:.4g})"
+            said.append(f"the best look at validation ({best:.4g} nats) {than}")
         if last > RISE * first:
-            said.append(f"{self._where}: the training loss rose from {first:.4g} to {last:.4g}")
-        return tuple(said)
-
-    @property
-    def _where(self) -> str:
-        return f"{self.name} of {self.of}"
+            said.append(f"the training loss rose from {first:.4g} to {last:.4g}")
+        return tuple(f"{self.name} of {self.of}: {each}" for each in said)
 
 
 def place(step: int, steps: int, epoch: int, epochs: int) -> str:
@@ -123,7 +112,6 @@ def place(step: int, steps: int, epoch: int, epochs: int) -> str:
 # -- One training loop for every setting.
 
 
-State = dict[str, Tensor]
 Row = dict[str, float]
 SCORE = "validation cross-entropy"
 
@@ -149,13 +137,10 @@ class Task(ABC):
         """Called before each epoch, counted from 0; most have nothing to change."""
 
     @abstractmethod
-    def loss(
-        self, model: Callable[..., Any], rows: Tensor, generator: torch.Generator
-    ) -> dict[str, Tensor]:
+    def loss(self, model: Any, rows: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Named parts of the loss of a batch of training rows [b]; their sum is minimised.
 
-        Of several processes each is given the whole batch, and may return its share of the loss,
-        see `parallel`.
+        Each of several processes gets the whole batch; it may return its share, see `parallel`.
         """
 
     def notes(self) -> dict[str, float]:
@@ -175,7 +160,7 @@ def descend(
     loss: Callable[[Any], dict[str, Tensor]],
     stage: Stage,
     clip: float = math.inf,
-    after: Callable[[int, int, int, dict[str, float]], None] | None = None,
+    after: Callable[[int, int, int, Row], None] = lambda *_: None,
     name: str = "train",
 ) -> None:
     """The one loop: each step minimises the sum of a batch's named losses.
@@ -191,8 +176,8 @@ def descend(
     rate = float(optimiser.defaults["lr"])
     main = parallel.processes().is_main_process
     for epoch in progress(range(epochs), name, "epoch") if main else range(epochs):
-        rows_of = batches(epoch)
-        for step, rows in enumerate(rows_of, start=1):
+        steps = batches(epoch)
+        for step, rows in enumerate(steps, start=1):
             parts = loss(rows)
             optimiser.zero_grad()
             losses = torch.stack(list(parts.values()))
@@ -206,10 +191,9 @@ def descend(
             *values, size = torch.cat([losses, norm[None]]).tolist()
             seen = dict(zip(parts, values, strict=True))
             said = {f"{part} loss": value for part, value in seen.items()}
-            when = place(step, len(rows_of), epoch, epochs)
+            when = place(step, len(steps), epoch, epochs)
             stage.check(said | {"gradient's norm": size}, when, rate, epoch + step > 1)
-            if after is not None:
-                after(epoch, step, len(rows_of), seen)
+            after(epoch, step, len(steps), seen)
     stage.check_tensors("the learned weights", learned, "after the last step", rate)
 
 
@@ -229,12 +213,11 @@ def fit(
     Args:
         keep: `best` restores the weights with the lowest validation cross-entropy, `last` none.
         extra: a further module to learn that is not deployed (a moving target's text tower).
-        stage: names the descent where something is said of it.
         start: validation cross-entropy, in nats, that every look should improve on; by default
-            the task's own is computed before the first step. No weights depend on it.
+            the task's own before the first step. No weights depend on it.
 
     Returns:
-        One row a look at validation: epoch, the mean of each loss part since the last, validation.
+        One row per look at validation: epoch, mean of each loss part since the last, validation.
 
     Raises:
         Diverged: a loss, a gradient, a look at validation or a learned weight is not finite.
@@ -246,12 +229,10 @@ def fit(
     parallel.start_alike(learned)
     optimiser = torch.optim.Adam(learned, rate, weight_decay=settings.weight_decay, fused=True)
     generator = torch.Generator().manual_seed(seed)
-    steps = max(1, round(task.rows / settings.batch_size))
-    looks = {
-        max(1, round(steps * (i + 1) / settings.checks_per_epoch))
-        for i in range(settings.checks_per_epoch)
-    }
-    best, history, seen = Best(task.model), History(), list[Row]()
+    steps, checks = max(1, round(task.rows / settings.batch_size)), settings.checks_per_epoch
+    looks = {max(1, round(steps * (i + 1) / checks)) for i in range(checks)}
+    kept, lowest = _learned(task.model), math.inf
+    history, seen = History(), list[Row]()
     if start is None:
         start = _look(task, modules, settings)
         stage.check({SCORE: start}, "before the first step", rate, moved=False)
@@ -267,12 +248,14 @@ def fit(
             return task.loss(task.model, rows, generator)
 
     def after(epoch: int, step: int, steps: int, losses: Row) -> None:
+        nonlocal kept, lowest
         seen.append(losses)
         if step in looks:
             row = {"epoch": epoch + step / steps, **_means(seen), **task.notes()}
             value = _look(task, modules, settings)
             stage.check({SCORE: value}, place(step, steps, epoch, settings.epochs), rate)
-            best.offer(value)
+            if value < lowest:
+                kept, lowest = _learned(task.model), value
             history.append(row | {"validation": value})
             seen.clear()
 
@@ -280,34 +263,15 @@ def fit(
         learned, optimiser, settings.epochs, batches, loss, stage, settings.gradient_clip, after
     )
     if keep == "best":
-        best.restore()
+        task.model.load_state_dict(kept, strict=False)
     modules.eval()
     # Whole epochs are compared, which have the same rows; looks where there is one epoch only.
     whole = len(looks) if settings.epochs > 1 else 1
-    part = next(name for name in history[0] if name != "epoch")
+    part = list(history[0])[1]  # after the epoch
     first, last = (_means(rows)[part] for rows in (history[:whole], history[-whole:]))
-    kept = history if keep == "best" else history[-1:]
-    history.notes = stage.doubts(first, last, [row["validation"] for row in kept], start)
+    may_be_kept = history if keep == "best" else history[-1:]
+    history.notes = stage.doubts(first, last, [row["validation"] for row in may_be_kept], start)
     return history
-
-
-class Best:
-    """The learned weights at the lowest validation cross-entropy so far."""
-
-    def __init__(self, model: nn.Module) -> None:
-        self.model, self.value = model, float("inf")
-        self.state = self._copy()
-
-    def offer(self, value: float) -> None:
-        if value < self.value:
-            self.value, self.state = value, self._copy()
-
-    def restore(self) -> None:
-        self.model.load_state_dict(self.state, strict=False)
-
-    def _copy(self) -> State:
-        learned = ((n, p) for n, p in self.model.named_parameters() if p.requires_grad)
-        return {name: p.detach().clone() for name, p in learned}
 
 
 def _look(task: Task, modules: nn.Module, settings: Descent) -> float:
@@ -316,6 +280,12 @@ def _look(task: Task, modules: nn.Module, settings: Descent) -> float:
         value = parallel.from_main(task.validate())
     train_mode(modules)
     return value
+
+
+def _learned(model: nn.Module) -> dict[str, Tensor]:
+    """A copy of what learns."""
+    learned = ((name, p) for name, p in model.named_parameters() if p.requires_grad)
+    return {name: p.detach().clone() for name, p in learned}
 
 
 def _means(rows: list[dict[str, float]]) -> dict[str, float]:
@@ -378,6 +348,12 @@ class Patches:
     labels: Int[Tensor, " m"]
     transform: Transform
 
+    @classmethod
+    def of(cls, dataset: PatchDataset, split: Split, transform: Transform) -> Patches:
+        """All of one split, with the data set's own labels."""
+        rows = dataset.indices(split)
+        return cls(dataset.pixels, rows, torch.from_numpy(dataset.labels[rows]), transform)
+
     def batch(
         self,
         chosen: Tensor,
@@ -395,48 +371,41 @@ class Patches:
         return self.transform(images if share is None else images[share]).to(device())
 
 
+@dataclass(eq=False)
 class ImageTask(Task):
     """Cross-entropy on images, plus lambda times equation 3 where there are targets (eq. 4)."""
 
-    def __init__(
-        self,
-        model: nn.Module,
-        train: Patches,
-        validation: Patches,
-        augmented: bool,
-        classification: str = "cross_entropy",
-        targets: Targets | MovingTargets | None = None,
-        distillation_weight: float = 0.0,
-    ) -> None:
-        self.model, self.train, self.validation = model, train, validation
-        self.augmented, self.classification = augmented, CLASSIFICATION[classification]
-        self.targets, self.weight = targets, distillation_weight
-        self.spreads: list[float] = []
-        self.rows, self.epoch = len(train.rows), 0
+    model: nn.Module
+    train: Patches
+    validation: Patches
+    augmented: bool
+    double_softmax: bool = False  # the released code's cross-entropy
+    targets: Targets | MovingTargets | None = None
+    distillation_weight: float = 0.0
+
+    def __post_init__(self) -> None:
+        self.rows, self.epoch, self.spreads = len(self.train.rows), 0, list[float]()
 
     def begin(self, epoch: int) -> None:
         self.epoch = epoch
 
-    def loss(
-        self, model: Callable[..., Any], rows: Tensor, generator: torch.Generator
-    ) -> dict[str, Tensor]:
+    def loss(self, model: Any, rows: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         own, share = parallel.share(len(rows))
         output = model(self.train.batch(rows, generator if self.augmented else None, own))
         labels = self.train.labels[rows[own]].to(device())
-        parts = {"classification": share * self.classification(output.logits, labels)}
+        classify = double_softmax if self.double_softmax else cross_entropy
+        parts = {"classification": share * classify(output.logits, labels)}
         if self.targets is not None and output.distilled is not None:
             target = self.targets(rows, self.epoch)
             self.spreads.append(spread(target))
             distance = cosine_distance(output.distilled, target[own.to(device())])
-            parts["distillation"] = share * self.weight * distance
+            parts["distillation"] = share * self.distillation_weight * distance
         return parts
 
     def notes(self) -> dict[str, float]:
         """How far the targets of a batch lie apart: a moving target may collapse to one point."""
-        if not self.spreads:
-            return {}
         seen, self.spreads = self.spreads, []
-        return {"target_spread": sum(seen) / len(seen)}
+        return {"target_spread": sum(seen) / len(seen)} if seen else {}
 
     def validate(self) -> float:
         logits = predict_logits(self.model, self.validation)
@@ -464,18 +433,18 @@ def in_blocks(compute: Callable[[Tensor], Tensor], patches: Patches) -> Float[Te
     return parallel.interleaved(found, len(patches.rows)).cpu()
 
 
+@dataclass(eq=False)
 class FeatureTask(Task):
-    """A linear head on frozen features [n, d]."""
+    """A linear head on frozen features [n, d] with labels [n]."""
 
-    def __init__(
-        self, head: nn.Linear, train: tuple[Tensor, Tensor], validation: tuple[Tensor, Tensor]
-    ) -> None:
-        self.model, self.train, self.validation = head, train, validation
-        self.rows = len(train[1])
+    model: nn.Linear
+    train: tuple[Tensor, Tensor]
+    validation: tuple[Tensor, Tensor]
 
-    def loss(
-        self, model: Callable[..., Any], rows: Tensor, generator: torch.Generator
-    ) -> dict[str, Tensor]:
+    def __post_init__(self) -> None:
+        self.rows = len(self.train[1])
+
+    def loss(self, model: Any, rows: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         features, labels = self.train[0][rows].to(device()), self.train[1][rows].to(device())
         return {"classification": F.cross_entropy(model(features), labels)}
 

@@ -14,10 +14,9 @@ from torch import nn
 
 from clipit_lib import text as text_stage
 from clipit_lib.compute import device, stacked
-from clipit_lib.controls import SPLITS
 from clipit_lib.data.patches import Split
 from clipit_lib.errors import ClipItError
-from clipit_lib.inputs import choose_labels
+from clipit_lib.inputs import SPLITS, choose_labels
 from clipit_lib.predict import load_classifier
 from clipit_lib.predictions import correct
 from clipit_lib.runs import StoredRun

@@ -38,12 +38,12 @@ from clipit_lib.settings import (
     Training,
     Weight,
     known,
-    protocol_named,
     trained_here,
 )
 from companion.crc5 import Crc5Data
 from companion.phantom.datasets import PhantomData
 from companion.phantom.reports import PhantomCorpus
+from companion.protocols import protocol_named
 from companion.published import BachData, CrcData, PcamData
 from companion.reading import is_file_name, read_strict
 from companion.synthetic import SyntheticCorpus
@@ -432,11 +432,13 @@ class Workbench(Inputs):
         )  # fmt: skip
 
     def pairing_table(self, dataset: str, split: Split, k: int) -> pd.DataFrame:
-        """`pairs` as a table of image and report ids."""
-        data = self.dataset(dataset)
+        """`pairs`, one row a patch and rank: image, report, rank (1 is best), similarity, split."""
+        data, pairs = self.dataset(dataset), self.pairs(dataset, split, k)
         ids = data.samples["id"].iloc[data.indices(split)]
-        pairs = self.pairs(dataset, split, k)
-        return pairing.pairing_table(ids, self.corpus(dataset).ids, pairs, split)
+        named = np.asarray(self.corpus(dataset).ids, dtype=object)
+        columns = {"image": np.repeat(ids.to_numpy(), k), "report": named[pairs.reports.ravel()]}
+        rank, close = np.tile(np.arange(1, k + 1), len(ids)), pairs.similarities.ravel()
+        return pd.DataFrame(columns | {"rank": rank, "similarity": close, "split": split})
 
     def pairing_summary(self, dataset: str, k: int) -> pd.DataFrame:
         """One row a rank: similarity and how many different reports the train split uses."""

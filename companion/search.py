@@ -31,7 +31,7 @@ from clipit_lib.errors import ClipItError, Diverged
 from clipit_lib.files import canonical_json, digest, held, write_text
 from clipit_lib.predictions import LOGIT
 from clipit_lib.runs import StoredRun
-from clipit_lib.settings import PROTOCOLS, Lora, RunSpec
+from clipit_lib.settings import Lora, RunSpec
 from companion import specs
 from companion.profile import (
     Candidate,
@@ -47,6 +47,7 @@ from companion.profile import (
     read_searched,
     searched_path,
 )
+from companion.protocols import PROTOCOLS
 from companion.reading import parser_of, whole_from
 
 # -- An Optuna study in a journal file, which several processes work on.

@@ -15,7 +15,6 @@ from clipit_lib.encoders import registry
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import digest
 from clipit_lib.settings import (
-    PROTOCOLS,
     SWITCHES,
     Contrastive,
     Fraction,
@@ -29,9 +28,9 @@ from clipit_lib.settings import (
     TextStage,
     Weight,
     known,
-    switched,
 )
 from companion.profile import Profile, Workbench
+from companion.protocols import PROTOCOLS, switched
 
 # -- The name of a setting taken apart, and in words.
 

@@ -14,10 +14,10 @@ from clipit_lib.encoders import clips, registry
 from clipit_lib.encoders.encoder import Tokenizer
 from clipit_lib.encoders.weights import State
 from clipit_lib.files import progress
-from clipit_lib.losses import supervised_contrastive
 from clipit_lib.settings import StandInTraining
 from clipit_lib.training import Stage, descend
 from companion.crc5 import class_captions
+from companion.losses import supervised_contrastive
 
 
 def train_stand_in(

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import open_clip
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Int
 from open_clip.transformer import AttentionalPooler, MultimodalTransformer, TextTransformer
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
@@ -56,11 +56,7 @@ class Half(nn.Module):
         return self.answer(self.get_submodule(self.part), batch)
 
 
-class Halves(NamedTuple):
-    """Both towers of a CLIP."""
-
-    image: Any  # modules, whose parts are known to who built them
-    text: Any
+Halves = tuple[Any, Any]  # image and text tower: modules, whose parts are known to who built them
 
 
 def piece_tokenizer(pieces: Any, start: int, end: int, context: int) -> Tokenizer:
@@ -87,11 +83,11 @@ def split_open_clip(model: open_clip.CLIP) -> Halves:
     width = model.text_projection.shape[1]
     image = Half("visual", model.visual, width, operator.call)
     model.visual = nn.Identity()
-    return Halves(image, Half("model", model, width, embed_ids))
+    return image, Half("model", model, width, embed_ids)
 
 
-def embed_ids(model: open_clip.CLIP, ids: Int[Tensor, "b context"]) -> Float[Tensor, "b d"]:
-    """`encode_text` without the positions that come after the end of every text of a batch.
+def embed_ids(model: Any, ids: Int[Tensor, "b context"]) -> Any:
+    """`encode_text` [b, d] without the positions after the end of every text of a batch.
 
     Attention is causal and the end is what is read, so they change nothing but the time.
     """
@@ -99,8 +95,7 @@ def embed_ids(model: open_clip.CLIP, ids: Int[Tensor, "b context"]) -> Float[Ten
     length = ids.shape[1] if ids.is_meta else int(ends.max()) + 1  # none is read to count
     states = model.token_embedding(ids[:, :length]) + model.positional_embedding[:length]
     states = model.ln_final(model.transformer(states, attn_mask=model.attn_mask[:length, :length]))
-    embedding: Tensor = states[torch.arange(len(ids), device=ids.device), ends]
-    return embedding @ model.text_projection
+    return states[torch.arange(len(ids), device=ids.device), ends] @ model.text_projection
 
 
 def open_clip_tokenizer() -> Tokenizer:
@@ -111,8 +106,7 @@ def open_clip_tokenizer() -> Tokenizer:
 
 # -- CONCH's shape from timm's and open_clip's parts, without its package: to count, time and plan.
 #
-# Written after `conch/open_clip_custom` of its repository: the same parts under the same names. The
-# weights are random, and stay so.
+# Written after `conch/open_clip_custom` of its repository: the same parts, names and no weights.
 
 
 CONCH_SIZE, CONCH_WIDTH, CONCH_POSITIONS = 448, 512, 128
@@ -133,8 +127,9 @@ class Visual(nn.Module):
         self.attn_pool_caption = AttentionalPooler(width, width, 8, queries)
         self.ln_caption = nn.LayerNorm(width)
 
-    def forward_no_head(self, images: Tensor) -> Tensor:
-        return self._contrast(self.trunk.forward_features(images))
+    def forward_no_head(self, images: Tensor) -> Any:
+        tokens = self.trunk.forward_features(images)
+        return self.ln_contrast(self.attn_pool_contrast(tokens)[:, 0])
 
     def forward_project(self, pooled: Tensor) -> Tensor:
         return pooled @ self.proj_contrast
@@ -142,12 +137,8 @@ class Visual(nn.Module):
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """The embedding [b, 512] and the tokens for captions [b, 256, 768]."""
         tokens = self.trunk.forward_features(images)
-        captions = self.ln_caption(self.attn_pool_caption(tokens))
-        return self.forward_project(self._contrast(tokens)), captions
-
-    def _contrast(self, tokens: Tensor) -> Tensor:
-        pooled: Tensor = self.ln_contrast(self.attn_pool_contrast(tokens)[:, 0])
-        return pooled
+        pooled = self.ln_contrast(self.attn_pool_contrast(tokens)[:, 0])
+        return self.forward_project(pooled), self.ln_caption(self.attn_pool_caption(tokens))
 
 
 class Conch(nn.Module):
@@ -197,16 +188,12 @@ def build_conch(row: Entry, side: int | None, held: Held | None = None) -> nn.Mo
     """
     if held is None:
         return Conch()
+    build = _package().create_model_from_pretrained
     try:
-        model: nn.Module = _package().create_model_from_pretrained(
-            ARCHITECTURE, str(held.path), return_transform=False
-        )
+        model: nn.Module = build(ARCHITECTURE, str(held.path), return_transform=False)
     except (KeyError, RuntimeError) as error:
-        raise ClipItError(
-            f"the checkpoint does not fit CONCH ({' '.join(str(error).split())[:80]})",
-            held.path,
-            weights.GIVE,
-        ) from error
+        what = f"the checkpoint does not fit CONCH ({' '.join(str(error).split())[:80]})"
+        raise ClipItError(what, held.path, weights.GIVE) from error
     # The package overlooks what is missing. The published file lacks the decoder; the package
     # itself brings position embeddings to size.
     weights.check_fit(model, held, r"(?!visual\.|text\.).*|visual\.trunk\.pos_embed")
@@ -225,18 +212,16 @@ def split_conch(model: Any) -> Halves:
         (model, "visual"), (model, "text_decoder"),
     ):  # fmt: skip
         setattr(whole, unused, nn.Identity())
-    return Halves(Half("visual", visual, width, _see), Half("model", model, width, _read))
+    return Half("visual", visual, width, _see), Half("model", model, width, _read)
 
 
-def _see(visual: Any, images: Tensor) -> Tensor:
-    embedding: Tensor = visual.forward_project(visual.forward_no_head(images))
-    return embedding
+def _see(visual: Any, images: Tensor) -> Any:
+    return visual.forward_project(visual.forward_no_head(images))
 
 
-def _read(model: Any, ids: Tensor) -> Tensor:
+def _read(model: Any, ids: Tensor) -> Any:
     slot = F.pad(ids, (0, 1), value=model.pad_id)  # the package drops it to make room for CLS
-    embedding: Tensor = model.encode_text(slot, normalize=False)
-    return embedding
+    return model.encode_text(slot, normalize=False)
 
 
 def conch_tokenizer() -> Tokenizer:
@@ -255,11 +240,8 @@ def _package() -> Any:
             warnings.filterwarnings("ignore", category=FutureWarning, module=r"timm\..*")
             return importlib.import_module(f"{CONCH_PACKAGE}.open_clip_custom")
     except ImportError as error:
-        raise ClipItError(
-            f"the package that builds CONCH is not installed ({error})",
-            CONCH_PACKAGE,
-            INSTALL_CONCH,
-        ) from error
+        what = f"the package that builds CONCH is not installed ({error})"
+        raise ClipItError(what, CONCH_PACKAGE, INSTALL_CONCH) from error
 
 
 # -- PLIP: a CLIP ViT-B/32, both halves in one file, in the layout of transformers.
@@ -282,20 +264,14 @@ def build_plip(row: Entry, side: int | None, held: Held | None = None) -> nn.Mod
 def split_plip(model: Any) -> Halves:
     """Each in a tower; what follows the end token of a text is never looked at."""
     vision, text = model
-    return Halves(
-        Half("model", vision, vision.config.projection_dim, _image_embeds),
-        Half("model", text, text.config.projection_dim, _text_embeds),
+    return (
+        Half("model", vision, vision.config.projection_dim, partial(_output, "image_embeds")),
+        Half("model", text, text.config.projection_dim, partial(_output, "text_embeds")),
     )
 
 
-def _image_embeds(model: Any, images: Tensor) -> Tensor:
-    embedding: Tensor = model(images).image_embeds
-    return embedding
-
-
-def _text_embeds(model: Any, ids: Tensor) -> Tensor:
-    embedding: Tensor = model(ids).text_embeds
-    return embedding
+def _output(name: str, model: Any, batch: Tensor) -> Any:
+    return getattr(model(batch), name)
 
 
 # -- The pilot's stand-in retriever: EfficientNet-Lite2 and MiniLM joined by two projections.
@@ -317,14 +293,12 @@ class StandInTextTower(nn.Module):
         mask = (ids != self.pad).long()
         longest = int(mask.sum(dim=1).max())
         ids, mask = ids[:, :longest], mask[:, :longest]
-        hidden = self.bert(input_ids=ids, attention_mask=mask).last_hidden_state
+        hidden: Tensor = self.bert(input_ids=ids, attention_mask=mask).last_hidden_state
         weight = mask[..., None].to(hidden.dtype)
-        mean: Tensor = (hidden * weight).sum(dim=1) / weight.sum(dim=1)
-        return mean
+        return (hidden * weight).sum(dim=1) / weight.sum(dim=1)
 
-    def forward(self, ids: Tensor) -> Tensor:
-        projected: Tensor = self.projection(self.states(ids))
-        return projected
+    def forward(self, ids: Tensor) -> Any:
+        return self.projection(self.states(ids))
 
 
 def build_stand_in(
@@ -338,11 +312,11 @@ def build_stand_in(
     from transformers import AutoModel
 
     bert = AutoModel.from_pretrained(package_folder(MINILM) / "model", local_files_only=True)
-    image = stand_in_tower(settings.width)
-    image.backbone = packaged_network()
+    image = stand_in_tower(settings.width, trained)
     text = StandInTextTower(bert, bert.config.hidden_size, bert.config.pad_token_id, settings.width)
-    if trained is not None:
-        image.projection.load_state_dict(state_part(trained.state, "image."))
+    if trained is None:
+        image.backbone = packaged_network()
+    else:
         text.projection.load_state_dict(state_part(trained.state, "text."))
     return image, text
 

@@ -18,15 +18,7 @@ from clipit_lib.data.patches import PatchDataset, Split, Transform
 from clipit_lib.data.reports import ReportCorpus
 from clipit_lib.encoders.encoder import ClipEncoder, LongText, embed_windows
 from clipit_lib.errors import ClipItError
-from clipit_lib.files import (
-    canonical_json,
-    digest,
-    locked,
-    progress,
-    whole,
-    write_text,
-    written_beside,
-)
+from clipit_lib.files import canonical_json, digest, kept, progress, whole, write_text
 
 VERSION = 1
 BLOCK = 64
@@ -44,12 +36,8 @@ def image_embeddings(
         ClipItError: a kept file was made by another model or transform, or is damaged.
     """
     rows = dataset.indices(split)
-    made_by = {
-        "weights": weights,
-        "transform": repr(transform),
-        "data": dataset.content_hash,
-        "split": split,
-    }
+    data = {"data": dataset.content_hash, "split": split}
+    made_by = {"weights": weights, "transform": repr(transform)} | data
 
     def blocks() -> Blocks:
         tower = model.to(device()).eval()
@@ -66,12 +54,8 @@ def text_embeddings(clip: ClipEncoder, corpus: ReportCorpus, long_text: LongText
     Raises:
         ClipItError: as `image_embeddings`.
     """
-    made_by = {
-        "weights": clip.weights_hash,
-        "context": clip.tokenizer.context_length,
-        "long_text": long_text,
-        "corpus": corpus.content_hash,
-    }
+    read = {"context": clip.tokenizer.context_length, "long_text": long_text}
+    made_by = {"weights": clip.weights_hash, **read, "corpus": corpus.content_hash}
 
     def blocks() -> Blocks:
         tower = clip.text_tower.to(device()).eval()
@@ -85,17 +69,13 @@ def text_embeddings(clip: ClipEncoder, corpus: ReportCorpus, long_text: LongText
 def _kept(made_by: dict[str, Any], count: int, blocks: Blocks) -> np.ndarray:
     made_by = {"version": VERSION, "kernels": kernels.level()} | made_by
     path = paths.cache() / "embeddings" / f"{digest(canonical_json(made_by))}.safetensors"
-    if not path.exists():
-        with locked(path):
-            if not path.exists():
-                write_text(path.with_suffix(".json"), json.dumps(made_by, indent=1))
-                _stream(path, count, blocks)
-    return _read(path, made_by, count)
+    sidecar, fix = path.with_suffix(".json"), "Delete this file and run again"
 
+    def write(beside: Path) -> None:
+        write_text(sidecar, json.dumps(made_by, indent=1))
+        _stream(beside, count, blocks)
 
-def _read(path: Path, made_by: dict[str, Any], count: int) -> np.ndarray:
-    fix = "Delete this file and run again"
-    sidecar = path.with_suffix(".json")
+    kept(path, write)
     with whole(path, fix):
         if json.loads(sidecar.read_text(encoding="utf-8")) != made_by:
             raise ClipItError("the embeddings were made by another model or transform", path, fix)
@@ -110,19 +90,14 @@ def _read(path: Path, made_by: dict[str, Any], count: int) -> np.ndarray:
 def _stream(path: Path, count: int, blocks: Blocks) -> None:
     """Write blocks as they come, in the layout of safetensors, so that memory does not grow.
 
-    Written, not mapped: on a full disk a write fails with a message, a map kills the process.
+    Not mapped: on a full disk a write fails with a message, a map kills the process.
     """
-    with written_beside(path) as temporary, temporary.open("wb") as stream:
+    with path.open("wb") as stream:
         for block in progress(blocks, "embed", "block", -(-count // BLOCK)):
-            if stream.tell() == 0:
-                stream.write(_header(count, block.shape[1]))
+            if stream.tell() == 0:  # a safetensors file begins with the length of a JSON, and that
+                shape, size = [count, block.shape[1]], count * block.shape[1] * 4
+                about = {"dtype": "F32", "shape": shape, "data_offsets": [0, size]}
+                text = json.dumps({"embeddings": about}, separators=(",", ":")).encode()
+                text += b" " * (-len(text) % 8)  # so that the numbers are aligned
+                stream.write(len(text).to_bytes(8, "little") + text)
             stream.write(np.ascontiguousarray(block, np.float32).data)
-
-
-def _header(count: int, width: int) -> bytes:
-    """What a safetensors file begins with: the length of a JSON text, and the text."""
-    ends = [0, count * width * np.dtype(np.float32).itemsize]
-    about = {"embeddings": {"dtype": "F32", "shape": [count, width], "data_offsets": ends}}
-    text = json.dumps(about, separators=(",", ":")).encode()
-    text += b" " * (-len(text) % 8)  # so that the numbers are aligned
-    return len(text).to_bytes(8, "little") + text

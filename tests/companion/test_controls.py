@@ -8,16 +8,16 @@ from hypothesis import strategies as st
 
 from clipit_lib import run, runs
 from clipit_lib import text as text_stage
-from clipit_lib.controls import (
-    image_targets,
+from clipit_lib.inputs import (
+    choose_labels,
     paired_reports,
     paired_texts,
     redrawn_reports,
     shuffled,
 )
-from clipit_lib.inputs import choose_labels
 from clipit_lib.pairing import effective_number
 from clipit_lib.settings import RunSpec, TextSpec
+from clipit_lib.text import image_targets
 from clipit_lib.training import Targets
 from companion import specs, studies
 from companion.profile import Workbench

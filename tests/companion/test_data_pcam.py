@@ -15,10 +15,10 @@ from torchvision.datasets import PCAM
 from clipit_lib.data import patches as cache
 from clipit_lib.data.patches import ValidationSplit
 from clipit_lib.errors import ClipItError
-from clipit_lib.settings import protocol_named
 from companion import published
 from companion.phantom.latents import WORLDS
 from companion.profile import load_profile
+from companion.protocols import protocol_named
 from companion.published import PUBLISHED_DATA, PcamData
 
 SETTINGS = PcamData(source="pcam", corpus="any")

@@ -12,13 +12,13 @@ from torch import nn
 from clipit_lib import losses, prompts, runs
 from clipit_lib import model as variants
 from clipit_lib import text as text_stage
-from clipit_lib.controls import paired_texts
 from clipit_lib.data.reports import TEMPLATES, drop_from_all, drop_words
 from clipit_lib.encoders.encoder import embed_texts
-from clipit_lib.inputs import choose_labels
+from clipit_lib.inputs import choose_labels, paired_texts
 from clipit_lib.settings import Contrastive, PhantomPretraining, TextSpec
 from clipit_lib.training import Patches
 from companion import specs
+from companion.losses import supervised_contrastive
 from companion.phantom import training
 from companion.phantom.training import COLOURS, draw_shapes
 from companion.profile import Workbench
@@ -51,15 +51,13 @@ def test_dropped_targets_differ_by_epoch_and_undropped_are_the_stage_ones(bench:
     spec = text_spec(bench, "clip_it/word_dropout_50")
     labels = choose_labels(spec, bench.dataset(CELL[0]))
     paired, stage = text_stage.stage_one(spec, bench, labels)
-    rows = np.arange(5)
-    two = [
-        text_stage.dropped_features(bench.clip, spec, stage, paired, rows, epoch)
-        for epoch in (0, 1)
-    ]
+    tower = text_stage.tuned_tower(spec, bench.clip, stage).eval()
+    asked, rows = (bench.clip, tower, paired.texts), torch.arange(5)
+    two = [text_stage.dropped_features(spec, *asked, rows, epoch) for epoch in (0, 1)]
     assert two[0].shape == (5, bench.clip.width)
     assert (two[0] - two[1]).abs().max() > 1e-3
     whole = spec.model_copy(update={"word_dropout": 0.0})
-    kept = text_stage.dropped_features(bench.clip, whole, stage, paired, rows, 0)
+    kept = text_stage.dropped_features(whole, *asked, rows, 0)
     torch.testing.assert_close(kept, stage.features[:5], atol=1e-4, rtol=1e-4)
 
 
@@ -187,7 +185,7 @@ def test_sharing_the_positive_mass_would_change_nothing() -> None:
     groups = torch.tensor([0, 1, 0, 1, 1])
     images = F.normalize(torch.randn(5, 3, generator=rng), dim=-1)
     texts = F.normalize(torch.randn(2, 3, generator=rng), dim=-1)[groups]
-    shared = losses.supervised_contrastive(images, texts, 5.0, groups)
+    shared = supervised_contrastive(images, texts, 5.0, groups)
     torch.testing.assert_close(shared, losses.contrastive(images, texts, 5.0))
     assert losses.contrastive(images, texts, 5.0, groups) < shared
 

@@ -161,6 +161,9 @@ def test_a_trained_encoder_is_kept_and_checked(bench: Workbench, monkeypatch) ->
     (recipe.folder / weights.TRAINED_MODEL).write_bytes(b"damaged")
     with pytest.raises(ClipItError, match="does not match its card"):
         weights.load_trained(recipe)
+    (recipe.folder / weights.TRAINED_CARD).unlink()
+    with pytest.raises(ClipItError, match=r"missing or damaged.*Delete the folder that it is in"):
+        weights.get_or_train(recipe, train)
     # Named by what it is trained from, whether it is trained or not.
     others = [
         Sources(pretraining=settings, kernels="other").recipe("tiny"),

@@ -31,7 +31,7 @@ def text_tower() -> nn.Module:
 
 CASES = [
     (vit, vision.VIT_TARGETS, lambda: torch.randn(2, 3, 32, 32)),
-    (lite, vision.POINTWISE_TARGETS, lambda: torch.randn(2, 3, 64, 64)),
+    (lite, vision.STAND_IN_NETWORK.image_targets, lambda: torch.randn(2, 3, 64, 64)),
     (text_tower, CLIP.text_targets, lambda: torch.randint(1, 900, (2, 77))),
 ]
 

@@ -9,6 +9,7 @@ from torch import nn
 
 from clipit_lib import losses
 from clipit_lib.model import ClipIt, VisionClassifier, train_mode
+from companion.losses import normalised_temperature, supervised_contrastive
 
 
 def test_equation_4_and_its_gradient() -> None:
@@ -63,21 +64,21 @@ def test_double_softmax_cannot_fall_below_its_floor(classes: int, lowest: float)
 def test_same_class_pairs_are_no_negatives() -> None:
     same = torch.nn.functional.normalize(torch.ones(2, 3), dim=-1)
     scale = torch.tensor(50.0)
-    alone = losses.supervised_contrastive(same, same, scale)
-    grouped = losses.supervised_contrastive(same, same, scale, torch.tensor([1, 1]))
+    alone = supervised_contrastive(same, same, scale)
+    grouped = supervised_contrastive(same, same, scale, torch.tensor([1, 1]))
     assert alone.item() == pytest.approx(math.log(2))
     # Both positives have probability one half: the loss is the entropy of the target.
     assert grouped.item() == pytest.approx(math.log(2))
     apart = torch.eye(2, 3)
-    assert losses.supervised_contrastive(apart, apart, scale).item() < 1e-6
-    mixed = losses.supervised_contrastive(apart, apart, scale, torch.tensor([1, 1]))
+    assert supervised_contrastive(apart, apart, scale).item() < 1e-6
+    mixed = supervised_contrastive(apart, apart, scale, torch.tensor([1, 1]))
     assert mixed.item() == pytest.approx(25, abs=1e-3)  # the other positive is pulled in
 
 
 def test_two_views_of_a_patch_attract() -> None:
     first = torch.eye(8)
-    aligned = losses.normalised_temperature(first, first)
-    shuffled = losses.normalised_temperature(first, first.roll(1, 0))
+    aligned = normalised_temperature(first, first)
+    shuffled = normalised_temperature(first, first.roll(1, 0))
     assert aligned < shuffled
 
 

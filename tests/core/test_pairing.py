@@ -1,13 +1,13 @@
 """Pairing against a double loop, and what must hold for any embeddings."""
 
 import numpy as np
-import pandas as pd
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clipit_lib import pairing
 from clipit_lib.errors import ClipItError
+from companion.profile import Workbench
 
 
 def double_loop(images: np.ndarray, texts: np.ndarray, k: int) -> list[list[int]]:
@@ -64,10 +64,14 @@ def test_what_cannot_be_paired_is_said(
         pairing.top_k(images.astype(np.float32), texts.astype(np.float32), k)
 
 
-def test_table_names_images_and_reports() -> None:
-    pairs = pairing.Pairs(np.array([[1, 0]]), np.array([[0.9, 0.2]], dtype=np.float32))
-    table = pairing.pairing_table(pd.Series(["a"]), ("x", "y"), pairs, "train")
-    assert table[["image", "report", "rank"]].to_numpy().tolist() == [["a", "y", 1], ["a", "x", 2]]
+def test_table_names_images_and_reports(bench: Workbench) -> None:
+    pairs, data = bench.pairs("phantom-crc", "test", 2), bench.dataset("phantom-crc")
+    table = bench.pairing_table("phantom-crc", "test", 2)
+    assert table["rank"].tolist()[:4] == [1, 2, 1, 2] and set(table["split"]) == {"test"}
+    ids, reports = data.samples["id"].iloc[data.indices("test")], bench.corpus("phantom-crc").ids
+    assert table["image"].tolist()[::2] == table["image"].tolist()[1::2] == ids.tolist()
+    assert table["report"].tolist() == [reports[j] for j in pairs.reports.ravel()]
+    assert table["similarity"].tolist() == pairs.similarities.ravel().tolist()
 
 
 def test_diversity_by_hand() -> None:

@@ -7,25 +7,22 @@ import torch.nn.functional as F
 from torch import nn
 
 from clipit_lib import lora, losses, runs, text
-from clipit_lib.controls import paired_texts
 from clipit_lib.data.reports import lose_letters
-from clipit_lib.inputs import choose_labels
+from clipit_lib.inputs import choose_labels, paired_texts
 from clipit_lib.predict import load_classifier
 from clipit_lib.prompts import PromptClassifier
 from clipit_lib.settings import (
-    PROTOCOLS,
     SWITCHES,
     Contrastive,
     Lora,
     Protocol,
     RunSpec,
-    protocol_named,
-    switched,
 )
 from clipit_lib.training import spread
 from companion import specs
 from companion.measures import spread_table, spread_words
 from companion.profile import Workbench
+from companion.protocols import PROTOCOLS, protocol_named, switched
 
 CELL = ("phantom-pcam", "phantom_vit_s16")
 
@@ -94,10 +91,10 @@ def test_class_texts_replace_the_least_similar_training_reports(bench: Workbench
 def test_tiny_validation_keeps_four_of_each_class(bench: Workbench) -> None:
     data = bench.dataset(CELL[0])
     few = choose_labels(spec(bench, "clip_it/switch_tiny_validation"), data)
-    assert np.bincount(data.labels[few.validation]).tolist() == [4, 4]
+    assert np.bincount(data.labels[few["validation"].rows]).tolist() == [4, 4]
     whole = choose_labels(spec(bench, "clip_it"), data)
-    assert set(few.validation) < set(whole.validation)
-    assert (few.train == whole.train).all()
+    assert set(few["validation"].rows) < set(whole["validation"].rows)
+    assert (few["train"].rows == whole["train"].rows).all()
 
 
 class Headed(nn.Module):

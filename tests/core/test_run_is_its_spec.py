@@ -10,10 +10,9 @@ import pytest
 from PIL import Image
 
 from clipit_lib import text as text_stage
-from clipit_lib.controls import paired_reports
 from clipit_lib.data.folder import FolderData
 from clipit_lib.errors import ClipItError
-from clipit_lib.inputs import Inputs
+from clipit_lib.inputs import Inputs, paired_reports
 from clipit_lib.run import perform
 from clipit_lib.runs import get_or_run
 from clipit_lib.settings import Lora, Probe, RunSpec, StandInTraining, TextStage, Training

@@ -13,9 +13,10 @@ import torch
 from clipit_lib import inputs, paths, runs
 from clipit_lib import run as experiment
 from clipit_lib.errors import ClipItError
-from clipit_lib.settings import PROTOCOLS, SWITCHES, RunSpec
+from clipit_lib.settings import SWITCHES, RunSpec
 from companion import specs, tables
 from companion.profile import Workbench
+from companion.protocols import PROTOCOLS
 
 CELL = ("phantom-crc", "phantom_vit_s16")
 
@@ -118,14 +119,14 @@ def test_results_that_cannot_be_written_are_said(bench: Workbench, monkeypatch, 
 
 def test_noise_and_subsets_never_reach_the_test_split(bench: Workbench) -> None:
     data = bench.dataset(CELL[0])
-    chosen = inputs.choose_labels(spec(bench, "lora_only", labels_per_class=3), data)
-    counts = np.bincount(data.labels[chosen.train], minlength=9)
+    chosen = inputs.choose_labels(spec(bench, "lora_only", labels_per_class=3), data)["train"]
+    counts = np.bincount(data.labels[chosen.rows], minlength=9)
     assert counts.tolist() == [3] * 9
-    assert (chosen.train_labels.numpy() == data.labels[chosen.train]).all()
-    noisy = inputs.choose_labels(spec(bench, "lora_only", label_noise=0.5), data)
-    changed = noisy.train_labels.numpy() != data.labels[noisy.train]
+    assert (chosen.labels.numpy() == data.labels[chosen.rows]).all()
+    noisy = inputs.choose_labels(spec(bench, "lora_only", label_noise=0.5), data)["train"]
+    changed = noisy.labels.numpy() != data.labels[noisy.rows]
     assert 0.3 < changed.mean() < 0.7
-    assert not set(noisy.train) & set(data.indices("test"))
+    assert not set(noisy.rows) & set(data.indices("test"))
 
 
 def test_tables_follow_from_stored_predictions(bench: Workbench) -> None:

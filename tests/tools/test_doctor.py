@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from clipit_lib.data import folder
-from clipit_lib.encoders.weights import HubError, Published
+from clipit_lib.encoders.weights import HUB, Published
+from clipit_lib.errors import ClipItError
 from companion import crc5, doctor
 from companion import doctor as data
 from companion import doctor as machine
@@ -40,7 +41,8 @@ def reached(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def hub_size(model: Published) -> int:
         if model.name == "uni":
-            raise HubError("refused", model)
+            what, fix = f"the hub refuses the weights of {model.name}", f"Ask for access at {HUB}"
+            raise ClipItError(what, model.origin, fix)
         return 350_000_000
 
     monkeypatch.setattr(models, "on_disk", on_disk)
