@@ -203,6 +203,26 @@ def test_a_second_run_waits_its_turn_and_a_disk_without_locks_is_said(
     assert called.option("--jobs") == "1" and called.environment["CLIPIT_GPUS"] == ""
 
 
+def test_an_environment_is_made_on_a_disk_without_locks(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(NO_LOCKS)
+    script = (
+        'source "$1"; cd "$2"; find_python() { echo python; }; venv_is_whole() { true; };'
+        "make_venv; echo made"
+    )
+    command = [
+        "bash",
+        "-euc",
+        script,
+        "-",
+        RUN_ALL.parent / "workflow" / "environment.sh",
+        tmp_path,
+    ]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert "no locks on this disk" in done.stdout and "Waiting" not in done.stdout
+    assert done.stdout.endswith("made\n")
+
+
 @pytest.mark.parametrize("answer", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
 def test_one_process_makes_a_thing_on_a_disk_without_locks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, answer: int
