@@ -52,7 +52,9 @@ done
 use_environment
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 ((gpus > 0)) || export CUDA_VISIBLE_DEVICES=
-settled=$(clone=$PWD && cd "$called_in" && python "$clone/workflow/folders.py" "$profile" "$cluster") || exit 1
+here=$(nvidia-smi --query-gpu=index --format=csv,noheader 2> /dev/null | xargs || true)
+clone=$PWD
+settled=$(cd "$called_in" && python "$clone/workflow/folders.py" "$profile" "$cluster") || exit 1
 eval "$settled"
 [[ $profile != pilot ]] || use_pilot_weights
 
@@ -69,8 +71,6 @@ if [[ -n $cluster ]]; then
     where=(--workflow-profile "$cluster" ${jobs:+--jobs "$jobs"})
     unset CLIPIT_GPUS
 else
-    here=$(nvidia-smi --query-gpu=index --format=csv,noheader 2> /dev/null | xargs || true)
-    here=${shown-$here}
     cores=$(nproc 2> /dev/null || getconf _NPROCESSORS_ONLN)
     [[ -n $jobs ]] || jobs=$(($(wc -w <<< "$here") / each))
     ((jobs > 0)) || jobs=$((cores < 4 ? cores : 4))

@@ -44,6 +44,13 @@ def repository() -> Path:
     return Path(__file__).resolve().parent.parent
 
 
+def other_clone(folder: Path) -> Path | None:
+    """The clone that a folder lies in, if another one's code runs, as an environment has it."""
+    around = (f for f in (folder, *folder.parents) if (f / "clipit_lib" / "paths.py").is_file())
+    clone = next(around, repository())
+    return None if clone == repository() else clone
+
+
 def output() -> Path:
     """Where results, figures and caches go: `$CLIPIT_OUTPUT`, or the repository."""
     return _named("CLIPIT_OUTPUT") or repository()
@@ -129,10 +136,7 @@ def threads() -> int | None:
 
 
 def gpus() -> list[str] | None:
-    """The GPUs that `$CUDA_VISIBLE_DEVICES` shows, as CUDA reads it; None: unset, so all.
-
-    What names no GPU (`-1`, `NoDevFiles`) hides those after it, too.
-    """
+    """What `$CUDA_VISIBLE_DEVICES` shows: as in CUDA, `-1` hides all after it; None: unset."""
     shown = os.environ.get("CUDA_VISIBLE_DEVICES")
     if shown is None:
         return None

@@ -51,11 +51,10 @@ def parameters(namespace: Mapping[str, Any]) -> SimpleNamespace:
 
 def _at_home(here: Path) -> None:
     """A kernel imports what its environment has installed, and inherits what was exported."""
-    ours, around = paths.repository(), (here, *here.parents)
-    clone = next((f for f in around if (f / "companion" / "notebook.py").is_file()), ours)
-    if clone != ours:
+    if clone := paths.other_clone(here):
         fix = f"Run `export PYTHONPATH={clone}`, then start Jupyter or papermill again"
-        raise ClipItError(f"the notebook is of this clone, its code of {ours}", clone, fix)
+        what = f"the notebook is of this clone, its code of {paths.repository()}"
+        raise ClipItError(what, clone, fix)
     if loose := paths.unsettled():
         fix = "Export an absolute path: a kernel starts in the notebook's folder, not in yours"
         raise ClipItError("relative to a folder", ", ".join(loose), fix)

@@ -32,7 +32,7 @@ def settled(profile: str, cluster: str) -> dict[str, str]:
         if re.search(r"[{}<>\n]", place):
             raise ClipItError("{, }, < or > in a path", place, "Name its folders without these")
     if (gpus := paths.gpus()) is not None:
-        found["shown"] = " ".join(gpus)
+        found["here"] = " ".join(gpus)
     if cluster:
         places = (Path(__file__).parent / "profiles" / cluster, paths.expanded(cluster).resolve())
         found["cluster"] = str(next(filter(Path.is_dir, places), cluster))

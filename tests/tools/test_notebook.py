@@ -222,9 +222,9 @@ def test_another_clone_and_a_folder_that_means_many_are_refused_by_the_setup_cel
     said: str | None,
 ) -> None:
     clone = tmp_path / "second"
-    for name in ("companion", "notebooks"):
+    for name in ("clipit_lib", "notebooks"):
         (clone / name).mkdir(parents=True)
-    (clone / "companion" / "notebook.py").touch()
+    (clone / "clipit_lib" / "paths.py").touch()
     monkeypatch.chdir(clone / where)
     if variable is not None:
         monkeypatch.setenv("CLIPIT_OUTPUT", variable)

@@ -17,6 +17,7 @@ from snakemake.cli import parse_config
 
 from clipit_lib import files, paths
 from clipit_lib.errors import ClipItError
+from companion.__main__ import main
 from companion.profile import load_profile
 
 RUN_ALL = paths.repository() / "run_all.sh"
@@ -203,6 +204,26 @@ def test_a_second_run_waits_its_turn_and_a_disk_without_locks_is_said(
     assert called.option("--jobs") == "1" and called.environment["CLIPIT_GPUS"] == ""
 
 
+def test_an_environment_is_made_on_a_disk_without_locks(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(NO_LOCKS)
+    script = (
+        'source "$1"; cd "$2"; find_python() { echo python; }; venv_is_whole() { true; };'
+        "make_venv; echo made"
+    )
+    command = [
+        "bash",
+        "-euc",
+        script,
+        "-",
+        RUN_ALL.parent / "workflow" / "environment.sh",
+        tmp_path,
+    ]
+    environment = os.environ | {"PYTHONPATH": str(tmp_path)}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    assert "no locks on this disk" in done.stdout and "Waiting" not in done.stdout
+    assert done.stdout.endswith("made\n")
+
+
 @pytest.mark.parametrize("answer", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
 def test_one_process_makes_a_thing_on_a_disk_without_locks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, answer: int
@@ -231,6 +252,19 @@ def test_a_home_of_nobody_in_a_profile_is_one_line() -> None:
         load_profile("~no_such_user/mine.yaml")
     with pytest.raises(ClipItError, match="no such home folder"):
         paths.in_data("~no_such_user/images")
+
+
+def test_a_command_in_another_clone_says_whose_code_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for name in ("clipit_lib", "notebooks"):
+        (tmp_path / name).mkdir()
+    (tmp_path / "clipit_lib" / "paths.py").touch()
+    for place, said in ((tmp_path / "notebooks", True), (paths.notebooks(), False)):
+        monkeypatch.chdir(place)
+        assert main(["plan", "--profile", "none"]) == 2
+        note = f"note: the code of {paths.repository()} runs, not {tmp_path}'s\n"
+        assert (note in capsys.readouterr().err) == said
 
 
 def test_progress_is_counted(tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ import pandas as pd
 import psutil
 from safetensors import safe_open
 
-REPOSITORY = Path(__file__).resolve().parents[2]
+REPOSITORY = Path(__file__).resolve().parents[3]
 # Seconds of processor time from the start of a run to its kill: on a busy machine, too, a kill is
 # as likely early as late.
 SOONEST, LATEST = 5.0, 60.0
