@@ -13,9 +13,14 @@ class ClipItError(Exception):
     """
 
     def __init__(self, what: str, where: object, fix: str) -> None:
-        self.what, self.where, self.fix = what, str(where), fix
-        # What came from data may hold line ends.
-        super().__init__(" ".join(f"{where}: {what}. {fix}".splitlines()))
+        self.what, self.where, self.fix = _visible(what), _visible(str(where)), _visible(fix)
+        super().__init__(f"{self.where}: {self.what}. {self.fix}")
+
+
+def _visible(text: str) -> str:
+    """One line, in which nothing that came from data hides: blanks of no width, broken names."""
+    line = " ".join(text.splitlines())
+    return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in line)
 
     def __reduce__(self) -> tuple[type[ClipItError], tuple[str, str, str]]:
         """So that another process can pass it on."""

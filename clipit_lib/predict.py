@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from clipit_lib import lora
 from clipit_lib import model as variants
 from clipit_lib.compute import device, stacked
-from clipit_lib.data.folder import decode_image
+from clipit_lib.data.images import decode_image
 from clipit_lib.data.patches import Transform
-from clipit_lib.encoders import registry, vision, weights
+from clipit_lib.encoders import registry, weights
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import whole
 from clipit_lib.model import Output
@@ -73,31 +73,25 @@ class ImageClassifier:
         return stacked(answers, len(pixels))
 
     def answers(
-        self, images: Sequence[Path], skip_unreadable: bool = False
-    ) -> Iterator[tuple[Path, Float[np.ndarray, " c"] | None]]:
-        """Each image with its class probabilities, a batch in memory at a time.
+        self, images: Sequence[Path]
+    ) -> Iterator[tuple[Path, Float[np.ndarray, " c"] | ClipItError]]:
+        """Each image with its class probabilities, or with what is wrong with it.
 
-        Args:
-            skip_unreadable: go on with None where an image cannot be read.
-
-        Raises:
-            ClipItError: an image cannot be read.
+        A batch is in memory at a time.
         """
         for begin in range(0, len(images), BATCH):
             block = images[begin : begin + BATCH]
-            decoded = [self._decoded(path, skip_unreadable) for path in block]
-            readable = [pixels for pixels in decoded if pixels is not None]
+            decoded = [self._decoded(path) for path in block]
+            readable = [pixels for pixels in decoded if isinstance(pixels, np.ndarray)]
             found = iter(self.probabilities(np.stack(readable)).numpy() if readable else ())
             for path, pixels in zip(block, decoded, strict=True):
-                yield path, None if pixels is None else next(found)
+                yield path, pixels if isinstance(pixels, ClipItError) else next(found)
 
-    def _decoded(self, path: Path, skip_unreadable: bool) -> UInt8[np.ndarray, "s s 3"] | None:
+    def _decoded(self, path: Path) -> UInt8[np.ndarray, "s s 3"] | ClipItError:
         try:
             return decode_image(path, self.transform.size)
-        except ClipItError:
-            if skip_unreadable:
-                return None
-            raise
+        except ClipItError as error:
+            return error
 
 
 def load_classifier(folder: Path) -> ImageClassifier:
@@ -113,21 +107,18 @@ def load_classifier(folder: Path) -> ImageClassifier:
             folder,
             "Name a folder below results/<profile>/runs/, or an exported classifier",
         )
-    spec = _read_spec(folder / "spec.json")
+    try:
+        spec = RunSpec.model_validate_json((folder / "spec.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        what, fix = "not the specification of a patch classifier", "Name the run of another folder"
+        raise ClipItError(what, folder / "spec.json", fix) from error
     with whole(folder / "card.json", TRAIN_AGAIN):
         classes = tuple(json.loads((folder / "card.json").read_text(encoding="utf-8"))["classes"])
-    if spec.contrastive is not None:
-        raise ClipItError(
-            f"the run ({spec.setting}) needs text to answer",
-            folder,
-            "Export it: `python -m companion export` encodes its prompts for good",
-        )
-    if spec.text_only:
-        raise ClipItError(
-            f"the run ({spec.setting}) needs text to answer",
-            folder,
-            "Name a run of unimodal, lora_only or clip_it",
-        )
+    if spec.contrastive is not None or spec.text_only:
+        fix = "Name a run of unimodal, lora_only or clip_it"
+        if spec.contrastive is not None:
+            fix = "Export it: `python -m companion export` encodes its prompts for good"
+        raise ClipItError(f"the run ({spec.setting}) needs text to answer", folder, fix)
     encoder = registry.load_backbone(spec.backbone, weights.sources_of(spec), spec.normalisation)
     weights.require_same(spec, encoder.weights_hash, folder)
     state = _read_state(folder / "model.safetensors", spec)
@@ -135,17 +126,12 @@ def load_classifier(folder: Path) -> ImageClassifier:
     if spec.lora is not None:
         lora.merge(encoder.model, adapters, spec.lora)
     rest = {name: value for name, value in state.items() if "lora_" not in name}
-    model = _build(spec, encoder, len(classes), rest)
+    width = variants.text_width_of(rest)
+    model = variants.build_model(spec, encoder.model, encoder.width, len(classes), width)
+    if unexpected := model.load_state_dict(rest, strict=False).unexpected_keys:
+        what = f"unknown weights {', '.join(unexpected[:5])}"
+        raise ClipItError(what, folder / "model.safetensors", TRAIN_AGAIN)
     return ImageClassifier(model.to(device()).eval(), encoder.transform, classes)
-
-
-def _read_spec(path: Path) -> RunSpec:
-    try:
-        return RunSpec.model_validate_json(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ClipItError(
-            "not the specification of a patch classifier", path, "Name the run of another folder"
-        ) from error
 
 
 def _read_state(path: Path, spec: RunSpec) -> dict[str, Tensor]:
@@ -159,16 +145,3 @@ def _read_state(path: Path, spec: RunSpec) -> dict[str, Tensor]:
     if "spec" not in about or RunSpec.model_validate_json(about["spec"]) != spec:
         raise ClipItError("the weights are not those of this run", path, TRAIN_AGAIN)
     return state
-
-
-def _build(
-    spec: RunSpec, encoder: vision.VisionEncoder, classes: int, state: dict[str, Tensor]
-) -> nn.Module:
-    width = variants.text_width_of(state)
-    model = variants.build_model(spec, encoder.model, encoder.width, classes, width)
-    unexpected = model.load_state_dict(state, strict=False).unexpected_keys
-    if unexpected:
-        raise ClipItError(
-            f"unknown weights {', '.join(unexpected[:5])}", "checkpoint", "Train the run again"
-        )
-    return model

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pandas as pd
@@ -14,64 +14,15 @@ from clipit_lib.data.patches import PatchData, PatchDataset, Recipe, ValidationS
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import digest
 from clipit_lib.settings import Positive
+from companion.reading import read_strict
 
 # -- Short morphological descriptions of tissue classes, in our own words.
-#
-# They serve the stand-in retriever as captions, so that it learns what a class looks like in words
-# without ever having read a report.
 
 
-DESCRIPTIONS: dict[str, tuple[str, ...]] = {
-    "adenocarcinoma": (
-        "irregular cribriform glands with necrotic debris in the lumen",
-        "infiltrating malignant glands in a desmoplastic stroma",
-        "moderately differentiated colorectal adenocarcinoma with pleomorphic nuclei",
-        "fused and angulated glands, loss of polarity and frequent mitoses",
-        "invasive carcinoma with dirty necrosis and back-to-back glands",
-        "poorly formed glands and single tumor cells invading the stroma",
-    ),
-    "healthy colon mucosa": (
-        "evenly spaced straight crypts with abundant goblet cells",
-        "normal colonic mucosa with basally oriented small nuclei",
-        "regular round crypts in a lamina propria with plasma cells and lymphocytes",
-        "unremarkable large bowel mucosa without dysplasia",
-        "benign crypts with mucin-filled goblet cells and preserved architecture",
-        "no evidence of malignancy, tumor-free mucosa",
-    ),
-    "serrated adenoma": (
-        "saw-tooth serrated crypts with infolding of the epithelium",
-        "dilated crypt bases with a boot or inverted T shape",
-        "hyperplastic serrated epithelium with microvesicular mucin",
-        "serrated polyp with stellate lumens and eosinophilic cytoplasm",
-        "sessile serrated lesion of the colon",
-        "traditional serrated adenoma with ectopic crypt formations",
-    ),
-    "tubular adenoma": (
-        "crowded tubular glands with pencillate hyperchromatic nuclei",
-        "tubular adenoma with low grade epithelial dysplasia",
-        "closely packed branching tubules with pseudostratified nuclei",
-        "adenomatous polyp with tubular architecture and mucin depletion",
-        "mild intraepithelial neoplasia in a tubular adenoma of the colon",
-        "elongated dark nuclei in rounded dysplastic crypts",
-    ),
-    "villous adenoma": (
-        "long finger-like villi lined by dysplastic epithelium",
-        "villous adenoma with fibrovascular cores",
-        "papillary leaf-like fronds with stratified nuclei",
-        "tubulovillous adenoma with high grade dysplasia",
-        "slender villous projections extending from the surface",
-        "frond-like adenomatous epithelium with abundant mucin",
-    ),
-}
-FRAMES = (
-    "{}",
-    "an H&E image of {}",
-    "a histopathological image showing {}",
-    "colon biopsy: {}",
-    "microscopic examination shows {}",
-    "sections show {}",
-    "diagnosis: {}",
+WORDS: dict[str, Any] = read_strict(
+    Path(__file__).parent / "manifests" / "crc5_words.yaml", dict[str, Any]
 )
+DESCRIPTIONS: dict[str, list[str]] = WORDS["descriptions"]
 
 
 def class_captions(class_text: str, count: int, rng: np.random.Generator) -> list[str]:
@@ -88,7 +39,7 @@ def class_captions(class_text: str, count: int, rng: np.random.Generator) -> lis
     for _ in range(count):
         described = str(rng.choice(DESCRIPTIONS[class_text]))
         content = (class_text, described, f"{class_text}, {described}")[rng.integers(3)]
-        captions.append(str(rng.choice(FRAMES)).format(content))
+        captions.append(str(rng.choice(WORDS["frames"])).format(content))
     return captions
 
 
@@ -96,13 +47,7 @@ def class_captions(class_text: str, count: int, rng: np.random.Generator) -> lis
 
 
 CLASSES = ("AC", "H", "S", "T", "V")
-CLASS_TEXTS = (
-    "adenocarcinoma",
-    "healthy colon mucosa",
-    "serrated adenoma",
-    "tubular adenoma",
-    "villous adenoma",
-)
+CLASS_TEXTS = tuple(DESCRIPTIONS)
 LICENCE = (
     "From the public repository Flagy/Colorectal_Carcinoma_Classifier, which is under GPL-3.0; "
     "the licence of the images is not stated upstream. Compute on them, do not redistribute them."
@@ -150,7 +95,7 @@ def check_crc5() -> None:
     Raises:
         ClipItError: as `Crc5Data.open`.
     """
-    root = paths.data() / "crc5"
+    root = paths.in_data("crc5")
     for path in listed(root / LIST)["path"]:
         if not (root / path).is_file():
             raise ClipItError("no such image", root / path, "Run `python -m companion fetch crc5`")
@@ -159,7 +104,7 @@ def check_crc5() -> None:
 def _recipe(
     name: str, side: int, splits: tuple[str, ...], validation_split: ValidationSplit | None
 ) -> Recipe:
-    root = paths.data() / "crc5"
+    root = paths.in_data("crc5")
     rows = listed(root / LIST)
     rows = rows[rows["split"].isin(splits)].reset_index(drop=True)
     return Recipe(

@@ -34,9 +34,9 @@ from companion.exported import (
     CARD,
     DESCRIPTION,
     GRAPH,
+    HEADS,
     WEIGHTS,
     Description,
-    head_of,
     network_of,
 )
 from companion.specs import label
@@ -349,7 +349,7 @@ def _describe(
         class_texts=tuple(facts["class_texts"]),
         input=transform,
         network=network_of(spec, first.shape[1]),
-        head=head_of(model),
+        head=HEADS[type(model)],
         text_width=None if text is None else text.out_features,
         unit_distilled=model.normalise if isinstance(model, ClipIt) else None,
         versions={name: importlib.metadata.version(name) for name in VERSIONS},

@@ -92,29 +92,26 @@ def network_of(spec: RunSpec, width: int) -> Network:
     )  # fmt: skip
 
 
-def head_of(model: nn.Module) -> Head:
-    """Which head a classifier has."""
-    if isinstance(model, ClassEmbeddings):
-        return "class_embeddings"
-    if isinstance(model, EarlyFusion):
-        return "early_fusion"
-    return "clip_it" if isinstance(model, ClipIt) else "linear"
+HEADS: dict[type[nn.Module], Head] = {
+    ClassEmbeddings: "class_embeddings",
+    EarlyFusion: "early_fusion",
+    ClipIt: "clip_it",
+    VisionClassifier: "linear",
+}
 
 
-def build_network(description: Description) -> nn.Module:
+def build_network(said: Description) -> nn.Module:
     """The classifier with random weights: [b, 3, size, size] to `Output`."""
-    backbone = _build_network(description.network).to(memory_format=torch.channels_last)
-    width, classes = description.network.width, len(description.classes)
-    if description.head == "class_embeddings":
+    backbone = _build_network(said.network).to(memory_format=torch.channels_last)
+    width, classes = said.network.width, len(said.classes)
+    if said.head == "class_embeddings":
         return ClassEmbeddings(backbone, torch.zeros(classes, width))
-    if description.head == "linear":
+    if said.head == "linear":
         return VisionClassifier(backbone, width, classes)
-    assert description.text_width is not None
-    if description.head == "early_fusion":
-        return EarlyFusion(backbone, width, classes, description.text_width)
-    return ClipIt(
-        backbone, width, classes, description.text_width, bool(description.unit_distilled)
-    )
+    assert said.text_width is not None
+    if said.head == "early_fusion":
+        return EarlyFusion(backbone, width, classes, said.text_width)
+    return ClipIt(backbone, width, classes, said.text_width, bool(said.unit_distilled))
 
 
 def _build_network(network: Network) -> nn.Module:

@@ -19,7 +19,7 @@ from zipfile import BadZipFile, ZipFile
 
 import pandas as pd
 import requests
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from pooch.downloaders import REQUESTS_HEADERS
 from pooch.hashes import hash_matches
 from tqdm import tqdm
@@ -27,7 +27,7 @@ from tqdm.contrib.concurrent import thread_map
 
 from clipit_lib import paths
 from clipit_lib.errors import ClipItError
-from clipit_lib.files import write_text, written_beside
+from clipit_lib.files import held, write_text, written_beside
 from clipit_lib.settings import Strict
 from companion import crc5
 from companion.published import PUBLISHED_DATA
@@ -486,7 +486,7 @@ def _bring(name: str, page: str, missing: Sequence[Piece], data: Path, local: Pa
 
     try:
         staging.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{staging}.lock", timeout=0):
+        with held(Path(f"{staging}.lock"), timeout=0):
             need = sum(piece.room or piece.size for piece in missing)
             if local is None:  # an archive goes once it is unpacked, so one at a time is there
                 there = sum(file.stat().st_size for file in staging.rglob("*") if file.is_file())

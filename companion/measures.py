@@ -16,7 +16,6 @@ from clipit_lib import text as text_stage
 from clipit_lib.compute import device, stacked
 from clipit_lib.controls import SPLITS
 from clipit_lib.data.patches import Split
-from clipit_lib.data.reports import token_coverage
 from clipit_lib.errors import ClipItError
 from clipit_lib.inputs import choose_labels
 from clipit_lib.predict import load_classifier
@@ -24,6 +23,7 @@ from clipit_lib.predictions import correct
 from clipit_lib.runs import StoredRun
 from clipit_lib.training import BLOCK, Patches
 from companion import paper
+from companion.coverage import token_coverage
 from companion.phantom.datasets import PhantomData
 from companion.phantom.reports import PhantomCorpus
 from companion.profile import Profile, Workbench

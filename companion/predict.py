@@ -6,22 +6,28 @@ import argparse
 import csv
 import math
 import sys
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from clipit_lib.data.folder import SUFFIXES
+from clipit_lib.data.images import (
+    MEGAPIXELS,
+    SUFFIXES,
+    fitted,
+    image_files,
+    passed_over,
+    read_image,
+    visible,
+)
 from clipit_lib.errors import ClipItError
-from clipit_lib.files import written_beside
 from clipit_lib.predict import ImageClassifier
 from companion.exported import load_classifier
 
@@ -29,44 +35,84 @@ from companion.exported import load_classifier
 
 
 def listed_images(given: Iterable[Path]) -> list[Path]:
-    """The given files, and the images in the given folders at any depth, by name.
+    """The given files, and the images in the given folders (see `image_files`), by name.
 
-    Hidden files and folders are left out.
+    What was passed over in a folder is said on standard error.
 
     Raises:
         ClipItError: a folder holds no image.
     """
     found: list[Path] = []
     for path in given:
-        within = [
-            each
-            for each in sorted(path.rglob("*"))
-            if each.suffix.lower() in SUFFIXES
-            and not any(part.startswith(".") for part in each.relative_to(path).parts)
-        ]
-        if path.is_dir() and not within:
-            known = f"Known: {' '.join(sorted(SUFFIXES))}"
-            raise ClipItError("no images in this folder", path, known)
-        found += within if path.is_dir() else [path]
+        if not path.is_dir():
+            found.append(path)
+            continue
+        within, others = image_files(path)
+        if not within:
+            what = "; ".join(["no images in this folder", *passed_over(others)])
+            raise ClipItError(what, visible(path), f"Known: {' '.join(sorted(SUFFIXES))}")
+        for said in passed_over(others):
+            print(f"{visible(path)}: {said}", file=sys.stderr)
+        found += [path / name for name in within]
     return found
 
 
 @contextmanager
 def csv_rows(output: Path | None, head: Sequence[str]) -> Iterator[Callable[[Iterable[Any]], Any]]:
-    """What writes a row below `head`: to standard output, or to a file that is whole or absent."""
-    with ExitStack() as stack:
-        stream: TextIO = sys.stdout
-        if output is not None:
-            temporary = stack.enter_context(written_beside(output))
-            stream = stack.enter_context(temporary.open("w", encoding="utf-8", newline=""))
-        write = csv.writer(stream, lineterminator="\n").writerow
+    """What writes a row below `head`: to standard output, or to a file that is whole or absent.
+
+    Rows go to OUTPUT.part as they come. It becomes OUTPUT when all are there; whatever fails, it
+    stays and is named.
+
+    Raises:
+        ClipItError: the file cannot be written.
+    """
+    if output is None:
+        write = csv.writer(sys.stdout, lineterminator="\n").writerow
         write(head)
         yield write
+        return
+    if output.is_dir():
+        raise ClipItError("this is a folder", output, "Name a file")
+    part = output.with_name(f"{output.name}.part")
+    try:
+        part.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("w", encoding="utf-8", newline="", buffering=1) as stream:
+            write = csv.writer(stream, lineterminator="\n").writerow
+            write(head)
+            yield write
+        part.replace(output)
+    except BaseException as error:
+        if part.exists():
+            print(f"{part}: the answers so far are kept here", file=sys.stderr)
+        if isinstance(error, OSError):
+            what = f"writing failed ({error.strerror})"
+            raise ClipItError(what, output, "Free space, or name a file you may write") from error
+        raise
 
 
-def cells(row: Float[np.ndarray, " c"] | None, classes: Sequence[str]) -> list[str]:
+def conclude(unread: Sequence[ClipItError], images: int, allowed: bool = False) -> None:
+    """Say what could not be read.
+
+    Args:
+        images: how many there were to read.
+        allowed: whether some may be unreadable.
+
+    Raises:
+        ClipItError: some were and none may be.
+    """
+    if images == 1 and unread and not allowed:
+        raise unread[0]
+    for error in unread:
+        print(f"not answered: {error}", file=sys.stderr)
+    if unread and not allowed:
+        what = f"{len(unread)} of {images} images could not be read"
+        raise ClipItError(what, "predict", "They are named above; all others are answered")
+
+
+def cells(row: Float[np.ndarray, " c"] | ClipItError | None, classes: Sequence[str]) -> list[str]:
     """The most probable class and all probabilities; empty where there is no answer."""
-    if row is None:
+    if not isinstance(row, np.ndarray):
         return [""] * (1 + len(classes))
     return [classes[int(row.argmax())], *(f"{value:.4f}" for value in row)]
 
@@ -78,7 +124,6 @@ def cells(row: Float[np.ndarray, " c"] | None, classes: Sequence[str]) -> list[s
 
 
 BATCH = 64
-MEGAPIXELS = 200  # 0.8 GB decoded
 # White glass of value 245 has 0.017. Fat is hardly denser (0.02 to 0.08 in the phantom): a higher
 # threshold would leave it out.
 BACKGROUND = 0.02
@@ -132,35 +177,6 @@ class Tile:
     probabilities: Float[np.ndarray, " c"] | None
 
 
-def open_image(path: Path, megapixels: int = MEGAPIXELS) -> Image.Image:
-    """Decode a large image as RGB.
-
-    Raises:
-        ClipItError: missing, unreadable, or of more than so many megapixels.
-    """
-    limit = Image.MAX_IMAGE_PIXELS
-    Image.MAX_IMAGE_PIXELS = megapixels * 10**6  # Pillow's own guard, which is for all images
-    try:
-        with warnings.catch_warnings(), Image.open(path) as image:
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            image.load()
-            # The file is closed here; what was decoded stays.
-            return image if image.mode == "RGB" else image.convert("RGB")
-    except FileNotFoundError as error:
-        raise ClipItError("no such image", path, "Name an existing file") from error
-    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
-        raise ClipItError(
-            f"more than {megapixels} megapixels, which take {megapixels * 4 / 1000:.1f} GB of "
-            "memory",
-            path,
-            "Raise --max-megapixels, or cut the image",
-        ) from error
-    except (OSError, SyntaxError, ValueError) as error:
-        raise ClipItError("not a readable image or cut short", path, "Replace it") from error
-    finally:
-        Image.MAX_IMAGE_PIXELS = limit
-
-
 def grid_of(image: Image.Image, side: int, stride: int, path: Path) -> Grid:
     """Tiles over an image.
 
@@ -191,15 +207,9 @@ def classified(
         crops = [image.crop((x, y, x + grid.side, y + grid.side)) for x, y in block]
         densities = [optical_density(np.asarray(crop)) for crop in crops]
         kept = [c for c, density in zip(crops, densities, strict=True) if density >= background]
-        found = iter(classify(np.stack([_fitted(c, size) for c in kept])).numpy() if kept else ())
+        found = iter(classify(np.stack([fitted(c, size) for c in kept])).numpy() if kept else ())
         for (x, y), density in zip(block, densities, strict=True):
             yield Tile(x, y, density, next(found) if density >= background else None)
-
-
-def _fitted(crop: Image.Image, size: int) -> UInt8[np.ndarray, "size size 3"]:
-    if crop.size != (size, size):
-        crop = ImageOps.fit(crop, (size, size), Image.Resampling.BICUBIC)
-    return np.asarray(crop)
 
 
 def optical_density(pixels: UInt8[np.ndarray, "h w 3"]) -> float:
@@ -256,7 +266,7 @@ def _arguments(arguments: list[str]) -> argparse.Namespace:
     parser.add_argument(
         "--skip-unreadable",
         action="store_true",
-        help="leave the probabilities of unreadable images empty, instead of stopping at the first",
+        help="succeed although images are unreadable; their probabilities are empty either way",
     )
     group = parser.add_argument_group("large images, tile by tile (read by Pillow, as a whole)")
     group.add_argument("--tiles", type=int, metavar="SIDE", help="side of a tile in pixels")
@@ -312,16 +322,14 @@ def main(arguments: list[str]) -> None:
     if given.tiles is not None:
         predict_tiles(given, classifier)
         return
-    images, unread = listed_images(given.images), []
-    answers = classifier.answers(images, given.skip_unreadable)
+    images, unread = listed_images(given.images), list[ClipItError]()
+    answers = classifier.answers(images)
     with csv_rows(given.output, ["image", "prediction", *classifier.classes]) as write:
         for path, row in tqdm(answers, total=len(images), unit="image", disable=None):
-            write([str(path), *cells(row, classifier.classes)])
-            if row is None:
-                unread.append(str(path))
-    if unread:
-        said = f"{len(unread)} of {len(images)} images could not be read: {', '.join(unread)}"
-        print(said, file=sys.stderr)
+            write([visible(path), *cells(row, classifier.classes)])
+            if isinstance(row, ClipItError):
+                unread.append(row)
+        conclude(unread, len(images), given.skip_unreadable)
 
 
 def predict_tiles(given: argparse.Namespace, classifier: ImageClassifier) -> None:
@@ -330,20 +338,26 @@ def predict_tiles(given: argparse.Namespace, classifier: ImageClassifier) -> Non
     if given.of_class and given.of_class not in classes:
         raise ClipItError(f"no class {given.of_class!r}", "--class", f"One of {', '.join(classes)}")
     head = ["image", "x", "y", "side", "optical_density", "prediction", *classes]
+    images, unread = listed_images(given.images), list[ClipItError]()
     with csv_rows(given.output, head) as write:
-        for path in listed_images(given.images):
-            image = open_image(path, given.max_megapixels)
-            grid = grid_of(image, given.tiles, given.stride or given.tiles, path)
+        for path in images:
+            try:
+                image = read_image(path, megapixels=given.max_megapixels)
+                grid = grid_of(image, given.tiles, given.stride or given.tiles, path)
+            except ClipItError as error:
+                unread.append(error)
+                continue
             found = classified(image, grid, classifier.probabilities, size, given.background)
             tiles = []
             for tile in tqdm(found, total=len(grid), unit="tile", disable=None):
                 tiles.append(tile)
-                place = [str(path), tile.x, tile.y, grid.side, f"{tile.density:.4f}"]
+                place = [visible(path), tile.x, tile.y, grid.side, f"{tile.density:.4f}"]
                 write([*place, *cells(tile.probabilities, classes)])
             if said := left_out_words(tiles, given.background):
-                print(f"{path}: {said}", file=sys.stderr)
+                print(f"{visible(path)}: {said}", file=sys.stderr)
             if given.heatmap:
                 _draw(given, image, grid, tiles, classes)
+        conclude(unread, len(images))
 
 
 def _draw(

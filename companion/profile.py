@@ -22,12 +22,14 @@ from clipit_lib.errors import ClipItError
 from clipit_lib.inputs import Inputs
 from clipit_lib.settings import (
     Descent,
+    Distinct,
     Fraction,
     Lora,
     PhantomPretraining,
     Positive,
     Probe,
     Protocol,
+    Rate,
     Seed,
     Seeds,
     StandInTraining,
@@ -105,10 +107,10 @@ class SearchSpace(Strict):
     Targets are those that `lora.inject` has names for; both can be merged into the backbone.
     """
 
-    ranks: tuple[Positive, ...] = (4, 8, 16, 32)
-    scales: tuple[float, ...] = (0.5, 1.0, 2.0)
-    lora_targets: tuple[LoraTargets, ...] = ("attention_mlp", "all")
-    distillation_weight: tuple[float, float] = (0.01, 10.0)
+    ranks: Distinct[Positive] = (4, 8, 16, 32)
+    scales: Distinct[Rate] = (0.5, 1.0, 2.0)
+    lora_targets: Distinct[LoraTargets] = ("attention_mlp", "all")
+    distillation_weight: tuple[Rate, Rate] = (0.01, 10.0)
 
 
 class Search(Strict):
@@ -205,10 +207,10 @@ class Study(Strict):
     A setting may be changed further, part by part: `clip_it/lambda_0.3` (see `companion.specs`).
     """
 
-    datasets: tuple[str, ...] = ()
-    backbones: tuple[str, ...] = ()
-    settings: tuple[str, ...] = ()
-    seeds: tuple[Seed, ...] = ()
+    datasets: Distinct[str] = ()
+    backbones: Distinct[str] = ()
+    settings: Distinct[str] = ()
+    seeds: Distinct[Seed] = ()
 
 
 # -- A profile: what to run, at which scale.
@@ -226,9 +228,9 @@ class Profile(Strict):
     summary: str
     data: Annotated[dict[str, DataSettings], Field(min_length=1)]
     corpora: dict[str, CorpusSettings]
-    backbones: Annotated[tuple[str, ...], Field(min_length=1)]
+    backbones: Annotated[Distinct[str], Field(min_length=1)]
     retriever: str
-    settings: tuple[str, ...] = ("unimodal", "lora_only", "clip_it")
+    settings: Distinct[str] = ("unimodal", "lora_only", "clip_it")
     seeds: Seeds = (0, 1, 2)
     protocol: Literal["paper", "released"] = "paper"
     lora: Lora = Lora()
@@ -241,7 +243,7 @@ class Profile(Strict):
     stand_in: StandInTraining | None = None
     survival: SurvivalSettings | None = None
     bootstrap_draws: Positive = 2000
-    clips: tuple[str, ...] = ()
+    clips: Distinct[str] = ()
     templates: Literal["conch", "quiltnet"] = "conch"
     synthetic: dict[str, str] = Field(default_factory=dict)
     studies: dict[str, Study] = Field(default_factory=dict)
@@ -296,7 +298,7 @@ def load_profile(name: str) -> Profile:
         ClipItError: no such profile or file; an unknown key; a value of the wrong type.
     """
     names = [path.stem for path in paths.profiles().glob("*.yaml")]
-    path = Path(name).expanduser().resolve()
+    path = paths.expanded(name).resolve()
     if is_file_name(name) and path.parent != paths.profiles():
         profile = own_profile(path, names)
     else:
@@ -348,7 +350,7 @@ def _placed(profile: Profile, folder: Path) -> dict[str, Any]:
         if not isinstance(part, OF_THE_USER):
             return part  # published data lie under $CLIPIT_DATA
         held = [key for key in PATH_KEYS if getattr(part, key, None)]
-        values = {key: str(folder / Path(getattr(part, key)).expanduser()) for key in held}
+        values = {key: str(folder / paths.expanded(getattr(part, key))) for key in held}
         return part.model_copy(update=values)
 
     values: dict[str, Any] = {
@@ -356,7 +358,7 @@ def _placed(profile: Profile, folder: Path) -> dict[str, Any]:
         "corpora": {name: moved(each) for name, each in profile.corpora.items()},
         "studies": {"own": Study()} | profile.studies,
         "weights": {
-            name: str(folder / Path(each).expanduser()) for name, each in profile.weights.items()
+            name: str(folder / paths.expanded(each)) for name, each in profile.weights.items()
         },
     }
     if profile.survival is not None:

@@ -14,10 +14,11 @@ from typing import Literal
 import h5py
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageOps
+from PIL import Image
 
 from clipit_lib import paths
-from clipit_lib.data.folder import decode_image, undecoded
+from clipit_lib.data.folder import undecoded, within
+from clipit_lib.data.images import fitted, read_image
 from clipit_lib.data.patches import (
     PatchData,
     PatchDataset,
@@ -29,16 +30,11 @@ from clipit_lib.data.patches import (
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import digest, read_text_table
 from clipit_lib.settings import Positive
+from companion.reading import read_strict
 
 READ_TERMS = "Read the terms at the source before use"
 
 # -- What is known of the paper's data sets without having them: terms, classes, counts.
-
-
-NO_PATIENTS = (
-    "No patient or slide ids, so intervals over patches are too narrow, and validation patches, "
-    "which are drawn out of the training set, may be of the same patients as training patches."
-)
 
 
 @dataclass(frozen=True)
@@ -72,7 +68,7 @@ class Published:
     @property
     def terms(self) -> str:
         """The licence, and where to read it."""
-        return f"{self.licence}. {READ_TERMS}: {self.page}"
+        return f"{self.licence}. Read the terms at the source before use: {self.page}"
 
     def validate(self, found: Mapping[str, int], where: object, fix: str) -> None:
         """Compare counts a split with the published ones.
@@ -86,65 +82,8 @@ class Published:
             raise ClipItError(f"not the published {self.name} ({'; '.join(said)})", where, fix)
 
 
-PUBLISHED_DATA: dict[str, Published] = {
-    "pcam": Published(
-        name="PCAM",
-        title="PatchCamelyon, lymph node patches with or without tumor",
-        classes=("no_tumor", "tumor"),
-        class_texts=("normal lymph node tissue", "lymph node metastasis of breast carcinoma"),
-        prefixes=(),
-        images={"train": 262_144, "validation": 32_768, "test": 32_768},
-        image_size=(96, 96),
-        licence="CC0 1.0",
-        page="https://zenodo.org/records/2546921",
-        limits="A patch is labelled by its central 32 x 32 pixels; the splits share no slide.",
-    ),
-    "bach": Published(
-        name="BACH",
-        title="BACH (ICIAR 2018), breast photographs in four classes",
-        classes=("Benign", "InSitu", "Invasive", "Normal"),
-        class_texts=(
-            "benign breast lesion",
-            "in situ carcinoma of the breast",
-            "invasive breast carcinoma",
-            "normal breast tissue",
-        ),
-        prefixes=("b", "is", "iv", "n"),
-        images={"train": 268, "validation": 0, "test": 132},
-        image_size=(2048, 1536),
-        licence="CC BY-NC-ND 4.0: not for commercial use, no derivatives",
-        page="https://zenodo.org/records/3632035",
-        limits=(
-            "Test is the part that kaiko's eva holds out by patients (its `val`). The folder "
-            f"itself has no ids. {NO_PATIENTS} Photographs are cut to their central square."
-        ),
-    ),
-    "crc": Published(
-        name="CRC",
-        title="NCT-CRC-HE-100K and CRC-VAL-HE-7K, colorectal patches in nine classes",
-        classes=("ADI", "BACK", "DEB", "LYM", "MUC", "MUS", "NORM", "STR", "TUM"),
-        class_texts=(
-            "adipose tissue",
-            "background",
-            "debris",
-            "lymphocytes",
-            "mucus",
-            "smooth muscle",
-            "normal colon mucosa",
-            "cancer-associated stroma",
-            "colorectal adenocarcinoma epithelium",
-        ),
-        prefixes=("ADI-", "BACK-", "DEB-", "LYM-", "MUC-", "MUS-", "NORM-", "STR-", "TUM-"),
-        images={"train": 100_000, "validation": 0, "test": 7_180},
-        image_size=(224, 224),
-        licence="CC BY 4.0: name Kather, Halama and Marx",
-        page="https://zenodo.org/records/1214456",
-        limits=(
-            "Test is CRC-VAL-HE-7K, of 50 patients who are not in the training set. "
-            f"{NO_PATIENTS} Colours were normalised before publication."
-        ),
-    ),
-}
+TABLE = Path(__file__).parent / "manifests" / "published.yaml"
+PUBLISHED_DATA: dict[str, Published] = read_strict(TABLE, dict[str, Published])
 
 
 # -- What they have in common.
@@ -283,7 +222,9 @@ class PcamData(OfThePaper):
                 if inside[0] < inside[1]:
                     blocks.append(read_patches(folder, part, *inside))
                 first += count
-            return _resized(np.concatenate(blocks), self.side)
+            return np.stack(
+                [fitted(Image.fromarray(each), self.side) for each in np.concatenate(blocks)]
+            )
 
         return Undecoded(samples, decode)
 
@@ -335,7 +276,7 @@ def _slides(folder: Path, part: str, count: int) -> list[str]:
         raise ClipItError(f"no column wsi (found: {', '.join(table.columns)})", path, fix)
     if len(table) != count:
         raise ClipItError(f"{len(table):,} rows for {count:,} patches", path, fix)
-    return table["wsi"].tolist()
+    return table["wsi"].str.strip().tolist()
 
 
 def _meta_file(folder: Path, part: str) -> Path:
@@ -373,14 +314,6 @@ def _opened_h5(path: Path) -> Iterator[h5py.File]:
         reason = " ".join(str(error).split())[:120]
         what = f"damaged or cut short ({reason})"
         raise ClipItError(what, path, AGAIN.format("it")) from error
-
-
-def _resized(patches: np.ndarray, side: int) -> np.ndarray:
-    """[n, 96, 96, 3] to [n, side, side, 3], uint8."""
-    if patches.shape[1] == side:
-        return patches
-    size, bicubic = (side, side), Image.Resampling.BICUBIC
-    return np.stack([np.asarray(ImageOps.fit(Image.fromarray(p), size, bicubic)) for p in patches])
 
 
 # -- BACH and CRC: images in one folder a class, in the order of the classes, then by name.
@@ -422,12 +355,10 @@ class ClassFolderData(OfThePaper):
                 what = f"images of {label} are called {prefixes[label]}..."
                 yield ClipItError(what, path, "Look whether it lies in the wrong folder")
             try:
-                decode_image(path, min(size))
+                found = read_image(path).size
             except ClipItError as error:
                 yield error
                 continue
-            with Image.open(path) as image:
-                found = image.size
             if found != size:
                 what = f"an image of {found[0]} x {found[1]} pixels, expected {size[0]} x {size[1]}"
                 yield ClipItError(what, path, "Use the published images, not resized ones")
@@ -439,7 +370,7 @@ class ClassFolderData(OfThePaper):
         classes = self.published.classes
         missing = [name for name in classes if not (root / name).is_dir()]
         if missing:
-            found = ", ".join(_folders(root)) or "none"
+            found = ", ".join(within(root)[0]) or "none"
             what = f"no class folder {', '.join(missing)} (found: {found})"
             raise ClipItError(what, root, self.fetch)
         rows: list[tuple[str, str, str]] = []
@@ -454,11 +385,6 @@ class ClassFolderData(OfThePaper):
                 raise ClipItError(what, root / name, self.fetch)
             rows += images
         return pd.DataFrame(rows, columns=["path", "label", "stamp"])
-
-
-def _folders(root: Path) -> list[str]:
-    """Names of the folders in `root` that are not hidden, sorted."""
-    return sorted(e.name for e in os.scandir(root) if e.is_dir() and not e.name.startswith("."))
 
 
 PER_CLASS = 100
@@ -507,7 +433,7 @@ class CrcData(ClassFolderData):
         for split, part in PARTS.items():
             root = folder / part
             if root.is_dir():
-                if others := [each for each in _folders(root) if each not in known.classes]:
+                if others := [each for each in within(root)[0] if each not in known.classes]:
                     what = f"folders that are no class of CRC: {', '.join(others[:5])}"
                     raise ClipItError(what, root, "Move them out of it")
             elif split == "train" and (folder / NOT_NORMALISED).is_dir():

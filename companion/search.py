@@ -19,7 +19,6 @@ import optuna
 import pandas as pd
 import torch
 import yaml
-from filelock import FileLock
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -29,7 +28,7 @@ from scipy.special import log_softmax
 from clipit_lib import paths, runs
 from clipit_lib.encoders import registry
 from clipit_lib.errors import ClipItError, Diverged
-from clipit_lib.files import canonical_json, digest, write_text, written_beside
+from clipit_lib.files import canonical_json, digest, held, write_text, written_beside
 from clipit_lib.predictions import LOGIT
 from clipit_lib.runs import StoredRun
 from clipit_lib.settings import PROTOCOLS, Lora, RunSpec
@@ -376,7 +375,7 @@ def _listed(values: Sequence[int]) -> str:
 def keep_chosen(task: Task, best: dict[SearchedSetting, Chosen]) -> None:
     """Put chosen values beside those of other data sets in `profiles/searched/PROFILE.yaml`."""
     path = searched_path(task.profile.name)
-    with FileLock(task.folder / STUDIES / "chosen.lock"):
+    with held(task.folder / STUDIES / "chosen.lock"):
         found: Searched = read_searched(path) | {task.dataset: best}
         values = TypeAdapter(Searched).dump_python(found, mode="json", exclude_none=True)
         write_text(path, HEADER + yaml.safe_dump(values, sort_keys=False, default_flow_style=None))

@@ -33,52 +33,7 @@ from clipit_lib.settings import (
 )
 from companion.profile import Profile, Workbench
 
-# -- Settings in words, for axes, legends and sentences.
-
-
-WORDS = {
-    "unimodal": "unimodal (probe)",
-    "lora_only": "LoRA only",
-    "clip_it": "CLIP-IT",
-    "clip_it/architecture_only": "architecture only, no text",
-    "clip_it/random_reports": "random reports",
-    "clip_it/redrawn_reports": "random reports, redrawn",
-    "clip_it/shuffled_pairs": "pairs shuffled",
-    "clip_it/shuffled_within_class": "pairs shuffled within class",
-    "clip_it/constant_report": "one report for all",
-    "clip_it/class_prompts": "class prompt as the text",
-    "clip_it/image_target": "retriever's image as target",
-    "clip_it/image_centroids": "few image centroids as target",
-    "clip_it/without_lora": "without LoRA",
-    "clip_it/lora_vision_only": "LoRA on vision only",
-    "clip_it/lora_text_only": "LoRA on text only",
-    "clip_it/full_fine_tuning": "full fine-tuning of vision",
-    "clip_it/early_fusion": "early fusion",
-    "clip_it/direct_distillation": "direct distillation, no branch",
-    "text": "paired reports",
-    "text/prompts": "nearest class prompt",
-    "text/terms": "nearest terms",
-    "vision": "vision head (probe)",
-    "zero_shot": "zero-shot",
-    "zero_shot/embeddings": "zero-shot, embeddings averaged",
-    "contrastive": "contrastive",
-    "contrastive/embeddings": "contrastive, embeddings averaged",
-    "contrastive/same_class_negatives": "contrastive, same class negative",
-    "contrastive/misaligned_names": "contrastive, names off by one",
-}
-PARTS = {
-    "lambda": "λ = {}",
-    "report_rank": "report of rank {}",
-    "word_dropout": "{}% of the words dropped",
-    "lora_rank": "LoRA rank {}",
-    "retriever": "pairs by {}",
-    "corpus": "{} reports",
-    "switch": "{}",
-    "protocol": "{} protocol",
-    "long_text": "reports read in whole ({})",
-    "labels": "{} labels a class",
-    "label_noise": "{}% of the labels wrong",
-}
+# -- The name of a setting taken apart, and in words.
 
 
 @dataclass(frozen=True)
@@ -111,10 +66,10 @@ class Setting:
 def label(setting: str) -> str:
     """A setting in words; what it changes of CLIP-IT alone where it changes something."""
     own = Setting.of(setting)
-    if not own.base or not all(value and name in PARTS for name, value in own.changes.items()):
+    if not own.base or not all(value and name in CHANGES for name, value in own.changes.items()):
         return setting
-    said = [PARTS[name].format(value.replace("_", " ")) for name, value in own.changes.items()]
-    return ", ".join(said if said and own.base == "clip_it" else [WORDS[own.base], *said])
+    said = [CHANGES[name][0].format(value.replace("_", " ")) for name, value in own.changes.items()]
+    return ", ".join(said if said and own.base == "clip_it" else [SETTINGS[own.base][0], *said])
 
 
 # -- From a profile and the name of a setting to a fully resolved run specification.
@@ -129,47 +84,62 @@ OF_TEXT = ("retriever", "corpus", "text_stage", "text_adaptation", "word_dropout
 NO_TEXT: Fields = {"pairing": Pairing(reports="none"), "distillation_weight": 0.0}
 CLIP_IT: Fields = {"adaptation": "lora", "pairing": Pairing()}
 TEXT: Fields = {"adaptation": "none", "branch": "text_only", "distillation_weight": None}
-SETTINGS: dict[str, Fields] = {
-    "unimodal": {"adaptation": "none"},
-    "lora_only": {"adaptation": "lora"},
-    "clip_it": CLIP_IT,
+ZERO_SHOT: Fields = {"adaptation": "none", "contrastive": Contrastive()}
+CONTRASTIVE: Fields = {"adaptation": "lora", "contrastive": Contrastive()}
+EMBEDDINGS: Fields = {"contrastive": Contrastive(averaging="embeddings")}
+
+
+def _paired(**pairing: Any) -> Fields:
+    return CLIP_IT | {"pairing": Pairing(**pairing)}
+
+
+# Each by its name: in words, for axes, legends and sentences; and what it fixes.
+SETTINGS: dict[str, tuple[str, Fields]] = {
+    "unimodal": ("unimodal (probe)", {"adaptation": "none"}),
+    "lora_only": ("LoRA only", {"adaptation": "lora"}),
+    "clip_it": ("CLIP-IT", CLIP_IT),
     # Controls and ablations (Figure 5).
-    "clip_it/architecture_only": CLIP_IT | NO_TEXT,
-    "clip_it/random_reports": CLIP_IT | {"pairing": Pairing(reports="random")},
-    "clip_it/redrawn_reports": CLIP_IT | {"pairing": Pairing(reports="redrawn")},
-    "clip_it/shuffled_pairs": CLIP_IT | {"pairing": Pairing(reports="shuffled")},
-    "clip_it/shuffled_within_class": CLIP_IT
-    | {"pairing": Pairing(reports="shuffled_within_class")},
-    "clip_it/constant_report": CLIP_IT | {"pairing": Pairing(reports="constant")},
-    "clip_it/class_prompts": CLIP_IT | {"pairing": Pairing(source="class_prompts")},
-    "clip_it/image_target": CLIP_IT | {"target": "image"},
-    "clip_it/image_centroids": CLIP_IT | {"target": "image_centroids"},
-    "clip_it/without_lora": CLIP_IT | {"adaptation": "none", "text_adaptation": "none"},
-    "clip_it/lora_vision_only": CLIP_IT | {"text_adaptation": "none"},
-    "clip_it/lora_text_only": CLIP_IT | {"adaptation": "none"},
-    "clip_it/full_fine_tuning": CLIP_IT | {"adaptation": "full"},
-    "clip_it/early_fusion": CLIP_IT | {"branch": "early"},
-    "clip_it/direct_distillation": CLIP_IT | {"branch": "direct"},
+    "clip_it/architecture_only": ("architecture only, no text", CLIP_IT | NO_TEXT),
+    "clip_it/random_reports": ("random reports", _paired(reports="random")),
+    "clip_it/redrawn_reports": ("random reports, redrawn", _paired(reports="redrawn")),
+    "clip_it/shuffled_pairs": ("pairs shuffled", _paired(reports="shuffled")),
+    "clip_it/shuffled_within_class": (
+        "pairs shuffled within class", _paired(reports="shuffled_within_class"),
+    ),
+    "clip_it/constant_report": ("one report for all", _paired(reports="constant")),
+    "clip_it/class_prompts": ("class prompt as the text", _paired(source="class_prompts")),
+    "clip_it/image_target": ("retriever's image as target", CLIP_IT | {"target": "image"}),
+    "clip_it/image_centroids": (
+        "few image centroids as target", CLIP_IT | {"target": "image_centroids"},
+    ),
+    "clip_it/without_lora": (
+        "without LoRA", CLIP_IT | {"adaptation": "none", "text_adaptation": "none"},
+    ),
+    "clip_it/lora_vision_only": ("LoRA on vision only", CLIP_IT | {"text_adaptation": "none"}),
+    "clip_it/lora_text_only": ("LoRA on text only", CLIP_IT | {"adaptation": "none"}),
+    "clip_it/full_fine_tuning": ("full fine-tuning of vision", CLIP_IT | {"adaptation": "full"}),
+    "clip_it/early_fusion": ("early fusion", CLIP_IT | {"branch": "early"}),
+    "clip_it/direct_distillation": (
+        "direct distillation, no branch", CLIP_IT | {"branch": "direct"},
+    ),
     # The text classifier of equation 2 by itself (Figure 4, Table 6).
-    "text": TEXT | {"pairing": Pairing()},
-    "text/prompts": TEXT | {"pairing": Pairing(source="prompts")},
-    "text/terms": TEXT | {"pairing": Pairing(source="terms")},
+    "text": ("paired reports", TEXT | {"pairing": Pairing()}),
+    "text/prompts": ("nearest class prompt", TEXT | {"pairing": Pairing(source="prompts")}),
+    "text/terms": ("nearest terms", TEXT | {"pairing": Pairing(source="terms")}),
     # A CLIP as the classifier (Table 2).
-    "vision": {"adaptation": "none"},
-    "zero_shot": {"adaptation": "none", "contrastive": Contrastive()},
-    "zero_shot/embeddings": {
-        "adaptation": "none", "contrastive": Contrastive(averaging="embeddings"),
-    },
-    "contrastive": {"adaptation": "lora", "contrastive": Contrastive()},
-    "contrastive/embeddings": {
-        "adaptation": "lora", "contrastive": Contrastive(averaging="embeddings"),
-    },
-    "contrastive/same_class_negatives": {
-        "adaptation": "lora", "contrastive": Contrastive(same_class="negatives"),
-    },
-    "contrastive/misaligned_names": {
-        "adaptation": "lora", "contrastive": Contrastive(misaligned_names=True),
-    },
+    "vision": ("vision head (probe)", {"adaptation": "none"}),
+    "zero_shot": ("zero-shot", ZERO_SHOT),
+    "zero_shot/embeddings": ("zero-shot, embeddings averaged", ZERO_SHOT | EMBEDDINGS),
+    "contrastive": ("contrastive", CONTRASTIVE),
+    "contrastive/embeddings": ("contrastive, embeddings averaged", CONTRASTIVE | EMBEDDINGS),
+    "contrastive/same_class_negatives": (
+        "contrastive, same class negative",
+        CONTRASTIVE | {"contrastive": Contrastive(same_class="negatives")},
+    ),
+    "contrastive/misaligned_names": (
+        "contrastive, names off by one",
+        CONTRASTIVE | {"contrastive": Contrastive(misaligned_names=True)},
+    ),
 }  # fmt: skip
 
 
@@ -201,39 +171,53 @@ _count, _share, _weight = (
     TypeAdapter(kind).validate_python for kind in (Positive, Fraction, Weight)
 )
 
-# What a further part `/NAME_VALUE` of a setting's name changes.
-CHANGES: dict[str, Callable[[str, Profile], Fields]] = {
-    "lambda": lambda text, profile: {"distillation_weight": _weight(float(text))},
-    "report_rank": lambda text, profile: {"pairing": Pairing(rank=int(text))},
-    "word_dropout": lambda text, profile: {"word_dropout": _share(int(text) / 100)},
-    "lora_rank": _lora_of_rank,
-    "retriever": lambda text, profile: {"retriever": text},
-    "corpus": lambda text, profile: {"corpus": text},
-    "labels": lambda text, profile: {"labels_per_class": _count(int(text))},
-    "switch": _switch,
-    "long_text": _long_text,
-    "protocol": _protocol,
-    "label_noise": lambda text, profile: {"label_noise": _share(int(text) / 100)},
-}
+# What a further part `/NAME_VALUE` of a setting's name changes: in words, and the fields.
+CHANGES: dict[str, tuple[str, Callable[[str, Profile], Fields]]] = {
+    "lambda": ("λ = {}", lambda text, profile: {"distillation_weight": _weight(float(text))}),
+    "report_rank": (
+        "report of rank {}",
+        lambda text, profile: {"pairing": Pairing(rank=int(text))},
+    ),
+    "word_dropout": (
+        "{}% of the words dropped",
+        lambda text, profile: {"word_dropout": _share(int(text) / 100)},
+    ),
+    "lora_rank": ("LoRA rank {}", _lora_of_rank),
+    "retriever": ("pairs by {}", lambda text, profile: {"retriever": text}),
+    "corpus": ("{} reports", lambda text, profile: {"corpus": text}),
+    "labels": (
+        "{} labels per class",
+        lambda text, profile: {"labels_per_class": _count(int(text))},
+    ),
+    "switch": ("{}", _switch),
+    "long_text": ("reports read in whole ({})", _long_text),
+    "protocol": ("{} protocol", _protocol),
+    "label_noise": (
+        "{}% of the labels wrong",
+        lambda text, profile: {"label_noise": _share(int(text) / 100)},
+    ),
+}  # fmt: skip
 
 
 def fields_of(setting: str, profile: Profile) -> Fields:
     """What a setting fixes, its changes included.
 
     Raises:
-        ClipItError: an unknown setting or change, or a value that cannot be read.
+        ClipItError: an unknown setting or change, one made twice, or a value that cannot be read.
     """
     where = f"profile {profile.name}"
     own = Setting.of(setting)
     if not own.base:
         known(setting, SETTINGS, "setting", where)
-    fields = dict(SETTINGS[own.base])
+    if len(own.changes) < len(setting.split("/")) - len(own.base.split("/")):
+        raise ClipItError(f"setting {setting!r} changes something twice", where, "Change it once")
+    fields = dict(SETTINGS[own.base][1])
     for name, value in own.changes.items():
         if name not in CHANGES or not value:
             choices = [*SETTINGS, *(f"{own.base}/{each}_VALUE" for each in CHANGES)]
             known(setting, choices, "setting", where)
         try:
-            fields |= CHANGES[name](value, profile)
+            fields |= CHANGES[name][1](value, profile)
         except ValueError as error:
             raise ClipItError(
                 f"setting {setting!r}: cannot read '{name}_{value}'",

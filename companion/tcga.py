@@ -10,9 +10,18 @@ import pyarrow.parquet as pq
 from pydantic import model_validator
 
 from clipit_lib import paths
-from clipit_lib.data.reports import CLEANING, Corpus, ReportCorpus, checked, clean, named_column
+from clipit_lib.data.reports import (
+    CLEANING,
+    Corpus,
+    ReportCorpus,
+    checked,
+    clean,
+    named_column,
+    tidy,
+)
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import read_text_table
+from clipit_lib.settings import Distinct
 from companion.published import READ_TERMS
 
 # Of TCGA-Reports first, then of Lab-Rasool/TCGA, which has reports and clinical data apart.
@@ -38,11 +47,11 @@ class TcgaCorpus(Corpus):
 
     source: Literal["tcga"]
     path: str
-    cancer_types: tuple[str, ...] = ()
+    cancer_types: Distinct[str] = ()
     cancer_type_table: str | None = None
     organ: str
     licence: str | None = None
-    cleaning: tuple[str, ...] = CLEANING
+    cleaning: Distinct[str] = CLEANING
 
     @model_validator(mode="after")
     def _types_are_known(self) -> TcgaCorpus:
@@ -65,24 +74,23 @@ class TcgaCorpus(Corpus):
         column = named_column(reports, TEXTS, path, FETCH)
         known, wanted, said = self._patients(reports, path)
         chosen = reports[reports["patient"].isin(wanted)]
-        texts = [clean(_text(cell), self.cleaning) for cell in chosen[column]]
-        said_at = {text: row for row, text in reversed(list(enumerate(texts))) if text.strip()}
-        first = sorted(said_at.values())
-        if not first:
+        texts = pd.Series([clean(_text(cell), self.cleaning) for cell in chosen[column]])
+        full = texts[texts.str.strip() != ""] if len(texts) else texts
+        first = full.drop_duplicates()
+        if first.empty:
             raise ClipItError(f"no reports of {said}", path, "Mend cancer_types or organ")
-        patients = chosen["patient"].iloc[first]
+        patients = chosen["patient"].iloc[first.index]
         numbered = zip(patients, patients.groupby(patients).cumcount(), strict=True)
-        empty = sum(not each.strip() for each in texts)
         notes = (
             f"{len(first):,} of {len(reports):,} reports, those of {said}; left out: "
-            f"{len(texts) - len(first) - empty} exact duplicates once cleaned, {empty} without "
-            f"text, {(~reports['patient'].isin(known)).sum()} of patients whose "
+            f"{len(full) - len(first)} exact duplicates once cleaned, {len(texts) - len(full)} "
+            f"without text, {(~reports['patient'].isin(known)).sum()} of patients whose "
             f"{'cancer type' if self.cancer_types else 'origin'} is not known"
         )
         return checked(
             name,
             [f"{patient}/{number + 1}" if number else patient for patient, number in numbered],
-            [texts[row] for row in first],
+            first.tolist(),
             self.organ,
             self.licence or TERMS.get(column, "not stated"),
             path,
@@ -99,8 +107,8 @@ class TcgaCorpus(Corpus):
             fix = "Set cancer_type_table in the profile to the table that says what patients have"
             raise ClipItError(f"no column {ORIGIN}", path, fix)
         column = named_column(table, (CANCER_TYPE, ORIGIN), path, FETCH)
-        kinds = table.set_index("patient")[column].map(_text).astype(str)
-        kinds = kinds[kinds.str.strip() != ""]
+        kinds = table.set_index("patient")[column].map(_text).astype(str).str.strip()
+        kinds = kinds[kinds != ""]
         if column == ORIGIN:
             if self.cancer_types:
                 fix = "Take cancer_types out of the profile; `organ` is looked for"
@@ -121,13 +129,13 @@ def _of_patients(path: Path) -> pd.DataFrame:
     """The columns above of a csv (all str, "" where empty) or parquet file, and `patient`."""
     if not path.is_file():
         raise ClipItError("no such file", path, FETCH)
-    if path.suffix not in (".csv", ".parquet"):
+    if path.suffix.lower() not in (".csv", ".parquet"):
         what = f"unknown kind of file {path.suffix!r}"
         raise ClipItError(what, path, "Use .csv or .parquet; a .txt is `source: file`")
     known = {*PATIENTS, *TEXTS, CANCER_TYPE, ORIGIN}
     try:
-        if path.suffix == ".csv":
-            table = read_text_table(path, FETCH)
+        if path.suffix.lower() == ".csv":
+            table = read_text_table(path, FETCH).rename(columns=tidy)
             names = list(table.columns)
         else:
             names = pq.read_schema(path).names

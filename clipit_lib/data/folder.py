@@ -2,18 +2,30 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Collection, Iterable, Iterator
-from io import BytesIO
+import unicodedata
+from collections import Counter
+from collections.abc import Collection
+from contextlib import suppress
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import pandas as pd
-from PIL import Image, ImageOps
+from pydantic import AfterValidator
 
 from clipit_lib import paths
+from clipit_lib.data.images import (
+    decode_image,
+    fitted,
+    image_files,
+    is_image,
+    no_image,
+    oddities,
+    passed_over,
+    read_image,
+    visible,
+)
 from clipit_lib.data.patches import (
     PatchData,
     PatchDataset,
@@ -26,10 +38,29 @@ from clipit_lib.errors import ClipItError
 from clipit_lib.files import canonical_json, digest, read_text_table
 from clipit_lib.settings import Positive
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp", ".webp"}
+__all__ = ["FolderData", "decode_image", "read_manifest", "undecoded", "within"]
+
 SPLITS = ("train", "validation", "test")
-SPLIT_FOLDERS = {"val": "validation"} | {split: split for split in SPLITS}
+# What a split may be called, in any case, in the order in which folders are read.
+SPLIT_NAMES = {"val": "validation", **{split: split for split in SPLITS},
+               "valid": "validation", "dev": "validation"}  # fmt: skip
 LIMITS = "Images of the user: origin, selection and labels are not known to this project."
+# With another way from files to pixels, patches that were kept are made anew.
+DECODING = 2
+FORMS: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")
+
+
+def text(value: str) -> str:
+    """A cell or a name without blanks around it, its letters composed (NFC)."""
+    return unicodedata.normalize("NFC", value).strip()
+
+
+def shown(value: object) -> str:
+    """A value that is refused; what cannot be seen in it becomes escapes."""
+    return str(value) if str(value).isprintable() else repr(value)
+
+
+Texts = Annotated[tuple[str, ...], AfterValidator(lambda given: tuple(map(text, given)))]
 
 
 class FolderData(PatchData):
@@ -38,8 +69,8 @@ class FolderData(PatchData):
     source: Literal["folder"]
     folder: str
     manifest: str | None = None
-    classes: tuple[str, ...] | None = None
-    class_texts: tuple[str, ...] | None = None
+    classes: Texts | None = None
+    class_texts: Texts | None = None
     licence: str = "not stated"
     side: Positive = 224
     validation_split: ValidationSplit = ValidationSplit(by="stratified")
@@ -47,16 +78,21 @@ class FolderData(PatchData):
     def open(self, name: str) -> PatchDataset:
         """Open a folder of class folders (under train/, validation/, test/), or a manifest.
 
+        Folders of the splits may be called as `SPLIT_NAMES` says, in any case.
+
         Raises:
             ClipItError: a folder, manifest, column or image is missing or damaged, a label is
-                outside the classes, there are no test images; see also `open_or_build`.
+                outside the classes, a name is not UTF-8, there are no test images, or several
+                folders of one split; see also `open_or_build`.
         """
         folder = paths.in_data(self.folder)
         if not folder.is_dir():
             fix = "Mend `folder` in the profile or CLIPIT_DATA"
             raise ClipItError("no such folder", folder, fix)
-        listed = _listed(folder, self)
-        stamps = digest(canonical_json(_stamps(folder, listed["path"])))
+        listed, notes = _listed(folder, self)
+        found = [_on_disk(folder, path) for path in listed["path"]]
+        listed["path"] = [path for path, _ in found]
+        stamps = digest(canonical_json([stamp for _, stamp in found]))
         classes = self.classes or tuple(sorted(set(listed["label"])))
         texts = self.class_texts or tuple(each.replace("_", " ") for each in classes)
         if len(set(classes)) < max(len(classes), 2):
@@ -72,6 +108,7 @@ class FolderData(PatchData):
                 "source": str(folder),
                 "listed": digest(listed.to_csv(index=False)),
                 "files": stamps,
+                "decoding": DECODING,
             },
             classes=classes,
             class_texts=texts,
@@ -80,20 +117,28 @@ class FolderData(PatchData):
             validation_split=self.validation_split,
             licence=self.licence,
             limits=LIMITS,
+            notes=tuple(notes),
         )
         return open_or_build(recipe)
 
 
-def _listed(folder: Path, settings: FolderData) -> pd.DataFrame:
-    """All images with path, split, label, group and sha256 (str, "" if unknown), checked."""
-    origin = folder / settings.manifest if settings.manifest else folder
-    listed = read_manifest(origin) if settings.manifest else _class_folders(folder)
+def _listed(folder: Path, settings: FolderData) -> tuple[pd.DataFrame, list[str]]:
+    """All images with path, split, label, group and sha256 (str, "" if unknown), checked.
+
+    Beside them, what was passed over, one line each.
+    """
+    origin, notes = folder, list[str]()
+    if settings.manifest:
+        origin = folder / settings.manifest
+        listed = read_manifest(origin)
+    else:
+        listed, notes = _class_folders(folder)
     outside = sorted(set(listed["label"]) - set(settings.classes or listed["label"]))
     if outside:
         raise ClipItError(
-            f"labels outside the classes: {', '.join(outside[:5])}",
+            f"labels outside the classes: {', '.join(map(shown, outside[:5]))}",
             origin,
-            f"Classes of the profile: {', '.join(settings.classes or ())}",
+            f"Classes of the profile: {', '.join(map(shown, settings.classes or ()))}",
         )
     if "test" not in set(listed["split"]):
         raise ClipItError(
@@ -101,70 +146,94 @@ def _listed(folder: Path, settings: FolderData) -> pd.DataFrame:
             origin,
             "Put them in a test/ folder or say so in a split column; none are drawn at random",
         )
-    return listed
+    return listed, notes
 
 
-def _class_folders(folder: Path) -> pd.DataFrame:
-    tops = {name: split for name, split in SPLIT_FOLDERS.items() if (folder / name).is_dir()}
+def _class_folders(folder: Path) -> tuple[pd.DataFrame, list[str]]:
+    """What lies in `folder`/SPLIT/CLASS, or in `folder`/CLASS, and what does not."""
+    beside, loose = within(folder)
+    tops: dict[str, str] = {}
+    for called, split in SPLIT_NAMES.items():
+        for name in (each for each in beside if text(each).casefold() == called):
+            if split in tops.values():
+                both = [*(each for each in tops if tops[each] == split), name]
+                what = f"several folders of {split} images: {', '.join(both)}"
+                raise ClipItError(what, folder, "Keep one of them")
+            tops[name] = split
     rows: list[tuple[str, str, str]] = []
+    others: Counter[str] = Counter()
     for top, split in (tops or {"": "train"}).items():
-        entries = sorted((folder / top).iterdir())
-        classes = [each for each in entries if each.is_dir() and not each.name.startswith(".")]
+        classes, here = within(folder / top)
+        loose += here if top else 0
         if not classes:
             fix = "Make one folder of images for each class"
             raise ClipItError("no class folders", folder / top, fix)
-        for each in classes:
-            found = sorted(_image_files(each))
+        for name in classes:
+            found, more = image_files(folder / top / name)
             if not found:
-                raise ClipItError("no images in this class folder", each, "Add images or remove it")
-            start = each.relative_to(folder).as_posix()
-            rows += [(f"{start}/{path}", split, each.name) for path in found]
-    return pd.DataFrame(rows, columns=["path", "split", "label"]).assign(group="", sha256="")
+                what = "; ".join(["no images in this class folder", *passed_over(more)])
+                raise ClipItError(what, folder / top / name, "Add images or remove it")
+            start = f"{top}/{name}" if top else name
+            rows += [(f"{start}/{path}", split, text(name)) for path in found]
+            others += more
+    notes = passed_over(others)
+    if tops and (unknown := [visible(name) for name in beside if name not in tops]):
+        notes.append(f"folders passed over beside {', '.join(tops)}: {', '.join(unknown)}")
+    if loose:
+        notes.append(f"{loose} images passed over that lie in no class folder")
+    for path in (str(folder), *(path for path, *_ in rows)):
+        if visible(path) != path:  # no table could hold it
+            fix = "Rename it (convmv -t utf8 renames all that lies in a folder)"
+            raise ClipItError(f"the name {visible(path)} is not UTF-8", visible(folder), fix)
+    listed = pd.DataFrame(rows, columns=["path", "split", "label"]).assign(group="", sha256="")
+    return listed, notes
 
 
-def _image_files(folder: Path) -> Iterator[str]:
-    """Images at any depth, relative to `folder`; as text, which lists ten times faster."""
-    for base, folders, names in os.walk(folder):
-        folders[:] = [each for each in folders if not each.startswith(".")]
-        within = Path(base).relative_to(folder).as_posix()
-        start = "" if within == "." else f"{within}/"
-        for name in names:
-            if not name.startswith(".") and os.path.splitext(name)[1].lower() in SUFFIXES:
-                yield start + name
+def within(folder: Path) -> tuple[list[str], int]:
+    """Names of the folders in a folder that are not hidden, sorted, and its number of images."""
+    entries = list(os.scandir(folder))
+    folders = [each.name for each in entries if each.is_dir() and not each.name.startswith(".")]
+    return sorted(folders), sum(is_image(each.name) and each.is_file() for each in entries)
 
 
 def read_manifest(path: Path, splits: Collection[str] = SPLITS) -> pd.DataFrame:
-    """Read a manifest: columns path, split, label, group, sha256, all str.
+    """Read a manifest: columns path, split, label, group, sha256, all str without blanks around.
 
     Without a split column all images are train; unknown groups and digests are "".
 
     Raises:
-        ClipItError: no such file, not a UTF-8 csv, a column is missing, no rows, a path is listed
-            twice, a label is empty, or a split is none of `splits`.
+        ClipItError: no such file, not a UTF-8 csv, a column is missing or there twice, no rows, a
+            path is listed twice, a label is empty, or a split is none of `splits`.
     """
     if not path.exists():
         raise ClipItError("no such manifest", path, "Mend its name or make the file")
-    table = read_text_table(path)
+    table = read_text_table(path).rename(columns=text)
+    found = ", ".join(map(shown, table.columns))
     for column in ("path", "label"):
         if column not in table:
-            what = f"no column {column} (found: {', '.join(table.columns)})"
+            what = f"no column {column} (found: {found})"
             fix = "A manifest needs path and label, and may have split, group, sha256"
             raise ClipItError(what, path, fix)
+    if not table.columns.is_unique:
+        raise ClipItError(f"a column is there twice (found: {found})", path, "Keep one of them")
     for column, default in {"split": "train", "group": "", "sha256": ""}.items():
         table[column] = table.get(column, default)
     if table.empty:
         raise ClipItError("no rows", path, "List at least one image")
+    table = table[["path", "split", "label", "group", "sha256"]]
+    # As it is written: the disk may know it with its letters composed or not.
+    table = table.map(text).assign(path=table["path"].str.strip())
+    known = {name: split for name, split in SPLIT_NAMES.items() if split in splits}
+    table["split"] = table["split"].map(lambda split: known.get(split.casefold(), split))
     for wrong, what, fix in (
         (table["path"].duplicated(), "{path} is listed again", "List every image once"),
-        (table["label"].str.strip() == "", "no label", "Fill it in"),
-        (~table["split"].isin([*splits, "val"]), "split {split!r}", f"Use {', '.join(splits)}"),
+        (table["label"] == "", "no label", "Fill it in"),
+        (~table["split"].isin(splits), "split {split!r}", f"Use {', '.join(splits)}"),
     ):
         for row in table.index[wrong][:1]:
             said = what.format_map(table.loc[row].to_dict())
             raise ClipItError(f"{said} in line {row + 2}", path, fix)
-    return table[["path", "split", "label", "group", "sha256"]].replace(
-        {"split": {"val": "validation"}}
-    )
+    return table
 
 
 def undecoded(listed: pd.DataFrame, folder: Path, classes: tuple[str, ...], side: int) -> Undecoded:
@@ -179,48 +248,31 @@ def undecoded(listed: pd.DataFrame, folder: Path, classes: tuple[str, ...], side
         }
     )
     files = list(zip(listed["path"], listed["sha256"], strict=True))
+    odd: Counter[str] = Counter()
 
     def decode(begin: int, end: int) -> np.ndarray:
-        return np.stack([decode_image(folder / p, side, sha256) for p, sha256 in files[begin:end]])
+        patches = np.empty((end - begin, side, side, 3), np.uint8)
+        for row, (path, sha256) in zip(patches, files[begin:end], strict=True):
+            image = read_image(folder / path, sha256)
+            odd.update(oddities(image))
+            row[:] = fitted(image, side)
+        return patches
 
-    return Undecoded(samples, decode)
+    def notes() -> list[str]:
+        return [f"{count} of {len(files)} images are {what}" for what, count in odd.items()]
+
+    return Undecoded(samples, decode, notes)
 
 
-def decode_image(path: Path, side: int, sha256: str = "") -> np.ndarray:
-    """An image as RGB, uint8 [side, side, 3]; of another size, it is resized and centre cropped.
+def _on_disk(folder: Path, path: str) -> tuple[str, tuple[int, int]]:
+    """The name by which the disk knows a listed image, and what changes with it, without reading.
 
-    Raises:
-        ClipItError: missing, unreadable, or other bytes than `sha256` (if given) says.
+    Its letters may be composed there or not, and a \\ in a list stands for / where it must.
     """
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise _no_image(path) from error
-    if sha256 and hashlib.sha256(data).hexdigest() != sha256.lower():
-        raise ClipItError("the image differs from its sha256", path, "Restore the original file")
-    try:
-        image = Image.open(BytesIO(data)).convert("RGB")
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise ClipItError(
-            "not a readable image or cut short", path, "Replace it or take it out of the list"
-        ) from error
-    if image.size != (side, side):
-        # Pillow's bicubic filter widens when it shrinks an image, so nothing aliases.
-        image = ImageOps.fit(image, (side, side), Image.Resampling.BICUBIC)
-    return np.asarray(image)
-
-
-def _stamps(folder: Path, images: Iterable[str]) -> list[tuple[int, int]]:
-    """What changes with each file, without reading it."""
-    stamps = []
-    for image in images:
-        try:
-            status = os.stat(os.path.join(folder, image))
-        except OSError as error:
-            raise _no_image(folder / image) from error
-        stamps.append((status.st_size, status.st_mtime_ns))
-    return stamps
-
-
-def _no_image(path: Path) -> ClipItError:
-    return ClipItError("no such image", path, "Add it or take it out of the list")
+    slashed = path.replace("\\", "/")
+    forms = (unicodedata.normalize(form, each) for each in (path, slashed) for form in FORMS)
+    for name in (path, *forms):
+        with suppress(OSError, ValueError):
+            status = os.stat(os.path.join(folder, name))
+            return name, (status.st_size, status.st_mtime_ns)
+    raise no_image(folder / path)

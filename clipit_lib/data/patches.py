@@ -17,9 +17,9 @@ from jaxtyping import Float, UInt8
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from clipit_lib import paths
+from clipit_lib import files, paths
 from clipit_lib.errors import ClipItError
-from clipit_lib.files import canonical_json, digest, kept, progress, whole, write_text
+from clipit_lib.files import canonical_json, digest, progress, whole, write_text
 from clipit_lib.settings import Fraction, Strict
 
 
@@ -77,6 +77,7 @@ class PatchDataset:
         content_hash: digest of pixels, labels, splits and groups.
         licence: terms of the images, to be shown before use.
         limits: what a reader of any result on these data must know.
+        notes: what was passed over or is unusual in the files, and is no error; one line each.
     """
 
     name: str
@@ -87,6 +88,7 @@ class PatchDataset:
     content_hash: str
     licence: str = "not stated"
     limits: str = ""
+    notes: tuple[str, ...] = ()
 
     @property
     def labels(self) -> np.ndarray:
@@ -119,14 +121,14 @@ class PatchDataset:
             present = set(self.samples.loc[self.samples["split"] == split, "label"])
             missing = [self.classes[c] for c in range(len(self.classes)) if c not in present]
             self._require(not missing, f"no {split} patches of {', '.join(missing)}")
-        if self.groups_known:
-            spread = self.samples.groupby("group")["split"].nunique()
-            shared = spread[spread > 1]
-            self._require(shared.empty, f"group {shared.index.min()} is in several splits")
+        spread = self.samples[self.samples["group"] != ""].groupby("group")["split"].nunique()
+        shared = spread[spread > 1]
+        fix = "Put every group into one split only"
+        self._require(shared.empty, f"group {shared.index.min()} is in several splits", fix)
 
-    def _require(self, holds: bool, what: str) -> None:
+    def _require(self, holds: bool, what: str, fix: str = "Mend the data or its settings") -> None:
         if not holds:
-            raise ClipItError(what, f"data set {self.name}", "Mend the data or its settings")
+            raise ClipItError(what, f"data set {self.name}", fix)
 
 
 # -- Validation samples for data sets that bring none; the test split is never touched.
@@ -151,7 +153,8 @@ def with_validation(
     stain colour in each class. The last is for data without slide ids: patches of one slide share
     its stain, so a random split can be answered by colour alone, while patches of another stain
     are a question like the test's (in crc5 colour alone answers 94% of a random split and 54% of
-    the test).
+    the test). Of groups that are known none is divided: a train patch without one counts as a group
+    of its own.
 
     Args:
         samples: one row a patch: id, split, label, group.
@@ -159,19 +162,23 @@ def with_validation(
         classes: names for messages; without them classes are numbered.
 
     Raises:
-        ClipItError: `official` without validation samples; `group` without groups; a class or
-            the train split cannot be divided.
+        ClipItError: `official` without validation samples; `group` without groups, any other draw
+            with them; a class or the train split cannot be divided.
     """
     if (samples["split"] == "validation").any():
         return samples
     train = np.flatnonzero(samples["split"] == "train")
-    labels = samples["label"].to_numpy()[train]
+    labels, groups = (samples[name].to_numpy()[train] for name in ("label", "group"))
     rng = np.random.default_rng(split.seed)
     if split.by == "official":
         raise _error("the data set brings no validation samples", "Use stratified, group or stain")
     if split.by == "group":
-        held = _by_group(samples["group"].to_numpy()[train], labels, split.fraction, rng)
+        held = _by_group(groups, labels, split.fraction, rng)
     else:
+        several = pd.Series(groups[groups != ""]).value_counts() > 1
+        if several.any():
+            what = f"{split.by} would divide {several.sum()} groups that are known"
+            raise _error(what, "Write `validation_split: {by: group, fraction: 0.2}`")
         held = np.zeros(len(train), bool)
         for label in np.unique(labels):
             rows = np.flatnonzero(labels == label)
@@ -228,8 +235,10 @@ def _within_class(
 def _by_group(
     groups: np.ndarray, labels: np.ndarray, fraction: float, rng: np.random.Generator
 ) -> np.ndarray:
-    if (groups == "").any():
-        raise _error("some train patches have no group", "Use stratified or stain, or add groups")
+    if (groups == "").all():
+        raise _error("no train patch has a group", "Use stratified or stain, or add groups")
+    # No name that a file could hold.
+    groups = np.where(groups == "", [f"\0{row}" for row in range(len(groups))], groups)
     if len(np.unique(groups)) < 2:
         raise _error("all train patches are of one group", "Use stratified or stain")
     counts = pd.crosstab(groups, labels)
@@ -316,10 +325,12 @@ class Undecoded(NamedTuple):
     Attributes:
         samples: one row a patch: id, split, label, group.
         decode: rows `begin` to `end` as uint8 [end - begin, side, side, 3].
+        notes: called once all are decoded; see `PatchDataset.notes`.
     """
 
     samples: pd.DataFrame
     decode: Callable[[int, int], np.ndarray]
+    notes: Callable[[], list[str]] = list
 
 
 @dataclass(frozen=True)
@@ -330,6 +341,7 @@ class Recipe:
         declaration: all that can change the patches; another declaration is another cache.
         gather: called only when the patches are not in the cache yet.
         validation_split: None for patches that are no data set of their own (not validated).
+        notes: seen before anything is decoded; see `PatchDataset.notes`.
     """
 
     name: str
@@ -341,6 +353,7 @@ class Recipe:
     validation_split: ValidationSplit | None
     licence: str
     limits: str
+    notes: tuple[str, ...] = ()
 
     @property
     def made_by(self) -> dict[str, Any]:
@@ -370,16 +383,25 @@ def open_or_build(recipe: Recipe) -> PatchDataset:
         ClipItError: the cache cannot be written, is damaged, or was made from other settings;
             whatever `gather`, `decode` and `PatchDataset.validate` raise.
     """
-    return _open(kept(recipe.folder, lambda beside: _build(beside, recipe)), recipe)
+    if not recipe.folder.exists():
+        with files.locked(recipe.folder):
+            if not recipe.folder.exists():  # another process may have made it meanwhile
+                with files.written_beside(recipe.folder) as beside:
+                    _build(beside, recipe)
+    return _open(recipe.folder, recipe)
 
 
 def _build(folder: Path, recipe: Recipe) -> None:
-    samples, decode = recipe.gather()
+    samples, decode, found = recipe.gather()
     folder.mkdir()
     shape = (len(samples), recipe.side, recipe.side, 3)
     pixels_hash = _write_pixels(folder / PIXELS, shape, decode, recipe.name)
-    split = recipe.validation_split
+    split, notes = recipe.validation_split, found()
     if split is not None:
+        if split.by == "group" and not (samples["split"] == "validation").any():
+            alone = ((samples["split"] == "train") & (samples["group"] == "")).sum()
+            said = f"{alone} train patches have no group: each was drawn as one of its own"
+            notes += [said] if alone else []
         pixels = np.load(folder / PIXELS, mmap_mode="r")
         stain = stain_features(pixels) if split.by == "stain" else None
         samples = with_validation(samples, split, stain, recipe.classes)
@@ -389,10 +411,14 @@ def _build(folder: Path, recipe: Recipe) -> None:
         "name": recipe.name,
         "shape": list(shape),
         "content_hash": digest(pixels_hash, canonical_json(columns)),
+        "notes": notes,
     }
     write_text(folder / MADE, json.dumps(made, indent=1))
+    dataset = _open(folder, recipe)
     if split is not None:  # before it is moved into place: what does not hold is never kept
-        _open(folder, recipe).validate()
+        dataset.validate()
+    for note in dataset.notes:
+        print(f"{recipe.name}: {note}", flush=True)
 
 
 def _write_pixels(
@@ -435,6 +461,7 @@ def _open(folder: Path, recipe: Recipe) -> PatchDataset:
     return PatchDataset(
         recipe.name, recipe.classes, recipe.class_texts, samples, pixels,
         made["content_hash"], recipe.licence, recipe.limits,
+        (*recipe.notes, *made.get("notes", ())),
     )  # fmt: skip
 
 

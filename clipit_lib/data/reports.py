@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,10 +16,11 @@ import pandas as pd
 from jaxtyping import Float, Float32, Int64
 
 from clipit_lib import paths
+from clipit_lib.data.images import image_files, passed_over, visible
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import digest, read_text_table
 from clipit_lib.pairing import top_k
-from clipit_lib.settings import Strict
+from clipit_lib.settings import Distinct, Strict
 
 # -- Repairs of scanned report text; no rule ever loses a letter or a digit.
 
@@ -170,6 +173,20 @@ class Corpus(Strict):
         raise NotImplementedError
 
 
+# What stands where there is no report, without what is neither letter nor digit.
+NOTHING = {"", "n a", "na", "nan", "nil", "none", "null", "not available", "not applicable"}
+
+
+def says_nothing(text: str) -> bool:
+    """Whether a report is a placeholder: "N/A", "-", "not available"."""
+    return re.sub(r"[\W_]+", " ", text).strip().lower() in NOTHING
+
+
+def tidy(text: str) -> str:
+    """As a name is compared: composed (NFC), and without blanks around it."""
+    return unicodedata.normalize("NFC", text).strip()
+
+
 def checked(
     name: str,
     ids: Sequence[str],
@@ -178,18 +195,28 @@ def checked(
     licence: str,
     origin: Path,
     notes: str = "",
+    rows: Sequence[int] = (),
 ) -> ReportCorpus:
     """A corpus of cleaned texts out of the file `origin`.
 
+    Args:
+        rows: where each stands in a table whose header is row 1.
+
     Raises:
-        ClipItError: no reports, a report that is empty, or an id used twice.
+        ClipItError: no reports, a report that is empty or none that says anything, an id that is
+            missing or used twice.
     """
     if not texts:
         raise ClipItError("no reports", origin, "Add at least one report")
-    for each, text in zip(ids, texts, strict=True):
-        if not text.strip():
-            raise ClipItError(f"report {each} is empty", origin, "Take it out or write a report")
-    most, times = Counter(ids).most_common(1)[0]
+    for number, (each, text) in enumerate(zip(ids, texts, strict=True)):
+        lacks = "is empty" if not text.strip() else "has no id" if not each.strip() else ""
+        if lacks:
+            said = f"report {each}{f' in row {rows[number]}' if rows else ''} {lacks}"
+            raise ClipItError(said.replace("  ", " "), origin, "Take it out or fill it in")
+    if all(map(says_nothing, texts)):
+        what = f"none of {len(texts)} reports says anything: {', '.join(sorted(set(texts))[:5])}"
+        raise ClipItError(what, origin, "Bring reports")
+    most, times = Counter(map(tidy, ids)).most_common(1)[0]
     if times > 1:
         raise ClipItError(f"{times} reports have the id {most}", origin, "Make the ids unique")
     content_hash = digest(*ids, *texts)
@@ -197,11 +224,17 @@ def checked(
 
 
 def named_column(table: pd.DataFrame, wanted: Sequence[str], path: Path, fix: str) -> str:
-    """The first of the wanted columns that a table has."""
-    found = next((each for each in wanted if each in table), None)
+    """The first of the wanted columns that a table has.
+
+    Raises:
+        ClipItError: it has none of them, or two of the same name.
+    """
+    found = next((each for each in map(tidy, wanted) if each in table), None)
     if found is None:
         names = ", ".join(table.attrs.get("names", table.columns))
         raise ClipItError(f"no column {' or '.join(wanted)} (found: {names})", path, fix)
+    if list(table.columns).count(found) > 1:
+        raise ClipItError(f"two columns {found}", path, "Keep one of them")
     return found
 
 
@@ -220,36 +253,46 @@ class FileCorpus(Corpus):
     column: str | None = None
     organ: str = "unknown"
     licence: str = "not stated"
-    cleaning: tuple[str, ...] = CLEANING
+    cleaning: Distinct[str] = CLEANING
 
     def open(self, name: str) -> ReportCorpus:
         path = paths.in_data(self.path)
-        ids, texts = self._read(path)
-        cleaned = [clean(text, self.cleaning) for text in texts]
-        return checked(name, ids, cleaned, self.organ, self.licence, path)
-
-    def _read(self, path: Path) -> tuple[list[str], list[str]]:
-        """Ids and texts: one report a file of a folder, a line of a text, or a row of a table."""
         if not path.exists():
             raise ClipItError("no such file", path, "Mend `path` in the profile or CLIPIT_DATA")
+        rows: list[int] = []
         if path.is_dir():
-            files = sorted(path.glob("[!.]*.txt"))
-            return [file.stem for file in files], [_decode(file) for file in files]
-        if path.suffix == ".txt":
+            files, others = image_files(path, {".txt"})
+            ids = [visible(os.path.splitext(each)[0]) for each in files]
+            texts, left = [_decode(path / each) for each in files], "".join(passed_over(others))
+        elif path.suffix.lower() == ".txt":
             # Only "\n" ends a line, whatever else a report contains.
-            texts = _decode(path).removesuffix("\n").split("\n")
+            texts, left = _decode(path).removesuffix("\n").split("\n"), ""
             texts = [] if texts == [""] else texts
-            return [f"line-{number:04d}" for number in range(1, len(texts) + 1)], texts
-        if path.suffix != ".csv":
+            ids = [f"line-{number:04d}" for number in range(1, len(texts) + 1)]
+        elif path.suffix.lower() == ".csv":
+            ids, texts, rows, left = self._table(path)
+        else:
             fix = "Use .txt, .csv or a folder of .txt files"
             raise ClipItError(f"unknown kind of file {path.suffix!r}", path, fix)
-        table = read_text_table(path, content=_decode(path))
+        if left:
+            print(f"{path}: {left}", flush=True)
+        cleaned = [clean(text, self.cleaning) for text in texts]
+        return checked(name, ids, cleaned, self.organ, self.licence, path, left, rows)
+
+    def _table(self, path: Path) -> tuple[list[str], list[str], list[int], str]:
+        """Ids, texts and numbers of the rows of a table, and what was passed over."""
+        table = read_text_table(path, content=_decode(path), blank_lines=True).rename(columns=tidy)
+        blank = (table.apply(lambda column: column.str.strip()) == "").all(axis=1)
+        left = f"{blank.sum()} blank rows passed over" if blank.any() else ""
+        table = table[~blank]
         wanted = (self.column,) if self.column else TEXT_COLUMNS
         fix = "Set `column` in the profile to the one that holds the reports"
         texts = table[named_column(table, wanted, path, fix)].tolist()
         named = next((each for each in ID_COLUMNS if each in table), None)
-        rows = [f"row-{number:04d}" for number in range(1, len(table) + 1)]
-        return rows if named is None else table[named].tolist(), texts
+        ids = [f"row-{number:04d}" for number in range(1, len(table) + 1)]
+        if named is not None:
+            ids = table[named_column(table, [named], path, fix)].str.strip().tolist()
+        return ids, texts, (table.index + 2).tolist(), left
 
 
 def _decode(path: Path) -> str:
@@ -398,49 +441,3 @@ def drop_from_all(texts: tuple[str, ...], share: float, seed: int, epoch: int) -
     """All texts with words dropped anew for this epoch."""
     rng = np.random.default_rng([seed, 4, epoch])
     return [drop_words(text, share, rng) for text in texts]
-
-
-# -- How much of each report a text encoder's window lets through.
-
-
-@dataclass(frozen=True)
-class Coverage:
-    """Lengths of reports in tokens, against a window of `context_length` tokens.
-
-    Attributes:
-        lengths: [reports] int64, tokens of each report as the tokenizer counts them.
-    """
-
-    context_length: int
-    lengths: np.ndarray
-
-    @property
-    def median(self) -> float:
-        return float(np.median(self.lengths))
-
-    @property
-    def longest(self) -> int:
-        return int(self.lengths.max())
-
-    @property
-    def longer_share(self) -> float:
-        """Share of the reports that do not fit the window."""
-        return float((self.lengths > self.context_length).mean())
-
-    @property
-    def seen_share(self) -> float:
-        """Share of all tokens that are seen when each report is cut at the window."""
-        seen = np.minimum(self.lengths, self.context_length).sum()
-        return float(seen / max(self.lengths.sum(), 1))
-
-
-def token_coverage(
-    texts: Sequence[str], tokenize_length: Callable[[list[str]], list[int]], context_length: int
-) -> Coverage:
-    """Measure `texts` with a tokenizer.
-
-    Args:
-        tokenize_length: tokens of each text, before anything is cut.
-        context_length: tokens that the encoder sees, counted in the same way.
-    """
-    return Coverage(context_length, np.array(tokenize_length(list(texts)), np.int64))

@@ -16,6 +16,7 @@ from matplotlib.lines import Line2D
 
 from clipit_lib.data.patches import PatchDataset
 from clipit_lib.pairing import Pairs, effective_number
+from companion.figures import style
 from companion.figures.style import COLOURS, CYCLE, MARKER_CYCLE, legend_below, plain, styled
 from companion.measures import Distillation
 
@@ -47,6 +48,7 @@ def space_figure(
     panels: Sequence[Panel], labels: np.ndarray, classes: Sequence[str], caption: str
 ) -> Figure:
     """One row a setting, one column a space; `labels` [m] number the classes."""
+    style.have_fonts_for(classes)
     settings = list(dict.fromkeys(panel.setting for panel in panels))
     spaces = list(dict.fromkeys(panel.space for panel in panels))
     shape = (len(settings), len(spaces))
@@ -82,6 +84,7 @@ def space_figure(
 @styled()
 def contact_sheet(dataset: PatchDataset, columns: int = 8, seed: int = 0) -> Figure:
     """Random training patches, one row a class."""
+    style.have_fonts_for(dataset.classes)
     rng = np.random.default_rng(seed)
     train, rows = dataset.indices("train"), len(dataset.classes)
     figure, axes = plt.subplots(rows, columns, figsize=(columns * 0.85, rows * 0.9))
@@ -104,6 +107,7 @@ def pair_sheet(
     dataset: PatchDataset, rows: np.ndarray, texts: list[str], notes: list[str]
 ) -> Figure:
     """Patches beside the beginning of their paired reports."""
+    style.have_fonts_for([*texts, *notes])
     figure, axes = plt.subplots(len(rows), 1, figsize=(6.4, 1.15 * len(rows)), squeeze=False)
     for axis, row, text, note in zip(axes[:, 0], rows, texts, notes, strict=True):
         axis.imshow(dataset.pixels[row], extent=(0, 1, 0, 1))
@@ -174,12 +178,12 @@ def text_statistics_figure(
 
 def _cosines(axis: Axes, runs: Sequence[Distillation]) -> None:
     """Cumulative shares: two distributions that crowd near 1 stay apart."""
-    for name, attribute, colour, style, drawn, side in (
+    for name, attribute, colour, line, drawn, side in (
         ("distilled", "cosines", CYCLE[0], "-", "—", 0),
         ("constant", "constant", CYCLE[5], "--", "- -", 1),
     ):
         values = np.concatenate([getattr(each, attribute) for each in runs])
-        sns.ecdfplot(values, stat="percent", color=colour, ls=style, lw=1.6, ax=axis)
+        sns.ecdfplot(values, stat="percent", color=colour, ls=line, lw=1.6, ax=axis)
         _above(axis, side, f"{drawn} {name}, mean {values.mean():.2f}", colour)
     share = np.mean([each.explained for each in runs])
     axis.annotate(
@@ -213,6 +217,7 @@ def hubs_figure(
         texts: of the whole corpus.
         hubs: (report, positions within the train split), see `measures.hubs`.
     """
+    style.have_fonts_for([*dataset.class_texts, *(texts[report] for report, _ in hubs)])
     rng = np.random.default_rng(seed)
     train = dataset.indices("train")
     figure, axes = plt.subplots(

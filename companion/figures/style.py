@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +14,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib import font_manager
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -38,6 +41,7 @@ MARKERS = {
 # For what is no setting: colours and markers of up to seven things, in this order.
 CYCLE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#6E6E6E")
 MARKER_CYCLE = ("o", "s", "D", "^", "v", "P", "X")
+USUAL = "DejaVu Sans"  # which comes with matplotlib
 STYLE: dict[Any, Any] = {
     **sns.axes_style("ticks"),
     **sns.plotting_context("paper"),
@@ -73,8 +77,33 @@ def styled() -> Iterator[None]:
 
 
 def plain(text: str) -> str:
-    """Text from data: a dollar sign in it starts no formula."""
-    return text.replace("$", r"\$")
+    """Text from data: a dollar sign starts no formula, what no font has is shown by its number."""
+    shown = "".join(c if _family(c) else ascii(c)[1:-1] for c in text)
+    return shown.replace("$", r"\$")
+
+
+def have_fonts_for(texts: Iterable[str]) -> None:
+    """Within `styled`: fonts for what the usual one lacks of texts from data, if there are any."""
+    families = {_family(character) for text in texts for character in text}
+    if "" in families:
+        said = "no installed font has all characters of the names: install, say, Noto Sans CJK"
+        logging.getLogger(__name__).warning(said)
+    mpl.rcParams["font.family"] = [*mpl.rcParams["font.family"], *sorted(families - {"", USUAL})]
+
+
+@cache
+def _family(character: str) -> str:
+    """A family of fonts that has a character, the usual one before all others, or ""."""
+    fonts = {
+        font.name: font.fname
+        for font in font_manager.fontManager.ttflist
+        if (font.style, font.weight) == ("normal", 400) and "Last Resort" not in font.name
+    }
+    for name in sorted(fonts, key=lambda name: (name != USUAL, "Sans" not in name, name)):
+        face = font_manager.get_font(fonts[name])
+        if not character.isprintable() or face.get_char_index(ord(character)):
+            return name
+    return ""
 
 
 # -- What several figures draw.

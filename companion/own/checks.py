@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from hashlib import blake2b
@@ -17,13 +18,14 @@ from scipy.stats import entropy, t
 
 from clipit_lib import paths
 from clipit_lib.data.folder import FolderData, read_manifest
-from clipit_lib.data.patches import PatchDataset, Split, ValidationSplit
-from clipit_lib.data.reports import Coverage, token_coverage
+from clipit_lib.data.patches import PatchData, PatchDataset, Split, ValidationSplit
+from clipit_lib.data.reports import says_nothing, tidy
 from clipit_lib.encoders import registry
 from clipit_lib.encoders.encoder import embed_texts
 from clipit_lib.errors import ClipItError
 from clipit_lib.pairing import effective_number, top_share
 from companion import findings, studies
+from companion.coverage import Coverage, token_coverage
 from companion.findings import Finding, Severity
 from companion.profile import Profile, Workbench, load_profile, sources_of_profile
 from companion.specs import fields_of
@@ -32,8 +34,6 @@ from companion.statistics import paired_bootstrap, units
 # -- Findings in tables and words.
 
 
-# Checks after which an interval says less than it seems to.
-TOO_SURE = ("unknown_groups", "few_groups", "duplicates")
 COLUMNS = {"severity": "severity", "dataset": "data set", "check": "check", "what": "what",
            "why": "why it hurts", "fix": "what to do"}  # fmt: skip
 
@@ -57,10 +57,24 @@ def counts_sentence(found: Sequence[Finding]) -> str:
     return "Found: " + ", ".join(f"{said.count(each)} {each}" for each in bad) + "."
 
 
-def interval_caveats(found: Sequence[Finding]) -> str:
-    """What must be said beside every interval, one Markdown item each; "" if nothing."""
-    said = [one for one in found if one.check in TOO_SURE]
+def warnings_text(found: Sequence[Finding]) -> str:
+    """What must be said beside every result, one Markdown item each; "" if nothing."""
+    said = [one for one in found if one.severity is Severity.WARNING]
     return "\n".join(f"- {one.dataset}: {one.what}; {one.why}." for one in said)
+
+
+def require_none_stops(found: Sequence[Finding], where: object) -> None:
+    """Go on only where something can be run.
+
+    Raises:
+        ClipItError: a finding is a stop; the first is said.
+    """
+    stops = [one for one in sorted_findings(found) if one.severity is Severity.STOP]
+    if stops:
+        first, number = stops[0], f"{len(stops)} finding{'s' * (len(stops) > 1)}"
+        about = f"{first.dataset}: " * bool(first.dataset)
+        what = f"{number} must be mended first: {about}{first.what} [{first.check}]"
+        raise ClipItError(what, where, first.fix)
 
 
 def findings_text(found: Sequence[Finding]) -> str:
@@ -252,6 +266,12 @@ def resized_twice(side: int, sizes: dict[str, int]) -> list[Finding]:
     )
 
 
+def files(notes: Sequence[str]) -> list[Finding]:
+    """What was passed over or is unusual in the files of a data set or a corpus."""
+    why, fix = "what is not read is not learned from", "Look whether that is as you want it"
+    return [Finding("files", Severity.NOTE, note, why, fix) for note in notes if note]
+
+
 def _some(values: Sequence[object], most: int = 5) -> str:
     shown = ", ".join(str(value) for value in values[:most])
     return shown + (f" and {len(values) - most} more" if len(values) > most else "")
@@ -269,22 +289,45 @@ PERMUTATIONS = 200
 FILLERS = {"a", "an", "and", "in", "no", "of", "or", "the", "to", "with"}
 
 
-def few_reports(count: int, patches: int) -> list[Finding]:
-    """A small corpus.
+def few_reports(texts: Sequence[str], ids: Sequence[str], patches: int) -> list[Finding]:
+    """A small corpus, in which copies (but for spaces) count once and placeholders not at all.
 
     Args:
-        count: reports of the corpus.
         patches: training patches.
     """
-    if count >= FEW_REPORTS:
-        return []
-    return _found(
-        "few_reports",
-        f"{count} reports",
-        f"{patches} training patches share them, {patches / count:.0f} to a report if evenly: "
-        f"text can tell patches apart into {count} kinds at most",
-        f"Bring at least {FEW_REPORTS} reports on this organ; they need not be of these patients",
-    )
+    found, copies, silent = list[Finding](), list[str](), list[str]()
+    first: dict[str, str] = {}
+    for each, text in zip(ids, texts, strict=True):
+        if says_nothing(text):
+            silent.append(each)
+        elif first.setdefault(" ".join(tidy(text).split()), each) != each:
+            copies.append(each)
+    if silent:
+        found += _found(
+            "placeholders",
+            f"{len(silent)} of {len(texts)} reports say nothing: {_some(silent)}",
+            "they count as reports: patches that are paired with one learn from no finding",
+            "Take them out",
+        )
+    if copies:
+        found += _found(
+            "equal_reports",
+            f"{len(copies)} of {len(texts)} reports are the same as one before: {_some(copies)}",
+            "equal texts are equal targets, which cannot tell patches apart",
+            "Keep each report once",
+            Severity.NOTE,
+        )
+    if (count := len(first)) < FEW_REPORTS:
+        of_all = f" that differ and say something, of {len(texts)}" * (count < len(texts))
+        found += _found(
+            "few_reports",
+            f"{count} reports{of_all}",
+            f"{patches} training patches share them, {patches / count:.0f} to a report if evenly: "
+            f"text can tell patches apart into {count} kinds at most",
+            f"Bring at least {FEW_REPORTS} reports on this organ; they need not be of these "
+            "patients",
+        )
+    return found
 
 
 def few_used(reports: Int[np.ndarray, " n"], classes: int) -> list[Finding]:
@@ -440,7 +483,7 @@ def unmentioned(texts: Sequence[str], class_texts: Sequence[str]) -> list[Findin
 
 
 def _words(text: str) -> set[str]:
-    return set(re.findall(r"\w+", text.lower()))
+    return set(re.findall(r"\w+", tidy(text).lower()))
 
 
 # -- Zero-shot classification by the retriever: is it fit to pair?
@@ -513,34 +556,33 @@ def _refused(name: str, attempt: Callable[[], object]) -> list[Finding]:
 
 
 def _dataset(bench: Workbench, name: str) -> list[Finding]:
-    settings = bench.profile.data_settings(name)
-    found: list[Finding] = []
-    try:
-        if isinstance(settings, FolderData) and settings.manifest is not None:
-            listed = read_manifest(paths.in_data(settings.folder) / settings.manifest)
-            found += shared_groups(listed)
-            found += split_through_groups(listed, settings.validation_split)
-            if found:
-                return found  # it cannot be opened
-        data = bench.dataset(name)
-    except ClipItError as error:
-        what = f"{error.where}: {error.what}"
-        return [*found, Finding("data", Severity.STOP, what, "nothing can be run", error.fix)]
-    found += _patches(bench.profile, name, data)
+    stops = _leaks(bench.profile.data_settings(name))
+    if stops := stops or _refused("data", partial(bench.dataset, name)):
+        return stops
+    found = _patches(bench.profile, name, bench.dataset(name))
     return [*found, *(_refused("reports", partial(bench.corpus, name)) or _texts(bench, name))]
+
+
+def _leaks(settings: PatchData) -> list[Finding]:
+    """Groups that a manifest, if it can be read, lets into several splits."""
+    if isinstance(settings, FolderData) and settings.manifest is not None:
+        with suppress(ClipItError):  # said when the data set is opened
+            listed = read_manifest(paths.in_data(settings.folder) / settings.manifest)
+            return shared_groups(listed) + split_through_groups(listed, settings.validation_split)
+    return []
 
 
 def _patches(profile: Profile, name: str, data: PatchDataset) -> list[Finding]:
     labels = {split: data.labels[data.indices(split)] for split in ("train", "validation")}
     batch = profile.training_settings(name).batch_size
     return [
-        *shared_groups(data.samples),
         *unknown_groups(data.samples),
         *few_groups(data.samples),
         *duplicates(data),
         *small_validation(labels["validation"], data.classes),
         *imbalance(labels["train"], data.classes, batch),
         *resized_twice(data.pixels.shape[1], _sizes(profile)),
+        *files(data.notes),
     ]
 
 
@@ -559,7 +601,8 @@ def _texts(bench: Workbench, name: str) -> list[Finding]:
     rows = data.indices("train")
     labels = data.labels[rows]
     found = [
-        *few_reports(len(corpus), len(rows)),
+        *files([corpus.notes]),
+        *few_reports(corpus.texts, corpus.ids, len(rows)),
         *unmentioned(corpus.texts, data.class_texts),
     ]
     try:
@@ -598,7 +641,4 @@ def main(arguments: list[str]) -> None:
     given = parser.parse_args(arguments).profile
     found = check(Workbench(load_profile(given), download=False))
     print(findings_text(found), flush=True)
-    if stops := sum(one.severity is Severity.STOP for one in found):
-        raise ClipItError(
-            f"{stops} finding{'s' * (stops > 1)} must be mended first", given, "See above"
-        )
+    require_none_stops(found, given)

@@ -40,43 +40,38 @@ class PhantomData(PatchData):
         return self.world.upper()
 
     def open(self, name: str) -> PatchDataset:
-        return _open_phantom(name, self)
+        world = WORLDS[self.world]
+        recipe = Recipe(
+            name=name,
+            declaration={
+                **self.model_dump(mode="json", exclude={"corpus", "validation_split"}),
+                "phantom": PHANTOM_VERSION,
+                "kernels": kernels.level(),
+            },
+            classes=world.classes,
+            class_texts=world.class_texts,
+            side=self.side,
+            gather=self._draw,
+            validation_split=self.validation_split,
+            licence="made by this project and under its licence",
+            limits=PHANTOM_LIMITS,
+        )
+        return open_or_build(recipe)
 
+    def _draw(self) -> Undecoded:
+        latents, splits = draw_dataset(
+            self.world, self.train, self.validation, self.test, self.seed
+        )
+        samples = pd.DataFrame(
+            {
+                "id": [f"{self.world}-{number:06d}" for number in range(len(splits))],
+                "split": [str(split) for split in splits],
+                "label": latents.label.astype(np.int64),
+                "group": [f"patient-{patient}" for patient in latents.patient],
+            }
+        )
 
-def _open_phantom(name: str, settings: PhantomData) -> PatchDataset:
-    world = WORLDS[settings.world]
-    recipe = Recipe(
-        name=name,
-        declaration={
-            **settings.model_dump(mode="json", exclude={"corpus", "validation_split"}),
-            "phantom": PHANTOM_VERSION,
-            "kernels": kernels.level(),
-        },
-        classes=world.classes,
-        class_texts=world.class_texts,
-        side=settings.side,
-        gather=lambda: _draw(settings),
-        validation_split=settings.validation_split,
-        licence="made by this project and under its licence",
-        limits=PHANTOM_LIMITS,
-    )
-    return open_or_build(recipe)
+        def decode(begin: int, end: int) -> np.ndarray:
+            return render(latents.take(slice(begin, end)), self.side, self.seed, first=begin)
 
-
-def _draw(settings: PhantomData) -> Undecoded:
-    latents, splits = draw_dataset(
-        settings.world, settings.train, settings.validation, settings.test, settings.seed
-    )
-    samples = pd.DataFrame(
-        {
-            "id": [f"{settings.world}-{number:06d}" for number in range(len(splits))],
-            "split": [str(split) for split in splits],
-            "label": latents.label.astype(np.int64),
-            "group": [f"patient-{patient}" for patient in latents.patient],
-        }
-    )
-
-    def decode(begin: int, end: int) -> np.ndarray:
-        return render(latents.take(slice(begin, end)), settings.side, settings.seed, first=begin)
-
-    return Undecoded(samples, decode)
+        return Undecoded(samples, decode)

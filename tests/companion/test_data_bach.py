@@ -127,7 +127,7 @@ def test_the_cache_is_opened_without_decoding(
     def refuse(*_: object) -> None:
         raise AssertionError("an image was decoded")
 
-    monkeypatch.setattr(folder, "decode_image", refuse)
+    monkeypatch.setattr(folder, "read_image", refuse)
     again = SETTINGS.open("bach")
     assert isinstance(again.pixels, np.memmap) and again.content_hash == first.content_hash
 

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from clipit_lib.data.patches import PatchDataset, ValidationSplit
-from clipit_lib.data.reports import Coverage
+from clipit_lib.errors import ClipItError
+from companion.coverage import Coverage
 from companion.findings import Finding, Severity
 from companion.own import checks
-from companion.own.checks import interval_caveats
+from companion.own.checks import require_none_stops, warnings_text
 
 CELL = ("phantom-pcam", "phantom_vit_s16")
 
@@ -113,17 +116,41 @@ def test_patches_kept_at_another_size_than_the_backbone_reads() -> None:
 # Reports, pairs, retriever.
 
 
-def test_few_reports() -> None:
-    found = one(checks.few_reports(99, 1980), "few_reports")
-    assert "99 reports" in found.what and "20 to a report" in found.why
-    assert checks.few_reports(100, 1980) == []
+def test_few_reports_copies_and_placeholders() -> None:
+    texts = [f"report {k}" for k in range(100)]
+    ids = [f"r{k}" for k in range(100)]
+    assert checks.few_reports(texts, ids, 1980) == []
+    found = one(checks.few_reports(texts[1:], ids[1:], 1980), "few_reports")
+    assert found.what == "99 reports" and "20 to a report" in found.why
+    # The 2nd is the 1st but for spaces and how its letter is composed; two say nothing.
+    texts[:4] = ["caf\u00e9  au lait", "cafe\u0301 au lait ", "N/A", "-"]
+    silent, copies, few = checks.few_reports(texts, ids, 1940)
+    assert one([silent], "placeholders").what == "2 of 100 reports say nothing: r2, r3"
+    said = "1 of 100 reports are the same as one before: r1"
+    assert one([copies], "equal_reports", Severity.NOTE).what == said
+    assert one([few], "few_reports").what == "97 reports that differ and say something, of 100"
+    assert "20 to a report" in few.why and "into 97 kinds" in few.why
 
 
-def test_what_is_said_beside_an_interval() -> None:
-    unknown = checks.unknown_groups(samples([("test", "")]))
-    said = interval_caveats([*unknown, *checks.few_reports(9, 90)])
-    assert said.count("\n") == 0 and "intervals are too narrow" in said
-    assert interval_caveats(checks.few_reports(9, 90)) == ""
+def test_what_was_passed_over_is_a_note() -> None:
+    found = one(checks.files(["", "3 files passed over"]), "files", Severity.NOTE)
+    assert found.what == "3 files passed over" and checks.files([""]) == []
+
+
+def test_every_warning_is_said_beside_the_results_and_a_stop_ends_all() -> None:
+    found = [*checks.unknown_groups(samples([("test", "")])), *checks.few_reports(["a"], ["1"], 90)]
+    notes = checks.files(["2 blank rows passed over"])
+    said = warnings_text([*notes, *found]).splitlines()
+    assert len(said) == 2 and "intervals are too narrow" in said[0] and "1 reports" in said[1]
+    assert warnings_text(notes) == ""
+    require_none_stops([*notes, *found], "mine.yaml")
+    leak = replace(*checks.shared_groups(samples([("train", "p"), ("test", "p")])), dataset="d")
+    with pytest.raises(ClipItError) as caught:
+        require_none_stops([*found, leak, Finding("x", Severity.STOP, "other")], "mine.yaml")
+    assert str(caught.value) == (
+        "mine.yaml: 2 findings must be mended first: d: 1 groups are in several splits: p "
+        "[shared_groups]. Put every group into one split only"
+    )
 
 
 def test_few_reports_in_use() -> None:

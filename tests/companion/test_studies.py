@@ -133,6 +133,7 @@ def test_only_what_a_setting_uses_is_in_its_key(bench: Workbench) -> None:
         ("clip_it/labmda_3", "unknown setting 'clip_it/labmda_3'"),
         ("clip_it/lambda_much", "cannot read 'lambda_much'"),
         ("clip_it/retriever", "unknown setting 'clip_it/retriever'"),
+        ("clip_it/lambda_1/labels_5/lambda_3", "'clip_it/lambda_1/labels_5/lambda_3' changes some"),
     ],
 )
 def test_a_setting_that_means_nothing_is_said(bench: Workbench, setting: str, said: str) -> None:
@@ -169,7 +170,7 @@ def test_the_released_protocol_takes_patches_of_one_class_as_negatives(bench: Wo
 
 def test_settings_in_words() -> None:
     assert label("clip_it/word_dropout_30") == "30% of the words dropped"
-    assert label("lora_only/labels_5") == "LoRA only, 5 labels a class"
+    assert label("lora_only/labels_5") == "LoRA only, 5 labels per class"
     assert label("clip_it/random_reports/label_noise_10").startswith("random reports, 10%")
     assert label("something") == "something"
 

@@ -132,6 +132,31 @@ def test_a_data_set_that_does_not_hold_is_not_kept() -> None:
     assert not recipe().folder.exists()
 
 
+@pytest.mark.parametrize("unknown", [[], [0], [0, 2, 3]])
+def test_a_known_group_in_two_splits_is_refused_whatever_is_unknown(unknown: list[int]) -> None:
+    samples = table()
+    samples.loc[[1, 4], "group"] = "twice"  # train and test
+    samples.loc[unknown, "group"] = ""
+    with pytest.raises(ClipItError, match="group twice is in several splits"):
+        open_or_build(recipe(samples=samples))
+    samples.loc[1, "group"] = ""
+    assert len(open_or_build(recipe(samples=samples)).samples) == COUNT
+
+
+def test_what_is_unusual_is_said_and_kept(capsys: pytest.CaptureFixture[str]) -> None:
+    samples = table().assign(group="")
+    samples.loc[samples["split"] == "validation", "split"] = "train"
+    samples["group"] = [f"g{row}" if row > 2 else "" for row in range(COUNT)]
+    changes = {"validation_split": ValidationSplit(by="group"), "notes": ("seen first",)}
+    gather = lambda: Undecoded(samples, patches, lambda: ["3 are small"])  # noqa: E731
+    said = ("seen first", "3 are small",
+            "3 train patches have no group: each was drawn as one of its own")  # fmt: skip
+    assert open_or_build(recipe(gather=gather, **changes)).notes == said
+    assert capsys.readouterr().out.splitlines() == [f"toy: {line}" for line in said]
+    assert open_or_build(recipe(gather=gather, **changes)).notes == said
+    assert capsys.readouterr().out == ""
+
+
 def _open_in_process(cache: str, start: Any, seen: Any) -> None:
     os.environ["CLIPIT_CACHE"] = cache
     start.wait()

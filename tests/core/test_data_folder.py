@@ -84,7 +84,7 @@ def test_class_folders(images: Path) -> None:
         np.testing.assert_array_equal(pixels, np.asarray(Image.open(images / name)))
 
 
-@pytest.mark.parametrize("name", ["val", "validation"])
+@pytest.mark.parametrize("name", ["val", "validation", "valid", "dev", "Validation", "VAL"])
 def test_a_validation_folder_is_used_as_it_is(images: Path, name: str) -> None:
     for label in ("in_situ", "normal"):
         write_image(images / name / label / "v.png", 99)
@@ -98,7 +98,7 @@ def test_a_manifest_gives_the_same_patches_and_its_groups(images: Path) -> None:
     split = ValidationSplit(by="stratified", fraction=0.34)
     plain = by_id(settings().open("folders"))
     grouped = from_list.model_copy(update={"validation_split": split})
-    with pytest.raises(ClipItError, match="group slide-train is in several splits"):
+    with pytest.raises(ClipItError, match="stratified would divide 1 groups that are known"):
         grouped.open("grouped")
     ungrouped = by_id(write_manifest(images, *listed(images)).open("list"))
     assert plain.keys() == ungrouped.keys()
@@ -145,12 +145,62 @@ def test_shrinking_does_not_alias(tmp_path: Path) -> None:
     assert decode_image(tmp_path / "stripes.png", 8).std() < 10
 
 
-def test_hidden_and_other_files_are_no_images(images: Path) -> None:
+def test_hidden_files_are_no_images(images: Path) -> None:
     (images / "train" / "normal" / "._02.png").write_bytes(b"resource fork")
-    (images / "train" / "normal" / "notes.txt").write_text("not an image")
     (images / "train" / ".cache").mkdir()
     write_image(images / "train" / "normal" / ".thumbnails" / "02.png", 0)
-    assert len(settings().open("mine").samples) == 24
+    dataset = settings().open("mine")
+    assert len(dataset.samples) == 24 and len(dataset.notes) == 1  # they are small
+
+
+def test_what_is_passed_over_is_said_at_every_opening(images: Path) -> None:
+    write_image(images / "test" / "normal" / "long.png", 1, side=40)
+    image = Image.new("RGB", (100, 40))
+    image.save(images / "test" / "normal" / "long.png")
+    image.save(images / "train" / "loose.png")
+    image.save(images / "train" / "normal" / "old.gif")
+    (images / "train" / "normal" / "notes.txt").write_text("not an image")
+    (images / "extra" / "normal").mkdir(parents=True)
+    for _ in range(2):
+        dataset = settings().open("mine")
+        assert len(dataset.samples) == 25
+        assert sorted(dataset.notes) == [
+            "1 images passed over that lie in no class folder",
+            "1 of 25 images are more than 2 times as long as wide, so that most is cropped away",
+            "2 files passed over (.gif 1, .txt 1)",
+            "24 of 25 images are less than 32 pixels wide or high",
+            "folders passed over beside train, test: extra",
+        ]
+
+
+def test_folders_are_known_in_any_case_and_once_for_a_split(images: Path) -> None:
+    before = settings().open("mine")
+    (images / "train").rename(images / "Train")
+    (images / "test").rename(images / "TEST")
+    after = settings().open("mine")
+    np.testing.assert_array_equal(before.pixels, after.pixels)
+    assert after.samples["split"].tolist() == before.samples["split"].tolist()
+    for name in ("val", "Dev"):
+        write_image(images / name / "normal" / "v.png", 99)
+    with pytest.raises(ClipItError, match="several folders of validation images: val, Dev"):
+        settings().open("mine")
+
+
+def test_links_are_followed_and_labels_are_composed(images: Path, tmp_path: Path) -> None:
+    """The folder of one split writes its letters apart, the other together, one with a blank."""
+    (images / "train" / "normal").rename(images / "train" / "Dru\u0308se ")
+    (images / "test" / "normal").rename(tmp_path / "far")
+    (images / "test" / "Dr\u00fcse").symlink_to(tmp_path / "far", target_is_directory=True)
+    dataset = settings(classes=(" Dr\u00fcse", "in_situ")).open("mine")
+    assert dataset.classes == ("Dr\u00fcse", "in_situ") and len(dataset.samples) == 24
+
+
+def test_a_name_that_is_not_utf8_is_said(images: Path) -> None:
+    os.rename(images / "test" / "normal" / "03.png", os.fsencode(images) + b"/test/normal/\xfc.png")
+    with pytest.raises(ClipItError, match="is not UTF-8") as caught:
+        settings().open("mine")
+    assert_one_line(caught, r"test/normal/\udcfc.png")
+    str(caught.value).encode()
 
 
 def test_missing_folder(tmp_path: Path) -> None:
@@ -182,8 +232,8 @@ def test_no_test_images(tmp_path: Path) -> None:
 
 def test_labels_outside_the_classes(images: Path) -> None:
     with pytest.raises(ClipItError, match="labels outside the classes: in_situ") as caught:
-        settings(classes=("normal", "invasive")).open("mine")
-    assert_one_line(caught, "normal, invasive")
+        settings(classes=("normal", "in\u200b_situ")).open("mine")
+    assert_one_line(caught, r"normal, 'in\u200b_situ'")
 
 
 def test_class_texts_of_another_number(images: Path) -> None:
@@ -233,12 +283,37 @@ def test_a_corrupt_image_is_named_and_earlier_results_stay(
         ("path,label,split", ["a.png,x,train", "b.png,x,tset"], "split 'tset' in line 3"),
         ("path,label,split", ["a.png,x,test"], "no such image"),
         ("path,label", ["a.png,x,train,more", '"'], "not a csv in UTF-8"),
+        ("path,label, label", ["a.png,x,x"], "a column is there twice (found: path, label, label)"),
+        ("path,lab\u00a0el", ["a.png,x"], r"no column label (found: path, 'lab\xa0el')"),
+        ("path,label,split", ["a.png, ,test"], "no label in line 2"),
+        ("path,label,split", [r"a\b.png,x,test"], "no such image. Write / in paths, not \\."),
     ],
 )
 def test_manifest_mistakes(images: Path, header: str, lines: list[str], words: str) -> None:
     with pytest.raises(ClipItError) as caught:
         write_manifest(images, *lines, header=header).open("mine")
     assert_one_line(caught, words, images)
+
+
+def test_a_manifest_may_be_written_by_hand_on_another_system(images: Path) -> None:
+    """Blanks, \\ for /, letters composed or not, other names of splits: the same data set."""
+    lines = [f"{line},slide-{number}" for number, line in enumerate(listed(images))]
+    split, header = ValidationSplit(by="group", fraction=0.34), "path,label,split,group"
+    plain = write_manifest(images, *lines, header=header)
+    before = plain.model_copy(update={"validation_split": split}).open("mine")
+    (images / "train" / "normal" / "02.png").rename(images / "train" / "normal" / "u\u0308.png")
+    write_manifest(
+        images,
+        *(line.replace("train/normal/02.png", "train/normal/\u00fc.png").replace("/", "\\")
+          .replace(",normal,", ", normal\u00a0,").replace(",train,", ", Train ,")
+          .replace("slide-3", "slide-3 ") for line in lines),
+        header="path , label,split ,group ",
+    )  # fmt: skip
+    after = plain.model_copy(update={"validation_split": split}).open("mine")
+    assert after.classes == before.classes == ("in_situ", "normal")
+    for name in ("label", "split", "group"):
+        assert after.samples[name].tolist() == before.samples[name].tolist()
+    np.testing.assert_array_equal(after.pixels, before.pixels)
 
 
 def test_manifest_that_is_missing_or_in_another_encoding(images: Path) -> None:

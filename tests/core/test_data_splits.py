@@ -117,7 +117,9 @@ def test_a_split_that_exists_is_kept() -> None:
     ("split", "labels", "groups", "words"),
     [
         ("official", [0, 1], None, "brings no validation samples"),
-        ("group", [0, 1], None, "some train patches have no group"),
+        ("group", [0, 1], None, "no train patch has a group"),
+        ("stratified", [0, 0, 1, 1], ["a", "a", "", "b"], "stratified would divide 1 groups"),
+        ("stain", [0, 0, 1, 1], ["a", "a", "b", "b"], "stain would divide 2 groups that are known"),
         ("group", [0, 1], ["a", "a"], "all train patches are of one group"),
         ("stratified", [0, 0, 1], None, "class benign has a single train patch"),
         ("stain", [0, 0, 1, 1], None, "class malignant has a single stain colour"),
@@ -129,6 +131,16 @@ def test_what_cannot_be_divided(
     names, stain = ("malignant", "benign"), np.zeros((len(labels) + 3, 6))
     with pytest.raises(ClipItError, match=words):
         with_validation(samples(labels, groups), ValidationSplit(by=split), stain, names)
+
+
+def test_a_patch_without_a_group_is_drawn_as_one_of_its_own() -> None:
+    """Two patients of four patches, and eight patches of nobody: a half is one and four."""
+    before = samples([0] * 16, ["a"] * 4 + ["b"] * 4 + [""] * 8)
+    after = with_validation(before, ValidationSplit(by="group", fraction=0.5))
+    assert_only_train_moved(before, after)
+    held = after.query("split == 'validation'")["group"].value_counts()
+    assert held.sum() == 8 and set(held.drop("", errors="ignore")) <= {4}
+    assert (after.query("group != ''").groupby("group")["split"].nunique() == 1).all()
 
 
 def test_stain_features_are_the_moments_of_optical_density() -> None:

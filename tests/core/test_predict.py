@@ -1,6 +1,7 @@
 """The deployed classifier: the same answers, and no text anywhere near it."""
 
 import csv
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -148,7 +149,8 @@ def test_folders_are_read_at_any_depth_a_batch_at_a_time(
     monkeypatch.setattr(predict, "BATCH", 3)
     monkeypatch.setattr(predict.ImageClassifier, "probabilities", counted)
     assert main(["predict", str(run.folder), str(folder), "--output", str(output)]) == 0
-    assert sizes == [3, 3, 1] and capsys.readouterr() == ("", "")
+    assert sizes == [3, 3, 1]
+    assert capsys.readouterr() == ("", f"{folder}: 1 files passed over (.txt 1)\n")
     found = answers(output)
     names = sorted(str(p) for p in folder.rglob("*.*") if p.suffix not in ("", ".txt"))
     assert list(found) == [name for name in names if ".cache" not in name] and len(found) == 7
@@ -167,17 +169,64 @@ def test_unreadable_images_stop_or_are_listed(
 ) -> None:
     broken, output = folder / "b" / "3.bmp", tmp_path / "answers.csv"
     broken.write_bytes(broken.read_bytes()[:80])
+    part = tmp_path / "answers.csv.part"
     command = ["predict", str(run.folder), str(folder), "--output", str(output)]
-    assert main(command) == 2
-    error = capsys.readouterr().err.strip()
-    assert str(broken) in error and "\n" not in error
-    assert not list(tmp_path.glob("*.csv*"))  # no half of an answer, and no rest of one
-    assert main([*command, "--skip-unreadable"]) == 0
-    said = capsys.readouterr().err
-    assert f"1 of 7 images could not be read: {broken}" in said
+    for options, code, written in (([], 2, part), (["--skip-unreadable"], 0, output)):
+        assert main([*command, *options]) == code
+        said = capsys.readouterr().err
+        assert f"not answered: {broken}: not a readable image or cut short" in said
+        assert ("1 of 7 images could not be read" in said) == (code == 2)
+        assert (f"{part}: the answers so far are kept here" in said) == (code == 2)
+        assert list(tmp_path.glob("*.csv*")) == [written]
+        found = answers(written)
+        assert len(found) == 7 and found[str(broken)] == [""] * 10
+        assert all(cells[0] for name, cells in found.items() if name != str(broken))
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(28, "No space left on device"), "writing failed (No space left"),
+        (ValueError("a fault of the code"), ""),
+    ],
+)
+def test_what_was_answered_before_a_failure_is_on_disk(
+    run: runs.StoredRun, folder: Path, tmp_path: Path, monkeypatch, capsys, error, said
+) -> None:
+    output, whole, seen = tmp_path / "answers.csv", predict.ImageClassifier.probabilities, []
+
+    def failing(self: predict.ImageClassifier, pixels: np.ndarray) -> torch.Tensor:
+        if seen:
+            assert len(answers(part)) == 3  # not held back: a kill would leave as much
+            raise error
+        seen.append(pixels)
+        return whole(self, pixels)
+
+    part = tmp_path / "answers.csv.part"
+    monkeypatch.setattr(predict, "BATCH", 3)
+    monkeypatch.setattr(predict.ImageClassifier, "probabilities", failing)
+    command = ["predict", str(run.folder), str(folder), "--output", str(output)]
+    if isinstance(error, OSError):
+        assert main(command) == 2
+    else:
+        with pytest.raises(ValueError, match="a fault of the code"):
+            main(command)
+    heard = capsys.readouterr().err
+    assert said in heard and f"{part}: the answers so far are kept here" in heard
+    assert len(answers(part)) == 3 and not output.exists()
+
+
+def test_files_beside_the_images_are_counted_and_odd_names_answered(
+    run: runs.StoredRun, folder: Path, tmp_path: Path, capsys
+) -> None:
+    (folder / "folder.png").mkdir()
+    (folder / "scan.svs").touch()
+    os.rename(folder / "a.png", os.fsencode(folder) + b"/\xfc.png")
+    output = tmp_path / "answers.csv"
+    assert main(["predict", str(run.folder), str(folder), "--output", str(output)]) == 0
+    assert f"{folder}: 2 files passed over (" in capsys.readouterr().err
     found = answers(output)
-    assert len(found) == 7 and found[str(broken)] == [""] * 10
-    assert all(cells[0] for name, cells in found.items() if name != str(broken))
+    assert len(found) == 7 and found[f"{folder}/\\udcfc.png"][0]
 
 
 def test_a_folder_without_images_is_said(run: runs.StoredRun, tmp_path: Path, capsys) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from clipit_lib.data.reports import FileCorpus, ReportCorpus
+from clipit_lib.data.reports import FileCorpus, ReportCorpus, says_nothing
 from clipit_lib.errors import ClipItError
 
 
@@ -62,12 +62,67 @@ def test_a_table_with_ids_and_a_column_of_its_own(tmp_path: Path, name: str) -> 
     assert (corpus.ids, corpus.texts) == (("TCGA-1", "007"), ("yes", "yes too"))
 
 
-def test_a_folder_of_text_files(tmp_path: Path) -> None:
-    (tmp_path / "folder").mkdir()
-    for name in ("b", "a", ".hidden"):
-        (tmp_path / "folder" / f"{name}.txt").write_text(f"report\n{name}\n")
+def test_a_folder_of_text_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "folder" / "sub").mkdir(parents=True)
+    (tmp_path / "linked").mkdir()
+    left = ("sub/e.csv", "f.docx", "g.docx", "README")
+    for name in ("b.txt", "a.TXT", ".hidden.txt", "sub/c.txt", "../linked/d.txt", *left):
+        (tmp_path / "folder" / name).write_text(f"report\n{name[-5]}\n")
+    (tmp_path / "folder" / "far").symlink_to(tmp_path / "linked")
+    (tmp_path / "folder" / "sub" / "circle").symlink_to(tmp_path / "folder")
     corpus = opened("folder")
-    assert (corpus.ids, corpus.texts) == (("a", "b"), ("report a", "report b"))
+    assert corpus.ids == ("a", "b", "far/d", "sub/c")
+    assert corpus.texts == ("report a", "report b", "report d", "report c")
+    said = "4 files passed over (.docx 2, .csv 1, no suffix 1)"
+    assert corpus.notes == said and capsys.readouterr().out.endswith(f"folder: {said}\n")
+
+
+def test_a_file_name_of_any_bytes(tmp_path: Path) -> None:
+    (tmp_path / "folder").mkdir()
+    (Path(os.fsdecode(bytes(tmp_path / "folder") + b"/caf\xe9.txt"))).write_text("a report")
+    assert opened("folder").ids == ("caf\\udce9",)
+
+
+@pytest.mark.parametrize(("name", "content"), [("A.TXT", "one\n"), ("A.CSV", "text\none\n")])
+def test_suffixes_in_capitals(tmp_path: Path, name: str, content: str) -> None:
+    (tmp_path / name).write_text(content)
+    assert opened(name).texts == ("one",)
+
+
+def test_blanks_and_ways_to_compose_letters_make_no_other_name(tmp_path: Path) -> None:
+    name, apart = "Bericht \u00e4", "Bericht a\u0308"  # one letter, or a letter and its dots
+    (tmp_path / "t.csv").write_text(f"\ufeff id , {apart} \n A ,one\nB\t, two\n", encoding="utf-8")
+    corpus = opened("t.csv", column=name)
+    assert (corpus.ids, corpus.texts) == (("A", "B"), ("one", "two"))
+    (tmp_path / "t.csv").write_text(f"id,text\n{name},one\n{apart} ,two\n", encoding="utf-8")
+    assert f"2 reports have the id {name}" in error("t.csv")
+    (tmp_path / "t.csv").write_text("text, text\none,two\n")
+    assert "two columns text" in error("t.csv")
+
+
+def test_blank_rows_are_counted_and_others_keep_their_numbers(tmp_path: Path) -> None:
+    (tmp_path / "t.csv").write_text("id,text\nA,one\n\n , \nB,two\n\n")
+    corpus = opened("t.csv")
+    assert (corpus.ids, corpus.notes) == (("A", "B"), "3 blank rows passed over")
+    (tmp_path / "t.csv").write_text("id,text\nA,one\n\nB, \n")
+    assert "report B in row 4 is empty" in error("t.csv")
+    (tmp_path / "t.csv").write_text("id,text\nA,one\n ,two\n")
+    assert "report in row 3 has no id" in error("t.csv")
+
+
+@pytest.mark.parametrize(
+    ("text", "silent"),
+    [("NaN", True), ("n/a", True), ("None.", True), ("null", True), ("-", True), ("...", True),
+     ("Not  available", True), ("___", True), ("NA 3", False), ("No tumour.", False),
+     ("0", False), ("\u764c", False)],
+)  # fmt: skip
+def test_what_stands_where_no_report_is(tmp_path: Path, text: str, silent: bool) -> None:
+    assert says_nothing(text) is silent
+    (tmp_path / "r.txt").write_text(f"-\n{text}\n", encoding="utf-8")
+    if silent:
+        assert "none of 2 reports says anything: " in error("r.txt", cleaning=())
+    else:
+        assert opened("r.txt").texts == ("-", text)
 
 
 def test_missing_files_and_variables(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -94,7 +149,7 @@ def test_empty_reports_are_named(tmp_path: Path) -> None:
     (tmp_path / "reports.txt").write_text("one\n \x00\nthree\n")
     assert f"{tmp_path / 'reports.txt'}: report line-0002 is empty" in error("reports.txt")
     (tmp_path / "t.csv").write_text("id,text\nTCGA-1,one\nTCGA-2,\n")
-    assert "report TCGA-2 is empty" in error("t.csv")
+    assert "report TCGA-2 in row 3 is empty" in error("t.csv")
 
 
 def test_not_utf8_says_line_and_byte(tmp_path: Path) -> None:

@@ -21,7 +21,29 @@ def spoilt_profile(world: World) -> list[str]:
     return notebook("01_pairing", f"profile={Path(world.profile(seeds='x'))}")(world)
 
 
+def leak(world: World) -> list[str]:
+    """One's own data with a patient in two splits, where not every patient is known."""
+    rows = [
+        f"{split}/{name}/{number}.png,{name},{split},{split}{number}"
+        for split, count in (("train", 8), ("validation", 4), ("test", 4))
+        for name in ("calm", "wild")
+        for number in range(count)
+    ]
+    rows[-1] = rows[-1].replace("test3", "train3")
+    world.manifest("path,label,split,group", rows[0].replace("train0", ""), *rows[1:])
+    return notebook("16_your_data", f"profile={world.place / 'bad.yaml'}")(world)
+
+
+def leak_in_training(world: World) -> list[str]:
+    leak(world)
+    return ["train", "own", "-p", "profile", str(world.place / "bad.yaml")]
+
+
 CASES = [
+    BadInput("a leak in own data", leak, "bad.yaml", "1 finding must be mended first: patches: 1 "
+             "groups are in several splits: train3", "Put every group into one split"),
+    BadInput("a leak in training", leak_in_training, "data set patches",
+             "group train3 is in several splits", "Put every group into one split"),
     BadInput("an unknown notebook", notebook("99_magic"), "99_magic", "unknown notebook '99_magic'",
              "Known: 00_doctor"),
     BadInput("a notebook by its file", notebook("../notebooks/01_pairing.ipynb"), "01_pairing",
@@ -30,6 +52,8 @@ CASES = [
              "unknown parameter 'rank'", "Known: dataset"),
     BadInput("a parameter of another type", notebook("02_training", "profile=smoke", "seeds=two"),
              NAMED, "seeds is 'two' (str)", "Give seeds as list[int]"),
+    BadInput("a seed twice", notebook("02_training", "profile=smoke", "seeds=[0, 0]"), NAMED,
+             "seeds is [0, 0]", "Name each once"),
     BadInput("a number for a name", notebook("01_pairing", "profile=3"), NAMED,
              "profile is 3 (int)", "Give profile as str"),
     BadInput("a value that is not YAML", notebook("02_training", "seeds=[0"), "parameter seeds",
