@@ -28,7 +28,7 @@ def heat_map(
     side: int,
     note: str = "",
 ) -> Figure:
-    """The image beside one probability map a class, all in pixels of the full image.
+    """The image beside one probability map per class, all in pixels of the full image.
 
     Args:
         image: the image or a smaller copy of it.

@@ -47,7 +47,7 @@ class Panel:
 def space_figure(
     panels: Sequence[Panel], labels: np.ndarray, classes: Sequence[str], caption: str
 ) -> Figure:
-    """One row a setting, one column a space; `labels` [m] number the classes."""
+    """One row per setting, one column per space; `labels` [m] number the classes."""
     style.have_fonts_for(classes)
     settings = list(dict.fromkeys(panel.setting for panel in panels))
     spaces = list(dict.fromkeys(panel.space for panel in panels))
@@ -83,7 +83,7 @@ def space_figure(
 
 @styled()
 def contact_sheet(dataset: PatchDataset, columns: int = 8, seed: int = 0) -> Figure:
-    """Random training patches, one row a class."""
+    """Random training patches, one row per class."""
     style.have_fonts_for(dataset.classes)
     rng = np.random.default_rng(seed)
     train, rows = dataset.indices("train"), len(dataset.classes)
@@ -124,27 +124,22 @@ def _opening(text: str, most: int, width: int) -> str:
     return textwrap.fill(plain(textwrap.shorten(text, most, placeholder=" …")), width)
 
 
-# -- How similar paired reports are, and how few of them serve how many patches.
+# -- How few of the paired reports serve how many patches.
 
 
 @styled()
 def pairing_figure(pairs: Pairs, reports: int, title: str) -> Figure:
-    """Left: similarity of each patch's best report. Right: patches served by the top reports."""
-    best, chosen = pairs.similarities[:, 0], pairs.reports[:, 0]
+    """Patches served by the reports that are chosen most. Similarity: `text_statistics_figure`."""
+    chosen = pairs.reports[:, 0]
     counts = np.sort(np.bincount(chosen, minlength=reports))[::-1]
-    effective = effective_number(chosen)
-    blue, grey = COLOURS["clip_it"], COLOURS["unimodal"]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(6.4, 2.5))
-    sns.histplot(best, bins=30, color=blue, alpha=1, ax=left)
-    left.axvline(best.mean(), color="black", lw=1)
-    left.text(best.mean(), left.get_ylim()[1], f" mean {best.mean():.2f}", va="bottom")
-    left.set(xlabel="cosine similarity of the best report", ylabel="patches")
-    right.plot(np.arange(1, reports + 1), 100 * counts.cumsum() / counts.sum(), color=blue)
-    right.axvline(effective, color=grey, lw=1, ls="--")
-    right.text(effective * 1.1, 5, f"effective number {effective:.0f}", color=grey)
-    right.set(xscale="log", ylim=(0, 105), xlabel="reports, most used first")
-    right.set_ylabel("patches served (%)")
-    figure.suptitle(title, x=0.01, ha="left", fontsize=10)
+    effective, grey = effective_number(chosen), COLOURS["unimodal"]
+    figure, axis = plt.subplots(figsize=(3.6, 2.5))
+    served = 100 * counts.cumsum() / counts.sum()
+    axis.plot(np.arange(1, reports + 1), served, color=COLOURS["clip_it"])
+    axis.axvline(effective, color=grey, lw=1, ls="--")
+    axis.text(effective * 1.1, 5, f"effective number {effective:.0f}", color=grey)
+    axis.set(xscale="log", ylim=(0, 105), xlabel="reports, most used first", title=title)
+    axis.set_ylabel("patches served (%)")
     figure.tight_layout()
     return figure
 
@@ -156,7 +151,7 @@ def pairing_figure(pairs: Pairs, reports: int, title: str) -> Figure:
 def text_statistics_figure(
     similarities: Mapping[str, np.ndarray], distilled: Mapping[str, Sequence[Distillation]]
 ) -> Figure:
-    """One row a data set. Left: similarity of the best report. Right: distilled cosines.
+    """One row per data set. Left: similarity of the best report. Right: distilled cosines.
 
     Args:
         similarities: [n] best-report similarity of each training patch, by data set.

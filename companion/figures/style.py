@@ -15,7 +15,6 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib import font_manager
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -24,20 +23,15 @@ from clipit_lib.files import written_beside
 from companion.tables import doubtful, write_runs
 
 # Okabe and Ito; markers differ too, so that nothing rests on colour alone.
-COLOURS = {
-    "unimodal": "#6E6E6E",
-    "lora_only": "#E69F00",
-    "clip_it": "#0072B2",
-    "clip_it/architecture_only": "#009E73",
-    "clip_it/random_reports": "#CC79A7",
+LOOKS = {
+    "unimodal": ("#6E6E6E", "o"),
+    "lora_only": ("#E69F00", "s"),
+    "clip_it": ("#0072B2", "D"),
+    "clip_it/architecture_only": ("#009E73", "^"),
+    "clip_it/random_reports": ("#CC79A7", "v"),
 }
-MARKERS = {
-    "unimodal": "o",
-    "lora_only": "s",
-    "clip_it": "D",
-    "clip_it/architecture_only": "^",
-    "clip_it/random_reports": "v",
-}
+COLOURS = {setting: colour for setting, (colour, _) in LOOKS.items()}
+MARKERS = {setting: marker for setting, (_, marker) in LOOKS.items()}
 # For what is no setting: colours and markers of up to seven things, in this order.
 CYCLE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#6E6E6E")
 MARKER_CYCLE = ("o", "s", "D", "^", "v", "P", "X")
@@ -110,12 +104,25 @@ def _family(character: str) -> str:
 
 
 Place = int | float  # on an axis; the run-time check takes no int for a float
+Panels = tuple[Figure, np.ndarray]  # a figure and its axes, row by row
 
 
 def named_lines(axis: Axes, names: Sequence[str]) -> None:
     """One line of the axis a name, from the top."""
     axis.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.4, -0.6))
     axis.tick_params(axis="y", length=0)
+
+
+def paired_panels(heights: Sequence[float], ratio: float, more: float = 0.0) -> Panels:
+    """Rows of two panels, of these heights and `more` in all, in inches.
+
+    Args:
+        ratio: width of the left panel over that of the right one.
+    """
+    return plt.subplots(
+        len(heights), 2, figsize=(7.2, sum(heights) + more), squeeze=False,
+        gridspec_kw={"height_ratios": heights, "width_ratios": [ratio, 1]},
+    )  # fmt: skip
 
 
 def beside(count: int, step: float) -> list[float]:
@@ -158,7 +165,8 @@ def right_of(axis: Axes, line: Place, words: str, colour: str = "black") -> None
     )  # fmt: skip
 
 
-def legend_below(figure: Figure, handles: Sequence[Artist], columns: int, **look: Any) -> None:
+def legend_below(figure: Figure, handles: Sequence[Any], columns: int, **look: Any) -> None:
+    """A legend of artists and error bars under all axes."""
     figure.legend(
         handles=list(handles), loc="upper center", ncols=columns, bbox_to_anchor=(0.5, 0.0), **look
     )

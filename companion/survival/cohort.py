@@ -16,7 +16,6 @@ import pandas as pd
 import torch
 from jaxtyping import Float32
 from safetensors import safe_open
-from scipy.optimize import brentq
 
 from clipit_lib import kernels, paths
 from clipit_lib.compute import device
@@ -199,9 +198,10 @@ def _follow_up(
     waiting = rng.exponential(size=len(rate))
     until_censoring: Any = np.inf
     if censored > 0:
+        from scipy.optimize import brentq  # slow to import
+
         # Of a slide the share c / (c + rate) is censored, where c is the rate of censoring.
-        highest = 1e6 * float(rate.max())
-        c = brentq(lambda c: float((c / (c + rate)).mean()) - censored, 0.0, highest)
+        c = brentq(lambda c: (c / (c + rate)).mean() - censored, 0.0, 1e6 * float(rate.max()))
         until_censoring = waiting / c
     months = np.minimum(until_event, until_censoring)
     return np.maximum(months.round(1), 0.1), until_event <= until_censoring
