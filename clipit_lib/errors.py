@@ -16,15 +16,15 @@ class ClipItError(Exception):
         self.what, self.where, self.fix = _visible(what), _visible(str(where)), _visible(fix)
         super().__init__(f"{self.where}: {self.what}. {self.fix}")
 
+    def __reduce__(self) -> tuple[type[ClipItError], tuple[str, str, str]]:
+        """So that another process can pass it on."""
+        return type(self), (self.what, self.where, self.fix)
+
 
 def _visible(text: str) -> str:
     """One line, in which nothing that came from data hides: blanks of no width, broken names."""
     line = " ".join(text.splitlines())
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in line)
-
-    def __reduce__(self) -> tuple[type[ClipItError], tuple[str, str, str]]:
-        """So that another process can pass it on."""
-        return type(self), (self.what, self.where, self.fix)
 
 
 class Diverged(ClipItError):

@@ -11,7 +11,7 @@ import os
 import shutil
 import sys
 import uuid
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from io import StringIO
 from pathlib import Path
@@ -105,6 +105,24 @@ def locked(target: Path, lock: Path | None = None) -> Iterator[None]:
         for rest in target.parent.glob(f".{glob.escape(target.name)}.*.part"):
             _remove(rest)
         yield
+
+
+def kept(target: Path, make: Callable[[Path], object], lock: Path | None = None) -> Path:
+    """`target`, made first if it is not there: whole or not at all, by one process of several.
+
+    Args:
+        make: writes a file or a folder at the path it is given, which is beside `target`.
+        lock: as in `locked`.
+
+    Raises:
+        ClipItError: the folder of `target` cannot be written; whatever `make` raises.
+    """
+    if not target.exists():
+        with locked(target, lock):
+            if not target.exists():  # another process may have made it meanwhile
+                with written_beside(target) as temporary:
+                    make(temporary)
+    return target
 
 
 @contextmanager

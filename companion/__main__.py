@@ -28,7 +28,7 @@ COMMANDS = {
 }
 
 # Commands whose code is not in a module of their name.
-ELSEWHERE = {"check": "own.checks", "export": "deploy"}
+ELSEWHERE = {"collect": "archive", "check": "own.checks", "export": "deploy"}
 
 
 def main(arguments: list[str]) -> int:

@@ -1,8 +1,9 @@
-"""Raw predictions of a profile in small files, so that tables can be checked anywhere."""
+"""What is kept of a profile: raw predictions in small files, so that tables can be checked."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import pandas as pd
@@ -10,10 +11,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 
-from clipit_lib import paths
+from clipit_lib import paths, runs
+from clipit_lib.errors import ClipItError
 from clipit_lib.files import whole, write_text, written_beside
 from clipit_lib.predictions import LOGIT, accuracy, balanced_accuracy
 from clipit_lib.runs import StoredRun, find_run
+from companion import tables
+from companion.figures import gallery
+from companion.profile import load_profile
+from companion.reading import parser_of
 from companion.survival.study import SurvivalRun, fold_metrics, folder_of
 
 PREDICTIONS, RISKS, RUNS = "predictions.parquet", "survival_predictions.parquet", "runs.csv"
@@ -125,3 +131,36 @@ def _by_run(path: Path, keys: Collection[str] | None) -> Iterator[tuple[str, pd.
     for key, run in frame.groupby("run", observed=True):
         if keys is None or key in keys:
             yield str(key), run.reset_index(drop=True)
+
+
+# -- `collect`: the archives of a profile, the list of its runs, and the gallery of figures.
+
+
+def cited(profile: str) -> list[str]:
+    """Keys of the runs behind tables, figures and claims of a profile, as their sidecars list."""
+    folders = (paths.tables(profile), paths.figures(profile), paths.results(profile))
+    sidecars = [path for folder in folders for path in sorted(folder.glob("*.runs.json"))]
+    return list(dict.fromkeys(key for path in sidecars for key in keys(path)))
+
+
+def main(arguments: list[str]) -> None:
+    """Gather the predictions behind a profile's tables, runs.csv and figures/README.md."""
+    profile = load_profile(parser_of("collect", main.__doc__).parse_args(arguments).profile).name
+    asked = cited(profile)
+    found: list[StoredRun] = []
+    for key in asked:
+        with suppress(ClipItError):  # a table that is no longer asked for may cite an older version
+            found += filter(None, [runs.find(profile, key)])
+    results = paths.results(profile)
+    risks = [each for key in asked if (each := survival_run(results, key)) is not None]
+    if found:
+        print(f"{len(found)} runs in {archive(profile, found)}")
+    if risks:
+        print(f"{len(risks)} runs in {archive_survival(profile, risks)}")
+    if found or risks:
+        print(f"all listed in {list_runs(profile, found, risks)}")
+    if said := tables.doubtful(profile, asked):
+        print(said)
+    if missing := len(asked) - len(found) - len(risks):
+        print(f"{missing} cited runs are not here, or are of an older version")
+    print(f"gallery in {gallery.write()}")

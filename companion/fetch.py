@@ -236,7 +236,8 @@ def _fault(url: str, stream: BinaryIO, show: bool) -> tuple[str, float | None] |
                 return f"answers {status}", float(wait) if wait.isdigit() else None
             if not answer.ok:
                 return REFUSALS.get(status, f"answers {status}"), NEVER
-            total = int(said.get("Content-Length", 0)) or None
+            length = said.get("Content-Length", "")
+            total = int(length) if length.isdigit() else None
             with tqdm.wrapattr(stream, "write", total, disable=None if show else True) as file:
                 for chunk in answer.iter_content(CHUNK):
                     file.write(chunk)

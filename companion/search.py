@@ -28,7 +28,7 @@ from scipy.special import log_softmax
 from clipit_lib import paths, runs
 from clipit_lib.encoders import registry
 from clipit_lib.errors import ClipItError, Diverged
-from clipit_lib.files import canonical_json, digest, held, write_text
+from clipit_lib.files import canonical_json, digest, held, write_text, written_beside
 from clipit_lib.predictions import LOGIT
 from clipit_lib.runs import StoredRun
 from clipit_lib.settings import Lora, RunSpec
@@ -345,7 +345,12 @@ def main(arguments: list[str]) -> None:
         parser.error("--dataset and --backbone are needed")
     profile.data_settings(options.dataset)
     registry.entry(options.backbone)
-    _check_writable(profile.name)
+    # Said before the first trial, not after the last: that the choice cannot be kept.
+    probe = searched_path(profile.name).with_suffix(".probe")
+    fix = "Give write permission: chosen values become part of the profile"
+    with written_beside(probe, fix) as temporary:
+        temporary.touch()
+    probe.unlink()
     asked = Search(trials=options.trials, seeds=tuple(dict.fromkeys(options.seeds)))
     task = Task(profile, options.dataset, options.backbone, asked)
     print(
@@ -362,17 +367,6 @@ def main(arguments: list[str]) -> None:
     write_text(task.folder / f"{task.name}.csv", csv)
     keep_chosen(task, chosen(task, trials))
     print(chosen_text(load_profile(options.profile)))
-
-
-def _check_writable(name: str) -> None:
-    """Say before the first trial, not after the last, that the choice cannot be kept."""
-    probe = searched_path(name).with_suffix(".probe")
-    try:
-        write_text(probe, "")
-    except ClipItError as error:
-        fix = "Give write permission: chosen values become part of the profile"
-        raise ClipItError(error.what, error.where, fix) from error
-    probe.unlink()
 
 
 def _listed(values: Sequence[int]) -> str:

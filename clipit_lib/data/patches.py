@@ -383,12 +383,7 @@ def open_or_build(recipe: Recipe) -> PatchDataset:
         ClipItError: the cache cannot be written, is damaged, or was made from other settings;
             whatever `gather`, `decode` and `PatchDataset.validate` raise.
     """
-    if not recipe.folder.exists():
-        with files.locked(recipe.folder):
-            if not recipe.folder.exists():  # another process may have made it meanwhile
-                with files.written_beside(recipe.folder) as beside:
-                    _build(beside, recipe)
-    return _open(recipe.folder, recipe)
+    return _open(files.kept(recipe.folder, lambda beside: _build(beside, recipe)), recipe)
 
 
 def _build(folder: Path, recipe: Recipe) -> None:

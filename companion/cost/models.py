@@ -8,6 +8,7 @@ import open_clip
 import pandas as pd
 import timm
 import torch
+from torch import nn
 
 from clipit_lib import lora
 from clipit_lib.data.patches import Transform

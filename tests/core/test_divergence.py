@@ -20,7 +20,7 @@ from clipit_lib.errors import ClipItError, Diverged
 from clipit_lib.runs import StoredRun
 from clipit_lib.settings import Descent, StandInTraining
 from clipit_lib.training import Task, fit
-from companion import __main__, collect, specs, stand_in, tables, train_encoders
+from companion import __main__, archive, specs, tables, train_encoders
 from companion import search as search_trials
 from companion.figures import style
 from companion.own.summary import choice_words, choose, summary, summary_words
@@ -138,14 +138,16 @@ def test_the_stand_in_stops(monkeypatch) -> None:
     image.backbone, image.projection = nn.Identity(), nn.Linear(5, 4)
     monkeypatch.setattr(clips, "build_stand_in", lambda settings: (image, tower))
     monkeypatch.setattr(clips, "stand_in_tokenizer", lambda settings: None)
-    monkeypatch.setattr(stand_in, "_image_states", lambda *_: torch.randn(8, 5))
-    monkeypatch.setattr(stand_in, "_text_states", lambda *_: torch.randn(2, 3, 6))
+    monkeypatch.setattr(train_encoders, "_image_states", lambda *_: torch.randn(8, 5))
+    monkeypatch.setattr(train_encoders, "_text_states", lambda *_: torch.randn(2, 3, 6))
     settings = StandInTraining(
         dataset="toy", epochs=3, batch_size=4, captions_per_class=3, learning_rate=1e30
     )
     pixels, labels = np.zeros((8, 2, 2, 3), np.uint8), np.arange(8) % 2
     with pytest.raises(Diverged, match="training of stand_in, seed 0") as caught:
-        stand_in.train_stand_in(settings, pixels, labels, ("adenocarcinoma", "villous adenoma"))
+        train_encoders.train_stand_in(
+            settings, pixels, labels, ("adenocarcinoma", "villous adenoma")
+        )
     assert str(caught.value).endswith("Lower stand_in.learning_rate (1e+30)")
 
 
@@ -316,7 +318,7 @@ def test_what_rests_on_a_doubtful_run_says_so(
     assert "2 of 3 runs rest on a doubtful course" in capsys.readouterr().out
     tables.save_table("hasty", "sound", pd.DataFrame({"x": [1]}), "words", [unimodal.key])
     assert (paths.tables("hasty") / "sound.md").read_text(encoding="utf-8") == "words\n"
-    collect.main(["--profile", written(tmp_path)])
+    archive.main(["--profile", written(tmp_path)])
     assert "2 of 3 runs rest on a doubtful course" in capsys.readouterr().out
 
     import matplotlib.pyplot as plt

@@ -59,14 +59,12 @@ def test_weights_that_are_not_installed_are_said() -> None:
 @pytest.mark.weights
 @needs_weights
 def test_stand_in_learns_its_captions(monkeypatch) -> None:
-    from companion import stand_in
-
     texts = tuple(DESCRIPTIONS)[:2]
     labels = np.arange(24) % 2
     pixels = np.random.default_rng(0).integers(0, 60, (24, 64, 64, 3), dtype=np.uint8)
     pixels[labels == 1] += 180  # dark and bright patches
     settings = StandInTraining(dataset="x", epochs=8, captions_per_class=6, batch_size=24)
-    state, history = stand_in.train_stand_in(settings, pixels, labels, texts)
+    state, history = train_encoders.train_stand_in(settings, pixels, labels, texts)
     assert history["loss"][-1] < history["loss"][0]
     sources = Sources(stand_in=settings)
     weights.get_or_train(sources.recipe("stand_in"), lambda: (state, history))

@@ -33,6 +33,7 @@ class Server:
 
     url: str = ""
     ranges: bool = True
+    astray: int = 0  # where a part begins that it sends, behind the one that was asked for
     retry_after: str | None = None
     files: dict[str, bytes] = field(default_factory=dict)
     faults: dict[str, list[Fault]] = field(default_factory=dict)
@@ -68,7 +69,7 @@ class Handler(BaseHTTPRequestHandler):
         rest = body[begin:]
         headers = {"Content-Length": str(len(rest))}
         if begin:
-            headers["Content-Range"] = f"bytes {begin}-{len(body) - 1}/{len(body)}"
+            headers["Content-Range"] = f"bytes {begin + state.astray}-{len(body) - 1}/{len(body)}"
         self._answer(206 if begin else 200, rest[: int(fault * len(rest))], headers)
 
     def _answer(self, status: int, body: bytes, headers: dict[str, str]) -> None:

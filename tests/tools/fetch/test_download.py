@@ -51,6 +51,13 @@ def test_a_part_that_is_longer_than_the_file_is_thrown_away(server: Server, tmp_
     assert brought(server, part) == BODY
 
 
+def test_another_part_than_the_one_asked_for_is_not_taken(server: Server, tmp_path: Path) -> None:
+    server.files["/file"], server.astray, part = BODY, 5, tmp_path / "file.part"
+    part.write_bytes(BODY[:100])
+    assert brought(server, part) == BODY
+    assert [span for _, span in server.asked] == ["bytes=100-", None]
+
+
 def test_faults_that_pass_are_waited_for(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
