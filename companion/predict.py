@@ -72,6 +72,7 @@ def csv_rows(output: Path | None, head: Sequence[str]) -> Iterator[Callable[[Ite
         write(head)
         yield write
         return
+    output = output.absolute()  # "." has no name
     if output.is_dir():
         raise ClipItError("this is a folder", output, "Name a file")
     part = output.with_name(f"{output.name}.part")

@@ -190,9 +190,13 @@ def _class_folders(folder: Path) -> tuple[pd.DataFrame, list[str]]:
 
 
 def within(folder: Path) -> tuple[list[str], int]:
-    """Names of the folders in a folder that are not hidden, sorted, and its number of images."""
-    entries = list(os.scandir(folder))
-    folders = [each.name for each in entries if each.is_dir() and not each.name.startswith(".")]
+    """Names of the folders in a folder, sorted, and its number of images; hidden ones left out.
+
+    A link that leads back is no folder of it: under its name everything would be there again.
+    """
+    entries = [each for each in os.scandir(folder) if not each.name.startswith(".")]
+    back = [os.path.realpath(folder), *map(str, Path(os.path.realpath(folder)).parents)]
+    folders = [e.name for e in entries if e.is_dir() and os.path.realpath(e.path) not in back]
     return sorted(folders), sum(is_image(each.name) and each.is_file() for each in entries)
 
 
