@@ -204,7 +204,7 @@ WRONG = "lora: {rank: 8, alpha: 8}, found_with: {backbone: b, trials: 1, seeds: 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (f"phantom-pcam: {{clip_it: {{{WRONG}, lamda: 1.0}}}}", "clip_it.lamda: Extra inputs"),
+        (f"phantom-pcam: {{clip_it: {{{WRONG}, lamda: 1.0}}}}", "clip_it.lamda: unknown key"),
         (f"phantom-pcam: {{clipit: {{{WRONG}}}}}", "'lora_only' or 'clip_it'"),
         (f"liver: {{clip_it: {{{WRONG}}}}}", "unknown dataset 'liver'"),
         ("phantom-pcam: {clip_it: {lora: {rank: 8}}}", "found_with: Field required"),
