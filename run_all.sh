@@ -2,7 +2,7 @@
 # Every figure and table of one profile, from a fresh machine. See --help.
 set -euo pipefail
 called_in=$PWD
-cd "$(dirname "${BASH_SOURCE[0]}")"
+cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")"
 source workflow/environment.sh
 
 usage() {
@@ -15,7 +15,7 @@ What is finished is kept: an interrupted run goes on where it stopped.
 
   --profile NAME  smoke, demo (default), phantom, pilot or paper, see profiles/; or a YAML file of yours
   --jobs N        notebooks at the same time; default: one a GPU, else one a core, at most 4
-  --gpus N        GPUs a training job, which then runs in N processes; default: 1 (0 for none)
+  --gpus N        GPUs a training job, which then runs in N processes; default: 1 (0: none is used)
   --threads N     threads a job; default: all cores, shared among the jobs; on a cluster 8 a GPU;
                   always 1 where the CPU's kernels are held, see docs/reproducibility.md
   --cluster NAME  submit jobs as workflow/profiles/NAME says (slurm), or a folder of your own
@@ -44,8 +44,6 @@ while (($#)); do
     esac
     shift
 done
-# A file of the user is named from where the user stands.
-[[ $profile != *.y*ml || $profile == /* ]] || profile=$called_in/$profile
 for name in jobs threads; do
     [[ ${!name} =~ ^([1-9][0-9]*)?$ ]] || fail "--$name is '${!name}'. Give a whole number above 0"
 done
@@ -53,8 +51,9 @@ done
 
 use_environment
 export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
-folders=$(python workflow/folders.py "$profile") || exit 1
-results=${folders%%$'\n'*} figures=${folders#*$'\n'}
+((gpus > 0)) || export CUDA_VISIBLE_DEVICES=
+settled=$(clone=$PWD && cd "$called_in" && python "$clone/workflow/folders.py" "$profile" "$cluster") || exit 1
+eval "$settled"
 [[ $profile != pilot ]] || use_pilot_weights
 
 # On GPUs no kernels can be held, and patches are made ready by as many threads as there are.
@@ -71,7 +70,7 @@ if [[ -n $cluster ]]; then
     unset CLIPIT_GPUS
 else
     here=$(nvidia-smi --query-gpu=index --format=csv,noheader 2> /dev/null | xargs || true)
-    here=${CUDA_VISIBLE_DEVICES-$here} && here=${here//,/ }
+    here=${shown-$here}
     cores=$(nproc 2> /dev/null || getconf _NPROCESSORS_ONLN)
     [[ -n $jobs ]] || jobs=$(($(wc -w <<< "$here") / each))
     ((jobs > 0)) || jobs=$((cores < 4 ? cores : 4))
@@ -83,9 +82,13 @@ else
     export CLIPIT_GPUS=$here
 fi
 
+# Where no home can be made, Snakemake's caches and those of others go to the results.
+caches=${XDG_CACHE_HOME:-~/.cache}
+mkdir -p "$caches" 2> /dev/null || export XDG_CACHE_HOME=$results/.cache
+
 snakemake() {
     python -m snakemake --snakefile workflow/Snakefile --directory "$results" --nolock \
-        --config profile="$profile" threads="$threads" gpus="$gpus" "${where[@]}" \
+        --config profile="$config" threads="$threads" gpus="$gpus" "${where[@]}" \
         --scheduler greedy --keep-going --rerun-incomplete "$@" ${rest[@]+"${rest[@]}"}
 }
 
@@ -99,7 +102,11 @@ logs=$results/notebooks/logs
 mkdir -p "$logs" || fail "cannot write $results. Set CLIPIT_OUTPUT to a folder of yours"
 # This lock, not Snakemake's own, which outlives a killed run.
 exec 9> "$results/.run.lock"
-take_lock python 9 || fail "profile $profile is already running in $results. Wait for it or stop it"
+take_lock python 9 || {
+    (($? == 2)) || fail "profile $profile is already running in $results. Wait for it or stop it"
+    # Nor could jobs share GPUs out among them.
+    [[ -z ${CLIPIT_GPUS:-} ]] || where+=(--jobs 1) jobs=1 CLIPIT_GPUS=
+}
 rm -f "$logs"/*.failed "$results"/notebooks/.*.ipynb # what a killed run left
 
 chatter=$logs/snakemake.log status=0

@@ -2,7 +2,7 @@
 # Style, types and tests, in the environment that run_all.sh uses. `core`, `companion` or `tools` as
 # the first argument tests that part alone; other arguments go to pytest.
 set -uo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")"
+cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")"
 source workflow/environment.sh
 use_environment dev
 use_pilot_weights

@@ -27,10 +27,7 @@ def device() -> torch.device:
 
 def autocast(precision: Precision) -> AbstractContextManager[None]:
     """Mixed precision in the forward pass; weights and their updates stay float32."""
-    if precision == "no":
-        return nullcontext()
-    context: AbstractContextManager[None] = torch.autocast(device().type, torch.bfloat16)
-    return context
+    return nullcontext() if precision == "no" else torch.autocast(device().type, torch.bfloat16)
 
 
 def stacked(blocks: Iterable[Tensor], count: int) -> Tensor:

@@ -22,6 +22,10 @@ def _visible(text: str) -> str:
     line = " ".join(text.splitlines())
     return "".join(each if each.isprintable() else ascii(each)[1:-1] for each in line)
 
+    def __reduce__(self) -> tuple[type[ClipItError], tuple[str, str, str]]:
+        """So that another process can pass it on."""
+        return type(self), (self.what, self.where, self.fix)
+
 
 class Diverged(ClipItError):
     """A descent that left the finite numbers: nothing it made is stored, a search goes on."""

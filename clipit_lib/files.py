@@ -6,18 +6,19 @@ import errno
 import glob
 import hashlib
 import json
+import logging
 import os
 import shutil
 import sys
 import uuid
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from io import StringIO
 from pathlib import Path
 from typing import Any, TypeVar
 
 import pandas as pd
-from filelock import FileLock
+from filelock import FileLock, SoftFileLock
 from safetensors import SafetensorError
 from tqdm import tqdm
 
@@ -57,9 +58,35 @@ def written_beside(target: Path, fix: str | None = None) -> Iterator[Path]:
         _remove(temporary)
 
 
+# What flock(2) answers where a disk has no locks, as many a shared one.
+NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
+
+
+@contextmanager
+def held(lock: Path, timeout: int = -1) -> Iterator[None]:
+    """Hold a lock file, which a killed process gives back; wait `timeout` seconds, -1 for ever.
+
+    On a disk without locks a file `LOCK.held` stands for it. What a killed process has left of
+    those is passed over on the same machine only, so it is named.
+
+    Raises:
+        OSError: the file cannot be written; as `filelock.Timeout`, another process holds it.
+    """
+    try:
+        grip = FileLock(lock, timeout, fallback_to_soft=False).acquire()
+    except OSError as error:
+        if error.errno not in NO_LOCKS:
+            raise
+        said = "no locks on this disk (%s): of a process killed on another machine, remove %s.held"
+        logging.getLogger(__name__).warning(said, error.strerror, lock)
+        grip = SoftFileLock(f"{lock}.held", timeout).acquire()
+    with grip:
+        yield
+
+
 @contextmanager
 def locked(target: Path, lock: Path | None = None) -> Iterator[None]:
-    """Be the only process that makes `target`, by a lock file that a killed process gives back.
+    """Be the only process that makes `target`, see `held`.
 
     What killed processes have left of their attempts is removed.
 
@@ -69,36 +96,15 @@ def locked(target: Path, lock: Path | None = None) -> Iterator[None]:
     Raises:
         ClipItError: the folder of `target` cannot be written.
     """
-    holder = FileLock(lock or f"{target}.lock")
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        holder.acquire()
-    except OSError as error:
-        raise _not_written(target, error) from error
-    try:
+    with ExitStack() as stack:
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            stack.enter_context(held(lock or Path(f"{target}.lock")))
+        except OSError as error:
+            raise _not_written(target, error) from error
         for rest in target.parent.glob(f".{glob.escape(target.name)}.*.part"):
             _remove(rest)
         yield
-    finally:
-        holder.release()
-
-
-def kept(target: Path, make: Callable[[Path], object], lock: Path | None = None) -> Path:
-    """`target`, made first if it is not there: whole or not at all, by one process of several.
-
-    Args:
-        make: writes a file or a folder at the path it is given, which is beside `target`.
-        lock: as in `locked`.
-
-    Raises:
-        ClipItError: the folder of `target` cannot be written; whatever `make` raises.
-    """
-    if not target.exists():
-        with locked(target, lock):
-            if not target.exists():  # another process may have made it meanwhile
-                with written_beside(target) as temporary:
-                    make(temporary)
-    return target
 
 
 @contextmanager

@@ -3,9 +3,40 @@
 from __future__ import annotations
 
 import os
+import re
+from itertools import takewhile
 from pathlib import Path
 
 from clipit_lib.errors import ClipItError
+
+FOLDERS = ("CLIPIT_OUTPUT", "CLIPIT_CACHE", "CLIPIT_DATA")
+
+
+def expanded(given: str) -> Path:
+    """A path as its user means it: `~` is a home folder.
+
+    Raises:
+        ClipItError: `~NAME`, where nobody has that name.
+    """
+    try:
+        return Path(given).expanduser()
+    except RuntimeError as error:
+        raise ClipItError("no such home folder", given, "Write the path without ~") from error
+
+
+def _named(variable: str) -> Path | None:
+    value = os.environ.get(variable)
+    return expanded(value).resolve() if value else None
+
+
+def settled() -> dict[str, str]:
+    """The variables of folders that are set, absolute: for what starts in another folder."""
+    return {name: str(folder) for name in FOLDERS if (folder := _named(name))}
+
+
+def unsettled() -> list[str]:
+    """The variables of folders whose values mean another place in every folder."""
+    return [name for name in FOLDERS if (os.environ.get(name) or "/")[0] not in "/~"]
 
 
 def repository() -> Path:
@@ -15,7 +46,7 @@ def repository() -> Path:
 
 def output() -> Path:
     """Where results, figures and caches go: `$CLIPIT_OUTPUT`, or the repository."""
-    return Path(os.environ.get("CLIPIT_OUTPUT") or repository()).resolve()
+    return _named("CLIPIT_OUTPUT") or repository()
 
 
 def data_to_be() -> Path:
@@ -24,26 +55,14 @@ def data_to_be() -> Path:
     Raises:
         ClipItError: the variable is unset.
     """
-    value = os.environ.get("CLIPIT_DATA")
-    if not value:
+    folder = _named("CLIPIT_DATA")
+    if folder is None:
         raise ClipItError(
             "the variable is not set",
             "CLIPIT_DATA",
             "Set it to the folder of the data, for example by `export CLIPIT_DATA=/data`; "
             "`python -m companion fetch --list` says what can be brought there",
         )
-    return Path(value).expanduser().resolve()
-
-
-def data() -> Path:
-    """The folder of the user's images and reports: `$CLIPIT_DATA`.
-
-    Raises:
-        ClipItError: the variable is unset or names no folder.
-    """
-    folder = data_to_be()
-    if not folder.is_dir():
-        raise ClipItError(f"no folder {folder}", "CLIPIT_DATA", "Point it at an existing folder")
     return folder
 
 
@@ -53,8 +72,13 @@ def in_data(path: str) -> Path:
     Raises:
         ClipItError: it is relative, and the variable is unset or names no folder.
     """
-    given = Path(path).expanduser()
-    return given if given.is_absolute() else data() / given
+    given = expanded(path)
+    if given.is_absolute():
+        return given
+    folder = data_to_be()
+    if not folder.is_dir():
+        raise ClipItError(f"no folder {folder}", "CLIPIT_DATA", "Point it at an existing folder")
+    return folder / given
 
 
 def profiles() -> Path:
@@ -63,10 +87,6 @@ def profiles() -> Path:
 
 def notebooks() -> Path:
     return repository() / "notebooks"
-
-
-def workflow() -> Path:
-    return repository() / "workflow"
 
 
 def results(profile: str) -> Path:
@@ -91,7 +111,7 @@ def figures(profile: str) -> Path:
 
 def cache() -> Path:
     """Decoded patches, embeddings and trained encoders: `$CLIPIT_CACHE`, or `cache/`."""
-    return Path(os.environ.get("CLIPIT_CACHE") or output() / "cache").resolve()
+    return _named("CLIPIT_CACHE") or output() / "cache"
 
 
 def language_model_key() -> str | None:
@@ -106,3 +126,14 @@ def threads() -> int | None:
     """
     value = os.environ.get("OMP_NUM_THREADS", "")
     return int(value) if value.isdigit() and int(value) > 0 else None
+
+
+def gpus() -> list[str] | None:
+    """The GPUs that `$CUDA_VISIBLE_DEVICES` shows, as CUDA reads it; None: unset, so all.
+
+    What names no GPU (`-1`, `NoDevFiles`) hides those after it, too.
+    """
+    shown = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if shown is None:
+        return None
+    return list(takewhile(re.compile(r"\d+$|GPU-|MIG-").match, map(str.strip, shown.split(","))))

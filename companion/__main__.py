@@ -6,7 +6,7 @@ import importlib
 import os
 import sys
 
-from clipit_lib import paths
+from clipit_lib import __version__, paths
 from clipit_lib.errors import ClipItError
 
 COMMANDS = {
@@ -33,9 +33,15 @@ ELSEWHERE = {"check": "own.checks", "export": "deploy"}
 def main(arguments: list[str]) -> int:
     """Run one command; a user's mistake is one line on standard error and exit code 2."""
     usage = "\n".join(f"  {name:12}{text}" for name, text in COMMANDS.items())
+    if arguments[:1] == ["--version"]:
+        print(__version__)
+        return 0
     if not arguments or arguments[0] not in COMMANDS:
         helped = arguments[:1] in (["-h"], ["--help"])
-        print(f"usage: python -m companion COMMAND ...\n{usage}", file=sys.stderr)
+        print(
+            f"usage: python -m companion COMMAND ...\n{usage}",
+            file=sys.stdout if helped else sys.stderr,
+        )
         if arguments and not helped:
             print(f"error: unknown command {arguments[0]!r}. Name one of these", file=sys.stderr)
         return 0 if helped else 2

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import argparse
+from contextlib import suppress
 
 from clipit_lib import paths, runs
 from clipit_lib.errors import ClipItError
@@ -10,6 +10,7 @@ from clipit_lib.runs import StoredRun
 from companion import archive, tables
 from companion.figures import gallery
 from companion.profile import load_profile
+from companion.reading import parser_of
 
 
 def cited(profile: str) -> list[str]:
@@ -19,21 +20,14 @@ def cited(profile: str) -> list[str]:
     return list(dict.fromkeys(key for path in sidecars for key in archive.keys(path)))
 
 
-def stored(profile: str, key: str) -> StoredRun | None:
-    """A finished run, None if it is not there or an older version of this library has made it."""
-    try:
-        return runs.find(profile, key)
-    except ClipItError:  # a table that is no longer asked for may cite what cannot be read
-        return None
-
-
 def main(arguments: list[str]) -> None:
-    """`collect --profile NAME`: write the archives, runs.csv and figures/README.md."""
-    parser = argparse.ArgumentParser(prog="python -m companion collect", description=main.__doc__)
-    parser.add_argument("--profile", default="demo")
-    profile = load_profile(parser.parse_args(arguments).profile).name
+    """Gather the predictions behind a profile's tables, runs.csv and figures/README.md."""
+    profile = load_profile(parser_of("collect", main.__doc__).parse_args(arguments).profile).name
     asked = cited(profile)
-    found = [run for key in asked if (run := stored(profile, key)) is not None]
+    found: list[StoredRun] = []
+    for key in asked:
+        with suppress(ClipItError):  # a table that is no longer asked for may cite an older version
+            found += filter(None, [runs.find(profile, key)])
     results = paths.results(profile)
     risks = [each for key in asked if (each := archive.survival_run(results, key)) is not None]
     if found:

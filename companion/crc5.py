@@ -95,7 +95,7 @@ def check_crc5() -> None:
     Raises:
         ClipItError: as `Crc5Data.open`.
     """
-    root = paths.data() / "crc5"
+    root = paths.in_data("crc5")
     for path in listed(root / LIST)["path"]:
         if not (root / path).is_file():
             raise ClipItError("no such image", root / path, "Run `python -m companion fetch crc5`")
@@ -104,7 +104,7 @@ def check_crc5() -> None:
 def _recipe(
     name: str, side: int, splits: tuple[str, ...], validation_split: ValidationSplit | None
 ) -> Recipe:
-    root = paths.data() / "crc5"
+    root = paths.in_data("crc5")
     rows = listed(root / LIST)
     rows = rows[rows["split"].isin(splits)].reset_index(drop=True)
     return Recipe(

@@ -8,12 +8,10 @@ import platform
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
-from pathlib import Path
 
 import pandas as pd
 import torch
@@ -21,27 +19,20 @@ import torch
 from clipit_lib import kernels, paths
 from clipit_lib.data.folder import FolderData
 from clipit_lib.encoders import registry
-from clipit_lib.encoders.weights import (
-    Published,
-    Trained,
-    hub_size,
-    on_disk,
-    package_folder,
-)
+from clipit_lib.encoders.weights import Published, Trained, hub_size, on_disk, package_folder
 from clipit_lib.errors import ClipItError
 from companion import crc5, findings
 from companion.crc5 import Crc5Data
 from companion.findings import Finding, Severity
 from companion.plan import sizes
 from companion.profile import Profile, load_profile, sources_of_profile
-from companion.published import PUBLISHED_DATA, OfThePaper
+from companion.published import OfThePaper
 
 PASS, WARN, FAIL = Severity.PASS, Severity.WARNING, Severity.STOP
 
 # -- The machine: Python, packages, accelerator, memory, disk.
 
 
-PYTHON = (3, 11)
 PACKAGES = ("torch", "timm", "open_clip_torch", "peft", "snakemake", "papermill")
 GIB = 2**30
 
@@ -53,25 +44,16 @@ def _graded(area: str, seen: str, fail: str | None = None, warn: str | None = No
     return Finding(area, PASS if warn is None else WARN, seen, fix=warn or "")
 
 
-def python() -> Finding:
-    """The version that this library is written and tested for."""
-    old = "Use Python 3.11, for example by conda or pyenv"
-    new = "Tested with 3.11 only; use that if something fails"
-    here = sys.version_info[:2]
-    return _graded(
-        "python", f"Python {platform.python_version()}",
-        old if here < PYTHON else None, new if here > PYTHON else None,
-    )  # fmt: skip
-
-
 def packages() -> Finding:
-    """The packages that everything rests on."""
+    """Python, with an older one of which this does not start, and what everything rests on."""
     try:
         seen = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     except PackageNotFoundError as error:
         missing = f"{error.name} is not installed"
         return _graded("packages", missing, "pip install -r requirements.lock")
-    return _graded("packages", seen)
+    new = "Tested with 3.11 only; use that if something fails"
+    warn = new if sys.version_info[:2] > (3, 11) else None
+    return _graded("packages", f"Python {platform.python_version()}, {seen}", warn=warn)
 
 
 def held_kernels() -> Finding:
@@ -91,24 +73,21 @@ def accelerator(wanted: bool) -> Finding:
         cards = [torch.cuda.get_device_properties(i) for i in range(torch.cuda.device_count())]
         seen = ", ".join(f"{card.name} ({card.total_memory / GIB:.0f} GiB)" for card in cards)
         return _graded("gpu", f"{seen}; driver {driver or 'unknown'}")
-    if driver is not None:
+    if driver is not None and paths.gpus() != []:
         fix = f"Install a torch for your driver: this one is {torch.__version__}"
         return _graded("gpu", f"driver {driver}, but PyTorch sees no GPU", fix)
-    cores = f"no GPU; {os.cpu_count()} cores"
-    if not wanted:
-        return _graded("gpu", f"{cores}, which this profile is made for")
-    fix = "Run on a machine or cluster with GPUs; on cores it takes weeks"
-    return _graded("gpu", cores, warn=fix)
+    days = "Run on a machine or cluster with GPUs; on cores it takes weeks" if wanted else None
+    enough = "" if wanted else ", which this profile is made for"
+    return _graded("gpu", f"no GPU; {os.cpu_count()} cores{enough}", warn=days)
 
 
 def _driver() -> str | None:
     """The driver's version, or None if there is none to ask."""
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
-    try:
+    with suppress(OSError, subprocess.SubprocessError):
         said = subprocess.run(command, capture_output=True, text=True, timeout=30, check=True)
-    except (OSError, subprocess.SubprocessError):
-        return None
-    return said.stdout.splitlines()[0].strip() if said.stdout.strip() else None
+        return said.stdout.strip().partition("\n")[0] or None
+    return None
 
 
 def memory(needed: int) -> Finding:
@@ -120,8 +99,13 @@ def memory(needed: int) -> Finding:
 
 
 def disk(needed: int) -> Finding:
-    """Free space where caches go, against what may be written (bytes)."""
-    free = shutil.disk_usage(_existing(paths.cache())).free
+    """Whether results and caches can be written, and free space against what may be (bytes)."""
+    for place in (paths.output(), paths.cache()):
+        folder = next(each for each in (place, *place.parents) if each.exists())
+        if not os.access(folder, os.W_OK):
+            fix = "Give write permission or set CLIPIT_OUTPUT and CLIPIT_CACHE"
+            return _graded("disk", f"cannot write in {folder}", fix)
+    free = shutil.disk_usage(folder).free  # of the caches
     seen = f"{free / 1e9:.0f} GB free, {needed / 1e9:.1f} GB at most will be written"
     full = "Free space, or set CLIPIT_CACHE and CLIPIT_OUTPUT to a disk"
     tight = "It will be tight; CLIPIT_CACHE can be on another disk"
@@ -130,76 +114,24 @@ def disk(needed: int) -> Finding:
     )
 
 
-def writable() -> Finding:
-    """Whether results and caches can be written where they go."""
-    for folder in map(_existing, (paths.output(), paths.cache())):
-        if not os.access(folder, os.W_OK):
-            fix = "Give write permission or set CLIPIT_OUTPUT and CLIPIT_CACHE"
-            return _graded("output", f"cannot write in {folder}", fix)
-    return _graded("output", "results and caches can be written")
-
-
-def _existing(path: Path) -> Path:
-    return next(each for each in (path, *path.parents) if each.exists())
-
-
-# -- The data sets and reports of a profile: are they there, are they whole, on which terms?
+# -- The data sets, reports and models of a profile: can they be had, whole, and on which terms?
 
 
 SHOWN = 3  # problems of one data set
+OPTIONAL = {"conch": "pip install git+https://github.com/mahmoodlab/CONCH.git, on its own terms"}
 
 
-def data(profile: Profile) -> list[Finding]:
-    """Findings on all data sets of a profile; nothing is decoded, but for the user's own."""
+def _each(
+    area: str, names: Iterable[str], look: Callable[[str], Iterator[Finding]]
+) -> list[Finding]:
+    """What is found on each name, up to what it cannot be used for."""
     found = []
-    for name in profile.data:
-        settings = profile.data_settings(name)
-        if isinstance(settings, OfThePaper):
-            found += _published_data(name, settings)
-        elif isinstance(settings, Crc5Data):
-            found.append(_whole(name, crc5.check_crc5, crc5.LICENCE))
-        elif isinstance(settings, FolderData):
-            terms = f"licence: {settings.licence}"
-            found.append(_whole(name, partial(settings.open, name), terms))
-        else:
-            found.append(_graded("data", f"{name}: drawn on the spot"))
-    return found
-
-
-def _whole(name: str, look: Callable[[], object], terms: str) -> Finding:
-    try:
-        look()
-    except ClipItError as error:
-        return _refused("data", name, error)
-    return _graded("data", f"{name}: whole; {terms}")
-
-
-def _published_data(name: str, settings: OfThePaper) -> list[Finding]:
-    known = PUBLISHED_DATA[settings.source]
-    try:
-        problems = settings.problems()
-    except ClipItError as error:
-        problems = [error]
-    if not problems:
-        return [_graded("data", f"{name}: {known.title}, whole; {known.terms}")]
-    found = [_refused("data", f"{name}: {known.name}", error) for error in problems[:SHOWN]]
-    if (more := len(problems) - SHOWN) > 0:
-        fix = "Mend the first; then ask again"
-        found.append(_graded("data", f"{name}: {more} further problems", fix))
-    terms = f"Read the terms at {known.page}"
-    return [*found, _graded("data", f"{name}: {known.licence}", warn=terms)]
-
-
-def reports(profile: Profile) -> list[Finding]:
-    """Findings on all corpora: each is read and cleaned."""
-    found = []
-    for name, settings in profile.corpora.items():
+    for name in names:
         try:
-            corpus = settings.open(name)
-            seen = f"{name}: {len(corpus)} reports; licence: {corpus.licence}"
-            found.append(_graded("reports", seen))
+            for one in look(name):
+                found.append(one)
         except ClipItError as error:
-            found.append(_refused("reports", name, error))
+            found.append(_refused(area, name, error))
     return found
 
 
@@ -207,54 +139,80 @@ def _refused(area: str, name: str, error: ClipItError) -> Finding:
     return _graded(area, f"{name}: {error.what}: {error.where}", error.fix)
 
 
-# -- The models of a profile: can their weights be had, and on which terms?
+def data(profile: Profile) -> list[Finding]:
+    """Findings on all data sets of a profile; nothing is decoded, but for the user's own."""
+
+    def look(name: str) -> Iterator[Finding]:
+        settings = profile.data_settings(name)
+        if isinstance(settings, OfThePaper):
+            yield from _published_data(name, settings)
+            return
+        seen = "drawn on the spot"
+        if isinstance(settings, Crc5Data):
+            crc5.check_crc5()
+            seen = f"whole; {crc5.LICENCE}"
+        elif isinstance(settings, FolderData):
+            settings.open(name)
+            seen = f"whole; licence: {settings.licence}"
+        yield _graded("data", f"{name}: {seen}")
+
+    return _each("data", profile.data, look)
 
 
-OPTIONAL = {"conch": "pip install git+https://github.com/mahmoodlab/CONCH.git, on its own terms"}
+def _published_data(name: str, settings: OfThePaper) -> Iterator[Finding]:
+    known, problems = settings.published, settings.problems()
+    if not problems:
+        yield _graded("data", f"{name}: {known.title}, whole; {known.terms}")
+        return
+    for error in problems[:SHOWN]:
+        yield _refused("data", f"{name}: {known.name}", error)
+    if (more := len(problems) - SHOWN) > 0:
+        fix = "Mend the first; then ask again"
+        yield _graded("data", f"{name}: {more} further problems", fix)
+    yield _graded("data", f"{name}: {known.licence}", warn=f"Read the terms at {known.page}")
+
+
+def reports(profile: Profile) -> list[Finding]:
+    """Findings on all corpora: each is read and cleaned."""
+
+    def look(name: str) -> Iterator[Finding]:
+        corpus = profile.corpora[name].open(name)
+        yield _graded("reports", f"{name}: {len(corpus)} reports; licence: {corpus.licence}")
+
+    return _each("reports", profile.corpora, look)
 
 
 def models(profile: Profile) -> list[Finding]:
     """Findings on every retriever and backbone of a profile; nothing is downloaded."""
-    found = []
-    for name in dict.fromkeys((*profile.retrievers, *profile.backbones)):
-        known = registry.clip_entry if name in profile.retrievers else registry.entry
-        try:
-            known(name)
-            found += _model(name, profile)
-        except ClipItError as error:
-            found.append(_refused("models", name, error))
-    return found
+
+    def look(name: str) -> Iterator[Finding]:
+        entry = registry.clip_entry if name in profile.retrievers else registry.entry
+        origin = entry(name).weights
+        if isinstance(origin, Published):
+            yield from _published_model(origin, profile)
+            return
+        for package in origin.packages:
+            package_folder(package)
+        seen = f"weights in an installed package; {origin.licence}"
+        if isinstance(origin, Trained):
+            out_of = " out of two installed packages" if origin.packages else ""
+            seen = f"trained on the spot{out_of}"
+        yield _graded("models", f"{name}: {seen}")
+
+    return _each("models", dict.fromkeys((*profile.retrievers, *profile.backbones)), look)
 
 
-def _model(name: str, profile: Profile) -> list[Finding]:
-    origin = registry.entry(name).weights
-    if isinstance(origin, Published):
-        return _published_model(origin, profile)
-    for package in origin.packages:
-        package_folder(package)
-    seen = f"weights in an installed package; {origin.licence}"
-    if isinstance(origin, Trained):
-        out_of = " out of two installed packages" if origin.packages else ""
-        seen = f"trained on the spot{out_of}"
-    return [_graded("models", f"{name}: {seen}")]
-
-
-def _published_model(model: Published, profile: Profile) -> list[Finding]:
-    name, found = model.name, []
+def _published_model(model: Published, profile: Profile) -> Iterator[Finding]:
+    name = model.name
     if name in OPTIONAL and find_spec(name) is None:
-        found.append(_graded("models", f"{name}: its own package is missing", OPTIONAL[name]))
-    try:
-        path = on_disk(model, sources_of_profile(profile).copies)
-        size = None if path else hub_size(model)  # nothing is downloaded
-        large = "" if size is None else f" ({size / 1e9:.1f} GB)"
-        seen = path or f"will be downloaded{large}"
-        found.append(_graded("models", f"{name}: {seen}; {model.licence}"))
-    except ClipItError as error:
-        found.append(_graded("models", f"{name}: {error.what}", error.fix))
+        yield _graded("models", f"{name}: its own package is missing", OPTIONAL[name])
     if model.doubt:
-        doubt = f"{name}: {model.doubt}"
-        found.append(_graded("models", doubt, warn=f"Compare with {model.origin}"))
-    return found
+        yield _graded("models", f"{name}: {model.doubt}", warn=f"Compare with {model.origin}")
+    path = on_disk(model, sources_of_profile(profile).copies)
+    size = None if path else hub_size(model)  # nothing is downloaded
+    large = "" if size is None else f" ({size / 1e9:.1f} GB)"
+    seen = path or f"will be downloaded{large}"
+    yield _graded("models", f"{name}: {seen}; {model.licence}")
 
 
 # -- What a profile needs of a machine, said without running or opening anything.
@@ -264,29 +222,21 @@ BYTES_A_RUN = 30 * 2**20  # adapters of a large vision transformer, predictions,
 FEATURES = 1024  # of the widest model
 
 
-@dataclass(frozen=True)
-class Needs:
-    """Bytes of main memory a job and of disk in all, and whether cores alone would take weeks."""
+def needs(profile: Profile) -> tuple[int, int, bool]:
+    """Bytes of main memory a job and of disk in all, and whether cores alone would take weeks.
 
-    memory: int
-    disk: int
-    accelerator: bool
-
-
-def needs(profile: Profile) -> Needs:
-    """An upper estimate; the plan counts more closely, what is done left out."""
+    An upper estimate; the plan counts more closely, what is done left out.
+    """
     models, counts = {*profile.retrievers, *profile.backbones}, []
     for name in profile.data:
-        try:
+        with suppress(ClipItError):  # the user's own, and not there: said with the data
             counts.append(sizes(profile, name))
-        except ClipItError:
-            continue  # the user's own, and not there: said where the data are checked
     published = [row.parameters for name, row in registry.published().items() if name in models]
     features = [one.total * FEATURES * 4 for one in counts]
     patches = sum(one.total * one.side**2 * 3 for one in counts)
     kept = sum(features) * len(models) + sum(published) * 4 + 100 * BYTES_A_RUN * len(counts)
     used = max(features, default=0) + (8 * GIB if published else 0)
-    return Needs(4 * GIB + used, patches + kept, bool(published))
+    return 4 * GIB + used, patches + kept, bool(published)
 
 
 # -- All checks of one profile, in the order in which they should be mended.
@@ -294,10 +244,10 @@ def needs(profile: Profile) -> Needs:
 
 def diagnose(profile: Profile) -> list[Finding]:
     """Check the machine, the data and the models against a profile; nothing is downloaded."""
-    needed = needs(profile)
+    memory_needed, disk_needed, weeks = needs(profile)
     return [
-        python(), packages(), accelerator(needed.accelerator), held_kernels(),
-        memory(needed.memory), writable(), disk(needed.disk),
+        packages(), accelerator(weeks), held_kernels(),
+        memory(memory_needed), disk(disk_needed),
         *data(profile), *reports(profile), *models(profile),
     ]  # fmt: skip
 

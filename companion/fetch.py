@@ -2,29 +2,24 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 import errno
 import gzip
 import os
 import shutil
 import stat
-import sys
 import time
 import zlib
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
-from functools import partial
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, cast
+from typing import BinaryIO
 from urllib.parse import quote
 from zipfile import BadZipFile, ZipFile
 
 import pandas as pd
-import pooch
 import requests
-from filelock import FileLock, Timeout
+from filelock import Timeout
 from pooch.downloaders import REQUESTS_HEADERS
 from pooch.hashes import hash_matches
 from tqdm import tqdm
@@ -32,11 +27,11 @@ from tqdm.contrib.concurrent import thread_map
 
 from clipit_lib import paths
 from clipit_lib.errors import ClipItError
-from clipit_lib.files import write_text, written_beside
+from clipit_lib.files import held, write_text, written_beside
 from clipit_lib.settings import Strict
 from companion import crc5
 from companion.published import PUBLISHED_DATA
-from companion.reading import read_strict
+from companion.reading import agree, parser_of, read_strict
 
 # -- What can be fetched: where it is, its licence, how it is checked and where it goes.
 
@@ -113,26 +108,27 @@ def sources() -> dict[str, Source]:
 def find_source(name: str) -> Source:
     """One data set or corpus, with all addresses, targets and terms."""
     source, known = sources()[name], PUBLISHED_DATA.get(name)
-    if known is not None:
-        source = source.model_copy(update={"licence": known.licence, "page": known.page})
+    update = {} if known is None else {"licence": known.licence, "page": known.page}
+    pieces, folders = source.pieces, () if known is None else known.classes
     if name == "crc5":
+        update = {"licence": crc5.LICENCE}
         rows = pd.read_csv(crc5.MANIFEST, dtype=str)[["source_path", "path", "sha256"]]
         images = (
             Piece(name=origin, target=f"crc5/{path}", size=16_000, checksum=f"sha256:{sha256}")
             for origin, path, sha256 in rows.to_numpy().tolist()
         )
-        update = {"licence": crc5.LICENCE, "pieces": (*images, Piece(name=crc5.LIST))}
-        source = source.model_copy(update=update)
-    pieces = []
-    for piece in source.pieces:
+        pieces = (*images, Piece(name=crc5.LIST))
+
+    def completed(piece: Piece) -> Piece:
         urls = () if piece.name == crc5.LIST else piece.urls or source.urls
-        update = {
+        held = {
             "target": piece.target or f"{name}/{piece.unpacked}",
             "urls": tuple(url.format(name=quote(piece.name), **ORIGINS) for url in urls),
-            "folders": known.classes if known is not None and piece.images else (),
+            "folders": folders if piece.images else (),
         }
-        pieces.append(piece.model_copy(update=update))
-    return source.model_copy(update={"pieces": tuple(pieces)})
+        return piece.model_copy(update=held)
+
+    return source.model_copy(update={**update, "pieces": tuple(map(completed, pieces))})
 
 
 # -- Downloads that go on where they broke off, from the first mirror that gives the right bytes.
@@ -165,17 +161,25 @@ def download(piece: Piece, folder: Path, page: str, *, show: bool = True) -> Pat
     What is there from an earlier call is kept: a whole file if its checksum is right, a part
     (`NAME.part`) to go on from. Other bytes than the checksum says are deleted.
 
+    Args:
+        show: a progress bar on a terminal.
+
     Raises:
         ClipItError: no mirror gave the right bytes, or they cannot be written.
     """
     path, faults = folder / piece.name, []
-    resuming = Resuming(path.with_name(f"{path.name}.part"), show)
+    part = path.with_name(f"{path.name}.part")
+    if path.is_file() and hash_matches(path, piece.checksum):
+        return path
     for url in piece.urls:
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)  # in threads, pooch would race for it
-            pooch.retrieve(url, piece.checksum, piece.name, folder, downloader=resuming)
-            return path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            resume(url, part, show=show)
+            hash_matches(part, piece.checksum, strict=True, source=piece.name)
+            return part.replace(path)
         except ValueError as fault:
+            if not isinstance(fault, Refused):
+                part.unlink()
             faults.append(f"{url}: {_mismatch(fault)}")
         except OSError as error:
             fix = "Free space or give write permission; the same command goes on from here"
@@ -184,84 +188,65 @@ def download(piece: Piece, folder: Path, page: str, *, show: bool = True) -> Pat
     raise ClipItError("; ".join(faults), piece.name, fix)
 
 
-@dataclass(frozen=True)
-class Resuming:
-    """A downloader for pooch, whose own begins anew each time.
+def resume(
+    url: str, part: Path, *, show: bool = True, sleep: Callable[[float], None] = time.sleep
+) -> None:
+    """Bring what is missing of `url` into `part`, which outlives a failure.
 
-    Attributes:
-        part: what is there so far; it outlives a failure.
-        show: a progress bar on a terminal.
+    Args:
         sleep: waits so many seconds.
+
+    Raises:
+        Refused: the server will not give it, or not within `ATTEMPTS` fruitless tries.
+        OSError: it cannot be written.
     """
+    with part.open("ab") as stream:
+        most, fruitless = stream.tell(), 0
+        while fault := _fault(url, stream, show):
+            have = stream.seek(0, os.SEEK_END)
+            fruitless = 0 if have > most else fruitless + 1
+            most = max(most, have)
+            wait = fault[1] or min(FIRST_WAIT * 2 ** max(fruitless - 1, 0), LONGEST_WAIT)
+            if fruitless == ATTEMPTS or wait > PATIENCE:
+                if not have:
+                    part.unlink()
+                raise Refused(fault[0])
+            sleep(wait)
 
-    part: Path
-    show: bool = True
-    sleep: Callable[[float], None] = time.sleep
 
-    def __call__(self, url: str, output_file: str, pooch: object) -> None:
-        """Bring `url` into `output_file`.
-
-        Raises:
-            Refused: the server will not give it, or not within `ATTEMPTS` fruitless tries.
-            OSError: it cannot be written.
-        """
-        with self.part.open("ab") as stream:
-            most, fruitless = stream.tell(), 0
-            while fault := self._fault(url, stream):
-                have = stream.seek(0, os.SEEK_END)
-                fruitless = 0 if have > most else fruitless + 1
-                most = max(most, have)
-                wait = fault[1] or min(FIRST_WAIT * 2 ** max(fruitless - 1, 0), LONGEST_WAIT)
-                if fruitless == ATTEMPTS or wait > PATIENCE:
-                    if not have:
-                        self.part.unlink()
-                    raise Refused(fault[0])
-                self.sleep(wait)
-        os.replace(self.part, output_file)
-
-    def _fault(self, url: str, stream: BinaryIO) -> tuple[str, float | None] | None:
-        """Go on; if it fails, why, and after how many seconds to ask again if that is known."""
-        have = stream.tell()
-        # Packed on the way, a file would have other bytes and no length to go on from.
-        headers = {**REQUESTS_HEADERS, "Accept-Encoding": "identity"}
-        if have:
-            headers["Range"] = f"bytes={have}-"
-
-        def begin(response: requests.Response, **_: object) -> None:
-            span = response.headers.get("Content-Range", "")
-            if response.status_code == 200:  # a server without ranges gives all of it
-                stream.truncate(0)
-            elif response.status_code == 206 and not span.startswith(f"bytes {have}-"):
-                stream.truncate(0)
-                raise requests.ConnectionError("another part than the one asked for")
-
-        get = pooch.HTTPDownloader(
-            progressbar=self.show and sys.stderr.isatty(),
-            chunk_size=CHUNK,
-            timeout=TIMEOUT,
-            headers=headers,
-            hooks={"response": begin},
-        )
-        try:
-            get(url, stream, None)
-        except requests.HTTPError as error:
-            answer = cast(requests.Response, error.response)
-            said, status = answer.headers, answer.status_code
-            if status == 416 and said.get("Content-Range") == f"bytes */{have}":
+def _fault(url: str, stream: BinaryIO, show: bool) -> tuple[str, float | None] | None:
+    """Go on; if it fails, why, and after how many seconds to ask again if that is known."""
+    have = stream.tell()
+    # Packed on the way, a file would have other bytes and no length to go on from.
+    headers = {**REQUESTS_HEADERS, "Accept-Encoding": "identity"}
+    if have:
+        headers["Range"] = f"bytes={have}-"
+    try:
+        with requests.get(url, headers=headers, stream=True, timeout=TIMEOUT) as answer:
+            status, said = answer.status_code, answer.headers
+            span, wait = said.get("Content-Range", ""), said.get("Retry-After", "")
+            if status == 416 and span == f"bytes */{have}":
                 return None  # it was whole already
-            if status == 416:
+            other = status == 206 and not span.startswith(f"bytes {have}-")
+            if other or status in (200, 416):  # a server without ranges gives all of it
                 stream.truncate(0)
-            elif status != 429 and status < 500:
+            if other:
+                return "gives another part than the one asked for", None
+            if status in (416, 429) or status >= 500:
+                return f"answers {status}", float(wait) if wait.isdigit() else None
+            if not answer.ok:
                 return REFUSALS.get(status, f"answers {status}"), NEVER
-            wait = said.get("Retry-After", "")
-            return f"answers {status}", float(wait) if wait.isdigit() else None
-        except requests.Timeout:
-            return f"gives no answer within {TIMEOUT:g} s", None
-        except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
-            return f"cannot be reached or broke off ({type(error).__name__})", None
-        except requests.RequestException as error:
-            return " ".join(str(error).split())[:160], NEVER
-        return None
+            total = int(said.get("Content-Length", 0)) or None
+            with tqdm.wrapattr(stream, "write", total, disable=None if show else True) as file:
+                for chunk in answer.iter_content(CHUNK):
+                    file.write(chunk)
+    except requests.Timeout:
+        return f"gives no answer within {TIMEOUT:g} s", None
+    except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError) as error:
+        return f"cannot be reached or broke off ({type(error).__name__})", None
+    except requests.RequestException as error:
+        return " ".join(str(error).split())[:160], NEVER
+    return None
 
 
 # -- Unpacking of archives: nothing leaves the folder, nothing half-read is taken for whole.
@@ -282,7 +267,8 @@ def unpack(archive: Path, target: Path, inside: str = "") -> None:
     """
     try:
         if archive.suffix == ".gz":
-            pooch.Decompress("gzip", str(target))(str(archive), "download", None)
+            with gzip.open(archive) as source, target.open("wb") as stream:
+                shutil.copyfileobj(source, stream, 1 << 20)
         else:
             _unzip(archive, target, inside)
     except DAMAGE as error:
@@ -292,7 +278,6 @@ def unpack(archive: Path, target: Path, inside: str = "") -> None:
 
 
 def _unzip(archive: Path, target: Path, inside: str) -> None:
-    # pooch.Unzip keeps the names within the archive and goes through all of them for each member.
     with ZipFile(archive) as packed:
         taken = {}
         for member in packed.infolist():
@@ -432,7 +417,7 @@ def main(arguments: list[str]) -> None:
 
     What is there is kept: the same command again goes on where an earlier one stopped.
     """
-    parser = argparse.ArgumentParser(prog="python -m companion fetch", description=main.__doc__)
+    parser = parser_of("fetch", main.__doc__, profile=False)
     add = parser.add_argument
     add("name", nargs="?", choices=list(sources()), help="what to fetch")
     from_here = "take it from here, packed or unpacked, instead of downloading it"
@@ -461,17 +446,14 @@ def main(arguments: list[str]) -> None:
             print("\n".join([*lines[:FEW], *more]))
             return
         if not given.accept_licence:
-            _ask(name)
+            where, fix = f"fetch {name}", "Add --accept-licence if you do"
+            agree(
+                "Do you accept?",
+                ClipItError("nobody to accept its terms", where, fix),
+                ClipItError("not accepted, not fetched", where, "Nothing was done"),
+            )
         _bring(name, source.page, missing, data, given.local)
     print(f"{name} is there, whole, under {data}" + ("" if missing else ": nothing to do"))
-
-
-def _ask(name: str) -> None:
-    if not sys.stdin.isatty():
-        fix = "Add --accept-licence if you do"
-        raise ClipItError("nobody to accept its terms", f"fetch {name}", fix)
-    if input("Do you accept? [y/N] ").strip().lower() not in ("y", "yes"):
-        raise ClipItError("not accepted, not fetched", f"fetch {name}", "Nothing was done")
 
 
 def _bring(name: str, page: str, missing: Sequence[Piece], data: Path, local: Path | None) -> None:
@@ -483,13 +465,27 @@ def _bring(name: str, page: str, missing: Sequence[Piece], data: Path, local: Pa
             what = f"holds {count_images(piece, target)} of {piece.images} images"
             fix = "Move it out of the way, then fetch again; it is not overwritten"
             raise ClipItError(what, target, fix)
-    pooch.get_logger().setLevel("WARNING")  # else a line for each of thousands of files
     coming = [piece for piece in missing if piece.urls]
     staging, few = data / STAGING / name, len(coming) <= FEW
-    bring = partial(_bring_one, data=data, staging=staging, page=page, local=local, show=few)
+
+    def bring(piece: Piece) -> None:
+        if few:
+            print(f"{piece.name} -> {data / piece.target}", flush=True)
+        if local is not None:
+            install(piece, find(piece, local), data)
+            return
+        file = download(piece, staging, page, show=few)
+        try:
+            install(piece, file, data)
+        except ClipItError as error:
+            if not isinstance(error.__cause__, OSError):  # bad contents, not a full disk
+                file.unlink()
+            raise
+        file.unlink()
+
     try:
         staging.mkdir(parents=True, exist_ok=True)
-        with FileLock(f"{staging}.lock", timeout=0):
+        with held(Path(f"{staging}.lock"), timeout=0):
             need = sum(piece.room or piece.size for piece in missing)
             if local is None:  # an archive goes once it is unpacked, so one at a time is there
                 there = sum(file.stat().st_size for file in staging.rglob("*") if file.is_file())
@@ -500,10 +496,9 @@ def _bring(name: str, page: str, missing: Sequence[Piece], data: Path, local: Pa
                     bring(piece)
             else:  # the first failure ends it: the others would fail the same way
                 thread_map(bring, coming, max_workers=THREADS, desc=name, disable=None)
-            for piece in missing:
-                if not piece.urls:  # the list comes last: where it is, its files are
-                    carried = gzip.decompress(crc5.MANIFEST.read_bytes())
-                    write_text(data / piece.target, carried.decode())
+            if missing[-1].name == crc5.LIST:  # where it is, its files are
+                listed = gzip.decompress(crc5.MANIFEST.read_bytes()).decode()
+                write_text(data / missing[-1].target, listed)
             shutil.rmtree(staging)
     except Timeout:
         raise ClipItError("another fetch of it is at work", data, "Wait for that one") from None
@@ -512,24 +507,6 @@ def _bring(name: str, page: str, missing: Sequence[Piece], data: Path, local: Pa
     except OSError as error:
         what, fix = f"cannot write here ({error.strerror})", "Set CLIPIT_DATA to a folder of yours"
         raise ClipItError(what, data, fix) from error
-
-
-def _bring_one(
-    piece: Piece, *, data: Path, staging: Path, page: str, local: Path | None, show: bool
-) -> None:
-    if show:
-        print(f"{piece.name} -> {data / piece.target}", flush=True)
-    if local is not None:
-        install(piece, find(piece, local), data)
-        return
-    file = download(piece, staging, page, show=show)
-    try:
-        install(piece, file, data)
-    except ClipItError as error:
-        if not isinstance(error.__cause__, OSError):  # bad contents, not a full disk
-            file.unlink()
-        raise
-    file.unlink()
 
 
 def _listing() -> str:
@@ -544,6 +521,6 @@ def _listing() -> str:
             there = sum(present(piece, data) for piece in source.pieces)
             state = {0: "absent", count: "present"}.get(there, f"{there} of {count}")
         size = _bytes(sum(piece.size for piece in source.pieces))
-        lines.append(f"{name:16}{size:>9}  {state:14}{source.what}")
+        lines.append(f"{name:16}{size:>9}  {state:15}{source.what}")
         lines.append(f"{'':27}licence: {source.licence}")
     return "\n".join(lines)

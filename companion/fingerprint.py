@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from clipit_lib.errors import ClipItError
 from clipit_lib.files import digest, file_digest, whole, write_text
 from clipit_lib.predictions import LOGIT
 from companion.profile import Profile, Workbench, load_profile
+from companion.reading import parser_of
 from companion.survival.study import PREDICTIONS as RISKS
 
 Stages = dict[str, dict[str, str]]  # stage, what, digest; in the order in which they are made
@@ -101,15 +101,10 @@ def read(path: Path) -> Stages:
 
 
 def main(arguments: list[str]) -> None:
-    """`fingerprint --profile NAME [--against FILE | --output FILE]`: is all as it was elsewhere?
-
-    Without a file it is compared with the one that comes with this repository.
-    """
-    parser = argparse.ArgumentParser(
-        prog="python -m companion fingerprint", description=main.__doc__
-    )
-    parser.add_argument("-p", "--profile", default="demo")
-    parser.add_argument("--against", type=Path, help="a fingerprint made elsewhere")
+    """Say whether patches, encoders, runs and tables are those of another machine."""
+    parser = parser_of("fingerprint", main.__doc__)
+    here = "a fingerprint made elsewhere, if not the one that comes with this repository"
+    parser.add_argument("--against", type=Path, help=here)
     parser.add_argument("--output", type=Path, help="write the fingerprint here; nothing compared")
     options = parser.parse_args(arguments)
     profile = load_profile(options.profile)
@@ -120,11 +115,7 @@ def main(arguments: list[str]) -> None:
         return
     against = options.against or committed(profile.name)
     expected = read(against)
-    said = differences(found, expected)
-    if said:
-        raise ClipItError(
-            "; ".join(said),
-            against,
-            f"Kernels here: {kernels.level()}. See docs/reproducibility.md",
-        )
+    if said := differences(found, expected):
+        fix = f"Kernels here: {kernels.level()}. See docs/reproducibility.md"
+        raise ClipItError("; ".join(said), against, fix)
     print(f"{sum(map(len, expected.values()))} digests are equal, stage by stage")

@@ -29,7 +29,7 @@ from companion.phantom.reports import PhantomCorpus
 from companion.profile import Profile, Workbench
 from companion.specs import label
 from companion.statistics import Cell, pooled_bootstrap, units
-from companion.tables import GAIN_CELL, items, run_table
+from companion.tables import GAIN_CELL, by_cell, filled, items, items_by, run_table
 
 # -- Whether distillation targets stay apart while a run is trained.
 
@@ -39,7 +39,7 @@ SPREAD_COLUMNS = ["dataset", "setting", "seed", "epoch", "target_spread", "disti
 
 
 def spread_table(stored: Sequence[StoredRun]) -> pd.DataFrame:
-    """One row a look at validation: dataset, setting, seed, epoch, target_spread, distillation."""
+    """One row per look at validation, with `SPREAD_COLUMNS`."""
     frames = [
         run.history().assign(dataset=run.spec.dataset, setting=run.spec.setting, seed=run.spec.seed)
         for run in stored
@@ -51,8 +51,8 @@ def spread_table(stored: Sequence[StoredRun]) -> pd.DataFrame:
 
 def spread_words(spreads: pd.DataFrame) -> str:
     """What is left of the targets' variance at the end, fixed and moving, data set by data set."""
-    lines = []
-    for dataset, rows in spreads.groupby("dataset", sort=False):
+
+    def said(rows: pd.DataFrame) -> str:
         at = rows.sort_values("epoch").groupby(["setting", "seed"])["target_spread"]
         first, last = at.first().groupby("setting").mean(), at.last().groupby("setting").mean()
         parts = [
@@ -60,14 +60,16 @@ def spread_words(spreads: pd.DataFrame) -> str:
             for what, setting in (("fixed", FIXED), ("moving", MOVING))
             if setting in first
         ]
-        lines.append(f"- {dataset}: variance of the {'; '.join(parts)}.")
-    return "\n".join(lines)
+        return f": variance of the {'; '.join(parts)}."
+
+    return items_by(spreads, ["dataset"], said)
 
 
 # -- What text gets right where vision is wrong (section 4.4, equation 5, Figure 4).
 
 
 Hits = Bool[np.ndarray, " n"]
+Pair = tuple[StoredRun, StoredRun]  # of a vision model and a text classifier
 
 
 @dataclass(frozen=True)
@@ -124,9 +126,12 @@ def aligned_hits(vision: pd.DataFrame, text: pd.DataFrame) -> tuple[Hits, Hits]:
     return correct(vision), correct(text)
 
 
-def matched(
-    vision: Sequence[StoredRun], text: Sequence[StoredRun]
-) -> list[tuple[StoredRun, StoredRun]]:
+def pair_hits(pair: Pair) -> tuple[Hits, Hits]:
+    """`aligned_hits` of a vision model and a text classifier on test."""
+    return aligned_hits(*(run.predictions() for run in pair))
+
+
+def matched(vision: Sequence[StoredRun], text: Sequence[StoredRun]) -> list[Pair]:
     """Each run of a vision model beside the text classifier of its data set and seed.
 
     Raises:
@@ -143,17 +148,15 @@ def matched(
     return [(run, found[run.spec.dataset, run.spec.seed]) for run in vision]
 
 
-def complementarity_table(pairs: Sequence[tuple[StoredRun, StoredRun]]) -> pd.DataFrame:
-    """One row a pair of `matched`: the text classifier's accuracies beside one vision model.
+def complementarity_table(pairs: Sequence[Pair]) -> pd.DataFrame:
+    """One row per pair of `matched`: the text classifier's accuracies beside one vision model.
 
     Columns: those of `tables.run_table` of the text classifier, but with the vision model's
     backbone; then vision_accuracy, the shares (all in percent) and vision_run.
     """
     table = run_table([text for _, text in pairs])
     table["backbone"] = [vision.spec.backbone for vision, _ in pairs]
-    cases = [
-        shares(*aligned_hits(vision.predictions(), text.predictions())) for vision, text in pairs
-    ]
+    cases = [shares(*pair_hits(pair)) for pair in pairs]
     table["vision_accuracy"] = [case.counterpart + case.both_right for case in cases]
     for name in ("omega", "counterpart", "both_right", "both_wrong", "oracle", "omega_independent"):
         table[name] = [getattr(case, name) for case in cases]
@@ -161,32 +164,21 @@ def complementarity_table(pairs: Sequence[tuple[StoredRun, StoredRun]]) -> pd.Da
     return table
 
 
-def case_cells(
-    pairs: Sequence[tuple[StoredRun, StoredRun]],
-) -> dict[tuple[str, str, str], Cell]:
-    """Where omega and its counterpart hold, by data set, backbone and measure.
-
-    A share of samples is a gain over never, with all samples in one class.
-    """
+def case_cells(pairs: Sequence[Pair]) -> dict[tuple[str, str, str], Cell]:
+    """Where omega and its counterpart hold, by data set, backbone and measure."""
     found: dict[tuple[str, str, str], Cell] = {}
-    for dataset, backbone in dict.fromkeys((v.spec.dataset, v.spec.backbone) for v, _ in pairs):
-        frames = [
-            (vision.predictions(), text.predictions())
-            for vision, text in pairs
-            if (vision.spec.dataset, vision.spec.backbone) == (dataset, backbone)
-        ]
-        hits = [aligned_hits(*frame) for frame in frames]
-        groups = units(frames[0][0])
-        for measure, cases in (
-            ("omega", [text & ~vision for vision, text in hits]),
-            ("counterpart", [vision & ~text for vision, text in hits]),
-        ):
-            found[dataset, backbone, measure] = Cell.of_cases(np.stack(cases), groups)
+    texts = {vision.key: text for vision, text in pairs}
+    for cell, runs in by_cell(vision for vision, _ in pairs).items():
+        hits = [pair_hits((run, texts[run.key])) for run in runs]
+        vision, text = (np.stack(each) for each in zip(*hits, strict=True))  # [seeds, n]
+        groups = units(runs[0].predictions())
+        found[*cell, "omega"] = Cell.of_cases(text & ~vision, groups)
+        found[*cell, "counterpart"] = Cell.of_cases(vision & ~text, groups)
     return found
 
 
-def interval_table(pairs: Sequence[tuple[StoredRun, StoredRun]], draws: int) -> pd.DataFrame:
-    """One row a cell and measure: dataset, backbone, measure, share, low, high (percent).
+def interval_table(pairs: Sequence[Pair], draws: int) -> pd.DataFrame:
+    """One row per cell and measure: dataset, backbone, measure, share, low, high (percent).
 
     Intervals are over seeds and groups.
     """
@@ -198,7 +190,7 @@ def interval_table(pairs: Sequence[tuple[StoredRun, StoredRun]], draws: int) -> 
 
 
 def complementarity_sentences(table: pd.DataFrame, intervals: pd.DataFrame) -> str:
-    """One Markdown item a cell, and where omega came out largest."""
+    """One Markdown item per cell, and where omega came out largest."""
     means = table.groupby(GAIN_CELL, sort=False, as_index=False).mean(numeric_only=True)
     omega = intervals.query("measure == 'omega'")[[*GAIN_CELL, "low", "high"]]
     cells = means.merge(omega, on=GAIN_CELL)
@@ -269,7 +261,7 @@ def pareto_front(
 
 
 def cell_points(runs: pd.DataFrame) -> pd.DataFrame:
-    """One row a cell of a tidy table of runs joined with `cost_columns`.
+    """One row per cell of a tidy table of runs joined with `cost_columns`.
 
     Columns: dataset, backbone, setting, mean, low, high (balanced accuracy in percent: mean,
     lowest and highest over seeds), and the costs, which are the same for every seed.
@@ -289,39 +281,33 @@ def with_front(points: pd.DataFrame, cost: str, column: str) -> pd.DataFrame:
 
 
 def front_sentences(points: pd.DataFrame, cost: str) -> str:
-    """One Markdown item a data set: its frontier from cheap to dear, and CLIP-IT's part in it."""
-    items = []
-    for dataset, rows in with_front(points, cost, "on_front").groupby("dataset", sort=False):
-        front = rows[rows["on_front"]].sort_values(cost)
-        steps = ", ".join(
-            f"{row['backbone']} {label(row['setting'])} ({row['mean']:.1f})"
-            for _, row in front.iterrows()
-        )
+    """One Markdown item per data set: its frontier from cheap to dear, and CLIP-IT's part in it."""
+
+    def said(front: pd.DataFrame) -> str:
+        steps = filled(front.sort_values(cost), "{backbone} {name} ({mean:.1f})")
         ours = (front["setting"] == "clip_it").sum()
-        items.append(f"- {dataset}: {steps}; CLIP-IT in {ours} of {len(front)}.")
-    return "\n".join(items)
+        return f": {', '.join(steps)}; CLIP-IT in {ours} of {len(front)}."
+
+    marked = with_front(points, cost, "on_front").assign(name=points["setting"].map(label))
+    return items_by(marked[marked["on_front"]], ["dataset"], said)
 
 
 def pareto_words(points: pd.DataFrame) -> str:
     """The frontiers by parameters and by operations, and whether cached prompts decide them."""
-    parts = []
-    for cost, other, name in COSTS:
-        parts.append(f"Frontier by {name}:\n\n{front_sentences(points, cost)}")
-        parts.append(f"With prompts encoded for each image: {changed_by(points, cost, other)}.")
-    return "\n\n".join(parts)
+    return "\n\n".join(
+        f"Frontier by {name}:\n\n{front_sentences(points, cost)}\n\n"
+        f"With prompts encoded for each image: {changed_by(points, cost, other)}."
+        for cost, other, name in COSTS
+    )
 
 
 def changed_by(points: pd.DataFrame, cost: str, other: str) -> str:
     """In words, which cells enter or leave the frontier if `other` is counted, not `cost`."""
-    before = with_front(points, cost, "on_front")["on_front"]
-    after = with_front(points, other, "on_front")["on_front"]
-    parts = []
-    for rows, verb in ((points[before & ~after], "leaves"), (points[after & ~before], "enters")):
-        parts += [
-            f"{row['backbone']} {label(row['setting'])} {verb} ({row['dataset']})"
-            for _, row in rows.iterrows()
-        ]
-    return ", ".join(parts) or "the same models"
+    before, after = (with_front(points, each, "on_front")["on_front"] for each in (cost, other))
+    named = points.assign(name=points["setting"].map(label))
+    left = filled(named[before & ~after], "{backbone} {name} leaves ({dataset})")
+    entered = filled(named[after & ~before], "{backbone} {name} enters ({dataset})")
+    return ", ".join(left + entered) or "the same models"
 
 
 def reading_table(points: pd.DataFrame) -> pd.DataFrame:
@@ -332,10 +318,9 @@ def reading_table(points: pd.DataFrame) -> pd.DataFrame:
             "data set": ordered["dataset"],
             "backbone": ordered["backbone"],
             "setting": ordered["setting"].map(label),
-            "balanced accuracy (%), range over seeds": [
-                f"{mean:.1f} ({low:.1f} to {high:.1f})"
-                for mean, low, high in ordered[["mean", "low", "high"]].to_numpy()
-            ],
+            "balanced accuracy (%), range over seeds": filled(
+                ordered, "{mean:.1f} ({low:.1f} to {high:.1f})"
+            ),
             "parameters": ordered["parameters_deployed"].map("{:,}".format),
             "GFLOPs": ordered["gflops"].map("{:.3g}".format),
             "on the frontier by": [
@@ -484,7 +469,7 @@ def space_table(
     sample: Int[np.ndarray, " k"],
     neighbours: int = 10,
 ) -> pd.DataFrame:
-    """One row a run and space: how well the classes part among some test patches.
+    """One row per run and space: how well the classes part among some test patches.
 
     Columns: those of `tables.run_table`, then space, silhouette (-1..1), purity and chance (0..1).
 
@@ -507,7 +492,7 @@ def space_table(
 
 
 def inspection_sentences(table: pd.DataFrame, without: str, with_lora: str, control: str) -> str:
-    """One Markdown item a space: how purity and silhouette change with LoRA; then the control.
+    """One Markdown item per space: how purity and silhouette change with LoRA; then the control.
 
     Args:
         table: `space_table` of one data set and backbone, with the three settings named.
@@ -582,7 +567,7 @@ def of_run(run: StoredRun, bench: Workbench) -> Distillation:
 
 
 def distillation_table(runs: Sequence[StoredRun], found: Sequence[Distillation]) -> pd.DataFrame:
-    """One row a run: accuracies, mean and sd of both cosines, share of variance explained."""
+    """One row per run: accuracies, mean and sd of both cosines, share of variance explained."""
     table = run_table(runs)
     for name in ("cosines", "constant"):
         values = [getattr(each, name) for each in found]
@@ -596,10 +581,9 @@ def by_dataset(
     runs: Sequence[StoredRun], found: Sequence[Distillation]
 ) -> dict[str, list[Distillation]]:
     """What was found of every run, by its data set."""
-    groups: dict[str, list[Distillation]] = {}
-    for run, each in zip(runs, found, strict=True):
-        groups.setdefault(run.spec.dataset, []).append(each)
-    return groups
+    pairs = list(zip(runs, found, strict=True))
+    names = dict.fromkeys(run.spec.dataset for run in runs)
+    return {name: [each for run, each in pairs if run.spec.dataset == name] for name in names}
 
 
 def pairing_row(bench: Workbench, dataset: str) -> dict[str, object]:
@@ -631,7 +615,7 @@ def may_be_shown(profile: Profile, dataset: str) -> bool:
 
 
 def pairing_sentences(table: pd.DataFrame) -> str:
-    """One Markdown item a data set, from rows of `pairing_row`; the paper's mean beside ours."""
+    """One Markdown item per data set, from rows of `pairing_row`; the paper's mean beside ours."""
     return items(
         table.assign(printed=table["dataset"].map(_printed)),
         "{dataset}: similarity {similarity_mean:.2f} ± {similarity_sd:.2f}{printed}; {images} "
@@ -647,7 +631,7 @@ def _printed(dataset: str) -> str:
 
 
 def distillation_sentences(table: pd.DataFrame) -> str:
-    """One Markdown item a data set: distilled beside constant, means over backbones and seeds."""
+    """One Markdown item per data set: distilled beside constant, means over backbones and seeds."""
     cells = table.groupby("dataset", sort=False, as_index=False).mean(numeric_only=True)
     below = " (below 0: the mean report is the better guess)"
     return items(

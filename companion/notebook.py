@@ -7,6 +7,7 @@ import ast
 import inspect
 import logging
 import os
+import re
 import sys
 import tempfile
 from collections.abc import Mapping
@@ -33,7 +34,8 @@ def parameters(namespace: Mapping[str, Any]) -> SimpleNamespace:
     assignments above it. Papermill passes a list on its command line as text: it is read as JSON.
 
     Raises:
-        ClipItError: a parameter was injected that is not declared; a value has the wrong type.
+        ClipItError: a parameter was injected that is not declared; a value has the wrong type; the
+            code is another clone's; a folder is given that depends on where a kernel starts.
     """
     declared = namespace["__annotations__"]
     for cell in namespace.get("In", []):
@@ -41,9 +43,22 @@ def parameters(namespace: Mapping[str, Any]) -> SimpleNamespace:
             for line in ast.parse(cell).body:
                 if isinstance(line, ast.Assign):
                     known(ast.unparse(line.targets[0]), declared, "parameter", NAMED)
+    _at_home(Path.cwd())
     return SimpleNamespace(
         **{name: _checked(name, namespace[name], kind) for name, kind in declared.items()}
     )
+
+
+def _at_home(here: Path) -> None:
+    """A kernel imports what its environment has installed, and inherits what was exported."""
+    ours, around = paths.repository(), (here, *here.parents)
+    clone = next((f for f in around if (f / "companion" / "notebook.py").is_file()), ours)
+    if clone != ours:
+        fix = f"Run `export PYTHONPATH={clone}`, then start Jupyter or papermill again"
+        raise ClipItError(f"the notebook is of this clone, its code of {ours}", clone, fix)
+    if loose := paths.unsettled():
+        fix = "Export an absolute path: a kernel starts in the notebook's folder, not in yours"
+        raise ClipItError("relative to a folder", ", ".join(loose), fix)
 
 
 def execute(name: str, output: Path, parameters: Mapping[str, Any]) -> None:
@@ -92,17 +107,20 @@ def main(args: list[str]) -> None:
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"))
     options = parser.parse_args(args)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    values = {key: plain(value, f"parameter {key}") for key, value in options.p}
-    if is_file_name(str(values.get("profile"))):  # the kernel starts in another folder
-        values["profile"] = str(Path(values["profile"]).expanduser().resolve())
-    execute(options.name, options.output, values)
+    execute(options.name, options.output, {key: _read(key, text) for key, text in options.p})
+
+
+def _read(key: str, text: str) -> Any:
+    if key == "profile" and is_file_name(text):  # the kernel starts in another folder
+        return str(paths.expanded(text).resolve())
+    return plain(text, f"parameter {key}")
 
 
 def _check(source: Path, values: Mapping[str, Any]) -> None:
     """Say before a kernel starts what a notebook's setup cell would say."""
     from papermill import inspect_notebook
 
-    declared = inspect_notebook(source)
+    declared = inspect_notebook(_formatted(source))
     for name, value in values.items():
         known(name, declared, "parameter", NAMED)
         _checked(name, value, declared[name]["inferred_type_name"])
@@ -140,9 +158,12 @@ def _run(source: Path, draft: Path, values: Mapping[str, Any]) -> None:
     path = os.pathsep.join(filter(None, [str(paths.repository()), os.environ.get("PYTHONPATH")]))
 
     # A progress bar is a line of output each time: in a kept notebook, seldom is enough.
-    environment = {"PYTHONPATH": path, "TQDM_MININTERVAL": "30"}
+    wanted = {"PYTHONPATH": path, "TQDM_MININTERVAL": "30", **paths.settled()}
+    environment = {name: value.replace("$", "$$") for name, value in wanted.items()}  # a template
 
-    with tempfile.TemporaryDirectory(prefix="kernel-") as sockets:
+    # A socket's whole path may have some 100 bytes, and a cluster's TMPDIR is deep.
+    short = None if len(os.fsencode(tempfile.gettempdir())) < 75 else "/tmp"
+    with tempfile.TemporaryDirectory(prefix="kernel-", dir=short) as sockets:
 
         class ThisPython(AsyncKernelManager):
             kernel_spec = KernelSpec(**get_kernel_dict(), env=environment)
@@ -152,8 +173,8 @@ def _run(source: Path, draft: Path, values: Mapping[str, Any]) -> None:
             ip = Unicode(str(Path(sockets) / "socket"))
 
         papermill.execute_notebook(
-            source,
-            draft,
+            _formatted(source),
+            _formatted(draft),
             dict(values),
             kernel_name="python3",
             language="python",
@@ -162,6 +183,11 @@ def _run(source: Path, draft: Path, values: Mapping[str, Any]) -> None:
             log_output=True,
             kernel_manager_class=ThisPython,
         )
+
+
+def _formatted(path: Path) -> str:
+    """Braces doubled: papermill takes what stands in single ones for the name of a parameter."""
+    return re.sub("[{}]", r"\g<0>\g<0>", str(path))
 
 
 def _first_unfinished(executed: Any) -> tuple[str, str]:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import timeit
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from itertools import groupby, product
 
 import torch
 import torch.nn.functional as F
@@ -25,6 +24,7 @@ from companion.crc5 import Crc5Data
 from companion.phantom.datasets import PhantomData
 from companion.profile import Profile, Workbench, load_profile, sources_of_profile
 from companion.published import PUBLISHED_DATA, OfThePaper
+from companion.reading import parser_of
 
 # -- Seconds that a patch takes, measured on this machine or scaled by operations.
 
@@ -224,47 +224,33 @@ def reading_images(jobs: Iterable[Job]) -> list[Job]:
     return [job for job in jobs if job.base != "text"]
 
 
-# -- How many patches the runs of a profile pass through its models, and what that takes.
+# -- What it takes to pass patches through the models of a profile.
 
 
 FROZEN = ("unimodal", "vision", "zero_shot")
 
 
-@dataclass(frozen=True)
-class Passes:
-    """Patches that one run trains on (each epoch counts), and that it only looks at."""
-
-    trained: int
-    seen: int
-
-    def seconds(self, speed: Speed) -> float:
-        return self.trained * speed.step + self.seen * speed.forward
-
-
-def passes(job: Job, profile: Profile, sizes: Sizes) -> Passes:
-    """Passes of one run through its backbone; a frozen backbone's features are kept and shared.
-
-    The text classifier reads no image, and the text stage is not counted: it is shared by all
-    backbones and small beside the images.
-    """
-    if job.base == "text":
-        return Passes(0, 0)
-    at_the_end = sizes.validation + sizes.test
-    if job.base in FROZEN:
-        return Passes(0, at_the_end)
-    training = profile.training_settings(job.dataset)
-    looks = training.epochs * training.checks_per_epoch
-    return Passes(training.epochs * sizes.train, looks * sizes.validation + at_the_end)
-
-
 def seconds_of(
     todo: list[Job], profile: Profile, sizes: Mapping[str, Sizes], speeds: Mapping[str, Speed]
 ) -> dict[Job, float]:
-    """Seconds of one core or accelerator for each run, without what runs share."""
-    return dict.fromkeys(todo, 0.0) | {
-        job: passes(job, profile, sizes[job.dataset]).seconds(speeds[job.backbone])
-        for job in reading_images(todo)
-    }
+    """Seconds of one core or accelerator for each run, without what runs share.
+
+    A frozen backbone's features are kept and shared. A text classifier reads no image, and the text
+    stage is not counted: it is shared by all backbones and small beside the images.
+    """
+
+    def seconds(job: Job) -> float:
+        if job.base == "text":
+            return 0.0
+        size, speed = sizes[job.dataset], speeds[job.backbone]
+        trained, seen = 0, size.validation + size.test
+        if job.base not in FROZEN:
+            training = profile.training_settings(job.dataset)
+            trained = training.epochs * size.train
+            seen += training.epochs * training.checks_per_epoch * size.validation
+        return trained * speed.step + seen * speed.forward
+
+    return {job: seconds(job) for job in todo}
 
 
 def shared_seconds(
@@ -292,36 +278,22 @@ BYTES_A_PREDICTION = 24  # a row of predictions.parquet: compressed logits, labe
 SMALL = 1 << 20  # heads, history and cards of one run
 
 
-@dataclass(frozen=True)
-class Disk:
-    """Bytes of decoded patches, of embeddings, and of finished runs."""
-
-    patches: int
-    embeddings: int
-    runs: int
-
-    @property
-    def total(self) -> int:
-        return self.patches + self.embeddings + self.runs
-
-
 def disk(
     todo: list[Job], profile: Profile, sizes: Mapping[str, Sizes], known: Mapping[str, Facts]
-) -> Disk:
+) -> dict[str, int]:
     """What the runs that are left will write (and keep: nothing of it is temporary)."""
     embedded = {job.cell for job in reading_images(todo)}
     embedded |= {(dataset, name) for dataset in sizes for name in profile.retrievers}
-    written = 0
-    for job in todo:
-        predicted = sizes[job.dataset].validation + sizes[job.dataset].test
-        written += predicted * BYTES_A_PREDICTION + SMALL
-        if job.base not in (*FROZEN, "text"):
-            written += known[job.backbone].adapters * FLOAT
-    return Disk(
-        patches=sum(one.total * one.side**2 * 3 for one in sizes.values()),
-        embeddings=sum(sizes[d].total * known[b].width * FLOAT for d, b in embedded if b in known),
-        runs=written,
-    )
+    adapted = [known[job.backbone].adapters for job in todo if job.base not in (*FROZEN, "text")]
+    predicted = [sizes[job.dataset].validation + sizes[job.dataset].test for job in todo]
+    return {
+        "decoded patches": sum(one.total * one.side**2 * 3 for one in sizes.values()),
+        "embeddings": sum(
+            sizes[dataset].total * known[name].width * FLOAT
+            for dataset, name in embedded if name in known
+        ),
+        "runs": sum(predicted) * BYTES_A_PREDICTION + len(todo) * SMALL + sum(adapted) * FLOAT,
+    }  # fmt: skip
 
 
 # -- The plan as text.
@@ -345,14 +317,12 @@ def overview(
 
 def table(every: Sequence[Job], seconds: Mapping[Job, float]) -> str:
     """A line a study, data set, backbone and setting: its seeds, those that are done, and hours."""
-    groups: dict[tuple[str, str, str, str], list[Job]] = {}
-    for job in every:
-        groups.setdefault((job.study, *job.cell, job.setting), []).append(job)
     lines = ["  study            data set, backbone, setting: seeds (done); what is left"]
-    for (study, dataset, backbone, setting), group in groups.items():
+    for (study, cell, setting), found in groupby(every, lambda j: (j.study, j.cell, j.setting)):
+        group = list(found)
         seeds = " ".join(f"({job.seed})" if job.done else str(job.seed) for job in group)
         left = sum(seconds.get(job, 0.0) for job in group)
-        lines.append(f"  {study:16} {dataset} {backbone} {setting}: {seeds}; {duration(left)}")
+        lines.append(f"  {study:16} {' '.join(cell)} {setting}: {seeds}; {duration(left)}")
     return "\n".join(lines)
 
 
@@ -363,14 +333,11 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"
 
 
-def space(disk: Disk) -> str:
+def space(disk: Mapping[str, int]) -> str:
     """What will be written, in units of 10^9 bytes."""
-    parts = (disk.patches, disk.embeddings, disk.runs)
-    patches, embeddings, runs = (f"{part / 1e9:.1f}" for part in parts)
-    return (
-        f"  disk       {disk.total / 1e9:.1f} GB: {patches} decoded patches, {embeddings} "
-        f"embeddings, {runs} runs; downloads and weights come on top"
-    )
+    parts = ", ".join(f"{size / 1e9:.1f} {name}" for name, size in disk.items())
+    total = sum(disk.values()) / 1e9
+    return f"  disk       {total:.1f} GB: {parts}; downloads and weights come on top"
 
 
 def time_here(seconds: float, workers: int, scaled: bool) -> str:
@@ -400,14 +367,11 @@ NOT_IN_IT = "the text stage is not in it"
 
 
 def main(arguments: list[str]) -> None:
-    """`plan --profile NAME [--runs] [--teraflops T]`: print runs, time and disk."""
-    parser = argparse.ArgumentParser(prog="python -m companion plan", description=main.__doc__)
-    parser.add_argument("--profile", default="demo")
+    """Print what a profile will run, what of it is done, and what time and disk the rest takes."""
+    parser = parser_of("plan", main.__doc__)
     parser.add_argument("--runs", action="store_true", help="list every run, a line a setting")
-    parser.add_argument(
-        "--teraflops", type=float, metavar="T",
-        help="what your accelerator sustains, in 10^12 operations a second",
-    )  # fmt: skip
+    operations = "what your accelerator sustains, in 10^12 operations a second"
+    parser.add_argument("--teraflops", type=float, metavar="T", help=operations)
     options = parser.parse_args(arguments)
     if options.teraflops is not None and not options.teraflops > 0:
         parser.error(f"--teraflops is {options.teraflops}; give a number above 0")
@@ -422,19 +386,22 @@ def main(arguments: list[str]) -> None:
     counts = {name: sizes(profile, name) for name in profile.data}
     backbones = dict.fromkeys(job.backbone for job in reading_images(todo))
     known = {name: facts(name, profile) for name in backbones}
+
+    def left(found: Mapping[str, Speed]) -> tuple[dict[Job, float], float]:
+        each = seconds_of(todo, profile, counts, found)
+        return each, sum(each.values()) + shared_seconds(todo, profile, counts, found)
+
     here = speeds(known, profile)
+    each, total = left(here)
     # Cores would take weeks: say as well what accelerators may take.
     large = not torch.cuda.is_available() and any(f.multiply_adds > LARGE for f in known.values())
     teraflops = options.teraflops or (TERAFLOPS if large else None)
-    there = here if teraflops is None else assumed(known, here, teraflops)
-    each = seconds_of(todo, profile, counts, there)
+    estimates = []
+    if teraflops is not None:
+        each, there = left(assumed(known, here, teraflops))
+        estimates = [time_assumed(there, teraflops)]
+    workers = torch.cuda.device_count() or os.cpu_count() or 1
+    estimates.append(time_here(total, workers, large))
     if options.runs:
         print(table(every, each))
-    print(space(disk(todo, profile, counts, known)))
-    total = sum(each.values()) + shared_seconds(todo, profile, counts, there)
-    if teraflops is not None:
-        print(time_assumed(total, teraflops))
-        total = sum(seconds_of(todo, profile, counts, here).values())
-        total += shared_seconds(todo, profile, counts, here)
-    workers = torch.cuda.device_count() or os.cpu_count() or 1
-    print(time_here(total, workers, large))
+    print("\n".join([space(disk(todo, profile, counts, known)), *estimates]))

@@ -297,7 +297,7 @@ def load_profile(name: str) -> Profile:
         ClipItError: no such profile or file; an unknown key; a value of the wrong type.
     """
     names = [path.stem for path in paths.profiles().glob("*.yaml")]
-    path = Path(name).expanduser().resolve()
+    path = paths.expanded(name).resolve()
     if is_file_name(name) and path.parent != paths.profiles():
         profile = own_profile(path, names)
     else:
@@ -349,7 +349,7 @@ def _placed(profile: Profile, folder: Path) -> dict[str, Any]:
         if not isinstance(part, OF_THE_USER):
             return part  # published data lie under $CLIPIT_DATA
         held = [key for key in PATH_KEYS if getattr(part, key, None)]
-        values = {key: str(folder / Path(getattr(part, key)).expanduser()) for key in held}
+        values = {key: str(folder / paths.expanded(getattr(part, key))) for key in held}
         return part.model_copy(update=values)
 
     copies = profile.weights.items()
@@ -357,7 +357,7 @@ def _placed(profile: Profile, folder: Path) -> dict[str, Any]:
         "data": {name: moved(each) for name, each in profile.data.items()},
         "corpora": {name: moved(each) for name, each in profile.corpora.items()},
         "studies": {"own": Study()} | profile.studies,
-        "weights": {name: str(folder / Path(each).expanduser()) for name, each in copies},
+        "weights": {name: str(folder / paths.expanded(each)) for name, each in copies},
     }
     if profile.survival is not None:
         slides = moved(profile.survival.slides)

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
 import base64
 import hashlib
 import io
-import itertools
 import json
 import os
 import platform
@@ -33,13 +31,14 @@ from traitlets.config import Config
 
 from clipit_lib import paths, runs
 from clipit_lib.errors import ClipItError
-from clipit_lib.files import whole, write_text
+from clipit_lib.files import digest, whole, write_text
 from companion import archive, tables
 from companion.cost.measure import this_machine
 from companion.figures import gallery
 from companion.measures import may_be_shown
 from companion.phantom.datasets import PhantomData
 from companion.profile import Profile, load_profile, searched_path
+from companion.reading import parser_of
 
 # -- Headings of the page: unique anchors, and no level left out.
 
@@ -91,21 +90,15 @@ def formula(tex: str, display: str = "inline") -> Markup:
     known = tex.strip().replace(r"\arg", r"\operatorname{arg}")
     try:
         mathml = convert(known, display=display)
+        elements = list(ElementTree.fromstring(mathml).iter())
     except Exception:  # the library has no common exception for what it cannot read
-        mathml = ""
-    safe = Markup(mathml) if _is_mathml(mathml) else None
-    return safe or Markup("<code>{}</code>").format(tex.strip())
-
-
-def _is_mathml(text: str) -> bool:
-    """Whether the converter has understood all: it passes unknown commands and HTML through."""
-    try:
-        elements = list(ElementTree.fromstring(text).iter())
-    except ElementTree.ParseError:
-        return False
-    return all(element.tag.startswith(MATHML) for element in elements) and not any(
-        "\\" in (element.text or "") or "href" in element.attrib for element in elements
+        elements = []
+    # It passes unknown commands and HTML through.
+    understood = elements and all(
+        each.tag.startswith(MATHML) and "\\" not in (each.text or "") and "href" not in each.attrib
+        for each in elements
     )
+    return Markup(mathml) if understood else Markup("<code>{}</code>").format(tex.strip())
 
 
 class _Renderer(IPythonRenderer):
@@ -163,21 +156,22 @@ SPANS = {"colspan": "colgroup", "rowspan": "rowgroup"}
 
 def data_tables(source: str) -> Markup:
     """The tables in a piece of HTML; empty if there is none. Whatever is in a cell is text."""
-    found = BeautifulSoup(source, "html.parser").find_all("table")
-    return Markup("").join(in_a_box(_table(table)) for table in found)
-
-
-def _table(table: Tag) -> Markup:
-    rows = [list(row.find_all(["th", "td"])) for row in table.find_all("tr")]
-    if _only_counts(rows):
-        rows = [row[1:] for row in rows]
-    head = sum(all(cell.name == "th" for cell in row) for row in rows)
-    lines = [
-        Markup("<tr>{}</tr>").format(Markup("").join(_cell(cell, place < head) for cell in row))
-        for place, row in enumerate(rows)
-    ]
-    first, rest = Markup("\n").join(lines[:head]), Markup("\n").join(lines[head:])
-    return Markup("<table><thead>{}</thead>\n<tbody>{}</tbody></table>").format(first, rest)
+    boxes = Markup("")
+    for table in BeautifulSoup(source, "html.parser").find_all("table"):
+        rows = [list(row.find_all(["th", "td"])) for row in table.find_all("tr")]
+        if _only_counts(rows):
+            rows = [row[1:] for row in rows]
+        head = sum(all(cell.name == "th" for cell in row) for row in rows)
+        lines = [
+            Markup("<tr>{}</tr>\n").format(
+                Markup("").join(_cell(cell, place < head) for cell in row)
+            )
+            for place, row in enumerate(rows)
+        ]
+        first, rest = Markup("").join(lines[:head]), Markup("").join(lines[head:])
+        whole_table = Markup("<table><thead>{}</thead>\n<tbody>{}</tbody></table>")
+        boxes += in_a_box(whole_table.format(first, rest))
+    return boxes
 
 
 def _only_counts(rows: list[list[Tag]]) -> bool:
@@ -190,15 +184,14 @@ def _only_counts(rows: list[list[Tag]]) -> bool:
 def _cell(cell: Tag, in_head: bool) -> Markup:
     text = cell.get_text().strip()
     spans = {name: str(cell.get(name)) for name in SPANS if str(cell.get(name)).isdigit()}
-    spans = {name: count for name, count in spans.items() if count != "1"}
-    about = dict(spans)
+    about: dict[str, Any] = {name: count for name, count in spans.items() if count != "1"}
     if cell.name == "th" and text:  # an empty header heads nothing
         side = "colspan" if in_head else "rowspan"
-        about["scope"] = SPANS[side] if side in spans else SPANS[side][:3]
+        about["scope"] = SPANS[side] if side in about else SPANS[side][:3]
     elif NUMBER.fullmatch(text):
         about["class"] = "number"
-    attributes = Markup("").join(Markup(" {}='{}'").format(*each) for each in about.items())
-    return Markup("<{0}{1}>{2}</{0}>").format("th" if "scope" in about else "td", attributes, text)
+    cell.name, cell.attrs, cell.string = "th" if "scope" in about else "td", about, text
+    return Markup(str(cell))
 
 
 # -- Pictures of the page: each once, small, with words for those who cannot see it.
@@ -206,9 +199,9 @@ def _cell(cell: Tag, in_head: bool) -> Markup:
 
 WIDEST = 1500  # pixels; a figure is shown at about half of that
 LOSSLESS_UP_TO = 120_000  # bytes; what is larger holds patches or many points
-PICTURE_WITHHELD = (
-    "A picture is left out here: it may show patches or reports that are not ours to pass on. "
-    "It is in the executed notebook."
+WITHHELD = Markup(
+    "<p class='withheld'>{} is left out here: it may hold patches or reports that are not ours to "
+    "pass on. It is in the executed notebook.</p>\n"
 )
 
 
@@ -216,27 +209,25 @@ class Pictures:
     """What the page has shown so far.
 
     Args:
-        shareable: whether any picture may be shown; if not, only those that are kept as figures,
-            which show no patch and no report.
+        shareable: whether anything may be shown; if not, no printed text, and only the pictures
+            that are kept as figures, which show no patch and no report.
     """
 
     def __init__(self, profile: str, outline: Outline, shareable: bool) -> None:
-        self._profile, self._outline, self._shareable = profile, outline, shareable
+        self.outline, self.shareable, self._profile = outline, shareable, profile
         self._shown: dict[str, str] = {}
         kept = sorted(paths.figures(profile).glob("*.png"))
-        self._kept = {_digest(path.read_bytes()): path.stem for path in kept}
+        self._kept = {digest(path.read_bytes()): path.stem for path in kept}
 
     def show(self, picture: bytes) -> Markup:
         """A picture as a figure of the page; a link to it if it has been shown before."""
-        digest = _digest(picture)
-        name = self._kept.get(digest)
-        if name is None and not self._shareable:
-            return Markup("<p class='withheld'>{}</p>\n").format(PICTURE_WITHHELD)
-        if digest in self._shown:
-            return Markup("<p><a href='#{}'>The figure shown above</a></p>\n").format(
-                self._shown[digest]
-            )
-        words, caption = f"Figure in: {self._outline.title}", Markup("")
+        content = digest(picture)
+        name = self._kept.get(content)
+        if name is None and not self.shareable:
+            return WITHHELD.format("A picture")
+        if shown := self._shown.get(content):
+            return Markup("<p><a href='#{}'>The figure shown above</a></p>\n").format(shown)
+        words, caption = f"Figure in: {self.outline.title}", Markup("")
         if name is not None:  # a kept one: where it lies, and how many runs are behind it
             words = gallery.meaning(name) or words
             sidecar = paths.figures(self._profile) / f"{name}.runs.json"
@@ -245,30 +236,30 @@ class Pictures:
             caption = Markup("<figcaption><code>figures/{}/{}.svg</code>{}</figcaption>").format(
                 self._profile, name, behind
             )
-        anchor = self._shown[digest] = self._outline.anchor(f"figure {name or self._outline.title}")
-        source, width, height = _embedded(picture)
-        return Markup(
-            "<figure id='{}'><img src='{}' width='{}' height='{}' alt='{}'>{}</figure>\n"
-        ).format(anchor, source, width, height, words, caption)
+        anchor = self._shown[content] = self.outline.anchor(f"figure {name or self.outline.title}")
+        return Markup("<figure id='{}'><img {} alt='{}'>{}</figure>\n").format(
+            anchor, _embedded(picture), words, caption
+        )
 
 
-def _digest(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()
-
-
-def _embedded(picture: bytes) -> tuple[str, int, int]:
+def _embedded(picture: bytes) -> Markup:
     """A data URI in WebP, and the size in pixels at which it is shown."""
     with Image.open(io.BytesIO(picture)) as opened:
-        image = Image.new("RGB", opened.size, "white")
-        image.paste(opened.convert("RGBA"), mask=opened.convert("RGBA"))
+        image = Image.alpha_composite(
+            Image.new("RGBA", opened.size, "white"), opened.convert("RGBA")
+        ).convert("RGB")
     image.thumbnail((WIDEST, 10 * WIDEST))
-    best = b""
-    for options in ({"lossless": True}, {"quality": 82}):
-        if not best or len(best) > LOSSLESS_UP_TO:
-            image.save(stream := io.BytesIO(), "WEBP", method=6, **options)
-            best = min(filter(None, (best, stream.getvalue())), key=len)
-    text = base64.b64encode(best).decode("ascii")
-    return f"data:image/webp;base64,{text}", image.width // 2, image.height // 2
+
+    def packed(**options: Any) -> bytes:
+        image.save(stream := io.BytesIO(), "WEBP", method=6, **options)
+        return stream.getvalue()
+
+    best = packed(lossless=True)
+    if len(best) > LOSSLESS_UP_TO:
+        best = min(best, packed(quality=82), key=len)
+    return Markup("src='data:image/webp;base64,{}' width='{}' height='{}'").format(
+        base64.b64encode(best).decode("ascii"), image.width // 2, image.height // 2
+    )
 
 
 # -- Executed notebooks as sections of the page, by nbconvert and the template `page/notebook`.
@@ -280,10 +271,6 @@ FIRST_PER_PROFILE = 3  # notebooks below this number run once an encoder, data s
 PRIORITY = ["image/png", "image/jpeg", "text/markdown", "text/html", "text/plain"]
 REPRESENTATION = re.compile(r"<[\w.]+[^<>]*>\s*")  # of an object that has no text of its own
 PRINTED = Markup("<pre class='printed' tabindex='0'>{}</pre>\n")
-OUTPUT_WITHHELD = Markup(
-    "<p class='withheld'>Printed text is left out here: it may quote reports that are not ours to "
-    "pass on. It is in the executed notebook.</p>\n"
-)
 
 
 @dataclass(frozen=True)
@@ -300,27 +287,23 @@ def executed(profile: str) -> tuple[list[Path], list[Path], list[str]]:
 
     Third come the names of those that failed when they were last run.
     """
-    found = sorted(paths.executed_notebooks(profile).glob("[0-9]*.ipynb"))
-    failed = [path.stem.removesuffix(".failed") for path in found if path.stem.endswith(".failed")]
-    parts: tuple[list[Path], list[Path]] = ([], [])
-    for path in (path for path in found if not path.stem.endswith(".failed")):
-        number = int("".join(itertools.takewhile(str.isdigit, path.name)))
-        parts[number < FIRST_PER_PROFILE].append(path)
-    return *parts, failed
+    found = sorted(paths.executed_notebooks(profile).glob("[0-9][0-9]_*.ipynb"))
+    failed = [path for path in found if path.stem.endswith(".failed")]
+    whole_ones = [path for path in found if path not in failed]
+    once = [path for path in whole_ones if int(path.name[:2]) >= FIRST_PER_PROFILE]
+    others = [path for path in whole_ones if path not in once]
+    return once, others, [path.stem.removesuffix(".failed") for path in failed]
 
 
-def section(
-    path: Path, outline: Outline, pictures: Pictures, level: int, shareable: bool
-) -> Section:
+def section(path: Path, pictures: Pictures, level: int) -> Section:
     """A notebook as a section whose own heading is of this level.
 
-    Args:
-        shareable: whether printed text may be shown; tables and Markdown hold numbers and always
-            are.
+    Tables and Markdown hold numbers and are shown whether or not data may be shared.
 
     Raises:
         ClipItError: the file is damaged.
     """
+    outline = pictures.outline
     with whole(path, "Delete it and run ./run_all.sh again"):
         notebook = nbformat.reads(path.read_text(encoding="utf-8"), as_version=4)
     cells = notebook.cells
@@ -335,9 +318,7 @@ def section(
     anchor = outline.at
     for cell in cells:  # a figure that is the value of a cell is drawn again when the cell ends
         if cell.cell_type == "code":
-            cell.outputs = list(
-                {_picture(each) or id(each): each for each in cell.outputs}.values()
-            )
+            cell.outputs = list({_drawn(each) or id(each): each for each in cell.outputs}.values())
 
     def printed(text: str) -> Markup:
         """What a cell printed, without progress bars and names of objects."""
@@ -345,7 +326,8 @@ def section(
         # A terminal shows what was written after the last carriage return of a line.
         lines = (line.rsplit("\r", 1)[-1].rstrip() for line in text.split("\n"))
         kept = "\n".join(lines).strip("\n")
-        return (PRINTED.format(kept) if shareable else OUTPUT_WITHHELD) if kept else Markup("")
+        shown = PRINTED.format(kept) if pictures.shareable else WITHHELD.format("Printed text")
+        return shown if kept else Markup("")
 
     exporter = TemplateExporter(
         config=Config(NbConvertBase={"display_data_priority": PRIORITY}),
@@ -360,7 +342,7 @@ def section(
     return Section(anchor, title, heading + Markup(exporter.from_notebook_node(notebook)[0]))
 
 
-def _picture(output: Any) -> str | None:
+def _drawn(output: Any) -> str | None:
     """A PNG or JPEG in base64."""
     data = output.get("data", {})
     return data.get("image/png") or data.get("image/jpeg")
@@ -378,28 +360,25 @@ KERNELS = {
 
 def made(profile: Profile, cited: pd.DataFrame) -> dict[str, str]:
     """A name and a sentence for each thing that is known of the runs that results cite."""
+    facts = {"Code": _code()}
+    if cited.empty:
+        facts["Runs"] = "none is listed: runs.csv is not there"
+    else:
+        hours, minutes = divmod(round(cited["seconds"].sum() / 60), 60)
+        kernels = sorted(set(cited["kernels"]))
+        facts |= {
+            "Runs": f"{len(cited)} runs are behind the tables and figures, counted below",
+            "Time": f"{hours} h {minutes} min in all, summed over these runs",
+            "Kernels": "; ".join(KERNELS.get(each, each) for each in kernels),
+        }
+    if (peak := cited["peak_memory_mib"].max()) > 0:  # NaN where no run has measured it
+        facts["Peak memory"] = f"{peak / 1024:.1f} GiB of the process of one run, at most"
     machine = f"{platform.system()}, {this_machine().processor}, {os.cpu_count()} cores"
-    return {
-        "Code": _code(),
-        **_cost(cited),
+    return facts | {
         "Seeds": ", ".join(map(str, profile.seeds)),
         "Versions": _software(profile.name, cited["key"]),
         "Machine of this page": machine,
     }
-
-
-def _cost(cited: pd.DataFrame) -> dict[str, str]:
-    if cited.empty:
-        return {"Runs": "none is listed: runs.csv is not there"}
-    hours, minutes = divmod(round(cited["seconds"].sum() / 60), 60)
-    facts = {
-        "Runs": f"{len(cited)} runs are behind the tables and figures, counted below",
-        "Time": f"{hours} h {minutes} min in all, summed over these runs",
-        "Kernels": "; ".join(KERNELS.get(each, each) for each in sorted(set(cited["kernels"]))),
-    }
-    if (peak := cited["peak_memory_mib"].max()) > 0:  # NaN where no run has measured it
-        facts["Peak memory"] = f"{peak / 1024:.1f} GiB of the process of one run, at most"
-    return facts
 
 
 def _software(profile: str, keys: pd.Series[str]) -> str:
@@ -439,22 +418,11 @@ OWN_ANCHORS = ("content", "all-code", "made", "made-runs", "made-profile")  # of
 
 
 def main(arguments: list[str]) -> None:
-    """`report --profile NAME`: write results/NAME/report.html."""
-    parser = argparse.ArgumentParser(prog="python -m companion report", description=main.__doc__)
-    parser.add_argument("--profile", default="demo")
-    path = write_page(load_profile(parser.parse_args(arguments).profile))
-    print(f"report in {path} ({path.stat().st_size / 2**20:.1f} MiB)")
-
-
-def write_page(profile: Profile) -> Path:
-    """Write results/PROFILE/report.html from what is stored; return its path.
-
-    Raises:
-        ClipItError: no notebook of the profile has been run.
-    """
+    """Write all results of a profile on one page, results/PROFILE/report.html."""
+    profile = load_profile(parser_of("report", main.__doc__).parse_args(arguments).profile)
     path = paths.results(profile.name) / "report.html"
     write_text(path, page(profile))
-    return path
+    print(f"report in {path} ({path.stat().st_size / 2**20:.1f} MiB)")
 
 
 def page(profile: Profile) -> str:
@@ -465,18 +433,15 @@ def page(profile: Profile) -> str:
     """
     once, others, failed = executed(profile.name)
     if not once and not others:
-        raise ClipItError(
-            "no executed notebook here",
-            paths.executed_notebooks(profile.name),
-            f"Run ./run_all.sh --profile {profile.name} first",
-        )
+        fix = f"Run ./run_all.sh --profile {profile.name} first"
+        raise ClipItError("no executed notebook here", paths.executed_notebooks(profile.name), fix)
     outline = Outline(OWN_ANCHORS)
     shareable = all(may_be_shown(profile, name) for name in profile.data)
     pictures = Pictures(profile.name, outline, shareable)
     claims = _claims(profile.name, outline)
-    sections = [section(path, outline, pictures, 2, shareable) for path in once]
+    sections = [section(path, pictures, 2) for path in once]
     outline.heading(Markup("Appendix"), 2, "appendix")  # its own heading is in the template
-    appendix = [section(path, outline, pictures, 3, shareable) for path in others]
+    appendix = [section(path, pictures, 3) for path in others]
     cited = archive.listed(paths.results(profile.name))
     counts = pd.crosstab(cited["setting"], cited["dataset"]).reset_index()
     asked = [paths.profiles() / f"{profile.name}.yaml", searched_path(profile.name)]

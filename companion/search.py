@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import itertools
 import math
 import os
@@ -20,7 +19,6 @@ import optuna
 import pandas as pd
 import torch
 import yaml
-from filelock import FileLock
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.trial import FrozenTrial, Trial, TrialState
@@ -30,7 +28,7 @@ from scipy.special import log_softmax
 from clipit_lib import paths, runs
 from clipit_lib.encoders import registry
 from clipit_lib.errors import ClipItError, Diverged
-from clipit_lib.files import canonical_json, digest, write_text
+from clipit_lib.files import canonical_json, digest, held, write_text
 from clipit_lib.predictions import LOGIT
 from clipit_lib.runs import StoredRun
 from clipit_lib.settings import PROTOCOLS, Lora, RunSpec
@@ -49,6 +47,7 @@ from companion.profile import (
     read_searched,
     searched_path,
 )
+from companion.reading import parser_of, whole_from
 
 # -- An Optuna study in a journal file, which several processes work on.
 
@@ -170,7 +169,6 @@ SETTINGS: tuple[SearchedSetting, ...] = get_args(SearchedSetting)
 COLUMNS = ("setting", "number", "rank", "alpha", "targets", "lambda", "validation", "runs")
 NOTE = "note"  # what diverged, of a trial and in the table
 STUDIES = "studies"  # below results/PROFILE/search: journals
-Mistake = tuple[str, str, str]  # the three parts of a ClipItError, which pickle as they are
 
 
 @dataclass(frozen=True)
@@ -273,14 +271,15 @@ def work(task: Task, bench: Workbench) -> None:
 
 
 def mean_validation_loss(stored: Sequence[StoredRun]) -> float:
-    """Cross-entropy in nats of the image-only models on validation, averaged over runs."""
-    return float(np.mean([_validation_loss(run.predictions("validation")) for run in stored]))
+    """Cross-entropy in nats of the image-only models on validation, averaged over runs.
 
-
-def _validation_loss(predictions: pd.DataFrame) -> float:
-    """Mean negative log probability of the true class, from raw predictions."""
-    scores = log_softmax(predictions.filter(like=LOGIT).to_numpy(np.float64), axis=1)
-    return float(-scores[np.arange(len(scores)), predictions["label"]].mean())
+    Of each run the mean negative log probability of the true class, from raw predictions.
+    """
+    losses = []
+    for predictions in (run.predictions("validation") for run in stored):
+        scores = log_softmax(predictions.filter(like=LOGIT).to_numpy(np.float64), axis=1)
+        losses.append(float(-scores[np.arange(len(scores)), predictions["label"]].mean()))
+    return float(np.mean(losses))
 
 
 def trial_table(task: Task, studies: Mapping[SearchedSetting, optuna.Study]) -> pd.DataFrame:
@@ -308,19 +307,13 @@ def _work_together(task: Task, processes: int) -> None:
         suppress(BrokenProcessPool),  # one was ended: what is missing is said by the caller
         ProcessPoolExecutor(processes, mp_context=context) as pool,
     ):
-        for mistake in pool.map(_worker, [task] * processes, [threads] * processes):
-            if mistake is not None:
-                raise ClipItError(*mistake)
+        list(pool.map(_worker, [task] * processes, [threads] * processes))
 
 
-def _worker(task: Task, threads: int) -> Mistake | None:
-    """`work` in a process of its own; a user's mistake is returned."""
+def _worker(task: Task, threads: int) -> None:
+    """`work` in a process of its own."""
     torch.set_num_threads(threads)
-    try:
-        work(task, Workbench(task.profile))
-    except ClipItError as error:
-        return error.what, error.where, error.fix
-    return None
+    work(task, Workbench(task.profile))
 
 
 # -- `python -m companion search`: adapters and lambda of one cell, kept for the whole profile.
@@ -334,14 +327,14 @@ HEADER = (
 
 def main(arguments: list[str]) -> None:
     """Search LoRA rank, scale, targets and lambda on validation, or show what was found."""
-    parser = argparse.ArgumentParser(prog="python -m companion search", description=main.__doc__)
-    parser.add_argument("--profile", default="demo")
-    parser.add_argument("--dataset", help="a data set of the profile")
-    parser.add_argument("--backbone", help="the backbone that is adapted in the trials")
-    parser.add_argument("--trials", type=_positive, default=Search().trials, help="a setting")
-    parser.add_argument("--processes", type=_positive, default=1, help="trials at a time")
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(Search().seeds))
-    parser.add_argument("--show", action="store_true", help="print the chosen values only")
+    parser = parser_of("search", main.__doc__)
+    add, positive = parser.add_argument, whole_from(1)
+    add("--dataset", help="a data set of the profile")
+    add("--backbone", help="the backbone that is adapted in the trials")
+    add("--trials", type=positive, default=Search().trials, help="of each setting")
+    add("--processes", type=positive, default=1, help="trials at a time")
+    add("--seeds", type=int, nargs="+", default=list(Search().seeds), help="that a trial trains")
+    add("--show", action="store_true", help="print the chosen values only")
     options = parser.parse_args(arguments)
     profile = load_profile(options.profile)
     if options.show:
@@ -370,13 +363,6 @@ def main(arguments: list[str]) -> None:
     print(chosen_text(load_profile(options.profile)))
 
 
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{value} is not at least 1")
-    return value
-
-
 def _check_writable(name: str) -> None:
     """Say before the first trial, not after the last, that the choice cannot be kept."""
     probe = searched_path(name).with_suffix(".probe")
@@ -395,7 +381,7 @@ def _listed(values: Sequence[int]) -> str:
 def keep_chosen(task: Task, best: dict[SearchedSetting, Chosen]) -> None:
     """Put chosen values beside those of other data sets in `profiles/searched/PROFILE.yaml`."""
     path = searched_path(task.profile.name)
-    with FileLock(task.folder / STUDIES / "chosen.lock"):
+    with held(task.folder / STUDIES / "chosen.lock"):
         found: Searched = read_searched(path) | {task.dataset: best}
         values = TypeAdapter(Searched).dump_python(found, mode="json", exclude_none=True)
         write_text(path, HEADER + yaml.safe_dump(values, sort_keys=False, default_flow_style=None))

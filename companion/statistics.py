@@ -52,10 +52,14 @@ class Interval:
         return f"{self.estimate:+.1f} [{self.low:+.1f}, {self.high:+.1f}]"
 
 
+def each_interval(rows: pd.DataFrame) -> pd.Series:
+    """The interval of each row of a table."""
+    return pd.Series([Interval.of(row) for _, row in rows.iterrows()], rows.index, object)
+
+
 def sides(rows: pd.DataFrame) -> pd.Series:
     """Where the interval of each row of a table lies."""
-    found = [Interval.of(row).side for _, row in rows.iterrows()]
-    return pd.Series(found, rows.index, object)
+    return each_interval(rows).map(lambda each: each.side)
 
 
 def units(samples: pd.DataFrame, name: str = "sample") -> np.ndarray:

@@ -116,13 +116,6 @@ def cells(profile: Profile, name: str) -> list[Cell]:
     ]
 
 
-def every_run(bench: Workbench) -> list[RunSpec]:
-    """The runs of all studies, each once."""
-    names = [name for name in STUDIES if asked(bench.profile, name)]
-    found = (spec for name in names for spec in runs_of(bench, name))
-    return list({spec.key: spec for spec in found}.values())
-
-
 def settings(profile: Profile, name: str, dataset: str) -> Sequence[str]:
     """The settings that a study compares on one data set, unless the profile lists its own."""
     if name == "table7":

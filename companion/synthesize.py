@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import argparse
-import csv
 import json
 import os
-import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,15 +12,16 @@ from urllib.parse import urlsplit
 
 import numpy as np
 import openai
+import pandas as pd
 from tqdm import tqdm
 
 from clipit_lib import paths
-from clipit_lib.data.patches import PatchDataset
 from clipit_lib.data.reports import ReportCorpus
 from clipit_lib.errors import ClipItError
-from clipit_lib.files import canonical_json, digest, written_beside
+from clipit_lib.files import canonical_json, digest, write_text
 from clipit_lib.settings import known
-from companion.profile import Profile, load_profile
+from companion.profile import load_profile
+from companion.reading import agree, parser_of, whole_from
 
 # -- One question to a language model, at any endpoint that speaks OpenAI's chat completions.
 #
@@ -173,8 +171,8 @@ class Order:
         class_name, class_text: of which class, and how a sentence names it.
         number: from 1, within the class.
         organ: the tissue.
-        examples: real reports to show.
-        seed: for the endpoint.
+        examples: real reports to show, the same for a whole data set.
+        seed: of the first attempt.
     """
 
     class_name: str
@@ -190,48 +188,22 @@ class Order:
 
     @property
     def messages(self) -> tuple[Message, ...]:
-        """Made when needed: thousands of orders share the same examples."""
-        return build_request(self.examples, self.class_text, self.organ, self.number)
+        """The messages that ask for it (chat completions format).
 
-
-@dataclass(frozen=True)
-class Estimate:
-    """What the orders will take, at about four characters a token; `cost` needs prices."""
-
-    requests: int
-    prompt_tokens: int
-    completion_tokens: int
-    cost: float | None
-
-    def __str__(self) -> str:
-        cost = "not known without --price-in and --price-out"
-        if self.cost is not None:
-            cost = f"about {self.cost:.2f}, in the currency of the prices"
-        return (
-            f"{self.requests} requests, about {self.prompt_tokens} prompt tokens and "
-            f"{self.completion_tokens} completion tokens (counted as {CHARACTERS_PER_TOKEN} "
-            f"characters a token); cost {cost}. Repetitions are not in it"
+        Only the end differs between requests, so that a server can keep what they share; the
+        number makes each request another one even where a server ignores seeds.
+        """
+        shown = [f"Example report {k}:\n{text}" for k, text in enumerate(self.examples, start=1)]
+        wish = (
+            f"Write synthetic report {self.number}. Organ: {self.organ}. The slide shows: "
+            f"{self.class_text}. The report describes the microscopic appearance of "
+            f"{self.class_text} and its diagnosis agrees with it. Differ from other such reports "
+            "in specimen, findings and wording."
         )
-
-
-def build_request(
-    examples: Sequence[str], class_text: str, organ: str, number: int = 1
-) -> tuple[Message, ...]:
-    """The messages that ask for one report (chat completions format).
-
-    Only the end differs between requests, so that a server can keep what they share; the number
-    makes each request another one even where a server ignores seeds.
-    """
-    shown = "\n\n".join(f"Example report {k}:\n{text}" for k, text in enumerate(examples, start=1))
-    wish = (
-        f"Write synthetic report {number}. Organ: {organ}. The slide shows: {class_text}. The "
-        f"report describes the microscopic appearance of {class_text} and its diagnosis agrees "
-        "with it. Differ from other such reports in specimen, findings and wording."
-    )
-    return (
-        {"role": "system", "content": INSTRUCTION},
-        {"role": "user", "content": f"{shown}\n\n{wish}".strip()},
-    )
+        return (
+            {"role": "system", "content": INSTRUCTION},
+            {"role": "user", "content": "\n\n".join([*shown, wish])},
+        )
 
 
 def choose_examples(texts: Sequence[str], count: int, seed: int) -> list[str]:
@@ -268,7 +240,7 @@ def estimate(
     examples: Sequence[str],
     price_in: float | None = None,
     price_out: float | None = None,
-) -> Estimate:
+) -> str:
     """Requests, tokens and cost; a report is taken to be as long as the mean example.
 
     Args:
@@ -277,9 +249,15 @@ def estimate(
     asked = sum(len(m["content"]) for order in todo for m in order.messages) / CHARACTERS_PER_TOKEN
     length = sum(map(len, examples)) / max(len(examples), 1) or USUAL_LENGTH
     written = len(todo) * length / CHARACTERS_PER_TOKEN
-    known = price_in is not None and price_out is not None
-    cost = (asked * (price_in or 0) + written * (price_out or 0)) / 1e6 if known else None
-    return Estimate(len(todo), round(asked), round(written), cost)
+    cost = "not known without --price-in and --price-out"
+    if price_in is not None and price_out is not None:
+        amount = (asked * price_in + written * price_out) / 1e6
+        cost = f"about {amount:.2f}, in the currency of the prices"
+    return (
+        f"{len(todo)} requests, about {asked:.0f} prompt tokens and {written:.0f} completion "
+        f"tokens (counted as {CHARACTERS_PER_TOKEN} characters a token); cost {cost}. "
+        "Repetitions are not in it"
+    )
 
 
 def seed_of(seed: int, *parts: int) -> int:
@@ -409,15 +387,10 @@ def _asked(client: openai.OpenAI, endpoint: Endpoint, order: Order, seen: set[st
 
 def write_csv(wanted: Sequence[Order], texts: Mapping[str, str], output: Path) -> None:
     """Reports as a csv with the columns id, class, text: class by class, by number."""
-    rank = {name: k for k, name in enumerate(dict.fromkeys(o.class_name for o in wanted))}
-    order_of_rows = sorted(wanted, key=lambda o: (rank[o.class_name], o.number))
-    with (
-        written_beside(output) as temporary,
-        temporary.open("w", encoding="utf-8", newline="") as stream,
-    ):
-        rows = csv.writer(stream, lineterminator="\n")
-        rows.writerow(("id", "class", "text"))
-        rows.writerows((o.id, o.class_name, texts[o.id]) for o in order_of_rows if o.id in texts)
+    rows = [(o.id, o.class_name, texts[o.id]) for o in wanted if o.id in texts]
+    classes = list(dict.fromkeys(o.class_name for o in wanted))
+    rows.sort(key=lambda row: classes.index(row[1]))  # which leaves the numbers in their order
+    write_text(output, pd.DataFrame(rows, columns=["id", "class", "text"]).to_csv(index=False))
 
 
 # -- `synthesize`: have a language model write reports for the classes of a data set (table 7).
@@ -430,18 +403,32 @@ def main(arguments: list[str]) -> None:
     is read from the environment variable CLIPIT_LLM_KEY. Answers are kept as they come in a
     .jsonl beside the csv: the same command again asks only for what is missing.
     """
-    given = _parser().parse_args(arguments)
+    parser = parser_of("synthesize", main.__doc__)
+    add = parser.add_argument
+    add("--dataset", required=True, help="a data set of the profile: its classes, its reports")
+    add("--endpoint", required=True, help="address without /chat/completions: https://HOST/v1")
+    add("--model", required=True, help="as the endpoint calls it")
+    add("--output", required=True, type=Path, help="the csv to write")
+    add("--per-class", type=whole_from(1), default=PER_CLASS, help="reports of each class")
+    add("--examples", type=whole_from(0), default=EXAMPLES, help="real reports shown")
+    add("--temperature", type=float, default=1.0, help="of sampling")
+    add("--seed", type=whole_from(0), default=0, help="of examples and of each request")
+    add("--timeout", type=float, default=120.0, help="seconds to wait for an answer")
+    add("--price-in", type=float, help="of a million prompt tokens")
+    add("--price-out", type=float, help="of a million completion tokens")
+    add("--dry-run", action="store_true", help="print the first request and an estimate, only")
+    add("--yes", action="store_true", help="agree that the examples leave this machine")
+    given = parser.parse_args(arguments)
     output: Path = given.output
     if output.suffix != ".csv":
         raise ClipItError(f"unknown kind of file {output.suffix!r}", "--output", "Name a .csv")
-    endpoint = Endpoint(
-        given.endpoint,
-        given.model,
-        key=paths.language_model_key(),
-        temperature=given.temperature,
-        timeout=given.timeout,
-    )
-    data, corpus = _opened(load_profile(given.profile), given.dataset)
+    key = paths.language_model_key()
+    endpoint = Endpoint(given.endpoint, given.model, key, given.temperature, given.timeout)
+    profile = load_profile(given.profile)
+    settings = profile.data_settings(given.dataset)
+    known(settings.corpus, profile.corpora, "corpus", f"profile {profile.name}")
+    corpus = profile.corpora[settings.corpus].open(settings.corpus)
+    data = settings.open(given.dataset)
     examples = choose_examples(corpus.texts, given.examples, given.seed)
     classes = dict(zip(data.classes, data.class_texts, strict=True))
     wanted = orders(classes, corpus.organ, examples, given.per_class, given.seed)
@@ -472,14 +459,6 @@ def main(arguments: list[str]) -> None:
         )
 
 
-def _opened(profile: Profile, dataset: str) -> tuple[PatchDataset, ReportCorpus]:
-    """A data set and its reports, without the encoders that a workbench brings."""
-    settings = profile.data_settings(dataset)
-    known(settings.corpus, profile.corpora, "corpus", f"profile {profile.name}")
-    corpus = profile.corpora[settings.corpus].open(settings.corpus)
-    return settings.open(dataset), corpus
-
-
 def _consent(corpus: ReportCorpus, count: int, endpoint: Endpoint, yes: bool) -> None:
     """Say what leaves this machine; go on only if the user agrees."""
     print(
@@ -491,45 +470,8 @@ def _consent(corpus: ReportCorpus, count: int, endpoint: Endpoint, yes: bool) ->
         print("WARNING: this address is not encrypted; reports and key can be read on the way.")
     if yes:
         return
-    if not sys.stdin.isatty():
-        raise ClipItError("nobody to ask for consent", "synthesize", "Add --yes if you agree")
-    if input("Send them? [y/N] ").strip().lower() not in ("y", "yes"):
-        raise ClipItError("not sent, as you wish", "synthesize", "Add --examples 0 to send none")
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m companion synthesize", description=main.__doc__
+    agree(
+        "Send them?",
+        ClipItError("nobody to ask for consent", "synthesize", "Add --yes if you agree"),
+        ClipItError("not sent, as you wish", "synthesize", "Add --examples 0 to send none"),
     )
-    add = parser.add_argument
-    add("--profile", default="demo")
-    add("--dataset", required=True, help="a data set of the profile: its classes, its reports")
-    add("--endpoint", required=True, help="address without /chat/completions: https://HOST/v1")
-    add("--model", required=True, help="as the endpoint calls it")
-    add("--output", required=True, type=Path, help="the csv to write")
-    add(
-        "--per-class",
-        type=_whole(1),
-        default=PER_CLASS,
-        help="reports of each class",
-    )
-    add("--examples", type=_whole(0), default=EXAMPLES, help="real reports shown")
-    add("--temperature", type=float, default=1.0)
-    add("--seed", type=_whole(0), default=0, help="of the choice of examples and of each request")
-    add("--timeout", type=float, default=120.0, help="seconds to wait for an answer")
-    add("--price-in", type=float, help="of a million prompt tokens")
-    add("--price-out", type=float, help="of a million completion tokens")
-    add("--dry-run", action="store_true", help="print the first request and an estimate, only")
-    add("--yes", action="store_true", help="agree that the examples leave this machine")
-    return parser
-
-
-def _whole(least: int) -> Callable[[str], int]:
-    """Reads a whole number of at least `least`, for argparse."""
-
-    def read(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least} up")
-        return int(text)
-
-    return read

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import astuple, dataclass
 from itertools import product
 from pathlib import Path
@@ -23,7 +23,15 @@ from clipit_lib.runs import StoredRun
 from companion import paper
 from companion.profile import Workbench
 from companion.specs import label
-from companion.statistics import Cell, Interval, Side, pooled_bootstrap, sides, units
+from companion.statistics import (
+    Cell,
+    Interval,
+    Side,
+    each_interval,
+    pooled_bootstrap,
+    sides,
+    units,
+)
 
 # -- What a table, a figure or a summary says where runs behind it have a doubtful course.
 
@@ -74,6 +82,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 GAIN_CELL = ["dataset", "backbone"]
 PAIR = ["first", "second"]
+TO_READ = {"dataset": "data set", "balanced_accuracy": "balanced accuracy (%)"}
 
 
 def by_cell(runs: Iterable[StoredRun]) -> dict[tuple[str, str], list[StoredRun]]:
@@ -85,7 +94,7 @@ def by_cell(runs: Iterable[StoredRun]) -> dict[tuple[str, str], list[StoredRun]]
 
 
 def run_table(runs: Sequence[StoredRun]) -> pd.DataFrame:
-    """One row a run: dataset, backbone, setting, seed, both accuracies on test (percent), run."""
+    """One row per run: dataset, backbone, setting, seed, both accuracies on test (percent), run."""
     rows = [
         (own.dataset, own.backbone, own.setting, own.seed, accuracy(said), balanced_accuracy(said),
          run.key)
@@ -94,18 +103,6 @@ def run_table(runs: Sequence[StoredRun]) -> pd.DataFrame:
     ]  # fmt: skip
     columns = [*GAIN_CELL, "setting", "seed", "accuracy", "balanced_accuracy", "run"]
     return pd.DataFrame(rows, columns=columns)
-
-
-def gain(
-    runs: Sequence[StoredRun], dataset: str, backbone: str, first: str, second: str, draws: int
-) -> Interval:
-    """Gain in balanced accuracy of setting `second` over `first` with its 95% interval.
-
-    Raises:
-        ClipItError: the two settings were not run with the same seeds.
-    """
-    _, cell = paired_cell(runs, dataset, backbone, first, second)
-    return pooled_bootstrap([cell], draws, np.random.default_rng(0), block=1)
 
 
 def paired_cell(
@@ -163,28 +160,29 @@ def pooled_gain(runs: Sequence[StoredRun], first: str, second: str, draws: int) 
 def gain_table(
     runs: Sequence[StoredRun], pairs: Sequence[tuple[str, str]], draws: int
 ) -> pd.DataFrame:
-    """One row a cell and pair of settings: dataset, backbone, first, second, gain, low, high."""
-    rows = [
-        (*cell, *pair, *astuple(gain(runs, *cell, *pair, draws)))
-        for cell in by_cell(runs)
-        for pair in pairs
-    ]
+    """The gain in balanced accuracy of `second` over `first` in each cell, with its 95% interval.
+
+    One row per cell and pair of settings: dataset, backbone, first, second, gain, low, high.
+
+    Raises:
+        ClipItError: two settings were not run with the same seeds.
+    """
+    rows = []
+    for cell, pair in product(by_cell(runs), pairs):
+        _, hits = paired_cell(runs, *cell, *pair)
+        value = pooled_bootstrap([hits], draws, np.random.default_rng(0), block=1)
+        rows.append((*cell, *pair, *astuple(value)))
     return pd.DataFrame(rows, columns=[*GAIN_CELL, *PAIR, "gain", "low", "high"])
 
 
 def summary_table(runs: pd.DataFrame, gains: pd.DataFrame) -> pd.DataFrame:
     """Table 1 to read: mean ± sd and the value of each seed a setting, then gains, then paper's."""
-    rows = []
-    for (dataset, backbone), cell in runs.groupby(GAIN_CELL, sort=False):
-        row: dict[str, str] = {"data set": str(dataset), "backbone": str(backbone)}
-        for setting, values in cell.groupby("setting", sort=False)["balanced_accuracy"]:
-            row[str(setting)] = describe(values.to_numpy())
-        here = gains.query("dataset == @dataset and backbone == @backbone")
-        for _, each in here.iterrows():
-            row[f"{each['second']} over {each['first']}"] = str(Interval.of(each))
-        row["paper's gain"] = _printed_gain(str(dataset), str(backbone))
-        rows.append(row)
-    return pd.DataFrame(rows)
+    over = gains["second"] + " over " + gains["first"]
+    found = gains.assign(over=over, said=each_interval(gains).map(str))
+    table = runs.pivot_table("balanced_accuracy", GAIN_CELL, "setting", describe, sort=False)
+    table = table.join(found.pivot_table("said", GAIN_CELL, "over", "first", sort=False))
+    table["paper's gain"] = [_printed_gain(*cell) for cell in table.index]
+    return table.reset_index().rename(columns=TO_READ)
 
 
 def _printed_gain(dataset: str, backbone: str) -> str:
@@ -192,12 +190,13 @@ def _printed_gain(dataset: str, backbone: str) -> str:
     mirrored, namesake = paper.MIRRORS.get(dataset), registry.namesake(backbone)
     if mirrored is None or namesake is None:
         return "no such cell"
-    printed = paper.gain(mirrored, namesake)
+    printed = paper.gains().get((mirrored, namesake))
     return "no such cell" if printed is None else f"{printed:+.1f} ({namesake}, {mirrored})"
 
 
-def describe(values: np.ndarray) -> str:
+def describe(of_runs: pd.Series) -> str:
     """`mean ± sd (each value)`; the standard deviation is that of the sample."""
+    values = of_runs.to_numpy()
     each = ", ".join(f"{value:.1f}" for value in values)
     spread = f" ± {values.std(ddof=1):.1f}" if len(values) > 1 else ""
     return f"{values.mean():.1f}{spread} ({each})"
@@ -260,19 +259,28 @@ def _markdown_row(values: Sequence[object]) -> str:
 # -- Results in words, written from the numbers.
 
 
+def filled(rows: pd.DataFrame, words: str) -> list[str]:
+    """The words once per row, with its values in the places of their columns."""
+    return [words.format_map(row) for _, row in rows.iterrows()]
+
+
 def items(rows: pd.DataFrame, words: str) -> str:
-    """One Markdown item a row: the words, with the row's values in the places of their columns."""
-    return "\n".join(f"- {words.format_map(row)}" for _, row in rows.iterrows())
+    """One Markdown item per row, of `filled`."""
+    return "\n".join(filled(rows, f"- {words}"))
+
+
+def items_by(rows: pd.DataFrame, columns: list[str], said: Callable[[pd.DataFrame], str]) -> str:
+    """One Markdown item per group of rows: what it has in these columns, and what is said of it."""
+    groups = rows.groupby(columns, sort=False)
+    return "\n".join(f"- {', '.join(map(str, names))}{said(own)}" for names, own in groups)
 
 
 def gain_sentences(gains: pd.DataFrame) -> str:
-    """One Markdown item a row of `tables.gain_table`."""
-    found = [(row, Interval.of(row)) for _, row in gains.iterrows()]
-    return "\n".join(
-        f"- {row['dataset']}, {row['backbone']}: {_against(row['first'], row['second'])} {value} "
-        f"points; {value.verdict}."
-        for row, value in found
-    )
+    """One Markdown item per row of `gain_table`."""
+    found = each_interval(gains)
+    verdicts = found.map(lambda value: value.verdict)
+    rows = gains.assign(against=_against(gains), value=found.map(str), verdict=verdicts)
+    return items(rows, "{dataset}, {backbone}: {against} {value} points; {verdict}.")
 
 
 def pattern_sentence(gains: pd.DataFrame) -> str:
@@ -293,7 +301,7 @@ def paper_sentence(dataset: str) -> str:
     mirrored = paper.MIRRORS.get(dataset)
     if mirrored is None:
         return f"The paper has no results on {dataset}: there is no number to put beside ours."
-    gain = f"is {paper.mean_gain(mirrored):+.1f} points."
+    gain = f"is {paper.gains()[mirrored].mean():+.1f} points."
     if dataset == mirrored.lower():
         return f"The paper's mean gain on {mirrored} {gain}"
     return (
@@ -311,15 +319,15 @@ def caveats(bench: Workbench, datasets: Iterable[str], retrievers: Iterable[str]
 
 
 def map_words(gains: pd.DataFrame) -> str:
-    """One Markdown item an axis and control: where the gain is surely above or below zero."""
-    lines = []
-    for (axis, control), rows in gains.groupby(["axis", "control"], sort=False):
-        at = [
-            f"{side} at {', '.join(rows.loc[sides(rows) == side, 'point']) or 'nowhere'}"
-            for side in (Side.ABOVE, Side.BELOW)
-        ]
-        lines.append(f"- {axis}, over {label(str(control))}: interval {'; '.join(at)}.")
-    return "\n".join(lines)
+    """One Markdown item per axis and control: where the gain is surely above or below zero."""
+
+    def said(rows: pd.DataFrame) -> str:
+        points = {side: rows.loc[sides(rows) == side, "point"] for side in Side}
+        above, below = (", ".join(points[side]) or "nowhere" for side in (Side.ABOVE, Side.BELOW))
+        return f": interval {Side.ABOVE} at {above}; {Side.BELOW} at {below}."
+
+    over = "over " + gains["control"].map(label)
+    return items_by(gains.assign(over=over), ["axis", "over"], said)
 
 
 # -- The gain of CLIP-IT over the probe, split into what each step adds.
@@ -336,7 +344,7 @@ WHOLE = ("all together", "unimodal", "clip_it")
 
 
 def decomposition(stored: Sequence[StoredRun], draws: int) -> pd.DataFrame:
-    """One row a cell and step: dataset, backbone, first, second, gain, low, high, step.
+    """One row per cell and step: dataset, backbone, first, second, gain, low, high, step.
 
     The steps of a cell sum to its whole.
     """
@@ -348,17 +356,14 @@ def decomposition(stored: Sequence[StoredRun], draws: int) -> pd.DataFrame:
 
 
 def decomposition_words(found: pd.DataFrame) -> str:
-    """One Markdown item a cell: every step with its interval, and which are surely not zero."""
-    lines = []
-    for (dataset, backbone), rows in found.groupby(GAIN_CELL, sort=False):
-        said = [f"{row['step']} {Interval.of(row)}" for _, row in rows.iterrows()]
+    """One Markdown item per cell: every step with its interval, and which are surely not zero."""
+
+    def said(rows: pd.DataFrame) -> str:
         sure = rows["step"][(rows["step"] != WHOLE[0]) & (sides(rows) != Side.INCLUDES)]
-        which = ", ".join(sure) or "none"
-        lines.append(
-            f"- {dataset}, {backbone}: {'; '.join(said)}. Steps whose interval leaves out zero: "
-            f"{which}."
-        )
-    return "\n".join(lines)
+        steps = "; ".join(rows["step"] + " " + each_interval(rows).map(str))
+        return f": {steps}. Steps whose interval leaves out zero: {', '.join(sure) or 'none'}."
+
+    return items_by(found, GAIN_CELL, said)
 
 
 # -- Settings compared within each cell: accuracies, differences to a reference, words.
@@ -376,8 +381,8 @@ class Comparison:
 
     Attributes:
         reference: the setting that all others are compared with.
-        runs: one row a run, as `tables.run_table`.
-        gains: one row a cell and setting, as `tables.gain_table`, over the reference.
+        runs: one row per run, as `tables.run_table`.
+        gains: one row per cell and setting, as `tables.gain_table`, over the reference.
     """
 
     reference: str
@@ -405,44 +410,32 @@ def compare(stored: Sequence[StoredRun], reference: str, draws: int) -> Comparis
 
 
 def comparison_table(comparison: Comparison) -> pd.DataFrame:
-    """To read: one row a cell and setting, mean ± sd and each seed, difference and interval."""
-    columns = [*GAIN_CELL, "second"]
-    gains = {tuple(row[columns]): Interval.of(row) for _, row in comparison.gains.iterrows()}
-    rows = []
-    cells = comparison.runs.groupby([*GAIN_CELL, "setting"], sort=False)
-    for (dataset, backbone, setting), cell in cells:
-        found = gains.get((dataset, backbone, setting), "")
-        row = {
-            "data set": dataset,
-            "backbone": backbone,
-            "setting": label(str(setting)),
-            "balanced accuracy (%)": describe(cell["balanced_accuracy"].to_numpy()),
-            f"over {label(comparison.reference)}": str(found),
-        }
-        rows.append(row)
-    return pd.DataFrame(rows)
+    """To read: one row per cell and setting, mean ± sd and each seed, difference and interval."""
+    columns, over = [*GAIN_CELL, "setting"], f"over {label(comparison.reference)}"
+    gains = comparison.gains.rename(columns={"second": "setting"}).set_index(columns)
+    accuracies = comparison.runs.groupby(columns, sort=False)["balanced_accuracy"]
+    table = accuracies.agg(describe).to_frame()
+    table[over] = each_interval(gains).map(str).reindex(table.index, fill_value="")
+    shown = table.reset_index().assign(setting=lambda rows: rows["setting"].map(label))
+    return shown.rename(columns=TO_READ)
 
 
 def comparison_words(comparison: Comparison) -> str:
-    """One item a cell: which settings lie above, below, and not clearly off the reference.
+    """One item per cell: which settings lie above, below, and not clearly off the reference.
 
     Ends with what many intervals beside each other mean.
     """
-    lines = []
-    for (dataset, backbone), rows in comparison.gains.groupby(GAIN_CELL, sort=False):
-        found = sides(rows)
+
+    def said(rows: pd.DataFrame) -> str:
+        names = rows["second"].map(label) + " " + each_interval(rows).map(str)
         parts = [
-            f"{'interval ' if side is Side.ABOVE else ''}{side}: {_listed(rows[found == side])}"
+            f"{'interval ' if side is Side.ABOVE else ''}{side}: {', '.join(names[found])}"
             for side in Side
-            if (found == side).any()
+            if (found := sides(rows) == side).any()
         ]
-        reference = label(comparison.reference)
-        lines.append(f"- {dataset}, {backbone}, against {reference}: {'; '.join(parts)}.")
-    return "\n".join(lines) + "\n\n" + MANY
+        return f", against {label(comparison.reference)}: {'; '.join(parts)}."
 
-
-def _listed(rows: pd.DataFrame) -> str:
-    return ", ".join(f"{label(row['second'])} {Interval.of(row)}" for _, row in rows.iterrows())
+    return items_by(comparison.gains, GAIN_CELL, said) + "\n\n" + MANY
 
 
 # -- Tests shown for transparency; conclusions rest on the intervals of `statistics`.
@@ -509,7 +502,7 @@ def fisher_as_in_the_paper(p: Float[np.ndarray, " k"]) -> float:
 def seed_tests(runs: Sequence[StoredRun], pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
     """McNemar's test of every cell, pair of settings and seed, adjusted over all of them.
 
-    Returns one row a test: dataset, backbone, first, second, seed, lost, gained, p, p_holm.
+    Returns one row per test: dataset, backbone, first, second, seed, lost, gained, p, p_holm.
 
     Raises:
         ClipItError: two settings were not run with the same seeds.
@@ -529,32 +522,24 @@ def in_text(tests: pd.DataFrame) -> pd.DataFrame:
 
 
 def seed_table(tests: pd.DataFrame) -> pd.DataFrame:
-    """To read: one row a cell and comparison, one column a seed: `-lost +gained: p (p_holm)`."""
-    rows = []
-    for (dataset, backbone, first, second), cell in tests.groupby([*GAIN_CELL, *PAIR], sort=False):
-        row = {"data set": dataset, "backbone": backbone, "comparison": _against(first, second)}
-        for _, test in cell.iterrows():
-            row[f"seed {test['seed']}"] = (
-                f"-{test['lost']} +{test['gained']}: {test['p']:.2g} ({test['p_holm']:.2g})"
-            )
-        rows.append(row)
-    return pd.DataFrame(rows)
+    """To read: one row per cell and comparison, a column per seed: `-lost +gained: p (p_holm)`."""
+    shown = tests.assign(
+        comparison=_against(tests),
+        seed="seed " + tests["seed"].astype(str),
+        said=filled(tests, "-{lost} +{gained}: {p:.2g} ({p_holm:.2g})"),
+    )
+    cells = [*GAIN_CELL, "comparison"]
+    table = shown.pivot_table("said", cells, "seed", aggfunc="first", sort=False)
+    return table.reset_index().rename(columns=TO_READ)
 
 
 def fisher_table(tests: pd.DataFrame) -> pd.DataFrame:
     """To read: the combination "as in the paper" of all backbones and seeds on a data set."""
-    rows = [
-        {
-            "data set": dataset,
-            "comparison": _against(first, second),
-            "tests": len(part),
-            "lost": part["lost"].sum(),
-            "gained": part["gained"].sum(),
-            "Fisher's p, as in the paper": f"{fisher_as_in_the_paper(part['p'].to_numpy()):.2g}",
-        }
-        for (dataset, first, second), part in tests.groupby(["dataset", *PAIR], sort=False)
-    ]
-    return pd.DataFrame(rows)
+    groups = tests.assign(comparison=_against(tests)).groupby(["dataset", "comparison"], sort=False)
+    table = groups.agg(tests=("p", "size"), lost=("lost", "sum"), gained=("gained", "sum"))
+    combined = groups["p"].agg(lambda p: f"{fisher_as_in_the_paper(p.to_numpy()):.2g}")
+    table["Fisher's p, as in the paper"] = combined
+    return table.reset_index().rename(columns=TO_READ)
 
 
 def family_words(tests: pd.DataFrame) -> str:
@@ -571,5 +556,5 @@ def family_words(tests: pd.DataFrame) -> str:
     )
 
 
-def _against(first: object, second: object) -> str:
-    return f"{label(str(second))} over {label(str(first))}"
+def _against(rows: pd.DataFrame) -> pd.Series:
+    return rows["second"].map(label) + " over " + rows["first"].map(label)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +14,7 @@ from clipit_lib.errors import ClipItError
 from clipit_lib.files import whole
 from clipit_lib.predictions import accuracy, balanced_accuracy
 from companion import archive
+from companion.reading import parser_of
 from companion.survival.study import fold_metrics
 
 WHAT = ["dataset", "backbone", "setting", "seed"]
@@ -22,8 +22,8 @@ SCORES = ["balanced_accuracy", "accuracy", "c_index"]
 
 
 def main(arguments: list[str]) -> None:
-    """`trace FILE`: one line a run behind a figure or table."""
-    parser = argparse.ArgumentParser(prog="python -m companion trace", description=main.__doc__)
+    """Print one line for each run behind a figure or table."""
+    parser = parser_of("trace", main.__doc__, profile=False)
     parser.add_argument("file", type=Path, help="such as figures/demo/table1.png")
     path: Path = parser.parse_args(arguments).file
     results, keys = product(path)
@@ -89,15 +89,14 @@ def _stored(results: Path, key: str) -> dict[str, object]:
     return {name: spec[name] for name in WHAT} | scores
 
 
-def _archived(results: Path, keys: Sequence[str]) -> dict[str, dict[str, object]]:
+def _archived(results: Path, keys: Sequence[str]) -> dict[Any, dict[Any, Any]]:
     """Scores of the runs that are in the archives, by key."""
-    predictions, risks = (results / name for name in (archive.PREDICTIONS, archive.RISKS))
-    scores: dict[str, dict[str, object]] = {}
-    if predictions.exists():
-        table = archive.recomputed(predictions, keys).set_index("run")
-        scores |= {str(key): dict(row) for key, row in table.iterrows()}
-    if risks.exists():
-        folds = archive.recomputed_survival(risks, keys)
-        means = folds.groupby("run", observed=True)["c_index"].mean()
-        scores |= {str(key): {"c_index": float(value)} for key, value in means.items()}
+    scores: dict[Any, dict[Any, Any]] = {}
+    for name, read in (
+        (archive.PREDICTIONS, archive.recomputed), (archive.RISKS, archive.recomputed_survival),
+    ):  # fmt: skip
+        if (results / name).exists():
+            table = read(results / name, keys)  # a row a run, or a fold of a run
+            means = table.groupby("run").mean(numeric_only=True)
+            scores |= means[means.columns.intersection(SCORES)].to_dict("index")
     return scores

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ from clipit_lib.errors import ClipItError
 from clipit_lib.files import write_text
 from companion import studies
 from companion.profile import Workbench, load_profile
+from companion.reading import parser_of
 
 KNOWN = ("profile", "seed", "dataset", "backbone")
 
@@ -54,15 +54,18 @@ def train(
 
 
 def main(arguments: list[str]) -> None:
-    """`train STUDY[,STUDY ...] [-p KEY VALUE ...] [--output FILE]`: train what is missing of them.
+    """Train what is missing of some studies, or of a part of them: -p seed 0, for example.
 
-    KEY is profile (demo, if not given), or seed, dataset or backbone for a part. By
-    `accelerate launch --num_processes N -m companion train ...` N processes train each run.
+    By `accelerate launch --num_processes N -m companion train ...` N processes train each run.
     """
-    parser = argparse.ArgumentParser(prog="python -m companion train", description=main.__doc__)
-    parser.add_argument("study", help=f"of {', '.join(studies.STUDIES)}")
+    parser = parser_of("train", main.__doc__, profile=False)
+    parser.add_argument("study", help=f"STUDY[,STUDY ...] of {', '.join(studies.STUDIES)}")
+    parser.add_argument("--profile", metavar="NAME", default="demo", help="as -p profile NAME")
     parser.add_argument("--output", type=Path, help="where to list the runs' keys")
-    parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"))
+    parser.add_argument(
+        "-p", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"),
+        help=f"KEY is {', '.join(KNOWN)}",
+    )  # fmt: skip
     options = parser.parse_args(arguments)
     given = dict(options.p)
     if unknown := set(given) - set(KNOWN):
@@ -70,7 +73,7 @@ def main(arguments: list[str]) -> None:
     seed = given.pop("seed", None)
     if seed is not None and not seed.isdigit():
         parser.error(f"seed is {seed!r}; give a whole number")
-    profile = given.pop("profile", "demo")
+    profile = given.pop("profile", options.profile)
     keys = train(profile, options.study.split(","), None if seed is None else int(seed), **given)
     if options.output is not None and parallel.processes().is_main_process:
         write_text(options.output, "\n".join(keys) + "\n")

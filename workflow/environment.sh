@@ -33,15 +33,12 @@ use_pilot_weights() {
         || fail "the weights could not be installed. Check the network and run again"
 }
 
-# use_cluster NAME: sets `cluster` to the folder of a Snakemake profile, and checks what it needs.
+# use_cluster FOLDER: checks a Snakemake profile and what it needs.
 use_cluster() {
     local lacks
-    cluster=workflow/profiles/$1
-    [[ -d $cluster ]] || cluster=$1
-    [[ -f $cluster/config.yaml ]] || fail "--cluster is '$1'. Give slurm or a folder that holds a" \
+    [[ -f $1/config.yaml ]] || fail "--cluster is '$1'. Give slurm or a folder that holds a" \
         "Snakemake profile, config.yaml"
-    cluster=$(cd "$cluster" && pwd)
-    grep -q '^executor: *slurm' "$cluster/config.yaml" || return 0
+    grep -q '^executor: *slurm' "$1/config.yaml" || return 0
     lacks=$(python workflow/missing.py cluster) \
         || fail "--cluster needs $lacks. Install it: $(command -v python) -m pip install '$lacks'"
     command -v sbatch > /dev/null || fail "--cluster needs sbatch: run this where jobs are submitted"
@@ -56,7 +53,7 @@ make_venv() {
     local python
     python=$(find_python) || exit 1
     exec 7> .venv.lock
-    take_lock "$python" 7 || {
+    take_lock "$python" 7 || (($? == 2)) || {
         echo "Waiting for another run that makes .venv ..."
         take_lock "$python" 7 wait
     }
@@ -87,9 +84,19 @@ find_python() {
         "'conda env create -f environment.yml && conda activate clipit' first"
 }
 
-# take_lock PYTHON FD [wait]: lock an open file for this script and all it starts. Python stands
-# in for flock(1), which macOS lacks.
+# take_lock PYTHON FD [wait]: lock an open file for this script and all it starts; 1: another has
+# it, 2: there are no locks, which is said. Python stands in for flock(1), which macOS lacks.
 take_lock() {
-    "$1" -c "import fcntl; fcntl.flock($2, fcntl.LOCK_EX | (0 if '${3:-}' else fcntl.LOCK_NB))" \
-        2> /dev/null
+    "$1" - "$2" "${3:-}" << 'CODE'
+import fcntl
+import sys
+
+try:
+    fcntl.flock(int(sys.argv[1]), fcntl.LOCK_EX | (0 if sys.argv[2] else fcntl.LOCK_NB))
+except (BlockingIOError, PermissionError):
+    sys.exit(1)
+except OSError as error:
+    print(f"Note: no locks on this disk ({error.strerror}): see that nobody starts a second run.")
+    sys.exit(2)
+CODE
 }

@@ -1,13 +1,48 @@
-"""Print where a profile's results and figures go, a line each; an error is one line."""
+"""Print what run_all.sh was given, settled where its user stands, as assignments of the shell."""
 
+import json
+import re
+import shlex
 import sys
+from pathlib import Path
 
 from clipit_lib import paths
 from clipit_lib.errors import ClipItError
 from companion.profile import load_profile
+from companion.reading import is_file_name
+
+
+def settled(profile: str, cluster: str) -> dict[str, str]:
+    """The variables of run_all.sh.
+
+    Raises:
+        ClipItError: see `load_profile`; a folder whose name Snakemake would take for a pattern.
+    """
+    if is_file_name(profile):
+        profile = str(paths.expanded(profile).resolve())
+    name = load_profile(profile).name
+    found = {
+        "profile": profile,
+        # Snakemake reads YAML, but takes quotes off a text first.
+        "config": json.dumps([profile], ensure_ascii=False),
+        "results": str(paths.results(name)),
+        "figures": str(paths.figures(name)),
+    }
+    for place in (str(paths.repository()), profile, found["results"]):
+        if re.search(r"[{}<>\n]", place):
+            raise ClipItError("{, }, < or > in a path", place, "Name its folders without these")
+    if (gpus := paths.gpus()) is not None:
+        found["shown"] = " ".join(gpus)
+    if cluster:
+        places = (Path(__file__).parent / "profiles" / cluster, paths.expanded(cluster).resolve())
+        found["cluster"] = str(next(filter(Path.is_dir, places), cluster))
+    return found
+
 
 try:
-    profile = load_profile(sys.argv[1]).name
+    for name, value in settled(*sys.argv[1:]).items():
+        print(f"{name}={shlex.quote(value)}")
+    for name, value in paths.settled().items():
+        print(f"export {name}={shlex.quote(value)}")
 except ClipItError as error:
     sys.exit(f"error: {error}")
-print(paths.results(profile), paths.figures(profile), sep="\n")

@@ -35,7 +35,10 @@ status=0
 "${run[@]}" -m companion "$kind" "$name" --output "$output" "$@" > "$log" 2>&1 || status=$?
 if ((status == 0)); then
     rm -f "$failed" # of an earlier attempt
-    printf 'done    %s (%d s)\n' "$about" "$SECONDS" || true
+    # What Snakemake has said so far, without this job.
+    count=$(awk '/^total /{steps = $2} /^[0-9]+ of [0-9]+ steps/{before++}
+        END{if (steps) print "; " before + 1 " of " steps}' "${log%/*}/snakemake.log" 2> /dev/null) || true
+    printf 'done    %s (%d s%s)\n' "$about" "$SECONDS" "$count" || true
 else
     # What launches several processes has words of its own after theirs.
     reason=$(grep '^error: ' "$log" | tail -n 1) || reason=$(tail -n 1 "$log")

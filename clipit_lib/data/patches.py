@@ -17,9 +17,9 @@ from jaxtyping import Float, UInt8
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from clipit_lib import paths
+from clipit_lib import files, paths
 from clipit_lib.errors import ClipItError
-from clipit_lib.files import canonical_json, digest, kept, progress, whole, write_text
+from clipit_lib.files import canonical_json, digest, progress, whole, write_text
 from clipit_lib.settings import Fraction, Strict
 
 
@@ -383,7 +383,12 @@ def open_or_build(recipe: Recipe) -> PatchDataset:
         ClipItError: the cache cannot be written, is damaged, or was made from other settings;
             whatever `gather`, `decode` and `PatchDataset.validate` raise.
     """
-    return _open(kept(recipe.folder, lambda beside: _build(beside, recipe)), recipe)
+    if not recipe.folder.exists():
+        with files.locked(recipe.folder):
+            if not recipe.folder.exists():  # another process may have made it meanwhile
+                with files.written_beside(recipe.folder) as beside:
+                    _build(beside, recipe)
+    return _open(recipe.folder, recipe)
 
 
 def _build(folder: Path, recipe: Recipe) -> None:

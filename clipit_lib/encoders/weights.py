@@ -384,8 +384,7 @@ def on_disk(model: Published, copies: Mapping[str, str]) -> Path | None:
             model.repo, model.file, revision=model.revision
         )
         return Path(kept) if isinstance(kept, str) else None
-    path = Path(copies[model.name]).expanduser()
-    path = path if path.is_absolute() else paths.data() / path
+    path = paths.in_data(copies[model.name])
     file = path / model.file if path.is_dir() else path
     if not file.is_file():
         raise ClipItError(

@@ -60,7 +60,7 @@ def _with_own_retrievers(claim: Claim, own: Mapping[str | None, str]) -> Claim:
 
 
 def ledger_table(judged: Sequence[Judged]) -> pd.DataFrame:
-    """One row a claim, with `COLUMNS`; `runs` counts the runs behind the verdict."""
+    """One row per claim, with `COLUMNS`; `runs` counts the runs behind the verdict."""
     rows = [
         (
             *(getattr(one.claim, name) for name in COLUMNS[:5]),
@@ -126,7 +126,7 @@ def seen_sentence(profile: str, seen: dict[str, str]) -> str:
 
 
 def claims_text(profile: Profile, judged: Sequence[Judged], seen: dict[str, str]) -> str:
-    """claims.md: counts on top, then one table a verdict, then what could turn one."""
+    """claims.md: counts on top, then one table per verdict, then what could turn one."""
     parts = [
         f"# Claims of the paper, judged at profile {profile.name}",
         count_sentences(profile, judged),
@@ -172,7 +172,7 @@ def ours(one: Judged) -> str:
 
 
 def turning_sentences(judged: Sequence[Judged]) -> str:
-    """One Markdown item a claim that is not reproduced: its number, and what could turn it."""
+    """One Markdown item per claim that is not reproduced: its number, and what could turn it."""
     items = [
         f"- {one.claim.claim} ({one.claim.where}): {ours(one)}; {_turning(one)}."
         for one in judged

@@ -26,7 +26,6 @@ from companion.reading import read_strict
 from companion.specs import label
 from companion.statistics import Interval, pooled_bootstrap
 from companion.survival import study
-from companion.survival.study import SurvivalRun
 
 # -- The claims of `paper/claims.yaml`.
 
@@ -269,7 +268,7 @@ def falling(correlation: float, first_over_last: Interval) -> Verdict:
     return of(falls and over, falls or over)
 
 
-# -- The rules of claims that no general kind fits: one function a claim, named as it.
+# -- The rules of claims that no general kind fits: one function per claim, named as it.
 
 
 MOST_MACS = 0.001  # 10^9 multiply-adds, which the paper calls GFLOPs
@@ -342,20 +341,16 @@ def survival(shelf: Shelf) -> Finding:
     if shelf.bench.profile.survival is None:
         raise Untestable("survival not in the profile")
     table = shelf.table("survival")
-    stored = [_survival_run(shelf, key) for key in dict.fromkeys(table["run"])]
+    results, keys = paths.results(shelf.profile), _keys(table["run"])
+    stored = [run for key in keys if (run := archive.survival_run(results, key)) is not None]
+    if len(stored) < len(keys):
+        raise Untestable("runs missing")
     limits = study.intervals(stored, table, shelf.draws).query("over == 'unimodal'")
     gains = limits.set_index("metric")[["value", "low", "high"]]
     verdict = of(bool((gains["low"] > 0).all()), bool((gains["value"] > 0).all()))
     (value, low, high), (other, lower, higher) = gains.loc[["c_index", "iauc"]].to_numpy()
     said = f"gain in C-index; in iAUC {other:+.3f} [{lower:+.3f}, {higher:+.3f}]"
-    return Finding(verdict, float(value), float(low), float(high), said, _keys(table["run"]))
-
-
-def _survival_run(shelf: Shelf, key: str) -> SurvivalRun:
-    run = archive.survival_run(paths.results(shelf.profile), key)
-    if run is None:
-        raise Untestable("runs missing")
-    return run
+    return Finding(verdict, float(value), float(low), float(high), said, keys)
 
 
 FUNCTIONS: dict[str, Callable[[Shelf], Finding]] = {

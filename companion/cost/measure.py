@@ -1,31 +1,25 @@
-"""What training and inference cost: operations, parameters, latency, memory."""
+"""What inference costs: operations, parameters, latency."""
 
 from __future__ import annotations
 
-import copy
 import platform
-import weakref
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 import torch
 from safetensors.torch import load_file
-from torch import Tensor, nn
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch import nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 from torch.utils.benchmark import timer
 from torch.utils.flop_counter import FlopCounterMode
 
 from clipit_lib import lora
-from clipit_lib.compute import Precision, autocast, device
+from clipit_lib.compute import device
 from clipit_lib.encoders.encoder import ClipEncoder
-from clipit_lib.encoders.vision import VisionEncoder, checkpoint_gradients
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import whole
 from clipit_lib.model import Output, VisionClassifier, build_model, text_width_of
@@ -33,7 +27,7 @@ from clipit_lib.predict import ClassEmbeddings, load_classifier
 from clipit_lib.prompts import EncodedPrompts, PromptClassifier
 from clipit_lib.run import TEXT_WIDTH_WITHOUT_TEXT
 from clipit_lib.runs import AGAIN, MODEL, StoredRun
-from clipit_lib.settings import Contrastive, Lora, RunSpec
+from clipit_lib.settings import Contrastive, RunSpec
 from companion.measures import COST_COLUMNS
 from companion.profile import Workbench
 
@@ -144,124 +138,12 @@ def latency_summary(times: pd.DataFrame, baseline: str) -> pd.DataFrame:
 # -- How many numbers a model holds, and how many of them a run trains.
 
 
-@dataclass(frozen=True)
-class Parameters:
-    """Counts of single numbers; a shared tensor counts once, statistics of batches not at all."""
+def count_parameters(model: nn.Module, trainable: bool = False) -> int:
+    """Single numbers in a model as it stands, all or those that are trained.
 
-    total: int
-    trainable: int
-
-
-def count_parameters(model: nn.Module) -> Parameters:
-    """Parameters of a model as it stands: adapters count until they are merged."""
-    parameters = list(model.parameters())
-    trainable = sum(p.numel() for p in parameters if p.requires_grad)
-    return Parameters(sum(p.numel() for p in parameters), trainable)
-
-
-# -- Memory of a LoRA training step, played through with tensors that have a shape but no values.
-#
-# Every operation of the forward and the backward pass is carried out on PyTorch's fake tensors,
-# and the bytes of all tensors that are alive are added up: the largest sum is what the step needs
-# beyond the weights. So attention, gradients of adapters, casts to bfloat16 and blocks that are
-# computed again are in it by themselves. Not in it: PyTorch's own context on a GPU (about 0.5
-# GB), workspaces of its kernels, and what its allocator leaves unused (a tenth or two).
-
-
-ADAM = 2  # moments a trained number has
-
-
-@dataclass(frozen=True)
-class TrainingMemory:
-    """Bytes of one training step.
-
-    Attributes:
-        weights: of the frozen backbone, float32.
-        learned: the adapters with their gradients and Adam's moments, float32.
-        activations: the most that is alive at once besides, the batch of images included (and
-            gradients of adapters where they are alive then, so the total is a little too large).
+    Adapters count until they are merged; a shared tensor counts once, statistics of batches not.
     """
-
-    weights: int
-    learned: int
-    activations: int
-
-    @property
-    def total(self) -> int:
-        return self.weights + self.learned + self.activations
-
-
-def training_memory(
-    encoder: VisionEncoder,
-    settings: Lora,
-    batch: int,
-    precision: Precision = "no",
-    checkpointing: bool = False,
-) -> TrainingMemory:
-    """What a LoRA step on a backbone needs; nothing is computed, and the encoder stays as it is.
-
-    Args:
-        encoder: with or without weights, as of `registry.untrained_backbone` on the device `meta`.
-        checkpointing: with `checkpoint_gradients`.
-    """
-    model = copy.deepcopy(encoder.model).to("meta")
-    with torch.device("meta"):
-        lora.inject(model, encoder.lora_targets, settings)
-    learned = sum(p.numel() for p in model.parameters() if p.requires_grad)
-    frozen = sum(p.numel() for p in model.parameters()) - learned
-    if checkpointing:
-        checkpoint_gradients(model)
-    size = encoder.transform.size
-    most = peak_activations(model, (batch, 3, size, size), precision)
-    return TrainingMemory(4 * frozen, 4 * (2 + ADAM) * learned, most)
-
-
-def peak_activations(model: nn.Module, shape: tuple[int, ...], precision: Precision = "no") -> int:
-    """Most bytes alive at once in a forward and backward pass, weights left out.
-
-    Args:
-        shape: of the input, float32.
-    """
-    fake = copy.deepcopy(model).to("meta").train()
-    with FakeTensorMode(allow_non_fake_inputs=True):
-        fake.to_empty(device="cpu")
-        alive = _Alive([*fake.parameters(), *fake.buffers()])
-        # As on a GPU, whatever attention is made of on this machine.
-        with alive, sdpa_kernel([SDPBackend.FLASH_ATTENTION, SDPBackend.MATH]):
-            inputs = torch.empty(shape)
-            with autocast(precision):
-                output = fake(inputs)
-            output.float().sum().backward()
-    return alive.most
-
-
-class _Alive(TorchDispatchMode):
-    """Adds up the memory of tensors while they are alive.
-
-    PyTorch's own `MemTracker` fails where a parameter is frozen, and under LoRA most are.
-    """
-
-    def __init__(self, given: Iterable[Tensor]) -> None:
-        super().__init__()
-        self.now = self.most = 0
-        self._seen = {tensor.untyped_storage()._cdata for tensor in given}
-
-    def __torch_dispatch__(
-        self, func: Callable[..., Any], types: Any, args: Any = (), kwargs: Any = None
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        for storage in (x.untyped_storage() for x in tree_leaves(result) if isinstance(x, Tensor)):
-            key, size = storage._cdata, storage.nbytes()
-            if key not in self._seen:
-                self._seen.add(key)
-                self.now += size
-                self.most = max(self.most, self.now)
-                weakref.finalize(storage, self._remove, key, size)
-        return result
-
-    def _remove(self, key: int, size: int) -> None:
-        self._seen.discard(key)
-        self.now -= size
+    return sum(p.numel() for p in model.parameters() if p.requires_grad or not trainable)
 
 
 # -- What the classifier of a run costs where it is deployed.
@@ -276,10 +158,6 @@ class Cost:
 
     parameters: int
     flops: int
-
-    @property
-    def gflops(self) -> float:
-        return self.flops / 1e9
 
 
 def deployed_cost(spec: RunSpec, bench: Workbench, prompts: Prompts = "cached") -> Cost:
@@ -297,7 +175,7 @@ def deployed_cost(spec: RunSpec, bench: Workbench, prompts: Prompts = "cached") 
     if spec.text_only:
         raise ClipItError(f"{spec.setting} sees no image", "deployed cost", "Leave this run out")
     model, size = _deployed(spec, bench, prompts)
-    return Cost(count_parameters(model).total, round(flops_per_image(model.eval(), size)))
+    return Cost(count_parameters(model), round(flops_per_image(model.eval(), size)))
 
 
 def _deployed(spec: RunSpec, bench: Workbench, prompts: Prompts) -> tuple[nn.Module, int]:
@@ -330,9 +208,8 @@ def cost_columns(specs: Iterable[RunSpec], bench: Workbench) -> pd.DataFrame:
         if cell not in known:
             known[cell] = (deployed_cost(spec, bench), deployed_cost(spec, bench, "encoded"))
         one, other = known[cell]
-        rows.append(
-            [spec.key, one.parameters, one.flops, one.gflops, other.parameters, other.flops]
-        )
+        counts = [one.parameters, one.flops, one.flops / 1e9, other.parameters, other.flops]
+        rows.append([spec.key, *counts])
     return pd.DataFrame(rows, columns=["run", *COST_COLUMNS])
 
 
@@ -399,11 +276,9 @@ def cost_table(models: dict[str, Variant], batches: Sequence[int] = BATCHES) -> 
         flops = {name: flops_per_image(v.model, v.size, batch) for name, v in models.items()}
         first = next(iter(flops.values()))
         for name, count in flops.items():
-            held = count_parameters(models[name].model)
-            rows.append(
-                [name, batch, round(count), count / 1e9, count / 2e9, count / first,
-                 held.total, held.trainable]
-            )  # fmt: skip
+            held = [count_parameters(models[name].model, only) for only in (False, True)]
+            per_image = [round(count), count / 1e9, count / 2e9, count / first]
+            rows.append([name, batch, *per_image, *held])
     columns = ["variant", "batch", "flops", "gflops", "gmacs", "flops_ratio", "parameters"]
     return pd.DataFrame(rows, columns=[*columns, "trainable"])
 

@@ -1,16 +1,13 @@
-"""Sizes and costs of the paper's models beside what the paper prints."""
+"""What the paper's models cost beside what it prints, and findings on cost in words."""
 
 from __future__ import annotations
 
 import copy
-import math
-from typing import Any
 
 import open_clip
 import pandas as pd
 import timm
 import torch
-from torch import nn
 
 from clipit_lib import lora
 from clipit_lib.data.patches import Transform
@@ -29,84 +26,8 @@ from companion.cost.measure import (
     UNMERGED,
     Machine,
     Variant,
-    count_parameters,
-    flops_per_image,
     prompted,
 )
-
-# -- The paper's models as counted here, beside Table 5; and where each of them comes from.
-
-
-WHOLE, SIZED_VISION, USED = "whole", "image half", "image half as used"
-STATISTICS = {
-    vision.HALF: "0.5 / 0.5", vision.IMAGENET[0]: "ImageNet", vision.OPENAI_CLIP[0]: "OpenAI CLIP",
-}  # fmt: skip
-# Rows of Table 5: what it calls a model, ours, and which part of it is meant.
-TABLE5 = {
-    "CONCH": ("conch", WHOLE), "UNI": ("uni", USED), "DINO_ViT-L14": ("kaiko_vitl14", USED),
-    "QUILTNet": ("quiltnet", WHOLE), "CONCH_vision": ("conch", SIZED_VISION),
-    "QUILTNet_vision": ("quiltnet", USED), "ViT-B16": ("kaiko_vitb16", USED),
-    "ViT-B8": ("kaiko_vitb8", USED), "ViT-S16": ("kaiko_vits16", USED),
-    "ViT-S8": ("kaiko_vits8", USED),
-}  # fmt: skip
-
-
-def size_table() -> pd.DataFrame:
-    """One row a published model and part, counted on shapes alone: model, part, parameters_M,
-    table5, table5_M (as printed), size (pixels), gmacs (10^9 multiply-adds an image, which the
-    paper calls FLOPs), gmacs_224 (the same at 224 pixels).
-
-    A whole CLIP has no operations of its own: they depend on what is encoded. CONCH's image half as
-    used lacks the pooler for captions.
-    """
-    printed = paper.parameters().set_index("backbone")["parameters_M"]
-    called = {which: name for name, which in TABLE5.items()}
-    rows = []
-    for name in registry.published():
-        for part, model, size in _parts(name):
-            table5 = called.get((name, part), "")
-            sides = () if part == WHOLE else (size, 224)
-            gmacs = [flops_per_image(model, side) / 2e9 for side in sides] or [math.nan] * 2
-            millions = count_parameters(model).total / 1e6
-            rows.append([name, part, millions, table5, printed.get(table5), size, *gmacs])
-    columns = ["model", "part", "parameters_M", "table5", "table5_M", "size", "gmacs", "gmacs_224"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def _parts(name: str) -> list[tuple[str, nn.Module, int]]:
-    """Parts of a model on PyTorch's `meta` device and the side of their input."""
-    with torch.device("meta"):
-        encoder = registry.untrained_backbone(name, None, None)
-        parts: dict[str, Any] = {USED: encoder.model}
-        row = registry.entry(name)
-        if row.text_targets:
-            parts[WHOLE] = clips.LIBRARIES[row.library].build(row, None, None)
-        if name == "conch":
-            parts[SIZED_VISION] = clips.Conch().visual
-    return [(part, model.eval(), encoder.transform.size) for part, model in parts.items()]
-
-
-def source_table() -> pd.DataFrame:
-    """One row a published model, to print: where it is, on which terms, and how it is used."""
-    rows = []
-    for name, model in registry.published().items():
-        with torch.device("meta"):
-            transform = registry.untrained_backbone(name, None, None).transform
-        rows.append({
-            "model": name,
-            "source": f"{model.repo}, {model.file}",
-            "revision": model.revision[:12],
-            "licence": model.licence,
-            "terms": model.terms,
-            "access": "on request" if model.gated else "open",
-            "size": transform.size,
-            "normalisation": STATISTICS[transform.mean],
-            "parameters": f"{model.parameters / 1e6:.1f} M",
-            "GMACs": f"{model.gmacs:.1f}",
-            "doubt": model.doubt or "none",
-        })  # fmt: skip
-    return pd.DataFrame(rows)
-
 
 # -- The paper's own models under our accounting: shapes without weights, nothing is computed.
 #

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -14,24 +14,25 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
 from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
-from matplotlib.transforms import ScaledTranslation, Transform
 
 from clipit_lib.runs import StoredRun
 from companion.figures.style import (
     COLOURS,
     CYCLE,
+    LOOKS,
     MARKER_CYCLE,
     MARKERS,
     beside,
     intervals,
     legend_below,
     named_lines,
+    paired_panels,
     right_of,
     seeds,
     styled,
     zero,
 )
-from companion.measures import FIXED, MOVING, pareto_front
+from companion.measures import COSTS, FIXED, MOVING, pareto_front
 from companion.specs import label
 from companion.statistics import Interval
 from companion.tables import GAIN_CELL, STEPS, WHOLE, Comparison
@@ -41,20 +42,19 @@ from companion.tables import GAIN_CELL, STEPS, WHOLE, Comparison
 
 @styled()
 def table1_figure(runs: pd.DataFrame, gains: pd.DataFrame) -> Figure:
-    """One row of panels a data set: accuracies by backbone, and gains of CLIP-IT."""
+    """One row of panels per data set: accuracies by backbone; gains of CLIP-IT on one scale."""
     cells = list(runs.groupby("dataset", sort=False))
     heights = [0.7 + 0.42 * cell["backbone"].nunique() for _, cell in cells]
-    figure, axes = plt.subplots(
-        len(cells), 2, figsize=(7.2, sum(heights) + 0.7), squeeze=False,
-        gridspec_kw={"height_ratios": heights, "width_ratios": [1.25, 1]},
-    )  # fmt: skip
+    figure, axes = paired_panels(heights, 1.25, 0.7)
+    for right in axes[1:, 1]:
+        right.sharex(axes[0, 1])
     for (left, right), (name, cell) in zip(axes, cells, strict=True):
         backbones = list(dict.fromkeys(cell["backbone"]))
         left.set_title(str(name))
         named_lines(left, backbones)
         settings = [setting for setting in COLOURS if setting in set(cell["setting"])]
         for setting, off in zip(settings, beside(len(settings), 0.24), strict=True):
-            look = COLOURS[setting], MARKERS[setting], label(setting)
+            look = (*LOOKS[setting], label(setting))
             own = cell[cell["setting"] == setting].groupby("backbone", sort=False)
             for backbone, values in own["balanced_accuracy"]:
                 seeds(left, values, backbones.index(str(backbone)) + off, *look)
@@ -74,7 +74,7 @@ def table1_figure(runs: pd.DataFrame, gains: pd.DataFrame) -> Figure:
     return figure
 
 
-def _once(axes: Sequence[Axes]) -> list[Any]:
+def _once(axes: Iterable[Axes]) -> list[Any]:
     """What is named on some axes, each name once."""
     found: dict[str, Any] = {}
     for axis in axes:
@@ -93,22 +93,16 @@ FAR = 6.0  # ranges of the others between a setting and them, from which on it w
 
 @styled()
 def comparison_figure(comparison: Comparison) -> Figure:
-    """A row of two panels a cell: accuracy of each setting, difference to the reference."""
+    """A row of two panels per cell: accuracy of each setting, difference to the reference."""
     cells = list(comparison.runs.groupby(GAIN_CELL, sort=False))
     heights = [COMPARISON_HEAD + COMPARISON_LINE * cell["setting"].nunique() for _, cell in cells]
-    figure, axes = plt.subplots(
-        len(cells), 2, figsize=(7.2, sum(heights)), squeeze=False,
-        gridspec_kw={"height_ratios": heights, "width_ratios": [1.2, 1]},
-    )  # fmt: skip
+    figure, axes = paired_panels(heights, 1.2, 0.2)
     for (left, right), ((dataset, backbone), cell) in zip(axes, cells, strict=True):
-        settings = list(dict.fromkeys(cell["setting"]))
         gains = comparison.gains.query("dataset == @dataset and backbone == @backbone")
-        far = far_settings(cell.groupby("setting")["balanced_accuracy"].mean())
-        _accuracies(left, cell, settings, far)
-        _differences(right, gains, settings, comparison.reference, far)
+        _compared(left, right, cell, gains, comparison.reference)
         left.set_title(f"{dataset}, {backbone}")
     axes[-1, 0].set_xlabel("balanced accuracy on test (%)")
-    axes[-1, 1].set_xlabel(f"points over {label(comparison.reference)} (95% interval)")
+    axes[-1, 1].set_xlabel(f"points over {label(comparison.reference)}\n(95% interval)")
     figure.tight_layout()
     return figure
 
@@ -124,36 +118,35 @@ def far_settings(means: pd.Series) -> set[str]:
     return far
 
 
-def _accuracies(
-    axis: Axes, runs: pd.DataFrame, settings: Sequence[str], far: Collection[str]
+def _compared(
+    left: Axes, right: Axes, runs: pd.DataFrame, gains: pd.DataFrame, reference: str
 ) -> None:
-    """Means as large, seeds as small marks, one line a setting; a far one as a number."""
-    _lines(axis, [label(setting) for setting in settings])
-    for line, setting in enumerate(settings):
-        values = runs[runs["setting"] == setting]["balanced_accuracy"]
-        if setting in far:
-            high = bool(values.mean() > runs["balanced_accuracy"].median())
-            _at_edge(axis, line, f"{values.mean():.1f}", high, _colour(setting))
-        else:
-            seeds(axis, values, line, _colour(setting))
+    """One line per setting: its seeds with their mean, and the difference to the reference.
 
-
-def _differences(
-    axis: Axes, gains: pd.DataFrame, settings: Sequence[str], reference: str,
-    far: Collection[str],
-) -> None:  # fmt: skip
-    """Estimates with intervals on the same lines; the reference is the line at zero."""
-    _lines(axis, [""] * len(settings))
-    zero(axis)
-    for line, setting in enumerate(settings):
+    The reference is a filled mark at zero; what is far from all others a number at the edge.
+    """
+    accuracies = runs.groupby("setting", sort=False)["balanced_accuracy"]
+    middle, far = runs["balanced_accuracy"].median(), far_settings(accuracies.mean())
+    named_lines(left, [label(str(setting)) for setting, _ in accuracies])
+    named_lines(right, [""] * len(accuracies))
+    for axis in (left, right):
+        axis.grid(axis="y", color="0.92", lw=0.6)
+    zero(right)
+    for line, (name, values) in enumerate(accuracies):
+        setting, colour = str(name), _colour(str(name))
         rows = gains[gains["second"] == setting]
+        if setting in far:
+            high = bool(values.mean() > middle)
+            _at_edge(left, line, f"{values.mean():.1f}", high, colour)
+        else:
+            seeds(left, values, line, colour)
         if setting == reference:
-            axis.text(0, line, "reference ", ha="right", va="center", fontsize=7, color="0.35")
+            right.plot(0, line, "D", ms=4, color=colour)
         elif setting in far:
             gain = Interval.of(rows.iloc[0])
-            _at_edge(axis, line, str(gain), gain.estimate > 0, _colour(setting))
+            _at_edge(right, line, str(gain), gain.estimate > 0, colour)
         else:
-            intervals(axis, rows, [line], marker="D", ms=4, mfc="white", color=_colour(setting))
+            intervals(right, rows, [line], marker="D", ms=4, mfc="white", color=colour)
 
 
 def _at_edge(axis: Axes, line: int, words: str, right: bool, colour: str) -> None:
@@ -169,11 +162,6 @@ def _colour(setting: str) -> str:
     return COLOURS.get(setting, CYCLE[0] if setting.startswith("clip_it") else CYCLE[2])
 
 
-def _lines(axis: Axes, names: Sequence[str]) -> None:
-    named_lines(axis, names)
-    axis.grid(axis="y", color="0.92", lw=0.6)
-
-
 # -- What each step from the probe to CLIP-IT adds.
 
 
@@ -182,7 +170,7 @@ STEPS_LINE, STEPS_HEAD = 0.26, 0.85  # inches
 
 @styled()
 def controls_figure(found: pd.DataFrame) -> Figure:
-    """One panel a cell: bars that follow each other from 0 to the whole gain, 95% intervals."""
+    """One panel per cell: bars that follow each other from 0 to the whole gain, 95% intervals."""
     cells = list(found.groupby(GAIN_CELL, sort=False))
     names = [step for step, *_ in (*STEPS, WHOLE)]
     colours = [*CYCLE[: len(STEPS)], "0.55"]
@@ -205,28 +193,22 @@ def controls_figure(found: pd.DataFrame) -> Figure:
     return figure
 
 
-# -- Accuracy against cost, one panel a data set, with the frontier (Figure 3).
+# -- Accuracy against cost, one panel per data set, with the frontier (Figure 3).
 
 
-PARETO_LOOKS = {
-    "unimodal": (COLOURS["unimodal"], MARKERS["unimodal"]),
-    "lora_only": (COLOURS["lora_only"], MARKERS["lora_only"]),
-    "clip_it": (COLOURS["clip_it"], MARKERS["clip_it"]),
-    "zero_shot": (CYCLE[4], "^"),
-    "contrastive": (CYCLE[5], "P"),
-}
+PARETO_LOOKS = LOOKS | {"zero_shot": (CYCLE[4], "^"), "contrastive": (CYCLE[5], "P")}
 OTHER = ("black", "x")  # any further setting
-DODGE = 2.5  # typographic points between settings of one cost
 # The cost of the same model with its prompts encoded for each image.
-ENCODED = {"parameters_deployed": "parameters_encoded", "flops": "flops_encoded"}
+ENCODED = {cost: encoded for cost, encoded, _ in COSTS}
 
 
 @styled()
 def pareto_figure(points: pd.DataFrame, costs: dict[str, str]) -> Figure:
-    """One row of panels a cost and one column a data set.
+    """One row of panels per cost and one column per data set.
 
-    Settings of one backbone stand side by side. A variant `BASE/...` is drawn small, as its base.
-    Hollow and joined: what a model costs whose prompts are encoded for each image.
+    Filled: on the frontier; the others are hollow, so that models of one cost do not hide each
+    other. A variant `BASE/...` is drawn small, as its base. A dotted line leads to what a model
+    costs whose prompts are encoded for each image.
 
     Args:
         points: of `measures.cell_points`, or `paper.pareto_points`.
@@ -244,21 +226,19 @@ def pareto_figure(points: pd.DataFrame, costs: dict[str, str]) -> Figure:
         encoded = points[ENCODED.get(cost, cost)]
         _cost_axis(row[0], float(points[cost].min()), float(encoded.max()))
         for axis, dataset in zip(row, datasets, strict=True):
-            _pareto_panel(axis, points[points["dataset"] == dataset], cost, bases)
+            _pareto_panel(axis, points[points["dataset"] == dataset], cost)
             axis.set_xlabel(name)
         row[0].set_ylabel("balanced accuracy (%)")
     for axis, dataset in zip(axes[0], datasets, strict=True):
         axis.set_title(str(dataset))
-    looks: list[tuple[str, str, str | None, str]] = [
-        (*PARETO_LOOKS.get(base, OTHER), None, label(base)) for base in bases
-    ]
+    handles = [Line2D([], [], color="black", lw=1, label="frontier, its models filled")]
+    for base in bases:
+        colour, marker = PARETO_LOOKS.get(base, OTHER)
+        handles.append(Line2D([], [], color=colour, marker=marker, ls="", label=label(base)))
     if any((points[ENCODED[cost]] > points[cost]).any() for cost in costs if cost in ENCODED):
-        looks.append((CYCLE[4], "^", "white", "prompts encoded for each image"))
-    handles = [
-        Line2D([], [], color=colour, marker=marker, mfc=face, ls="", label=name)
-        for colour, marker, face, name in looks
-    ]
-    legend_below(figure, [*handles, Line2D([], [], color="black", lw=1, label="frontier")], 4)
+        said = "prompts encoded for each image"
+        handles.append(Line2D([], [], color="0.4", ls=":", lw=1, label=said))
+    legend_below(figure, handles, 4)
     figure.tight_layout()
     return figure
 
@@ -273,39 +253,30 @@ def _cost_axis(axis: Axes, low: float, high: float) -> None:
     axis.xaxis.set_minor_locator(NullLocator())
 
 
-def _pareto_panel(axis: Axes, rows: pd.DataFrame, cost: str, bases: list[str]) -> None:
-    low, high = rows["low"].min(), rows["high"].max()
-    room = 0.08 * (high - low) + 0.2
-    axis.set_ylim(low - room, high + room)  # shifted points do not count for autoscaling
+def _pareto_panel(axis: Axes, rows: pd.DataFrame, cost: str) -> None:
     front = pareto_front(rows[cost].to_numpy(), rows["mean"].to_numpy())
     steps = rows[front].drop_duplicates([cost, "mean"]).sort_values(cost)  # the best up to a cost
     steps = pd.concat([steps, steps.tail(1).assign(**{cost: axis.get_xlim()[1]})])
     axis.step(steps[cost], steps["mean"], where="post", color="black", lw=0.8, zorder=1)
-    places = dict(zip(bases, beside(len(bases), DODGE), strict=True))
     for (_, row), on_front in zip(rows.iterrows(), front, strict=True):
-        _point(axis, row, cost, places[row["base"]], bool(on_front))
+        _point(axis, row, cost, bool(on_front))
+    axis.margins(y=0.1)
+    axis.autoscale_view()  # names are placed on the final scale
     _names(axis, rows, front, cost)
 
 
-def _point(axis: Axes, row: pd.Series, cost: str, place: float, on_front: bool) -> None:
+def _point(axis: Axes, row: pd.Series, cost: str, on_front: bool) -> None:
     """A cell's mean, the range of its seeds, and its cost with prompts encoded."""
     colour, marker = PARETO_LOOKS.get(row["base"], OTHER)
-    size = 5 if row["setting"] == row["base"] else 3
-    look: dict[str, Any] = {
-        "color": colour, "transform": _moved(axis, place), "zorder": 2 + on_front,
-        "alpha": 1.0 if on_front else 0.6,
-    }  # fmt: skip
-    axis.plot(row[cost], row["mean"], marker, ms=size, **look)
-    axis.plot([row[cost]] * 2, [row["low"], row["high"]], lw=1, **look)
-    encoded = ENCODED.get(cost)
-    if encoded is not None and row[encoded] > row[cost]:
-        axis.plot([row[cost], row[encoded]], [row["mean"]] * 2, lw=0.5, ls=":", **look)
-        axis.plot(row[encoded], row["mean"], marker, ms=size, mfc="white", **look)
-
-
-def _moved(axis: Axes, points: float) -> Transform:
-    """Data coordinates moved sideways, so that models of one cost do not hide each other."""
-    return axis.transData + ScaledTranslation(points / 72, 0, axis.figure.dpi_scale_trans)
+    look: dict[str, Any] = {"color": colour, "zorder": 2 + on_front}
+    intervals(
+        axis, row.to_frame().T, [row[cost]], "mean", upright=True, marker=marker, capsize=0, lw=0.8,
+        ms=5 if row["setting"] == row["base"] else 3, mfc=colour if on_front else "none", **look,
+    )  # fmt: skip
+    far = row[ENCODED.get(cost, cost)]
+    if far > row[cost]:
+        ends = [row[cost], far], [row["mean"]] * 2
+        axis.plot(*ends, lw=0.7, ls=":", marker="|", ms=4, markevery=[1], **look)
 
 
 def _names(axis: Axes, rows: pd.DataFrame, front: np.ndarray, cost: str) -> None:
@@ -335,7 +306,7 @@ MEASURES = {"omega": "text right, vision wrong (Ω)", "counterpart": "vision rig
 
 @styled()
 def complementarity_figure(table: pd.DataFrame, limits: pd.DataFrame) -> Figure:
-    """One panel a data set, one row a backbone.
+    """One panel per data set, one row per backbone.
 
     Args:
         table: `measures.complementarity_table`.
@@ -378,7 +349,7 @@ def complementarity_figure(table: pd.DataFrame, limits: pd.DataFrame) -> Figure:
 
 @styled()
 def spread_figure(spreads: pd.DataFrame) -> Figure:
-    """One panel a data set: total variance of unit-length targets by epoch, one line a seed."""
+    """One panel per data set: total variance of unit-length targets by epoch, one line per seed."""
     names = {FIXED: "fixed target", MOVING: "moving target"}
     grid = sns.relplot(
         spreads.assign(target=spreads["setting"].map(names)), kind="line", x="epoch",
@@ -397,7 +368,7 @@ def spread_figure(spreads: pd.DataFrame) -> Figure:
 
 @styled()
 def history_figure(runs: Sequence[StoredRun]) -> Figure:
-    """Validation cross-entropy and distillation loss by epoch, one thin line a seed."""
+    """Validation cross-entropy and distillation loss by epoch, one thin line per seed."""
     trained = [run for run in runs if run.spec.training is not None]
     courses = pd.concat([
         run.history().assign(setting=label(run.spec.setting), seed=run.spec.seed)
@@ -423,7 +394,7 @@ def history_figure(runs: Sequence[StoredRun]) -> Figure:
 
 @styled()
 def loss_figure(losses: dict[str, list[float]]) -> Figure:
-    """Mean training loss of each epoch, one line an encoder, named at its end."""
+    """Mean training loss of each epoch, one line per encoder, named at its end."""
     figure, axis = plt.subplots(figsize=(4.8, 2.4))
     for name, values in losses.items():
         (line,) = axis.plot(range(1, len(values) + 1), values, marker=".")

@@ -27,7 +27,7 @@ OFFSET = 0.17  # between the paper's mark and ours, in lines
 
 @styled()
 def claims_figure(judged: Sequence[Judged], title: str) -> Figure:
-    """One line a claim that is a difference in points; those not testable come last, in grey."""
+    """One line per claim that is a difference in points; those not testable come last, in grey."""
     shown = [
         one
         for one in judged

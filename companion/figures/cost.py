@@ -25,7 +25,7 @@ def inference_cost_figure(
 ) -> Figure:
     """Left: ours, from `cost_table` and `latency_table`. Right: `paper.compute`.
 
-    One row a variant; filled: median time over unimodal with quartiles; hollow: operations.
+    One row per variant; filled: median time over unimodal with quartiles; hollow: operations.
     """
     names = list(dict.fromkeys(costs["variant"]))
     batches = list(dict.fromkeys(costs["batch"]))

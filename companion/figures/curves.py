@@ -29,7 +29,7 @@ class Curve:
 
 
 def _panels(curves: Sequence[Curve], ylabel: str) -> tuple[Figure, list[Axes]]:
-    """Two panels a row, one a curve, with its points as ticks."""
+    """Two panels per row, one per curve, with its points as ticks."""
     rows = -(-len(curves) // 2)
     figure, axes = plt.subplots(
         rows, 2, figsize=(6.8, 2.1 * rows + 0.4), squeeze=False, sharey=True
@@ -46,7 +46,7 @@ def _panels(curves: Sequence[Curve], ylabel: str) -> tuple[Figure, list[Axes]]:
 
 @styled()
 def curves_figure(runs: pd.DataFrame, curves: Sequence[Curve], levels: Sequence[str]) -> Figure:
-    """One panel a curve: every seed, the mean as a line; means of `levels` as dashed lines."""
+    """One panel per curve: every seed, the mean as a line; means of `levels` as dashed lines."""
     figure, axes = _panels(curves, "balanced accuracy (%)")
     found, colour = runs.groupby("setting")["balanced_accuracy"], COLOURS["clip_it"]
     for axis, curve in zip(axes, curves, strict=True):
@@ -66,7 +66,7 @@ def curves_figure(runs: pd.DataFrame, curves: Sequence[Curve], levels: Sequence[
 
 @styled()
 def gain_curves_figure(gains: pd.DataFrame, panels: Sequence[Curve]) -> Figure:
-    """The map: gain of CLIP-IT (95% interval) along each axis, one line a control.
+    """The map: gain of CLIP-IT (95% interval) along each axis, one line per control.
 
     Args:
         gains: of `map_table`.
@@ -139,7 +139,7 @@ def axes_of(stored: Sequence[StoredRun], profile: Profile) -> list[Curve]:
     """The axes with the points that were run, the profile's own point among them."""
     names = {run.spec.setting for run in stored}
     axes = [
-        curve(names, "labels a class", "labels", "all"),
+        curve(names, "labels per class", "labels", "all"),
         curve(names, "wrong labels (%)", "label_noise", "0"),
         curve(names, "retriever", "retriever", profile.retriever),
         curve(names, "λ", "lambda", f"{profile.distillation_weight:g}"),

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from clipit_lib.files import written_beside
-from companion.figures.style import plain, styled
+from companion.figures.style import have_fonts_for, plain, styled
 
 COLOURS = "cividis"  # sequential, and the same to colour-blind readers
 LEFT_OUT = "#D9D9D9"
@@ -28,7 +28,7 @@ def heat_map(
     side: int,
     note: str = "",
 ) -> Figure:
-    """The image beside one probability map a class, all in pixels of the full image.
+    """The image beside one probability map per class, all in pixels of the full image.
 
     Args:
         image: the image or a smaller copy of it.
@@ -46,6 +46,7 @@ def heat_map(
     image_tall = WIDTH * share * 0.88 * height / width + 0.75
     extent = (0, width, height, 0)
     with styled():
+        have_fonts_for(maps)
         figure = plt.figure(
             figsize=(WIDTH, max(panels_tall, image_tall) + 0.3), layout="constrained"
         )

@@ -16,6 +16,7 @@ from matplotlib.lines import Line2D
 
 from clipit_lib.data.patches import PatchDataset
 from clipit_lib.pairing import Pairs, effective_number
+from companion.figures import style
 from companion.figures.style import COLOURS, CYCLE, MARKER_CYCLE, legend_below, plain, styled
 from companion.measures import Distillation
 
@@ -46,7 +47,8 @@ class Panel:
 def space_figure(
     panels: Sequence[Panel], labels: np.ndarray, classes: Sequence[str], caption: str
 ) -> Figure:
-    """One row a setting, one column a space; `labels` [m] number the classes."""
+    """One row per setting, one column per space; `labels` [m] number the classes."""
+    style.have_fonts_for(classes)
     settings = list(dict.fromkeys(panel.setting for panel in panels))
     spaces = list(dict.fromkeys(panel.space for panel in panels))
     shape = (len(settings), len(spaces))
@@ -81,7 +83,8 @@ def space_figure(
 
 @styled()
 def contact_sheet(dataset: PatchDataset, columns: int = 8, seed: int = 0) -> Figure:
-    """Random training patches, one row a class."""
+    """Random training patches, one row per class."""
+    style.have_fonts_for(dataset.classes)
     rng = np.random.default_rng(seed)
     train, rows = dataset.indices("train"), len(dataset.classes)
     figure, axes = plt.subplots(rows, columns, figsize=(columns * 0.85, rows * 0.9))
@@ -104,6 +107,7 @@ def pair_sheet(
     dataset: PatchDataset, rows: np.ndarray, texts: list[str], notes: list[str]
 ) -> Figure:
     """Patches beside the beginning of their paired reports."""
+    style.have_fonts_for([*texts, *notes])
     figure, axes = plt.subplots(len(rows), 1, figsize=(6.4, 1.15 * len(rows)), squeeze=False)
     for axis, row, text, note in zip(axes[:, 0], rows, texts, notes, strict=True):
         axis.imshow(dataset.pixels[row], extent=(0, 1, 0, 1))
@@ -120,27 +124,22 @@ def _opening(text: str, most: int, width: int) -> str:
     return textwrap.fill(plain(textwrap.shorten(text, most, placeholder=" …")), width)
 
 
-# -- How similar paired reports are, and how few of them serve how many patches.
+# -- How few of the paired reports serve how many patches.
 
 
 @styled()
 def pairing_figure(pairs: Pairs, reports: int, title: str) -> Figure:
-    """Left: similarity of each patch's best report. Right: patches served by the top reports."""
-    best, chosen = pairs.similarities[:, 0], pairs.reports[:, 0]
+    """Patches served by the reports that are chosen most. Similarity: `text_statistics_figure`."""
+    chosen = pairs.reports[:, 0]
     counts = np.sort(np.bincount(chosen, minlength=reports))[::-1]
-    effective = effective_number(chosen)
-    blue, grey = COLOURS["clip_it"], COLOURS["unimodal"]
-    figure, (left, right) = plt.subplots(1, 2, figsize=(6.4, 2.5))
-    sns.histplot(best, bins=30, color=blue, alpha=1, ax=left)
-    left.axvline(best.mean(), color="black", lw=1)
-    left.text(best.mean(), left.get_ylim()[1], f" mean {best.mean():.2f}", va="bottom")
-    left.set(xlabel="cosine similarity of the best report", ylabel="patches")
-    right.plot(np.arange(1, reports + 1), 100 * counts.cumsum() / counts.sum(), color=blue)
-    right.axvline(effective, color=grey, lw=1, ls="--")
-    right.text(effective * 1.1, 5, f"effective number {effective:.0f}", color=grey)
-    right.set(xscale="log", ylim=(0, 105), xlabel="reports, most used first")
-    right.set_ylabel("patches served (%)")
-    figure.suptitle(title, x=0.01, ha="left", fontsize=10)
+    effective, grey = effective_number(chosen), COLOURS["unimodal"]
+    figure, axis = plt.subplots(figsize=(3.6, 2.5))
+    served = 100 * counts.cumsum() / counts.sum()
+    axis.plot(np.arange(1, reports + 1), served, color=COLOURS["clip_it"])
+    axis.axvline(effective, color=grey, lw=1, ls="--")
+    axis.text(effective * 1.1, 5, f"effective number {effective:.0f}", color=grey)
+    axis.set(xscale="log", ylim=(0, 105), xlabel="reports, most used first", title=title)
+    axis.set_ylabel("patches served (%)")
     figure.tight_layout()
     return figure
 
@@ -152,7 +151,7 @@ def pairing_figure(pairs: Pairs, reports: int, title: str) -> Figure:
 def text_statistics_figure(
     similarities: Mapping[str, np.ndarray], distilled: Mapping[str, Sequence[Distillation]]
 ) -> Figure:
-    """One row a data set. Left: similarity of the best report. Right: distilled cosines.
+    """One row per data set. Left: similarity of the best report. Right: distilled cosines.
 
     Args:
         similarities: [n] best-report similarity of each training patch, by data set.
@@ -174,12 +173,12 @@ def text_statistics_figure(
 
 def _cosines(axis: Axes, runs: Sequence[Distillation]) -> None:
     """Cumulative shares: two distributions that crowd near 1 stay apart."""
-    for name, attribute, colour, style, drawn, side in (
+    for name, attribute, colour, line, drawn, side in (
         ("distilled", "cosines", CYCLE[0], "-", "—", 0),
         ("constant", "constant", CYCLE[5], "--", "- -", 1),
     ):
         values = np.concatenate([getattr(each, attribute) for each in runs])
-        sns.ecdfplot(values, stat="percent", color=colour, ls=style, lw=1.6, ax=axis)
+        sns.ecdfplot(values, stat="percent", color=colour, ls=line, lw=1.6, ax=axis)
         _above(axis, side, f"{drawn} {name}, mean {values.mean():.2f}", colour)
     share = np.mean([each.explained for each in runs])
     axis.annotate(
@@ -213,6 +212,7 @@ def hubs_figure(
         texts: of the whole corpus.
         hubs: (report, positions within the train split), see `measures.hubs`.
     """
+    style.have_fonts_for([*dataset.class_texts, *(texts[report] for report, _ in hubs)])
     rng = np.random.default_rng(seed)
     train = dataset.indices("train")
     figure, axes = plt.subplots(

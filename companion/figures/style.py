@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import logging
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from matplotlib.artist import Artist
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -21,23 +23,19 @@ from clipit_lib.files import written_beside
 from companion.tables import doubtful, write_runs
 
 # Okabe and Ito; markers differ too, so that nothing rests on colour alone.
-COLOURS = {
-    "unimodal": "#6E6E6E",
-    "lora_only": "#E69F00",
-    "clip_it": "#0072B2",
-    "clip_it/architecture_only": "#009E73",
-    "clip_it/random_reports": "#CC79A7",
+LOOKS = {
+    "unimodal": ("#6E6E6E", "o"),
+    "lora_only": ("#E69F00", "s"),
+    "clip_it": ("#0072B2", "D"),
+    "clip_it/architecture_only": ("#009E73", "^"),
+    "clip_it/random_reports": ("#CC79A7", "v"),
 }
-MARKERS = {
-    "unimodal": "o",
-    "lora_only": "s",
-    "clip_it": "D",
-    "clip_it/architecture_only": "^",
-    "clip_it/random_reports": "v",
-}
+COLOURS = {setting: colour for setting, (colour, _) in LOOKS.items()}
+MARKERS = {setting: marker for setting, (_, marker) in LOOKS.items()}
 # For what is no setting: colours and markers of up to seven things, in this order.
 CYCLE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#6E6E6E")
 MARKER_CYCLE = ("o", "s", "D", "^", "v", "P", "X")
+USUAL = "DejaVu Sans"  # which comes with matplotlib
 STYLE: dict[Any, Any] = {
     **sns.axes_style("ticks"),
     **sns.plotting_context("paper"),
@@ -73,20 +71,58 @@ def styled() -> Iterator[None]:
 
 
 def plain(text: str) -> str:
-    """Text from data: a dollar sign in it starts no formula."""
-    return text.replace("$", r"\$")
+    """Text from data: a dollar sign starts no formula, what no font has is shown by its number."""
+    shown = "".join(c if _family(c) else ascii(c)[1:-1] for c in text)
+    return shown.replace("$", r"\$")
+
+
+def have_fonts_for(texts: Iterable[str]) -> None:
+    """Within `styled`: fonts for what the usual one lacks of texts from data, if there are any."""
+    families = {_family(character) for text in texts for character in text}
+    if "" in families:
+        said = "no installed font has all characters of the names: install, say, Noto Sans CJK"
+        logging.getLogger(__name__).warning(said)
+    mpl.rcParams["font.family"] = [*mpl.rcParams["font.family"], *sorted(families - {"", USUAL})]
+
+
+@cache
+def _family(character: str) -> str:
+    """A family of fonts that has a character, the usual one before all others, or ""."""
+    fonts = {
+        font.name: font.fname
+        for font in font_manager.fontManager.ttflist
+        if (font.style, font.weight) == ("normal", 400) and "Last Resort" not in font.name
+    }
+    for name in sorted(fonts, key=lambda name: (name != USUAL, "Sans" not in name, name)):
+        face = font_manager.get_font(fonts[name])
+        if not character.isprintable() or face.get_char_index(ord(character)):
+            return name
+    return ""
 
 
 # -- What several figures draw.
 
 
 Place = int | float  # on an axis; the run-time check takes no int for a float
+Panels = tuple[Figure, np.ndarray]  # a figure and its axes, row by row
 
 
 def named_lines(axis: Axes, names: Sequence[str]) -> None:
     """One line of the axis a name, from the top."""
     axis.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.4, -0.6))
     axis.tick_params(axis="y", length=0)
+
+
+def paired_panels(heights: Sequence[float], ratio: float, more: float = 0.0) -> Panels:
+    """Rows of two panels, of these heights and `more` in all, in inches.
+
+    Args:
+        ratio: width of the left panel over that of the right one.
+    """
+    return plt.subplots(
+        len(heights), 2, figsize=(7.2, sum(heights) + more), squeeze=False,
+        gridspec_kw={"height_ratios": heights, "width_ratios": [ratio, 1]},
+    )  # fmt: skip
 
 
 def beside(count: int, step: float) -> list[float]:
@@ -129,7 +165,8 @@ def right_of(axis: Axes, line: Place, words: str, colour: str = "black") -> None
     )  # fmt: skip
 
 
-def legend_below(figure: Figure, handles: Sequence[Artist], columns: int, **look: Any) -> None:
+def legend_below(figure: Figure, handles: Sequence[Any], columns: int, **look: Any) -> None:
+    """A legend of artists and error bars under all axes."""
     figure.legend(
         handles=list(handles), loc="upper center", ncols=columns, bbox_to_anchor=(0.5, 0.0), **look
     )

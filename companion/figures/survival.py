@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from companion.figures.style import COLOURS, MARKERS, beside, intervals, styled
-from companion.survival.model import kaplan_meier
-from companion.survival.study import NAMES
+from companion.survival.model import logrank
+from companion.survival.study import NAMES, folds_of
 
 LOW, HIGH = "#56B4E9", "#D55E00"
 
@@ -23,21 +23,17 @@ def survival_figure(
     table: pd.DataFrame,
     limits: pd.DataFrame,
     split: pd.DataFrame,
-    p: float,
     planted: pd.DataFrame | None = None,
 ) -> Figure:
     """C-index by fold beside the Kaplan-Meier curves of CLIP-IT's predicted halves.
 
-    Args:
-        table, limits, split: of `results.run_table`, `results.intervals` and `results.halves`.
-        p: of the log-rank test between the halves.
-        planted: of `results.planted_metrics`.
+    Of `run_table`, `intervals`, `halves` and `planted_metrics` in `companion.survival.study`.
     """
     figure, (left, right) = plt.subplots(
         1, 2, figsize=(7.2, 3.1), gridspec_kw={"width_ratios": [1.2, 1]}
     )
     _concordance(left, table, limits, planted)
-    _curves(right, split, p)
+    _curves(right, split)
     figure.tight_layout(w_pad=2.5)
     return figure
 
@@ -64,9 +60,11 @@ def _concordance(
     axis.axhline(0.5, color="black", lw=0.8, ls=":")
     axis.annotate("chance", (-0.45, 0.5), xytext=(0, 2), textcoords="offset points", fontsize=7)
     axis.axvline(len(folds) - 0.35, color="#BBBBBB", lw=0.8)
+    defined, others = folds_of(table, "c_index")
+    names = [f"fold {fold}" + "\nnot defined" * (fold in others) for fold in folds]
     axis.set(
         xticks=[*range(len(folds)), mean_at],
-        xticklabels=[*(f"fold {fold}" for fold in folds), "mean"],
+        xticklabels=[*names, f"mean of\n{', '.join(map(str, defined))}" if others else "mean"],
         xlim=(-0.5, len(folds) + 0.8), ylabel="C-index on the held-out fold",
     )  # fmt: skip
     axis.tick_params(axis="x", length=0)
@@ -76,8 +74,10 @@ def _concordance(
     )  # fmt: skip
 
 
-def _curves(axis: Axes, split: pd.DataFrame, p: float) -> None:
+def _curves(axis: Axes, split: pd.DataFrame) -> None:
     """Curves with ticks where a slide is censored, until a tenth of all slides is left."""
+    from scipy import stats  # slow to import
+
     last = float(split["time"].quantile(0.9))
     ticks = np.asarray(MaxNLocator(5, steps=[1, 2, 3, 6, 10]).tick_values(0, last))
     ticks = ticks[(ticks >= 0) & (ticks <= last)]
@@ -86,13 +86,12 @@ def _curves(axis: Axes, split: pd.DataFrame, p: float) -> None:
     ):
         half = split[split["high"] == high]
         time, event = half["time"].to_numpy(), half["event"].to_numpy()
-        at, share = kaplan_meier(time, event)
-        steps = np.r_[at[at < last], last]
-        axis.step(steps, _at(steps, at, share), where="post", color=colour, lw=1.5)
-        axis.plot(time[~event], _at(time[~event], at, share), "|", color=colour, ms=5, mew=0.8)
-        middle = np.array([last / 2])
+        free = stats.ecdf(stats.CensoredData(time[event], right=time[~event])).sf
+        steps = np.r_[0.0, free.quantiles[free.quantiles < last], last]
+        axis.step(steps, free.evaluate(steps), where="post", color=colour, lw=1.5)
+        axis.plot(time[~event], free.evaluate(time[~event]), "|", color=colour, ms=5, mew=0.8)
         axis.annotate(
-            name, (middle[0], _at(middle, at, share)[0]), xytext=(4, 5),
+            name, (last / 2, free.evaluate(last / 2)), xytext=(4, 5),
             textcoords="offset points", color=colour, fontsize=8,
         )  # fmt: skip
         below = -0.30 - 0.09 * row
@@ -102,13 +101,7 @@ def _curves(axis: Axes, split: pd.DataFrame, p: float) -> None:
             axis.text(tick, below, count, transform=axis.get_xaxis_transform(), ha="center", **side)
         axis.text(-0.09, below, name.split()[0], transform=axis.transAxes, ha="right", **side)
     axis.text(-0.09, -0.21, "at risk", transform=axis.transAxes, fontsize=7, ha="right")
-    axis.text(0.98, 0.95, f"log-rank p = {p:.2g}", transform=axis.transAxes, ha="right",
-              va="top", fontsize=8)  # fmt: skip
+    said = f"log-rank p = {logrank(split):.2g}"
+    axis.text(0.98, 0.95, said, transform=axis.transAxes, ha="right", va="top", fontsize=8)
     axis.set(xticks=ticks, xlim=(0, last), ylim=(0, 1.02), xlabel="months",
              ylabel="free of the event", title="Predicted halves of CLIP-IT")  # fmt: skip
-
-
-def _at(when: np.ndarray, at: np.ndarray, share: np.ndarray) -> np.ndarray:
-    """Height of a step curve at some times."""
-    height: np.ndarray = share[np.searchsorted(at, when, side="right") - 1]
-    return height

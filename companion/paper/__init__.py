@@ -19,32 +19,22 @@ MIRRORS = {name: name.rsplit("-", 1)[-1].upper() for name in (
 
 
 def table1() -> pd.DataFrame:
-    """Table 1, one row a cell: dataset, backbone, setting, mean, sd (accuracy in percent, the
+    """Table 1, one row per cell: dataset, backbone, setting, mean, sd (accuracy in percent, the
     released code's balanced accuracy; three runs)."""
     return pd.read_csv(HERE / "table1.csv")
 
 
-def mean_gain(dataset: str) -> float:
-    """Mean over backbones of CLIP-IT minus unimodal in Table 1, in percentage points."""
-    cells = (
-        table1()
-        .query("dataset == @dataset")
-        .pivot(index="backbone", columns="setting", values="mean")
-    )
-    return float((cells["clip_it"] - cells["unimodal"]).mean())
-
-
-def gain(dataset: str, backbone: str) -> float | None:
-    """CLIP-IT minus unimodal of one cell of Table 1, in points; None if there is no such cell."""
-    cell = table1().query("dataset == @dataset and backbone == @backbone").set_index("setting")
-    return None if cell.empty else float(cell["mean"]["clip_it"] - cell["mean"]["unimodal"])
+def gains() -> pd.Series:
+    """CLIP-IT minus unimodal in points, by the data set and backbone of each cell of Table 1."""
+    cells = table1().pivot(index=["dataset", "backbone"], columns="setting", values="mean")
+    return cells["clip_it"] - cells["unimodal"]
 
 
 # -- The paper's numbers in Tables 2, 6, 7 and Figure 5 (accuracies in percent).
 
 
 def table2() -> pd.DataFrame:
-    """Table 2, one row a cell: dataset, backbone (a CLIP), setting, mean, sd (three runs)."""
+    """Table 2, one row per cell: dataset, backbone (a CLIP), setting, mean, sd (three runs)."""
     return pd.read_csv(HERE / "table2.csv")
 
 
@@ -74,13 +64,13 @@ def table7() -> pd.DataFrame:
 
 
 def parameters() -> pd.DataFrame:
-    """Table 5, one row a model: backbone, parameters_M (millions, as printed, without heads)."""
+    """Table 5, one row per model: backbone, parameters_M (millions, as printed, without heads)."""
     return pd.read_csv(HERE / "table5.csv")
 
 
 def compute() -> pd.DataFrame:
-    """One row a way to deploy CONCH: variant, gflops (multiply-adds, which the paper calls FLOPs),
-    latency_ms (batch 1 on an RTX A6000)."""
+    """One row per way to deploy CONCH: variant, gflops (multiply-adds, which the paper calls
+    FLOPs), latency_ms (batch 1 on an RTX A6000)."""
     return pd.read_csv(HERE / "compute.csv")
 
 

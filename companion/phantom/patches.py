@@ -10,17 +10,64 @@ import numpy as np
 from scipy.special import ndtri
 
 from clipit_lib.errors import ClipItError
-from companion.phantom.latents import (
-    EPITHELIAL,
-    GLANDS,
-    LYMPHOID,
-    RING,
-    SITES,
-    STROMAL,
-    Chance,
-    Latents,
-    draw_chance,
-)
+from companion.phantom.latents import Latents, Rows
+
+# -- All randomness of a patch, drawn at once from the patch's own seed.
+#
+# Everything after this is arithmetic, so a patch has the same bytes in whatever block it is drawn.
+
+
+GLANDS, RING, SITES, LYMPHOID, EPITHELIAL, STROMAL = 9, 34, 9, 256, 144, 64
+
+
+@dataclass(frozen=True)
+class Chance:
+    """Random numbers of a block of b patches, float32; uniform in [0, 1) unless said otherwise.
+
+    Attributes:
+        coarse: [b, 7, 7, 7] standard normals on lattices over the field.
+        medium: [b, 2, 18, 18] standard normals.
+        fine: [b, 2, 64, 64] in [-1, 1).
+        streaks: [b, 96] standard normals, the profile across fibres.
+        layout: [b, 8], orientation and offset of fibres and lattices.
+        glands: [b, GLANDS, 6].
+        sites: [b, SITES, 3], fat cells.
+        ring: [b, GLANDS, RING, 7], nuclei in the wall of a gland.
+        lymphoid, epithelial, stromal: [b, LYMPHOID or EPITHELIAL or STROMAL, 7], other nuclei.
+    """
+
+    coarse: np.ndarray
+    medium: np.ndarray
+    fine: np.ndarray
+    streaks: np.ndarray
+    layout: np.ndarray
+    glands: np.ndarray
+    sites: np.ndarray
+    ring: np.ndarray
+    lymphoid: np.ndarray
+    epithelial: np.ndarray
+    stromal: np.ndarray
+
+    @staticmethod
+    def of(seed: int, patches: Sequence[int]) -> Chance:
+        """The random numbers of these patch indices."""
+        drawn = [_one(np.random.SeedSequence(seed, spawn_key=(index,))) for index in patches]
+        return Chance(*(np.stack(parts) for parts in zip(*drawn, strict=True)))
+
+
+def _one(seeds: np.random.SeedSequence) -> tuple[np.ndarray, ...]:
+    rng = np.random.Generator(np.random.SFC64(seeds))
+
+    def normal(*shape: int) -> np.ndarray:
+        return rng.standard_normal(shape, dtype=np.float32)
+
+    def uniform(*shape: int) -> np.ndarray:
+        return rng.random(shape, dtype=np.float32)
+
+    fields_of_view = normal(7, 7, 7), normal(2, 18, 18), 2 * uniform(2, 64, 64) - 1, normal(96)
+    placed = uniform(8), uniform(GLANDS, 6), uniform(SITES, 3), uniform(GLANDS, RING, 7)
+    return (*fields_of_view, *placed, *(uniform(n, 7) for n in (LYMPHOID, EPITHELIAL, STROMAL)))
+
 
 # -- Lengths of the phantom and smooth fields over it.
 #
@@ -127,6 +174,9 @@ class Noise:
         return Noise(*coarse[:2], *regions, *medium, *fine)
 
 
+Amount = np.ndarray | float
+
+
 @dataclass(frozen=True)
 class Layers:
     """Stain densities and what lies where, each [b, side, side] float32.
@@ -147,25 +197,12 @@ class Layers:
     dying: np.ndarray
 
     def covered(
-        self,
-        share: np.ndarray,
-        haematoxylin: np.ndarray | float,
-        eosin: np.ndarray | float,
-        stroma: np.ndarray | float = 0.0,
-        wall: np.ndarray | float = 0.0,
-        solid: np.ndarray | float = 0.0,
-        dying: np.ndarray | float = 0.0,
+        self, share: np.ndarray, haematoxylin: Amount, eosin: Amount, **others: Amount
     ) -> Layers:
-        """The layers under a new one that takes `share` of each pixel."""
-        rest = 1 - share
-        return Layers(
-            self.haematoxylin * rest + share * haematoxylin,
-            self.eosin * rest + share * eosin,
-            self.stroma * rest + share * stroma,
-            self.wall * rest + share * wall,
-            self.solid * rest + share * solid,
-            self.dying * rest + share * dying,
-        )
+        """The layers under a new one that takes `share` of each pixel; others are 0 in it."""
+        new = {"haematoxylin": haematoxylin, "eosin": eosin} | others
+        names, rest = [field.name for field in fields(self)], 1 - share
+        return Layers(*(getattr(self, n) * rest + share * new.get(n, 0.0) for n in names))
 
 
 # -- Epithelium: glands around a lumen, ducts filled with cells, invading nests.
@@ -280,8 +317,7 @@ def _lumen(layers: Layers, latents: Latents, noise: Noise, depth: np.ndarray) ->
 
 def _nests(layers: Layers, latents: Latents, noise: Noise) -> Layers:
     share = region(noise.nests, 0.85 * latents.invasion, 0.25)
-    haematoxylin, eosin = _cytoplasm(latents, noise)
-    return layers.covered(share, haematoxylin, eosin, solid=1.0)
+    return layers.covered(share, *_cytoplasm(latents, noise), solid=1.0)
 
 
 def _cytoplasm(latents: Latents, noise: Noise) -> tuple[np.ndarray, np.ndarray]:
@@ -399,8 +435,8 @@ def glass(layers: Layers, latents: Latents, noise: Noise) -> Layers:
 
 
 @dataclass(frozen=True)
-class Nuclei:
-    """One entry a nucleus, [k].
+class Nuclei(Rows):
+    """One entry per nucleus, [k].
 
     Attributes:
         patch: index in the block.
@@ -421,17 +457,6 @@ class Nuclei:
     density: np.ndarray
     vesicular: np.ndarray
     rough: np.ndarray
-
-    def take(self, rows: np.ndarray) -> Nuclei:
-        """The nuclei at these rows."""
-        return Nuclei(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
-
-    @staticmethod
-    def concatenate(parts: Sequence[Nuclei]) -> Nuclei:
-        """All nuclei of the parts."""
-        return Nuclei(
-            **{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(Nuclei)}
-        )
 
 
 def _kept(keep: np.ndarray, **arrays: np.ndarray) -> Nuclei:
@@ -518,10 +543,8 @@ def ring(latents: Latents, chance: Chance, noise: Noise, layers: Layers, glands:
     x = (glands.x[..., None] + along * cos - beside * sin).reshape(shape)
     y = (glands.y[..., None] + along * sin + beside * cos).reshape(shape)
     # Borders are warped, so nuclei follow them.
-    x, y = (
-        x - glands.warp[:, None] * sample(noise.warp_x, x, y),
-        y - glands.warp[:, None] * sample(noise.warp_y, x, y),
-    )
+    warps = [glands.warp[:, None] * sample(each, x, y) for each in (noise.warp_x, noise.warp_y)]
+    x, y = x - warps[0], y - warps[1]
     keep = ((np.arange(RING) < slots) & (radius > SMALLEST)).reshape(shape)
     keep &= u[..., 2].reshape(shape) < 0.96 * sample(layers.wall, x, y)
     look = _atypical(latents, u.reshape(*shape, 7), 1.0)
@@ -603,12 +626,11 @@ def _stamp(nuclei: Nuclei, half: int, noise: Noise, density: np.ndarray, cover: 
     dx = ((columns + 0.5) * unit - nuclei.x[:, None]).astype(np.float32)[:, None, :]
     dy = ((rows + 0.5) * unit - nuclei.y[:, None]).astype(np.float32)[:, :, None]
     cos, sin = np.cos(nuclei.angle), np.sin(nuclei.angle)
-    along = dx * _window(cos / nuclei.long) + dy * _window(sin / nuclei.long)
-    beside = dy * _window(cos / nuclei.wide) - dx * _window(sin / nuclei.wide)
+    along = dx * column(cos / nuclei.long) + dy * column(sin / nuclei.long)
+    beside = dy * column(cos / nuclei.wide) - dx * column(sin / nuclei.wide)
     squared = along**2 + beside**2
-    inside = ((rows >= 0) & (rows < side))[:, :, None] & ((columns >= 0) & (columns < side))[
-        :, None
-    ]
+    tall, wide = ((at >= 0) & (at < side) for at in (rows, columns))
+    inside = tall[:, :, None] & wide[:, None]
     which, row, place = np.nonzero((squared < 1.6) & inside)
     flat = (nuclei.patch[which] * side + rows[which, row]) * side + columns[which, place]
     lobes = nuclei.rough[which].astype(np.float32) * noise.mottle.reshape(-1)[flat]
@@ -620,10 +642,6 @@ def _stamp(nuclei: Nuclei, half: int, noise: Noise, density: np.ndarray, cover: 
     chromatin = nuclei.density[which] * (0.9 + 0.8 * speck - cleared + rim)
     np.maximum.at(density, flat, (alpha * chromatin).astype(np.float32))
     np.maximum.at(cover, flat, alpha)
-
-
-def _window(values: np.ndarray) -> np.ndarray:
-    return values.astype(np.float32)[:, None, None]
 
 
 # -- From amounts of stain to colours, by the Beer-Lambert law.
@@ -685,7 +703,7 @@ def render(latents: Latents, side: int, seed: int, first: int = 0) -> np.ndarray
 
 
 def _block(latents: Latents, side: int, seed: int, indices: range) -> np.ndarray:
-    chance = draw_chance(seed, indices)
+    chance = Chance.of(seed, indices)
     noise = Noise.of(chance, side)
     across = across_fibres(latents, chance, noise)
     placed = Glands.of(latents, chance)

@@ -38,14 +38,9 @@ SHAPES_KEY = 5000  # first spawn key of a seed stream that no data set, caption 
 
 def draw_shapes(images: int, side: int, seed: int) -> tuple[np.ndarray, list[str]]:
     """Pixels [images, side, side, 3] uint8 and one caption each."""
-    seeds = np.random.SeedSequence(seed, spawn_key=(SHAPES_KEY,))
-    rng = np.random.default_rng(seeds)
-    pixels = np.empty((images, side, side, 3), np.uint8)
-    captions = []
-    for row in range(images):
-        pixels[row], caption = _drawing(side, rng)
-        captions.append(caption)
-    return pixels, captions
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(SHAPES_KEY,)))
+    pixels, captions = zip(*(_drawing(side, rng) for _ in range(images)), strict=True)
+    return np.stack(pixels), list(captions)
 
 
 def _drawing(side: int, rng: np.random.Generator) -> tuple[np.ndarray, str]:
@@ -123,8 +118,7 @@ NOISE = 0.5
 
 def patches_with_captions(settings: PhantomPretraining) -> Pairs:
     """What a histology CLIP learns from, in miniature."""
-    pixels, captions, _ = pretraining_pairs(settings.images, settings.side, settings.seed)
-    return pixels, captions
+    return pretraining_pairs(settings.images, settings.side, settings.seed)[:2]
 
 
 def patches_with_noisy_captions(settings: PhantomPretraining) -> Pairs:

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import unicodedata
+from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,13 +16,9 @@ import pandas as pd
 import torch
 from jaxtyping import Float32
 from safetensors import safe_open
-from safetensors.numpy import save_file
-from scipy.optimize import brentq
-from torch import nn
 
 from clipit_lib import kernels, paths
 from clipit_lib.compute import device
-from clipit_lib.data.patches import Transform
 from clipit_lib.encoders import registry
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import (
@@ -53,11 +52,13 @@ from companion.profile import (
 #                               retriever [patches, 512]   float, CONCH's image embeddings of the
 #                                                          same patches in the same order, projected
 #                                                          into the space of its text tower
-#     mbc/clinical.csv          slide,time,event,fold      time in months; event 1 (seen) or
-#                                                          0 (censored); fold from 1 to 5
+#     mbc/clinical.csv          slide,patient,time,event,fold; months, 1 (seen) or 0, from 1 to 5
 #
 # A `.safetensors` file with the same names serves as well. Other arrays (`coords`) are ignored, and
-# `retriever` is needed by `clip_it` only.
+# `retriever` is needed by `clip_it` only. `patient` may be left out where each has one slide.
+#
+# All slides of a patient are one bag, as in MCAT (Chen et al. 2021): a patient has one follow-up,
+# and so counts once in the Cox loss, in both metrics, in resamples and in the log-rank test.
 
 
 FEATURES = "features"
@@ -81,48 +82,59 @@ class Bag:
         """Those that are known, by name."""
         return {name: values for name in ARRAYS if (values := getattr(self, name)) is not None}
 
+    @staticmethod
+    def joined(parts: Sequence[Bag]) -> Bag:
+        """The patches of several slides, slide after slide."""
+        if len(parts) == 1:
+            return parts[0]
+        arrays = [part.arrays() for part in parts]
+        return Bag(**{name: np.concatenate([each[name] for each in arrays]) for name in arrays[0]})
+
 
 def write_bag(path: Path, bag: Bag) -> None:
-    """Write a bag as h5 or safetensors, by the suffix of `path`."""
-    with written_beside(path) as temporary:
-        if path.suffix != ".h5":
-            save_file(bag.arrays(), temporary)
-            return
-        with h5py.File(temporary, "w") as file:
-            file.update(bag.arrays())
+    """Write a bag as h5."""
+    with written_beside(path) as temporary, h5py.File(temporary, "w") as file:
+        file.update(bag.arrays())
 
 
 def read_bag(path: Path, most: int | None = None) -> Bag:
     """Read a bag; of more than `most` patches, that many are kept, evenly spaced.
 
     Raises:
-        ClipItError: the file is damaged; it has no features; arrays are not [patches, width],
-            differ in their patches, are empty or hold NaN or infinity.
+        ClipItError: the file is damaged; it has no features; arrays are no numbers [patches,
+            width], differ in their patches, are empty or hold what is not finite in float32.
     """
     h5 = path.suffix == ".h5"
     with whole(path, "Write it anew"), h5py.File(path) if h5 else safe_open(path, "numpy") as file:
-        held = [name for name in ARRAYS if name in file.keys()]  # noqa: SIM118
-        arrays = {name: file[name][()] if h5 else file.get_tensor(name) for name in held}
+        arrays = {
+            name: np.asarray(file[name][()] if h5 else file.get_tensor(name))
+            for name in ARRAYS
+            if name in file.keys()  # noqa: SIM118
+        }
     if FEATURES not in arrays:
         raise ClipItError(
             f"no {FEATURES!r} in it", path, "Write the patch features under this name"
         )
-    count = len(arrays[FEATURES])
     for name, values in arrays.items():
-        if values.ndim != 2 or 0 in values.shape:
+        if values.ndim != 2 or 0 in values.shape or values.dtype.kind not in "fiu":
             raise ClipItError(
-                f"{name} has shape {list(values.shape)}", path, "Write it as [patches, width]"
-            )
-        if len(values) != count:
+                f"{name} is {values.dtype} of shape {list(values.shape)}", path,
+                "Write it as numbers [patches, width]",
+            )  # fmt: skip
+        if len(values) != (count := len(arrays[FEATURES])):
             raise ClipItError(
                 f"{name} has {len(values)} patches, {FEATURES} {count}", path,
                 "Embed the same patches in the same order",
             )  # fmt: skip
-        if not np.isfinite(values).all():
-            raise ClipItError(f"{name} holds NaN or infinity", path, "Embed the slide again")
-    # Beyond `most`, evenly spaced.
+        with np.errstate(over="ignore"):
+            arrays[name] = values.astype(np.float32)
+        if not np.isfinite(arrays[name]).all():
+            raise ClipItError(
+                f"{name} holds NaN, infinity or what float32 cannot hold", path,
+                "Embed the slide again",
+            )  # fmt: skip
     kept = slice(None) if most is None or count <= most else np.arange(most) * count // most
-    return Bag(**{name: values[kept].astype(np.float32) for name, values in arrays.items()})
+    return Bag(**{name: values[kept] for name, values in arrays.items()})
 
 
 # -- Phantom slides: bags of phantom patches whose aggressiveness sets a planted hazard.
@@ -186,9 +198,10 @@ def _follow_up(
     waiting = rng.exponential(size=len(rate))
     until_censoring: Any = np.inf
     if censored > 0:
+        from scipy.optimize import brentq  # slow to import
+
         # Of a slide the share c / (c + rate) is censored, where c is the rate of censoring.
-        highest = 1e6 * float(rate.max())
-        c = brentq(lambda c: float((c / (c + rate)).mean()) - censored, 0.0, highest)
+        c = brentq(lambda c: (c / (c + rate)).mean() - censored, 0.0, 1e6 * float(rate.max()))
         until_censoring = waiting / c
     months = np.minimum(until_event, until_censoring)
     return np.maximum(months.round(1), 0.1), until_event <= until_censoring
@@ -232,16 +245,22 @@ def pixels(slides: Slides, settings: PhantomSlides, number: int) -> np.ndarray:
 
 
 COLUMNS = ["slide", "time", "event", "fold"]
+PATIENT = "patient"
+# What may name a patient in the name of a slide: a TCGA barcode begins with it, and elsewhere it
+# may hold a number and be followed by a stain or a short number of its own.
+LOOKS = r"^(TCGA-\w\w-\w{4}|.*\d.*(?=[-_. ][A-Za-z]{0,5}\d{0,2}$))"
 
 
 @dataclass(frozen=True)
 class Cohort:
-    """Slides with follow-up.
+    """Patients (slides, where patients are not known) with follow-up.
 
     Attributes:
-        clinical: one row a slide: slide (str), time (months), event (bool), fold (1, 2, ...).
+        clinical: one row a patient: slide (str; of several, joined by ";"), time (months), event
+            (bool), fold (1, 2, ...) and, where it is known, patient (str).
         bags: one a row of `clinical`.
         content_hash: digest of all of it.
+        limits: what to know of these slides, in words.
         planted: [n] log hazard that was planted in a phantom; None for real slides.
     """
 
@@ -255,24 +274,19 @@ class Cohort:
         return len(self.bags)
 
     @property
-    def width(self) -> int:
-        """Width of the patch features."""
-        return self.bags[0].features.shape[1]
-
-    @property
-    def text_width(self) -> int:
-        """Width of the retriever's embeddings, of images and of text.
+    def retriever(self) -> list[np.ndarray]:
+        """The retriever's embeddings [p, e] of every bag.
 
         Raises:
             ClipItError: the bags hold none.
         """
-        retriever = self.bags[0].retriever
-        if retriever is None:
+        held = [bag.retriever for bag in self.bags if bag.retriever is not None]
+        if not held:
             raise ClipItError(
                 "no retriever embeddings in the bags", "survival, clip_it",
                 "Write them as `retriever`, or run unimodal only",
             )  # fmt: skip
-        return retriever.shape[1]
+        return held
 
     @property
     def folds(self) -> list[int]:
@@ -280,21 +294,26 @@ class Cohort:
 
 
 def read_cohort(folder: Path, clinical: Path, folds: int, most: int | None = None) -> Cohort:
-    """Read a cohort (see above for the layout); slides come in the order of the csv.
+    """Read a cohort (see above for the layout); patients come in the order of the csv.
+
+    Names are compared without blanks around them and in Unicode's composed form (NFC).
 
     Args:
         folds: how many there are, numbered from 1.
         most: patches kept of a slide, all if None.
 
     Raises:
-        ClipItError: a file or column is missing; a slide is named twice or has no file; a time is
-            negative or no number; an event is not 0 or 1; a fold is unknown, missing or without
-            an event; bags differ in width.
+        ClipItError: something in these files cannot be used as it is; the file, the slide or
+            patient and the column are named.
     """
-    table = _read_clinical(clinical, folds)
+    table, unused = _read_clinical(clinical, folds)
     if not folder.is_dir():
         raise ClipItError("no such folder", folder, "Mend `bags` in the profile or CLIPIT_DATA")
-    paths = [_file(folder, slide, clinical) for slide in table["slide"]]
+    named: dict[str, list[Path]] = defaultdict(list)
+    for path in sorted(folder.iterdir()):
+        if path.suffix in SUFFIXES:
+            named[_plain(path.stem)].append(path)
+    paths = [_file(folder, slide, named, clinical) for slide in table["slide"]]
     bags = [read_bag(path, most) for path in paths]
     widths = [{name: values.shape[1] for name, values in bag.arrays().items()} for bag in bags]
     for path, found in zip(paths, widths, strict=True):
@@ -303,22 +322,63 @@ def read_cohort(folder: Path, clinical: Path, folds: int, most: int | None = Non
                 f"widths {found}, but {paths[0].name} has {widths[0]}", path,
                 "Embed all slides with the same encoders",
             )  # fmt: skip
-    parts: list[bytes | str] = [canonical_json({name: table[name].tolist() for name in COLUMNS})]
-    for values in (values for bag in bags for values in bag.arrays().values()):
-        parts += [canonical_json(list(values.shape)), digest(values.tobytes())]
-    return Cohort(table, tuple(bags), digest(*parts))
+    owner = table.get(PATIENT, table["slide"])
+    rows = table.assign(slide=table.groupby(owner)["slide"].transform(";".join))
+    rows = rows[~owner.duplicated()].reset_index(drop=True)
+    joined = [Bag.joined([bags[n] for n in np.flatnonzero(owner == own)]) for own in owner.unique()]
+    held = pd.Series([
+        [part for values in bag.arrays().values()
+         for part in (canonical_json(list(values.shape)), digest(values.tobytes()))]
+        for bag in joined
+    ], rows["slide"])  # fmt: skip
+    content = digest(canonical_json({name: rows[name].tolist() for name in rows}), *held.sum())
+    said = [f"Columns of {clinical.name} that are not used: {', '.join(unused)}."] if unused else []
+    if left := {*named} - {*table["slide"]}:
+        said.append(f"Bags without a row in {clinical.name} that are not used: {len(left)}.")
+    if long := sum(len(bag.features) == most for bag in bags):
+        said.append(f"Slides of {most} patches or more, of which {most} are read: {long}.")
+    if twice := held.index[held.map(tuple).duplicated(keep=False)].tolist():
+        said.append(f"**Bags that equal another one's**: {', '.join(twice)}.")
+    limits = " ".join([*said, _of_patients(table)]).strip()
+    return Cohort(rows, tuple(joined), content, limits)
 
 
-def _read_clinical(path: Path, folds: int) -> pd.DataFrame:
+def _of_patients(table: pd.DataFrame) -> str:
+    """What is known, or has to be feared, of slides that share a patient; "" if nothing."""
+    if PATIENT in table:
+        return f"{len(table)} slides of {table[PATIENT].nunique()} patients, who count once each."
+    looks = table["slide"].str.extract(LOOKS)[0].dropna()
+    shared = looks[looks.duplicated(keep=False)]
+    if shared.empty:
+        return ""
+    split = (table["fold"].groupby(shared).nunique() > 1).sum()
+    return (
+        f"**Of {len(table)} slides {len(shared)} look like those of {shared.nunique()} patients** "
+        f"(such as {shared.iloc[0]}), {split} of whom would be in several folds. They count as "
+        "independent: intervals are too narrow, and scores too high where a patient was learned "
+        "from. Add a column `patient` to the clinical table."
+    )
+
+
+def _plain(text: object) -> str:
+    """A name without what cannot be seen: blanks around it, and two ways to write one letter."""
+    return unicodedata.normalize("NFC", str(text)).strip()
+
+
+def _read_clinical(path: Path, folds: int) -> tuple[pd.DataFrame, list[str]]:
+    """One row a slide, and the columns that are not used."""
     if not path.is_file():
         raise ClipItError("no such file", path, "Mend `clinical` in the profile or CLIPIT_DATA")
-    raw = read_text_table(path)
-    missing = [name for name in COLUMNS if name not in raw]
-    if missing:
-        raise ClipItError(
-            f"no column {', '.join(missing)} (found: {', '.join(map(str, raw.columns))})", path,
-            f"It needs {', '.join(COLUMNS)}",
-        )  # fmt: skip
+    raw = read_text_table(path).map(_plain).rename(columns=_plain)
+    names = raw.columns.tolist()
+    missing = [name for name in COLUMNS if name not in names]
+    twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
+    for what, wrong in (("no column", missing), ("more than one column", twice)):
+        if wrong:
+            raise ClipItError(
+                f"{what} {', '.join(wrong)} (found: {', '.join(names)})", path,
+                f"It needs {', '.join(COLUMNS)}",
+            )  # fmt: skip
     if raw.empty:
         raise ClipItError("no slides", path, "Add one row a slide")
     number = {name: pd.to_numeric(raw[name], errors="coerce") for name in COLUMNS[1:]}
@@ -326,29 +386,44 @@ def _read_clinical(path: Path, folds: int) -> pd.DataFrame:
     rules: list[tuple[pd.Series[bool], str, str]] = [
         (raw["slide"] == "", "slide", "Name every slide"),
         (raw["slide"].duplicated(), "slide", "Name every slide once"),
-        (~(np.isfinite(number["time"]) & (number["time"] >= 0)), "time", "Give months, 0 or more"),
+        (raw.get(PATIENT, raw["slide"]) == "", PATIENT, "Name every slide's patient"),
+        (~number["time"].between(0, np.finfo(np.float32).max), "time", "Give months, 0 or more"),
         (~number["event"].isin([0, 1]), "event", "Give 1 (seen) or 0 (censored)"),
         (~number["fold"].isin(known), "fold", f"Known: {', '.join(map(str, known))}"),
     ]
     for broken, column, fix in rules:
         if broken.any():
-            row = raw[broken].iloc[0]
-            raise ClipItError(f"{column} {row[column]!r} of slide {row['slide']!r}", path, fix)
+            at = int(broken.argmax())
+            value, slide = raw.loc[at, column], raw.loc[at, "slide"]
+            raise ClipItError(f"{column} {value!r} of slide {slide!r} (row {at + 1})", path, fix)
     table = pd.DataFrame({
         "slide": raw["slide"], "time": number["time"].astype(float),
         "event": number["event"].astype(bool), "fold": number["fold"].astype(int),
     })  # fmt: skip
+    if PATIENT in raw:
+        table[PATIENT] = raw[PATIENT]
+        for column in COLUMNS[1:]:
+            told = table.groupby(PATIENT, sort=False)[column].unique()
+            for patient, values in told[told.map(len) > 1].items():
+                raise ClipItError(
+                    f"patient {patient!r} has {column} {', '.join(map(str, values))}", path,
+                    f"Give all slides of a patient the same {column}",
+                )  # fmt: skip
     if without := sorted({*known} - {*table["fold"][table["event"]]}):
         raise ClipItError(f"no event in fold {without[0]}", path, "Stratify the folds by event")
-    return table
+    return table, [name for name in names if name not in table]
 
 
-def _file(folder: Path, slide: str, clinical: Path) -> Path:
-    names = [slide + suffix for suffix in SUFFIXES]
-    for path in (folder / name for name in names):
-        if path.is_file():
-            return path
-    what = f"no {' or '.join(names)} for a slide of {clinical.name}"
+def _file(folder: Path, slide: str, named: dict[str, list[Path]], clinical: Path) -> Path:
+    """The bag of a slide among those in a folder by their plain names."""
+    found = named.get(slide, [])
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise ClipItError(f"{' and '.join(p.name for p in found)} of one slide", folder, "Keep one")
+    what = f"no {' or '.join(slide + suffix for suffix in SUFFIXES)} for a slide of {clinical.name}"
+    if near := [name for name in named if name.lstrip("0") == slide.lstrip("0")]:
+        what += f" ({near[0]!r} is there: the csv may have lost its zeros)"
     raise ClipItError(what, folder, "Add the bag or take the slide out")
 
 
@@ -381,16 +456,11 @@ def open_cohort(profile: Profile) -> Cohort:
     if isinstance(settings.slides, FileSlides):
         bags, clinical = map(paths.in_data, (settings.slides.bags, settings.slides.clinical))
         cohort = read_cohort(bags, clinical, settings.folds, settings.slides.patches)
-        return replace(cohort, limits=f"Slides of the user; terms: {settings.slides.licence}.")
+        terms = f"Slides of the user; terms: {settings.slides.licence}."
+        return replace(cohort, limits=f"{terms} {cohort.limits}".strip())
     name, slides = phantom_name(profile), settings.slides
     folder = paths.cache() / "slides" / f"phantom-{name}"
-
-    def keep(_: None) -> None:
-        with written_beside(folder) as temporary:
-            _make(temporary, profile, slides, settings.folds)
-            write_text(temporary / MADE, json.dumps(_made_by(profile), indent=1))
-
-    make_once(folder / MADE, lambda: None, keep, folder)
+    make_once(folder / MADE, lambda: None, lambda _: _make(folder, profile, slides), folder)
     with whole(folder, "Delete this folder and run again"):
         cohort = read_cohort(folder / BAGS, folder / CLINICAL, settings.folds)
         planted = pd.read_csv(folder / PLANTED).set_index("slide")["log_hazard"]
@@ -416,23 +486,21 @@ def _made_by(profile: Profile) -> dict[str, Any]:
     }
 
 
-def _make(folder: Path, profile: Profile, slides: PhantomSlides, folds: int) -> None:
+@torch.inference_mode()
+def _make(target: Path, profile: Profile, slides: PhantomSlides) -> None:
     """Draw and embed phantom slides and write them in the layout of real ones."""
-    sources, drawn = sources_of_profile(profile), draw_slides(slides, folds)
+    sources, drawn = sources_of_profile(profile), draw_slides(slides, settings_of(profile).folds)
     backbone = registry.load_backbone(slides.backbone, sources)
     retriever = registry.load_clip(profile.retriever, sources)
-    towers = ((backbone.model, backbone.transform), (retriever.image_tower, retriever.transform))
-    for number, slide in enumerate(progress(drawn.clinical["slide"], "slides")):
-        patches = pixels(drawn, slides, number)
-        bag = Bag(*(_embedded(*tower, patches) for tower in towers))
-        write_bag(folder / BAGS / f"{slide}.h5", bag)
-    drawn.clinical.to_csv(folder / CLINICAL, index=False)
-    planted = pd.DataFrame({"slide": drawn.clinical["slide"], "log_hazard": drawn.log_hazard})
-    planted.to_csv(folder / PLANTED, index=False)
-
-
-@torch.inference_mode()
-def _embedded(model: nn.Module, transform: Transform, patches: np.ndarray) -> np.ndarray:
-    tower = model.to(device()).eval()
-    values: np.ndarray = tower(transform(patches).to(device())).float().cpu().numpy()
-    return values
+    pairs = ((backbone.model, backbone.transform), (retriever.image_tower, retriever.transform))
+    towers = [(model.to(device()).eval(), transform) for model, transform in pairs]
+    with written_beside(target) as folder:
+        for number, slide in enumerate(progress(drawn.clinical["slide"], "slides")):
+            patches = pixels(drawn, slides, number)
+            inputs = [(tower, transform(patches).to(device())) for tower, transform in towers]
+            bag = Bag(*(tower(each).float().cpu().numpy() for tower, each in inputs))
+            write_bag(folder / BAGS / f"{slide}.h5", bag)
+        drawn.clinical.to_csv(folder / CLINICAL, index=False)
+        planted = drawn.clinical[["slide"]].assign(log_hazard=drawn.log_hazard)
+        planted.to_csv(folder / PLANTED, index=False)
+        write_text(folder / MADE, json.dumps(_made_by(profile), indent=1))

@@ -6,6 +6,7 @@ import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from types import ModuleType
 from typing import Any
 
@@ -18,17 +19,15 @@ from torch import Tensor, nn
 
 from clipit_lib import pairing
 from clipit_lib.compute import device
-from clipit_lib.data.reports import ReportCorpus
 from clipit_lib.encoders.embeddings import text_embeddings
 from clipit_lib.encoders.encoder import LongText
+from clipit_lib.errors import ClipItError
 from clipit_lib.inputs import Inputs
 from clipit_lib.losses import cosine_distance
-from clipit_lib.settings import known
 from clipit_lib.training import Task
-from companion.profile import Profile
-from companion.survival.cohort import Cohort, settings_of
+from companion.survival.cohort import Cohort
 
-# -- The Cox loss, censoring weights, Kaplan-Meier curves and the log-rank test.
+# -- The Cox loss, censoring weights and the log-rank test.
 
 
 def _torchsurv() -> ModuleType:
@@ -67,46 +66,19 @@ def censoring_weights(
     return weights
 
 
-def kaplan_meier(time: np.ndarray, event: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Times (0 first) and the share that is free of the event from each on."""
+def logrank(split: pd.DataFrame) -> float:
+    """Two-sided p of the log-rank test between rows that are `high` and the rest."""
     from scipy import stats  # slow to import
 
-    curve = stats.ecdf(_censored(time, event)).sf
-    return np.r_[0.0, curve.quantiles], np.r_[1.0, curve.probabilities]
-
-
-def logrank(time: np.ndarray, event: np.ndarray, high: np.ndarray) -> float:
-    """Two-sided p of the log-rank test between `high` and the rest."""
-    first, second = (_censored(time[rows], event[rows]) for rows in (high, ~high))
-    from scipy import stats  # slow to import
-
-    return float(stats.logrank(first, second).pvalue)
-
-
-def _censored(time: np.ndarray, event: np.ndarray) -> Any:
-    from scipy import stats  # slow to import
-
-    return stats.CensoredData(uncensored=time[event], right=time[~event])
+    time, event, high = (split[name].to_numpy() for name in ("time", "event", "high"))
+    halves = (stats.CensoredData(time[half & event], right=time[half & ~event])
+              for half in (high, ~high))  # fmt: skip
+    return float(stats.logrank(*halves).pvalue)
 
 
 # -- Attention MIL with a Cox head, alone and with the branch of CLIP-IT.
 #
 # Shapes: b slides, p patches (padded to the largest slide), d feature width, e text width.
-
-
-@dataclass(frozen=True)
-class Risk:
-    """What an image-only forward pass gives.
-
-    Attributes:
-        log_risk: [b], log hazard up to a constant.
-        attention: [b, p], what the visual branch attends to; sums to 1 a slide.
-        distilled: [b, p, e], predicted text features h_d(v); None without a text branch.
-    """
-
-    log_risk: Tensor
-    attention: Tensor
-    distilled: Tensor | None = None
 
 
 class AttentionMil(nn.Module):
@@ -125,14 +97,14 @@ class AttentionMil(nn.Module):
 
     def forward(
         self, patches: Float[Tensor, "b p w"], mask: Bool[Tensor, "b p"]
-    ) -> tuple[Float[Tensor, " b"], Float[Tensor, "b p"]]:
-        """Log risk and attention; `mask` is False where a patch is padding."""
+    ) -> Float[Tensor, " b"]:
+        """Log risk; `mask` is False where a patch is padding."""
         hidden = self.hidden(patches)  # [b, p, hidden]
         gated = torch.tanh(self.content(hidden)) * torch.sigmoid(self.gate(hidden))
         scores = self.score(gated).squeeze(-1).masked_fill(~mask, float("-inf"))  # [b, p]
-        attention = scores.softmax(dim=-1)
-        pooled = torch.einsum("bp,bph->bh", attention, hidden)
-        return self.cox(pooled).squeeze(-1), attention
+        pooled = torch.einsum("bp,bph->bh", scores.softmax(dim=-1), hidden)
+        log_risk: Tensor = self.cox(pooled).squeeze(-1)
+        return log_risk
 
 
 class SurvivalModel(nn.Module):
@@ -155,14 +127,17 @@ class SurvivalModel(nn.Module):
             self.fusion = nn.Linear(2, 1, bias=False)
             nn.init.constant_(self.fusion.weight, 0.5)
 
-    def forward(self, patches: Float[Tensor, "b p d"], mask: Bool[Tensor, "b p"]) -> Risk:
-        visual, attention = self.visual(patches, mask)
+    def forward(
+        self, patches: Float[Tensor, "b p d"], mask: Bool[Tensor, "b p"]
+    ) -> tuple[Float[Tensor, " b"], Float[Tensor, "b p e"] | None]:
+        """Log risk, and predicted text features h_d(v) where there is a branch for them."""
+        visual = self.visual(patches, mask)
         if self.distillation is None:
-            return Risk(visual, attention)
-        distilled = self.distillation(patches)  # [b, p, e]
-        text, _ = self.text(F.normalize(distilled, dim=-1), mask)
+            return visual, None
+        distilled = self.distillation(patches)
+        text = self.text(F.normalize(distilled, dim=-1), mask)
         both = torch.stack([visual, text], dim=-1)  # [b, 2]
-        return Risk(self.fusion(both).squeeze(-1), attention, distilled)
+        return self.fusion(both).squeeze(-1), distilled
 
 
 # -- C-index and integrated AUC, and their intervals by resampling slides within their fold.
@@ -174,8 +149,7 @@ class SurvivalModel(nn.Module):
 # from. The metrics themselves are those of the slides that count once each.
 
 
-METRICS = ("c_index", "iauc")
-Frames = Mapping[str, Sequence[pd.DataFrame]]
+METRICS = {"c_index": "C-index", "iauc": "iAUC"}  # names in tables, and in words
 TIED = 1e-8  # as in torchsurv
 
 
@@ -227,20 +201,20 @@ def integrated_auc(
 def _ordered(risk: np.ndarray) -> np.ndarray:
     """[n, n]: 1 where the first slide has the higher risk, a half where both have the same."""
     difference = risk[:, None] - risk[None, :]
-    tied = np.abs(difference) <= TIED
-    ordered: np.ndarray = np.where(tied, 0.5, difference > 0)
-    return ordered
+    return np.where(np.abs(difference) <= TIED, 0.5, difference > 0)
 
 
 def _ratio(first: np.ndarray, second: np.ndarray) -> np.ndarray:
     return np.divide(first, second, out=np.full(first.shape, np.nan), where=second > 0)
 
 
-def bootstrap(frames: Frames, draws: int, seed: int = 0) -> dict[tuple[str, str], np.ndarray]:
+def bootstrap(
+    frames: Mapping[str, Sequence[pd.DataFrame]], draws: int, seed: int = 0
+) -> dict[tuple[str, str], np.ndarray]:
     """Resampled means over folds and seeds, by (setting, metric), [draws] each.
 
     All settings share every draw: slides with replacement within each fold, seeds with
-    replacement over all.
+    replacement over all. A draw's mean is over the folds in which it can be compared.
 
     Args:
         frames: predictions (slide, time, event, fold, log_risk) of each setting, one a seed,
@@ -249,38 +223,34 @@ def bootstrap(frames: Frames, draws: int, seed: int = 0) -> dict[tuple[str, str]
     rng = np.random.default_rng(seed)
     seeds = len(next(iter(frames.values())))
     drawn = rng.multinomial(seeds, np.full(seeds, 1 / seeds), size=draws) / seeds  # [draws, seeds]
-    folds: dict[tuple[str, str], list[np.ndarray]] = {}
+    folds = []
     for rows, weights in held_out(next(iter(frames.values()))[0]):
         counts = rng.multinomial(len(rows), np.full(len(rows), 1 / len(rows)), size=draws)
-        for setting, each in frames.items():
-            values = [metrics(frame.iloc[rows], weights, counts) for frame in each]
-            for metric in METRICS:
-                stacked = np.stack([value[metric] for value in values], axis=1)
-                folds.setdefault((setting, metric), []).append((drawn * stacked).sum(axis=1))
-    return {name: np.nanmean(np.stack(values), axis=0) for name, values in folds.items()}
+        held = [[frame.iloc[rows] for frame in each] for each in frames.values()]
+        folds.append([[metrics(one, weights, counts) for one in each] for each in held])
+    # [folds, settings, seeds, metrics, draws], and then without seeds, and then without folds
+    by_fold = (np.array(folds) * drawn.T[:, None]).sum(axis=2)
+    means = _ratio(np.nansum(by_fold, axis=0), np.isfinite(by_fold).sum(axis=0))
+    return dict(zip(product(frames, METRICS), means.reshape(-1, draws), strict=True))
 
 
 def held_out(frame: pd.DataFrame) -> list[tuple[np.ndarray, np.ndarray]]:
     """Of each fold: its rows, and the censoring weights at their times from all other folds."""
     time, event = frame["time"].to_numpy(), frame["event"].to_numpy()
-    folds = []
-    for fold in sorted(frame["fold"].unique()):
-        inside = (frame["fold"] == fold).to_numpy()
-        weights = censoring_weights(time[~inside], event[~inside], time[inside])
-        folds.append((np.flatnonzero(inside), weights))
-    return folds
+    return [
+        (np.flatnonzero(inside), censoring_weights(time[~inside], event[~inside], time[inside]))
+        for fold in sorted(frame["fold"].unique())
+        for inside in [(frame["fold"] == fold).to_numpy()]
+    ]
 
 
 def metrics(
     held: pd.DataFrame, weights: np.ndarray, counts: np.ndarray | None = None
-) -> dict[str, np.ndarray]:
-    """Both metrics of each resample of a fold's predictions, [draws]; by default of all slides."""
+) -> Float[np.ndarray, "2 draws"]:
+    """`METRICS` of each resample of a fold's predictions; by default of all slides, once each."""
     risk, time, event = (held[name].to_numpy() for name in ("log_risk", "time", "event"))
-    counts = np.ones((1, len(held)), int) if counts is None else counts
-    return {
-        "c_index": c_index(counts, risk, time, event),
-        "iauc": integrated_auc(counts, risk, time, event, weights),
-    }
+    drawn = np.ones((1, len(held)), int) if counts is None else counts, risk, time, event
+    return np.stack([c_index(*drawn), integrated_auc(*drawn, weights)])
 
 
 # -- One fold: train on the other folds, choose the epoch on a part of them, predict the fold.
@@ -310,18 +280,6 @@ class PaddedSlides:
         )
 
 
-@dataclass(frozen=True)
-class TextTargets:
-    """What is distilled: features [m, e] of the reports and which one each patch is paired with."""
-
-    features: Float[Tensor, "m e"]
-    report: Int[Tensor, "n p"]
-
-    def of(self, rows: Tensor, mask: Tensor) -> Tensor:
-        """Target of every real patch of some slides, [patches, e]."""
-        return self.features[self.report[rows][mask]]
-
-
 def padded(parts: list[np.ndarray]) -> Tensor:
     """Arrays [p_i, ...] as one tensor [n, max p_i, ...], filled with zeros (False)."""
     return nn.utils.rnn.pad_sequence([torch.from_numpy(part) for part in parts], batch_first=True)
@@ -333,6 +291,9 @@ def split_rows(
     """Rows to train on, to choose the epoch by, and to predict; stratified by event.
 
     The same for every setting with this seed. Validation holds an event, whatever `share`.
+
+    Raises:
+        ClipItError: no event is left to train on.
     """
     rng = np.random.default_rng([seed, fold])
     held = (cohort.clinical["fold"] == fold).to_numpy()
@@ -342,18 +303,29 @@ def split_rows(
         rows = rng.permutation(np.flatnonzero(~held & kind))
         validation[rows[: max(round(share * len(rows)), 1)]] = True
     train, chosen, left = map(np.flatnonzero, (~held & ~validation, validation, held))
+    if not event[train].any():
+        raise ClipItError(
+            f"no event is left to train on: {event[~held].sum()} outside fold {fold}, all of them "
+            "needed to choose the epoch by", "clinical table",
+            "Bring more events, or lower `folds` or `validation`",
+        )  # fmt: skip
     return train, chosen, left
 
 
 @dataclass(eq=False)
 class FoldTask(Task):
-    """What `training.fit` minimises: Cox on the batch's risk set, and the distance to the text."""
+    """What `training.fit` minimises: Cox on the batch's risk set, and the distance to the text.
+
+    Attributes:
+        targets: what is distilled: which report [n, p] each patch is paired with, and the features
+            [m, e] of all reports; None if nothing is.
+    """
 
     model: nn.Module
     slides: PaddedSlides
     train: np.ndarray
     validation: np.ndarray
-    targets: TextTargets | None
+    targets: tuple[Tensor, Tensor] | None
     weight: float
 
     @property
@@ -365,10 +337,11 @@ class FoldTask(Task):
     ) -> dict[str, Tensor]:
         slides, chosen = self.slides, torch.from_numpy(self.train)[rows].to(device())
         mask = slides.mask[chosen]
-        risk = model(slides.patches[chosen], mask)
-        parts = {"cox": cox_loss(risk.log_risk, slides.time[chosen], slides.event[chosen])}
+        log_risk, distilled = model(slides.patches[chosen], mask)
+        parts = {"cox": cox_loss(log_risk, slides.time[chosen], slides.event[chosen])}
         if self.targets is not None:
-            distance = cosine_distance(risk.distilled[mask], self.targets.of(chosen, mask))
+            report, texts = self.targets
+            distance = cosine_distance(distilled[mask], texts[report[chosen][mask]])
             parts["distillation"] = self.weight * distance
         return parts
 
@@ -379,33 +352,13 @@ class FoldTask(Task):
 
 
 @torch.no_grad()
-def predict(
-    model: nn.Module, slides: PaddedSlides, rows: Int[Tensor, " m"], block: int = 64
-) -> Float[Tensor, " m"]:
-    """Log risk of some slides, image only."""
+def predict(model: nn.Module, slides: PaddedSlides, rows: Int[Tensor, " m"]) -> Float[Tensor, " m"]:
+    """Log risk of some slides, image only, 64 at a time."""
     model.eval()
-    return torch.cat(
-        [model(slides.patches[part], slides.mask[part]).log_risk for part in rows.split(block)]
-    )
+    return torch.cat([model(slides.patches[r], slides.mask[r])[0] for r in rows.split(64)])
 
 
 # -- The text of a slide: every patch paired with its most similar report (equation 1).
-
-
-def corpus_of(profile: Profile) -> ReportCorpus:
-    """The reports that patches are paired with.
-
-    Raises:
-        ClipItError: no survival section, or the profile has no such corpus.
-    """
-    name = settings_of(profile).corpus
-    known(name, profile.corpora, "corpus", f"profile {profile.name}, survival")
-    return profile.corpora[name].open(name)
-
-
-def read_by(profile: Profile) -> tuple[str, str, LongText]:
-    """Retriever, corpus and treatment of long texts: what a profile pairs slides by."""
-    return profile.retriever, settings_of(profile).corpus, profile.text_stage.long_text
 
 
 def pairs(
@@ -419,17 +372,7 @@ def pairs(
     Raises:
         ClipItError: the bags hold no retriever embeddings, or of another width than the reports.
     """
-    width = cohort.text_width
-    embeddings = [bag.retriever for bag in cohort.bags if bag.retriever is not None]
-    assert {each.shape[1] for each in embeddings} == {width} and len(embeddings) == len(cohort)
+    embeddings = cohort.retriever
     texts = text_embeddings(inputs.retriever(retriever), inputs.named_corpus(corpus), long_text)
     best = pairing.top_k(np.concatenate(embeddings), texts, 1, device=device()).reports[:, 0]
     return np.split(best, np.cumsum([len(each) for each in embeddings])[:-1]), texts
-
-
-def text_targets(
-    inputs: Inputs, cohort: Cohort, retriever: str, corpus: str, long_text: LongText
-) -> TextTargets:
-    """What CLIP-IT distils into h_d(v), patch by patch."""
-    reports, texts = pairs(inputs, cohort, retriever, corpus, long_text)
-    return TextTargets(torch.from_numpy(texts).to(device()), padded(reports).to(device()))

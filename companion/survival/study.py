@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,20 +15,27 @@ from clipit_lib import kernels, paths
 from clipit_lib.compute import device, seeded
 from clipit_lib.encoders import registry
 from clipit_lib.encoders.encoder import LongText
+from clipit_lib.errors import ClipItError
 from clipit_lib.files import canonical_json, digest, whole
 from clipit_lib.inputs import Inputs
 from clipit_lib.runs import AGAIN, HISTORY, Stored, get_or_make, software
 from clipit_lib.settings import Strict, known
 from clipit_lib.training import Stage, fit
-from companion.profile import SlideTraining, SurvivalSettings, Workbench
+from companion.profile import SlideTraining, Workbench
+from companion.statistics import Interval
 from companion.survival import model
-from companion.survival.cohort import Cohort, settings_of
+from companion.survival.cohort import PATIENT, Cohort, settings_of
 from companion.survival.model import METRICS
 
 # -- Runs of the survival study: all folds of one setting and seed, kept in a store of their own.
 
 
-SETTINGS = ("unimodal", "clip_it/architecture_only", "clip_it")
+NAMES = {
+    "unimodal": "unimodal",
+    "clip_it/architecture_only": "architecture only",
+    "clip_it": "CLIP-IT",
+}
+SETTINGS = tuple(NAMES)
 PREDICTIONS = "predictions.csv"
 VERSIONS = ("torch", "torchsurv", "numpy")
 Made = tuple[pd.DataFrame, pd.DataFrame, tuple[str, ...]]
@@ -69,9 +77,10 @@ class SurvivalRun(Stored[SurvivalSpec]):
     specification = SurvivalSpec
 
     def predictions(self) -> pd.DataFrame:
-        """One row a slide: slide, time, event, fold, log_risk (by the model that never saw it)."""
+        """One row a row of `Cohort.clinical`, with log_risk by the model that never saw it."""
+        names = dict.fromkeys(("slide", PATIENT), str)  # "007" and "NA" are names
         with whole(self.folder / PREDICTIONS, AGAIN):
-            return pd.read_csv(self.folder / PREDICTIONS, dtype={"slide": str})
+            return pd.read_csv(self.folder / PREDICTIONS, dtype=names, keep_default_na=False)
 
 
 def folder_of(results: Path, key: str) -> Path:
@@ -87,31 +96,22 @@ def resolve(bench: Workbench, cohort: Cohort, setting: str, seed: int) -> Surviv
             bags without retriever embeddings, for other settings than unimodal.
     """
     known(setting, SETTINGS, "setting", f"profile {bench.profile.name}, survival")
-    settings: SurvivalSettings = settings_of(bench.profile)
-    fields: dict[str, Any] = {
-        "kernels": kernels.level(),
-        "setting": setting,
-        "seed": seed,
-        "cohort_hash": cohort.content_hash,
-        **{
-            name: getattr(settings, name)
-            for name in ("folds", "hidden", "dropout", "training", "validation")
-        },
-    }
-    if setting != "unimodal":
-        fields["text_width"] = cohort.text_width
+    settings, profile = settings_of(bench.profile), bench.profile
+    text = {} if setting == "unimodal" else {"text_width": cohort.retriever[0].shape[1]}
     if setting == "clip_it":
-        fields |= {
+        text |= {
             "distillation_weight": settings.distillation_weight,
             "corpus": settings.corpus,
-            "corpus_hash": model.corpus_of(bench.profile).content_hash,
-            "retriever": bench.profile.retriever,
-            "retriever_hash": registry.weights_hash(
-                bench.profile.retriever, bench.sources, text=True
-            ),
-            "long_text": bench.profile.text_stage.long_text,
+            "corpus_hash": bench.named_corpus(settings.corpus).content_hash,
+            "retriever": profile.retriever,
+            "retriever_hash": registry.weights_hash(profile.retriever, bench.sources, text=True),
+            "long_text": profile.text_stage.long_text,
         }
-    return SurvivalSpec(**fields)
+    return SurvivalSpec(
+        kernels=kernels.level(), setting=setting, seed=seed, cohort_hash=cohort.content_hash,
+        folds=settings.folds, hidden=settings.hidden, dropout=settings.dropout,
+        training=settings.training, validation=settings.validation, **text,
+    )  # fmt: skip
 
 
 def get_or_run(spec: SurvivalSpec, bench: Workbench, cohort: Cohort) -> SurvivalRun:
@@ -131,20 +131,28 @@ def perform(spec: SurvivalSpec, inputs: Inputs, cohort: Cohort) -> Made:
     """Hold out each fold once; return predictions of all slides, courses, what is doubtful in them.
 
     Raises:
+        ClipItError: nothing can be compared within any fold, or no event is left to train on.
         Diverged: the training of a fold, or a risk that it predicts, is not finite.
     """
-    slides, targets = model.PaddedSlides.of(cohort), None
+    of_any_risk = fold_metrics(cohort.clinical.assign(log_risk=0.0))
+    for metric in METRICS:
+        if of_any_risk[metric].isna().all():
+            raise ClipItError(
+                f"{METRICS[metric]} is defined in no fold: {NOT_DEFINED}", "clinical table",
+                "Give times that differ within a fold, or fewer folds",
+            )  # fmt: skip
+    slides, targets, width = model.PaddedSlides.of(cohort), None, cohort.bags[0].features.shape[1]
     if spec.setting == "clip_it":
-        assert spec.retriever is not None and spec.corpus is not None
-        assert spec.long_text is not None
-        targets = model.text_targets(inputs, cohort, spec.retriever, spec.corpus, spec.long_text)
+        assert spec.retriever and spec.corpus and spec.long_text
+        reports, texts = model.pairs(inputs, cohort, spec.retriever, spec.corpus, spec.long_text)
+        targets = model.padded(reports).to(device()), torch.from_numpy(texts).to(device())
     log_risk, courses = np.full(len(cohort), np.nan), []
     notes: tuple[str, ...] = ()
-    for fold in cohort.folds:
-        train, validation, held = model.split_rows(cohort, fold, spec.validation, spec.seed)
-        weight = spec.distillation_weight or 0.0
+    splits = [model.split_rows(cohort, f, spec.validation, spec.seed) for f in cohort.folds]
+    for fold, (train, validation, held) in zip(cohort.folds, splits, strict=True):
         with seeded(1000 * spec.seed + fold):  # initial weights and dropout
-            network = model.SurvivalModel(cohort.width, spec.hidden, spec.dropout, spec.text_width)
+            network = model.SurvivalModel(width, spec.hidden, spec.dropout, spec.text_width)
+            weight = spec.distillation_weight or 0.0
             task = model.FoldTask(network, slides, train, validation, targets, weight)
             of = f"{spec.setting}, seed {spec.seed}, without fold {fold}"
             stage = Stage("survival", "survival.training", of)
@@ -155,8 +163,7 @@ def perform(spec: SurvivalSpec, inputs: Inputs, cohort: Cohort) -> Made:
         log_risk[held] = risk.numpy()
         courses.append(pd.DataFrame(course).assign(fold=fold))
         notes += course.notes
-    predictions = cohort.clinical.assign(log_risk=log_risk)
-    return predictions, pd.concat(courses, ignore_index=True), notes
+    return cohort.clinical.assign(log_risk=log_risk), pd.concat(courses, ignore_index=True), notes
 
 
 # -- Table 8 from stored predictions: metrics by fold, means and gains, predicted halves.
@@ -164,20 +171,21 @@ def perform(spec: SurvivalSpec, inputs: Inputs, cohort: Cohort) -> Made:
 
 def fold_metrics(predictions: pd.DataFrame) -> pd.DataFrame:
     """One row a fold: fold, c_index, iauc of the slides that the model never saw."""
-    rows = []
-    for inside, weights in model.held_out(predictions):
-        held = predictions.iloc[inside]
-        found = {name: float(values[0]) for name, values in model.metrics(held, weights).items()}
-        rows.append({"fold": int(held["fold"].iloc[0]), **found})
-    return pd.DataFrame(rows)
+    rows = [
+        (predictions["fold"].iloc[held[0]], *model.metrics(predictions.iloc[held], weights)[:, 0])
+        for held, weights in model.held_out(predictions)
+    ]
+    return pd.DataFrame(rows, columns=["fold", *METRICS])
 
 
 def run_table(runs: Sequence[SurvivalRun]) -> pd.DataFrame:
     """One row a fold, setting and seed: fold, setting, seed, c_index, iauc, run."""
-    parts = []
-    for run in runs:
-        metrics, spec = fold_metrics(run.predictions()), run.spec
-        parts.append(metrics.assign(setting=spec.setting, seed=spec.seed, run=run.key))
+    parts = [
+        fold_metrics(run.predictions()).assign(
+            setting=run.spec.setting, seed=run.spec.seed, run=run.key
+        )
+        for run in runs
+    ]
     return pd.concat(parts, ignore_index=True)[["fold", "setting", "seed", *METRICS, "run"]]
 
 
@@ -197,22 +205,16 @@ def intervals(runs: Sequence[SurvivalRun], table: pd.DataFrame, draws: int) -> p
     settings = list(dict.fromkeys(run.spec.setting for run in runs))
     frames = {s: [run.predictions() for run in runs if run.spec.setting == s] for s in settings}
     drawn = model.bootstrap(frames, draws)
-    means = table.groupby("setting")[list(METRICS)].mean()
+    means = table.groupby("setting")[list(METRICS)].mean().stack()
+    pairs = [(setting, "") for setting in settings]
+    pairs += [("clip_it", setting) for setting in settings if setting != "clip_it"]
     rows = []
-    for metric in METRICS:
-        mean, draw = means[metric], {s: drawn[s, metric] for s in settings}
-        rows += [(metric, s, "", mean[s], *_limits(draw[s])) for s in settings]
-        rows += [
-            (metric, "clip_it", s, mean["clip_it"] - mean[s], *_limits(draw["clip_it"] - draw[s]))
-            for s in settings
-            if s != "clip_it" and "clip_it" in settings
-        ]
+    for metric, (setting, over) in product(METRICS, pairs):
+        value, values = means[setting, metric], drawn[setting, metric]
+        if over:
+            value, values = value - means[over, metric], values - drawn[over, metric]
+        rows.append((metric, setting, over, value, *np.nanpercentile(values, [2.5, 97.5])))
     return pd.DataFrame(rows, columns=["metric", "setting", "over", "value", "low", "high"])
-
-
-def _limits(values: np.ndarray) -> tuple[float, float]:
-    low, high = np.nanpercentile(values, [2.5, 97.5])
-    return float(low), float(high)
 
 
 def halves(runs: Sequence[SurvivalRun], setting: str) -> pd.DataFrame:
@@ -230,12 +232,6 @@ def halves(runs: Sequence[SurvivalRun], setting: str) -> pd.DataFrame:
     return first[["slide", "time", "event", "fold"]].assign(high=high)
 
 
-def halves_p(split: pd.DataFrame) -> float:
-    """p of the log-rank test between the halves."""
-    time, event, high = (split[name].to_numpy() for name in ("time", "event", "high"))
-    return model.logrank(time, event, high)
-
-
 # -- Table 8 to read, beside the paper's, and the result in words.
 
 
@@ -245,45 +241,55 @@ PAPER = {
     "clip_it": {"c_index": 0.661, "iauc": 0.699},
 }
 PAPER_GAIN = {"c_index": 0.052, "iauc": 0.066}  # of CLIP-IT over unimodal, as printed
-NAMES = {
-    "unimodal": "unimodal",
-    "clip_it": "CLIP-IT",
-    "clip_it/architecture_only": "architecture only",
-}
-METRIC_NAMES = {"c_index": "C-index", "iauc": "iAUC"}
+NOT_DEFINED = "no event is seen there before the time of another"
+
+
+def folds_of(table: pd.DataFrame, metric: str) -> tuple[list[int], list[int]]:
+    """The folds in which a metric is defined, which its means are over, and the others."""
+    defined = table[metric].notna().groupby(table["fold"]).any()
+    return defined.index[defined].tolist(), defined.index[~defined].tolist()
 
 
 def summary_table(table: pd.DataFrame, limits: pd.DataFrame) -> pd.DataFrame:
     """Table 8 to read: folds (means over seeds) and means, ours and the paper's."""
     rows = []
     for metric in METRICS:
-        folds = table.pivot_table(index="setting", columns="fold", values=metric)
+        means = table.pivot_table(index="setting", columns="fold", values=metric, dropna=False)
+        folds = means.map("{:.3f}".format).replace("nan", "not defined")
         for _, row in limits[(limits["metric"] == metric) & (limits["over"] == "")].iterrows():
             setting = str(row["setting"])
             printed = PAPER.get(setting)
             rows.append({
-                "metric": METRIC_NAMES[metric],
+                "metric": METRICS[metric],
                 "setting": NAMES[setting],
-                **{f"fold {fold}": f"{value:.3f}" for fold, value in folds.loc[setting].items()},
+                **{f"fold {fold}": value for fold, value in folds.loc[setting].items()},
                 "mean [95%]": f"{row['value']:.3f} [{row['low']:.3f}, {row['high']:.3f}]",
                 "paper's mean": f"{printed[metric]:.3f}" if printed else "no such row",
             })  # fmt: skip
     return pd.DataFrame(rows)
 
 
-def sentences(limits: pd.DataFrame, p: float, planted: pd.DataFrame | None) -> str:
-    """The result in words, as a Markdown list."""
+def sentences(
+    table: pd.DataFrame, limits: pd.DataFrame, split: pd.DataFrame, planted: pd.DataFrame | None
+) -> str:
+    """`run_table`, `intervals`, `halves` and `planted_metrics` in words, as a Markdown list."""
     said = []
     for metric, _, over, value, low, high in limits[limits["over"] != ""].itertuples(index=False):
-        side = "lies above" if low > 0 else "lies below" if high < 0 else "includes"
         said.append(
-            f"- {METRIC_NAMES[metric]}: {NAMES['clip_it']} over {NAMES[over]} {value:+.3f} "
-            f"[{low:+.3f}, {high:+.3f}]; the interval {side} zero."
+            f"- {METRICS[metric]}: {NAMES['clip_it']} over {NAMES[over]} {value:+.3f} "
+            f"[{low:+.3f}, {high:+.3f}]; {Interval(value, low, high).verdict}."
         )
         if over == "unimodal":
             gain = f"{PAPER_GAIN[metric]:+.3f}"
             said[-1] += f" The paper's is {gain}, on real slides, without an interval."
-    said.append(f"- Predicted halves of {NAMES['clip_it']}: log-rank p = {p:.2g}.")
+    for metric in METRICS:
+        defined, others = (", ".join(map(str, folds)) for folds in folds_of(table, metric))
+        if others:
+            said.append(
+                f"- {METRICS[metric]} is not defined in fold {others}: {NOT_DEFINED}. Its "
+                f"means and intervals are over fold {defined}."
+            )
+    said.append(f"- Predicted halves of CLIP-IT: log-rank p = {model.logrank(split):.2g}.")
     if planted is not None:
         c_index, iauc = planted[list(METRICS)].mean()
         said.append(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -142,6 +143,14 @@ def test_the_papers_gains_follow_from_its_tables() -> None:
     printed["reports_over_terms"] = six["text"] - six["text/terms"]
     ours = {c.id: c.paper_gain for c in CLAIMS.values() if c.paper_gain is not None}
     assert ours == pytest.approx(printed, abs=0.0051) and set(ours) == set(printed)
+
+
+def test_the_papers_words_have_the_sign_of_its_gain() -> None:
+    signed = {c.id: re.match(r"[+-][\d.]+", c.paper) for c in CLAIMS.values() if c.paper_gain}
+    numbers = {name: float(found[0]) for name, found in signed.items() if found}
+    assert len(numbers) > 15
+    wrong = [name for name, number in numbers.items() if number * CLAIMS[name].paper_gain < 0]
+    assert wrong == []
 
 
 def test_the_papers_frontier_is_counted_right() -> None:

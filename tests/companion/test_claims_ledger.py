@@ -58,13 +58,18 @@ def whole(bench: Workbench) -> Workbench:
     return Workbench(bench.profile.model_copy(update=update))
 
 
+def runs_of_all_studies(bench: Workbench) -> dict[str, RunSpec]:
+    names = [name for name in studies.STUDIES if studies.asked(bench.profile, name)]
+    return {spec.key: spec for name in names for spec in studies.runs_of(bench, name)}
+
+
 @pytest.fixture
 def simulate(monkeypatch: pytest.MonkeyPatch, tmp_path: Path):
     """Put runs of a known accuracy (percent) in the place of stored ones, and no tables."""
     monkeypatch.setenv("CLIPIT_OUTPUT", str(tmp_path))
 
     def put(bench: Workbench, accuracy: Accuracy, but: str = "") -> None:
-        known = {spec.key: spec for spec in studies.every_run(bench)}
+        known = runs_of_all_studies(bench)
 
         def find(profile: str, key: str) -> Simulated | None:
             spec = known[key]
@@ -212,7 +217,7 @@ def test_the_files(whole: Workbench, simulate) -> None:
                            "verdict", "reason", "runs"]  # fmt: skip
     pd.testing.assert_frame_equal(table, ledger_table(judged).fillna({"reason": ""}), atol=1e-4)
     keys = json.loads((folder / "claims.runs.json").read_text())
-    assert set(keys) <= {spec.key for spec in studies.every_run(whole)} and len(keys) > 20
+    assert set(keys) <= set(runs_of_all_studies(whole)) and len(keys) > 20
     found = words.counts(judged)
     assert sum(found.values()) == len(table) == len(CLAIMS)
     read = (folder / "claims.md").read_text()

@@ -13,8 +13,15 @@ from clipit_lib.runs import StoredRun
 from clipit_lib.settings import RunSpec
 from companion import paper
 from companion.figures import gallery
-from companion.figures.accuracy import comparison_figure, far_settings
-from companion.tables import Comparison, compare, comparison_table, comparison_words
+from companion.figures.accuracy import comparison_figure, far_settings, table1_figure
+from companion.tables import (
+    Comparison,
+    compare,
+    comparison_table,
+    comparison_words,
+    gain_table,
+    run_table,
+)
 
 CHANCES = {"clip_it": 0.8, "clip_it/early_fusion": 0.95, "lora_only": 0.55}
 
@@ -64,6 +71,27 @@ def test_cells_may_have_settings_of_their_own() -> None:
     labels = {text.get_text() for axis in figure.axes for text in axis.get_yticklabels()}
     plt.close(figure)
     assert {"LoRA only", "early fusion"} <= labels
+
+
+def test_gains_of_table_1_have_one_scale_and_accuracies_their_own() -> None:
+    runs = [simulated(name, seed, d) for name in ("lora_only", "clip_it") for seed in (0, 1)
+            for d in ("d", "e")]  # fmt: skip
+    gains = gain_table(runs, [("lora_only", "clip_it")], 50)
+    gains.loc[gains["dataset"] == "e", ["gain", "low", "high"]] += 10
+    left, right, lower_left, lower_right = table1_figure(run_table(runs), gains).axes
+    plt.close("all")
+    assert right.get_xlim() == lower_right.get_xlim()
+    assert lower_right.get_xlim()[1] > gains["high"].max()
+    assert not left.get_shared_x_axes().joined(left, lower_left)
+
+
+def test_the_reference_is_a_mark_at_zero_on_its_line(found: Comparison) -> None:
+    accuracy, difference = comparison_figure(found).axes
+    plt.close("all")
+    line = [text.get_text() for text in accuracy.get_yticklabels()].index("CLIP-IT")
+    marks = [(float(x), float(y)) for mark in difference.lines if mark.get_marker() == "D"
+             for x, y in zip(mark.get_xdata(), mark.get_ydata(), strict=True)]  # fmt: skip
+    assert (0, line) in marks and len(marks) == 3 and not difference.texts
 
 
 def test_a_setting_far_from_all_others_is_a_number_at_the_edge(

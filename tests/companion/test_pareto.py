@@ -122,3 +122,17 @@ def test_figure_names_the_frontier_and_leaves_out_what_would_overlap() -> None:
     assert [panel.get_title(loc="left") for panel in panels] == ["a", "b", "", ""]
     named = [{text.get_text() for text in panel.texts} for panel in panels]
     assert named == [{"cheap", "dear"}, {"good"}, {"dear"}, {"dear"}]  # "good" lies under "dear"
+
+
+def test_marks_stand_at_their_true_cost_and_those_of_the_frontier_are_filled() -> None:
+    points = measures.cell_points(cells())
+    figure = pareto_figure(points, {"parameters_deployed": "parameters"})
+    drawn = {
+        (dataset, float(mark.get_xdata()[0]), str(mark.get_markerfacecolor()) != "none")
+        for dataset, panel in zip("ab", figure.axes, strict=True)
+        for mark in panel.lines
+        if mark.get_marker() not in ("None", "|") and mark.get_transform() == panel.transData
+    }
+    marked = measures.with_front(points, "parameters_deployed", "on")
+    rows = marked[["dataset", "parameters_deployed", "on"]].to_numpy().tolist()
+    assert drawn == {(dataset, float(cost), on) for dataset, cost, on in rows}

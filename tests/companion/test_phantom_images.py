@@ -11,9 +11,7 @@ from hypothesis import strategies as st
 
 from clipit_lib.errors import ClipItError
 from companion.phantom.latents import (
-    MEANS,
     MORPHOLOGY,
-    NEIGHBOURS,
     WORLDS,
     Latents,
     balanced_labels,
@@ -45,11 +43,10 @@ def stains(pixels: np.ndarray) -> tuple[float, float]:
 def test_tables_cover_every_class(world: str) -> None:
     classes = WORLDS[world].classes
     assert len(WORLDS[world].class_texts) == len(classes)
-    assert tuple(MEANS[world]) == tuple(NEIGHBOURS[world]) == classes
-    for name in classes:
-        assert set(MEANS[world][name]) <= set(MORPHOLOGY)
-        assert name not in NEIGHBOURS[world][name]
-        assert set(NEIGHBOURS[world][name]) <= set(classes)
+    for name, tissue in WORLDS[world].tissues.items():
+        assert set(tissue.mean) <= set(MORPHOLOGY)
+        assert set(tissue.neighbours) <= set(classes) - {name}
+        assert tissue.neighbours and tissue.names and tissue.diagnoses
 
 
 @pytest.mark.parametrize("world", WORLDS)

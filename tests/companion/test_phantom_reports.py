@@ -15,15 +15,12 @@ from companion.phantom.latents import MORPHOLOGY, WORLDS, draw_dataset
 from companion.phantom.patches import render
 from companion.phantom.reports import (
     FINDINGS,
-    PHRASES,
     PRETRAINING_CLASSES,
-    TISSUES,
     PhantomCorpus,
     captions,
     findings,
     grade,
     pretraining_pairs,
-    report_corpus,
     write_report,
 )
 
@@ -38,7 +35,7 @@ def corpus_settings(organ: str, reports: int = 300, seed: int = 0) -> PhantomCor
 
 @pytest.mark.parametrize("organ", ORGANS)
 def test_reports_are_distinct_and_of_the_stated_length(organ: str) -> None:
-    corpus = report_corpus(corpus_settings(organ), "reports")
+    corpus = corpus_settings(organ).open("reports")
     assert (corpus.name, corpus.organ, len(corpus)) == ("reports", organ, 300)
     assert corpus.ids[0] == f"phantom-{organ}-0001"
     assert len(set(corpus.ids)) == len(set(corpus.texts)) == 300
@@ -47,20 +44,20 @@ def test_reports_are_distinct_and_of_the_stated_length(organ: str) -> None:
 
 
 def test_the_first_reports_do_not_depend_on_how_many_follow() -> None:
-    short, long = (report_corpus(corpus_settings("colon", n), "x") for n in (20, 60))
+    short, long = (corpus_settings("colon", n).open("x") for n in (20, 60))
     assert long.texts[:20] == short.texts
-    other = report_corpus(corpus_settings("colon", 20, seed=1), "x")
+    other = corpus_settings("colon", 20, seed=1).open("x")
     assert not set(other.texts) & set(short.texts)
 
 
 def test_the_hash_is_that_of_ids_and_texts() -> None:
-    corpora = [report_corpus(corpus_settings(o, 20, s), "x") for o in ORGANS for s in (0, 1)]
+    corpora = [corpus_settings(o, 20, s).open("x") for o in ORGANS for s in (0, 1)]
     assert len({corpus.content_hash for corpus in corpora}) == 4
     assert corpora[0].content_hash == digest(*corpora[0].ids, *corpora[0].texts)
 
 
 def test_most_reports_do_not_name_a_class_in_the_words_of_the_data_set() -> None:
-    corpus = report_corpus(corpus_settings("breast"), "x")
+    corpus = corpus_settings("breast").open("x")
     texts = WORLDS["pcam"].class_texts + WORLDS["bach"].class_texts
     named = [any(text in report for text in texts) for report in corpus.texts]
     assert np.mean(named) < 0.2
@@ -73,7 +70,7 @@ def test_a_report_speaks_of_its_dominant_kind() -> None:
     words = {"fat": "ADI", "muscle": "MUS"}
     share = {}
     for diagnosis in words.values():
-        lines = PHRASES["colon"].diagnoses["crc"][diagnosis]
+        lines = WORLDS["crc"].tissues[diagnosis].diagnoses
         own = [report for report in reports if any(line in report for line in lines)]
         bodies = [re.split("diagnosis:|impression:", report, flags=re.I)[0] for report in own]
         marked = (FINDINGS["fat"].grades[-1], FINDINGS["muscle"].grades[-1])
@@ -82,7 +79,7 @@ def test_a_report_speaks_of_its_dominant_kind() -> None:
     assert share["MUS"][1] > 2 * share["ADI"][1]
 
 
-def test_every_latent_and_class_has_words() -> None:
+def test_every_latent_has_words() -> None:
     assert tuple(FINDINGS) == MORPHOLOGY
     for finding in FINDINGS.values():
         assert len(finding.limits) == len(finding.grades)
@@ -90,9 +87,6 @@ def test_every_latent_and_class_has_words() -> None:
         assert all(phrase for phrases in finding.grades for phrase in phrases)
     phrases = [p for f in FINDINGS.values() for synonyms in f.grades for p in synonyms]
     assert len(phrases) == len(set(phrases))
-    for world in WORLDS.values():
-        assert tuple(TISSUES[world.name]) == world.classes
-        assert tuple(PHRASES[world.organ].diagnoses[world.name]) == world.classes
 
 
 @given(st.sampled_from(MORPHOLOGY), st.floats(0, 1), st.floats(0, 1))
@@ -124,7 +118,8 @@ def test_captions_are_short_and_name_the_tissue_often_but_not_always(world: str)
     assert all(8 <= len(line.split()) <= 25 for line in lines)
     assert lines == captions(world, latents, np.random.default_rng(0))
     kinds = WORLDS[world]
-    names = [(t, *TISSUES[world][c]) for c, t in zip(kinds.classes, kinds.class_texts, strict=True)]
+    tissues = zip(kinds.class_texts, kinds.tissues.values(), strict=True)
+    names = [(text, *tissue.names) for text, tissue in tissues]
     named = [
         any(name in line for name in names[label])
         for line, label in zip(lines, latents.label, strict=True)
@@ -136,7 +131,7 @@ def test_captions_and_reports_share_their_findings() -> None:
     spoken = {p for finding in FINDINGS.values() for level in finding.grades for p in level}
     latents, _ = draw_dataset("crc", 400, 0, 0, 0)
     lines = " ".join(captions("crc", latents, np.random.default_rng(0)))
-    reports = " ".join(report_corpus(corpus_settings("colon"), "x").texts)
+    reports = " ".join(corpus_settings("colon").open("x").texts)
     shared = {phrase for phrase in spoken if phrase in lines and phrase in reports}
     assert len(shared) > 0.7 * len(spoken)
 

@@ -272,10 +272,8 @@ def test_pooled_gain_takes_the_cells_that_have_both_settings() -> None:
     alone = simulated("alone", "clip_it", (0, 1, 2))
     torn = simulated("torn", "unimodal", (0,)) + simulated("torn", "clip_it", (0, 1))
     found = tables.pooled_gain([*both, *alone, *torn], "unimodal", "clip_it", 200)
-    gains = [
-        tables.gain(both, "d", name, "unimodal", "clip_it", 10).estimate for name in ("s", "big")
-    ]
-    assert found is not None and found.estimate == pytest.approx(np.mean(gains))
+    gains = tables.gain_table(both, [("unimodal", "clip_it")], 10)["gain"]
+    assert found is not None and found.estimate == pytest.approx(gains.mean())
     assert found.low < found.estimate < found.high
     assert tables.pooled_gain([*alone, *torn], "unimodal", "clip_it", 200) is None
     other = simulated("other", "unimodal", (3, 4)) + simulated("other", "clip_it", (3, 4))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import unicodedata
 from collections.abc import Callable
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.numpy import save_file
 
 from clipit_lib import paths
 from clipit_lib.errors import ClipItError
@@ -18,6 +20,7 @@ from companion.profile import PhantomSlides, Workbench
 from companion.survival.cohort import (
     SLIDES,
     Bag,
+    Cohort,
     draw_slides,
     open_cohort,
     phantom_name,
@@ -27,6 +30,7 @@ from companion.survival.cohort import (
     write_bag,
 )
 from companion.survival.model import c_index
+from companion.survival.study import fold_metrics
 
 Change = Callable[[pd.DataFrame], pd.DataFrame]
 
@@ -40,9 +44,13 @@ def bag(seed: int = 0, patches: int = 5, width: int = 4) -> Bag:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     """Six slides in two folds, in both kinds of files."""
+    (tmp_path / "bags").mkdir()
     for number in range(6):
-        suffix = ".h5" if number % 2 else ".safetensors"
-        write_bag(tmp_path / "bags" / f"s{number}{suffix}", bag(number, patches=3 + number))
+        path, each = tmp_path / "bags" / f"s{number}", bag(number, patches=3 + number)
+        if number % 2:
+            write_bag(path.with_suffix(".h5"), each)
+        else:
+            save_file(each.arrays(), path.with_suffix(".safetensors"))
     clinical = pd.DataFrame({
         "slide": [f"s{n}" for n in range(6)], "time": [1, 2.5, 3, 4, 5, 6],
         "event": [1, 0, 1, 1, 0, 1], "fold": [1, 1, 1, 2, 2, 2], "note": "not read",
@@ -51,13 +59,27 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def reread(folder: Path, folds: int = 2, most: int | None = None):  # type: ignore[no-untyped-def]
+def reread(folder: Path, folds: int = 2, most: int | None = None) -> Cohort:
     return read_cohort(folder / "bags", folder / "clinical.csv", folds, most)
+
+
+def rewrite(folder: Path, change: Change) -> None:
+    """Change the clinical table; its cells are text."""
+    path = folder / "clinical.csv"
+    change(pd.read_csv(path, dtype=str)).to_csv(path, index=False)
+
+
+def rename(folder: Path, names: list[str]) -> None:
+    """Call the slides something else, files and rows."""
+    for number, name in enumerate(names):
+        (path,) = (folder / "bags").glob(f"s{number}.*")
+        path.rename(path.with_name(name + path.suffix))
+    rewrite(folder, lambda t: t.assign(slide=names))
 
 
 def test_a_cohort_is_read_as_it_was_written(folder: Path) -> None:
     cohort = reread(folder)
-    assert cohort.folds == [1, 2] and cohort.width == 4
+    assert cohort.folds == [1, 2]
     assert cohort.clinical["event"].tolist() == [True, False, True, True, False, True]
     assert cohort.clinical["time"].tolist() == [1, 2.5, 3, 4, 5, 6]
     for number, each in enumerate(cohort.bags):
@@ -66,7 +88,9 @@ def test_a_cohort_is_read_as_it_was_written(folder: Path) -> None:
 
 
 def test_of_a_large_slide_patches_are_kept_evenly_and_in_pairs(folder: Path) -> None:
-    kept = reread(folder, most=4).bags[5]  # of 8 patches
+    cohort = reread(folder, most=4)
+    assert "Slides of 4 patches or more, of which 4 are read: 5." in cohort.limits
+    kept = cohort.bags[5]  # of 8 patches
     np.testing.assert_array_equal(kept.features, bag(5, 8).features[::2])
     np.testing.assert_array_equal(kept.retriever, bag(5, 8).retriever[::2])
 
@@ -94,11 +118,20 @@ def test_the_hash_follows_the_content_and_not_the_kind_of_file(folder: Path) -> 
         (lambda t: t.assign(slide=["s0", "s1", "s1", "s3", "s4", "s5"]), "slide 's1'.*once"),
         (lambda t: t.assign(slide=["s0", "s1", "gone", "s3", "s4", "s5"]), "no gone.h5 or gone"),
         (lambda t: t.iloc[:0], "no slides"),
+        (lambda t: t.assign(time=["1", "2", "inf", "4", "5", "6"]), "time 'inf' of slide 's2'"),
+        (lambda t: t.assign(time=["1", "1e39", "3", "4", "5", "6"]), "time '1e39' of slide 's1'"),
+        (lambda t: t.assign(event=[1, "", 1, 1, 0, 1]), "event '' of slide 's1' .row 2."),
+        (lambda t: t.assign(event=[1, 0, 1, "yes", 0, 1]), "event 'yes' of slide 's3'"),
+        (lambda t: t.assign(slide=["s0", "s1", " s1", "s3", "s4", "s5"]), "slide 's1'.*once"),
+        (lambda t: t.assign(**{"time ": 1}), "more than one column time"),
+        (lambda t: t.assign(patient=[*"abcade"], time=1, event=1), "patient 'a' has fold 1, 2"),
+        (lambda t: t.assign(patient=[*"aabcde"]), "patient 'a' has time 1.0, 2.5"),
+        (lambda t: t.assign(patient=[*"aabcde"], time=1), "patient 'a' has event True, False"),
+        (lambda t: t.assign(patient=["a", "b", " ", "c", "d", "e"]), "patient '' of slide 's2'"),
     ],
 )
 def test_a_wrong_csv_is_one_line(folder: Path, change: Change, said: str) -> None:
-    path = folder / "clinical.csv"
-    change(pd.read_csv(path)).to_csv(path, index=False)
+    rewrite(folder, change)
     with pytest.raises(ClipItError, match=said) as caught:
         reread(folder)
     assert "\n" not in str(caught.value)
@@ -109,10 +142,13 @@ def test_a_wrong_csv_is_one_line(folder: Path, change: Change, said: str) -> Non
     [
         ({"features": np.zeros((3, 7))}, "widths .*7"),
         ({"feats": np.zeros((3, 4))}, "no 'features'"),
-        ({"features": np.zeros(4), "retriever": np.zeros((4, 3))}, r"features has shape \[4\]"),
+        ({"features": np.zeros(4), "retriever": np.zeros((4, 3))}, r"float64 of shape \[4\]"),
         ({"features": np.zeros((0, 4))}, r"shape \[0, 4\]"),
         ({"features": np.zeros((3, 4)), "retriever": np.zeros((2, 3))}, "retriever has 2 patches"),
         ({"features": np.full((3, 4), np.nan)}, "NaN"),
+        ({"features": np.full((3, 4), 1e300)}, "features holds .* what float32 cannot hold"),
+        ({"features": np.full((3, 4), b"1.0")}, "features is .S3 of shape"),
+        ({"features": np.array(1.0)}, r"features is float64 of shape \[\]"),
         ({"features": np.zeros((3, 4)), "coords": np.zeros((3, 2))}, "widths {'features': 4}"),
     ],
 )
@@ -123,6 +159,95 @@ def test_a_wrong_bag_is_one_line(folder: Path, arrays: dict[str, np.ndarray], sa
     with pytest.raises(ClipItError, match=said) as caught:
         reread(folder)
     assert "\n" not in str(caught.value) and "s3.h5" in str(caught.value)
+
+
+def test_a_patient_is_one_row_and_one_bag_of_all_its_slides(folder: Path) -> None:
+    rewrite(folder, lambda t: t.assign(
+        patient=["x", "y", "y", "z", "x ", "x"], time=[1, 3, 3, 2, 1, 1], event=1,
+        fold=[1, 1, 1, 2, 1, 1],
+    ))  # fmt: skip
+    cohort = reread(folder)
+    assert cohort.clinical.to_dict("list") == {
+        "slide": ["s0;s4;s5", "s1;s2", "s3"], "time": [1, 3, 2], "event": [True] * 3,
+        "fold": [1, 1, 2], "patient": ["x", "y", "z"],
+    }  # fmt: skip
+    for name in ("features", "retriever"):
+        parts = [getattr(bag(n, 3 + n), name) for n in (0, 4, 5)]
+        np.testing.assert_array_equal(getattr(cohort.bags[0], name), np.concatenate(parts))
+    assert "6 slides of 3 patients" in cohort.limits
+    before = cohort.content_hash
+    rewrite(folder, lambda t: t.assign(patient=["x", "y", "y", "w", "x", "x"]))
+    assert reread(folder).content_hash != before
+
+
+def test_a_patient_counts_once_in_the_c_index(folder: Path) -> None:
+    rewrite(folder, lambda t: t.assign(
+        patient=["x", "x", "x", "y", "z", "w"], time=[1, 1, 1, 2, 3, 4], event=1,
+        fold=[1, 1, 1, 1, 1, 2],
+    ))  # fmt: skip
+    found = fold_metrics(reread(folder).clinical.assign(log_risk=[1.0, 2.0, 0.0, 0.0]))
+    # Of x-y, x-z and y-z the first is wrong; slide by slide it would be 4 of 7.
+    assert found["c_index"].tolist() == pytest.approx([2 / 3, np.nan], nan_ok=True)
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["TCGA-A1-0001-01Z-DX1", "TCGA-A1-0001-01Z-DX2", "TCGA-A1-0002-01Z-00-DX1",
+          "TCGA-A1-0001-11A", "TCGA-A1-0003-DX1", "TCGA-A1-0003-DX2"],
+         "Of 6 slides 5 look like those of 2 patients** (such as TCGA-A1-0001), 1 of whom"),
+        (["P1_1", "P1_2", "P2-HE", "P3 1", "P4", "P5"],
+         "Of 6 slides 2 look like those of 1 patients** (such as P1), 0 of whom"),
+        (["slide_01", "slide_02", "slide_03", "2021-0001", "2021-0002", "2021-0003"], ""),
+    ],
+)  # fmt: skip
+def test_slides_that_look_like_one_patient_are_counted(
+    folder: Path, names: list[str], said: str
+) -> None:
+    rename(folder, names)
+    limits = reread(folder).limits
+    assert said in limits and ("patient" in limits) == (said != "")
+    rewrite(folder, lambda t: t.assign(patient=[*"abcdef"]))
+    assert "look like" not in reread(folder).limits
+
+
+def test_bags_that_are_equal_are_named(folder: Path) -> None:
+    assert "equal" not in reread(folder).limits
+    (folder / "bags" / "s5.h5").write_bytes((folder / "bags" / "s1.h5").read_bytes())
+    assert "equal another one's**: s1, s5." in reread(folder).limits
+
+
+def test_what_is_not_used_is_named(folder: Path) -> None:
+    write_bag(folder / "bags" / "more.h5", bag())
+    rewrite(folder, lambda t: t.assign(Patient="p", age=50))
+    said = reread(folder).limits
+    assert "clinical.csv that are not used: note, Patient, age." in said
+    assert "Bags without a row in clinical.csv that are not used: 1." in said
+
+
+def test_names_are_compared_without_blanks_and_in_one_form(folder: Path) -> None:
+    whole, apart = (unicodedata.normalize(form, "Müller") for form in ("NFC", "NFD"))
+    assert whole != apart
+    rename(folder, ["007", "7", "NA", whole, "s4.svs", "1e5"])
+    expected = reread(folder)
+    assert expected.clinical["slide"].tolist() == ["007", "7", "NA", whole, "s4.svs", "1e5"]
+    rewrite(folder, lambda t: t.assign(
+        slide=[" 007", "7 ", "NA", apart, "s4.svs", "\t1e5"], fold=" " + t["fold"]
+    ).rename(columns={"slide": " slide", "time": "time "}))  # fmt: skip
+    assert reread(folder).content_hash == expected.content_hash
+    (folder / "bags" / f"{whole}.h5").rename(folder / "bags" / f"{apart}.h5")
+    assert reread(folder).content_hash == expected.content_hash
+
+
+def test_a_slide_has_one_file(folder: Path) -> None:
+    rename(folder, ["007", "s1", "s2", "s3", "s4", "s5"])
+    rewrite(folder, lambda t: t.assign(slide=["7", *t["slide"][1:]]))
+    with pytest.raises(ClipItError, match=r"no 7\.h5 or .*'007' is there.* lost its zeros"):
+        reread(folder)
+    rewrite(folder, lambda t: t.assign(slide=["007", *t["slide"][1:]]))
+    write_bag(folder / "bags" / "s2.h5", bag())
+    with pytest.raises(ClipItError, match=r"s2\.h5 and s2\.safetensors of one slide\. Keep one"):
+        reread(folder)
 
 
 def test_damaged_or_missing_files_are_one_line(folder: Path) -> None:

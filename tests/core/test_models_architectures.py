@@ -4,59 +4,112 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-import pandas as pd
 import pytest
 import timm
 import torch
 from torch import nn
 
-from clipit_lib import lora
+from clipit_lib import lora, paths
 from clipit_lib.encoders import clips, registry, vision
 from clipit_lib.encoders.vision import checkpoint_gradients
 from clipit_lib.errors import ClipItError
 from clipit_lib.settings import Lora
 from companion import paper
-from companion.cost import models
+from companion.cost.measure import count_parameters, flops_per_image
 from companion.paper import table1
 
+STATISTICS = {
+    vision.HALF: "0.5 / 0.5", vision.IMAGENET[0]: "ImageNet", vision.OPENAI_CLIP[0]: "OpenAI CLIP",
+}  # fmt: skip
 SETTINGS = Lora(rank=4, alpha=6)
 VITS = [name for name in registry.published() if not registry.entry(name).text_targets]
 
 
+WHOLE, SIZED_VISION, USED = "whole", "image half", "image half as used"
+# Rows of Table 5: what it calls a model, ours, and which part of it is meant.
+TABLE5 = {
+    "CONCH": ("conch", WHOLE), "UNI": ("uni", USED), "DINO_ViT-L14": ("kaiko_vitl14", USED),
+    "QUILTNet": ("quiltnet", WHOLE), "CONCH_vision": ("conch", SIZED_VISION),
+    "QUILTNet_vision": ("quiltnet", USED), "ViT-B16": ("kaiko_vitb16", USED),
+    "ViT-B8": ("kaiko_vitb8", USED), "ViT-S16": ("kaiko_vits16", USED),
+    "ViT-S8": ("kaiko_vits8", USED),
+}  # fmt: skip
+
+
+Sizes = dict[tuple[str, str], dict[str, float]]
+
+
 @pytest.fixture(scope="module")
-def sizes() -> pd.DataFrame:
-    return models.size_table()
+def sizes() -> Sizes:
+    """By model and part, on shapes alone: millions of parameters, input size, and multiply-adds in
+    10^9 at that size and at 224 pixels; of whole CLIPs none, which depend on what is encoded."""
+    rows: Sizes = {}
+    for name in registry.published():
+        with torch.device("meta"):
+            encoder, entry = registry.untrained_backbone(name, None, None), registry.entry(name)
+            parts: dict[str, nn.Module] = {USED: encoder.model}  # without CONCH's caption pooler
+            if entry.text_targets:
+                parts[WHOLE] = clips.LIBRARIES[entry.library].build(entry, None, None)
+            if name == "conch":
+                parts[SIZED_VISION] = clips.Conch().visual
+        for part, model in parts.items():
+            size = encoder.transform.size
+            row = {"parameters_M": count_parameters(model) / 1e6, "size": size}
+            for key, side in () if part == WHOLE else (("gmacs", size), ("gmacs_224", 224)):
+                row[key] = flops_per_image(model.eval(), side) / 2e9
+            rows[name, part] = row
+    return rows
 
 
-def test_parameters_are_those_of_table_5(sizes: pd.DataFrame) -> None:
-    printed = sizes[sizes["table5"] != ""].set_index("table5")
+def test_parameters_are_those_of_table_5(sizes: Sizes) -> None:
+    table5 = paper.parameters().set_index("backbone")["parameters_M"]
     # Every row of Table 5 has a model here, and agrees in whole millions, as it is printed.
-    assert set(printed.index) == set(paper.parameters()["backbone"])
-    assert (printed["parameters_M"].round() == printed["table5_M"]).all()
+    printed = {name: sizes[which] for name, which in TABLE5.items()}
+    assert {name: round(each["parameters_M"]) for name, each in printed.items()} == dict(table5)
     # Section 5: a vision tower of 17 to 17.6, and CONCH's at 224 pixels among them; ours counts
     # attention products and the pooler for captions too, which together make 5%.
-    conch = printed.loc["CONCH_vision"]
+    conch = printed["CONCH_vision"]
     assert conch["gmacs_224"] == pytest.approx(17.6, rel=0.05)
     assert conch["gmacs"] > 4 * conch["gmacs_224"]  # 448 pixels have four times the patches
-    assert printed.loc["ViT-B16", "gmacs"] == pytest.approx(17.6, abs=0.05)
+    assert printed["ViT-B16"]["gmacs"] == pytest.approx(17.6, abs=0.05)
 
 
-def test_stated_facts_are_the_counted_ones(sizes: pd.DataFrame) -> None:
-    whole = sizes[sizes["part"] == models.WHOLE].set_index("model")["parameters_M"]
-    used = sizes[sizes["part"] == models.USED].set_index("model")
+def test_stated_facts_are_the_counted_ones(sizes: Sizes) -> None:
     for name, model in registry.published().items():
-        counted = whole.get(name, used.loc[name, "parameters_M"])
+        used = sizes[name, USED]
+        counted = sizes.get((name, WHOLE), used)["parameters_M"]
         assert model.parameters == round(1e6 * counted), name
-        assert model.gmacs == pytest.approx(used.loc[name, "gmacs"], abs=0.051), name
+        assert model.gmacs == pytest.approx(used["gmacs"], abs=0.051), name
+
+
+DOCS = (paths.repository() / "docs" / "models.md").read_text(encoding="utf-8").splitlines()
+
+
+def test_the_page_on_models_states_what_is_counted(sizes: Sizes) -> None:
+    lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in DOCS]
+    rows = {tuple(cells[:2]): cells for cells in lines if tuple(cells[:2]) in sizes}
+    assert list(rows) == list(sizes)
+    called = {which: name for name, which in TABLE5.items()}
+    for which, (*_, millions, table5, _, size, gmacs, gmacs_224) in rows.items():
+        counted = sizes[which]
+        said = [f"{counted['parameters_M']:.1f}", called.get(which, ""), f"{counted['size']}"]
+        assert [millions, table5, size] == said
+        for key, cell in (("gmacs", gmacs), ("gmacs_224", gmacs_224)):
+            assert (float(cell) if cell else None) == pytest.approx(counted.get(key), abs=0.0051)
 
 
 def test_every_published_model_is_registered_and_printed() -> None:
-    table = models.source_table().set_index("model")
-    assert list(table.index) == list(registry.published())
-    assert table.loc["uni", "normalisation"] == "ImageNet" and table.loc["uni", "size"] == 224
-    assert set(table.loc[VITS[1:], "normalisation"]) == {"0.5 / 0.5"}
-    assert table.loc["conch", "size"] == 448 and table.loc["conch", "access"] == "on request"
-    assert (table["licence"] != "").all()
+    for name, model in registry.published().items():
+        with torch.device("meta"):
+            transform = registry.untrained_backbone(name, None, None).transform
+        stated = [
+            name, f"{model.repo}, {model.file}", model.revision[:12], model.licence, model.terms,
+            "on request" if model.gated else "open", str(transform.size),
+            STATISTICS[transform.mean], f"{model.parameters / 1e6:.1f} M", f"{model.gmacs:.1f}",
+            model.doubt or "none",
+        ]  # fmt: skip
+        assert f"| {' | '.join(stated)} |" in DOCS and model.licence
+        assert name not in VITS[1:] or transform.mean == vision.HALF
     # Every vision backbone of Table 1 has one that stands for it.
     assert set(table1()["backbone"]) == {registry.namesake(name) for name in VITS}
     assert not any(registry.namesake(name) for name in ("conch", "phantom_clip"))

@@ -141,11 +141,12 @@ def test_tables_follow_from_stored_predictions(bench: Workbench) -> None:
         recalls = [(answer[frame["label"] == c] == c).mean() for c in range(9)]
         assert row["balanced_accuracy"] == pytest.approx(100 * np.mean(recalls))
         assert row["accuracy"] == pytest.approx(100 * (answer == frame["label"]).mean())
-    gain = tables.gain(stored, *CELL, "lora_only", "clip_it", 50)
+    pair = [("lora_only", "clip_it")]
+    gain = tables.gain_table(stored, pair, 50)["gain"].item()
     by_setting = table.groupby("setting")["balanced_accuracy"].mean()
-    assert gain.estimate == pytest.approx(by_setting["clip_it"] - by_setting["lora_only"])
+    assert gain == pytest.approx(by_setting["clip_it"] - by_setting["lora_only"])
     with pytest.raises(ClipItError, match="same seeds"):
-        tables.gain(stored[:3], *CELL, "lora_only", "clip_it", 50)
+        tables.gain_table(stored[:3], pair, 50)
 
 
 def test_saved_tables_escape_what_came_from_data(tmp_path: Path) -> None:

@@ -7,9 +7,10 @@ from collections.abc import Iterator
 
 import pytest
 
-from clipit_lib import paths
+from clipit_lib import __version__, paths
 from clipit_lib.encoders import registry
 from companion import specs
+from companion.__main__ import main
 from companion.profile import Workbench
 
 DOCS = paths.repository() / "docs"
@@ -47,3 +48,27 @@ def test_files_that_the_pages_name_exist() -> None:
         text = page.read_text(encoding="utf-8")
         for name in re.findall(r"`((?:clipit_lib|companion|tests)/[a-z0-9_/]+\.py)`", text):
             assert (paths.repository() / name).exists(), f"{page.name} names {name}"
+
+
+@pytest.mark.parametrize(
+    "command",
+    ["collect", "fetch", "fingerprint", "plan", "report", "search", "synthesize", "trace", "train"],
+)
+def test_the_help_of_a_command_says_what_it_does_and_shows_defaults(
+    command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as ended:
+        main([command, "--help"])
+    assert ended.value.code == 0
+    usage, about, *_ = (shown := capsys.readouterr().out).split("\n\n")
+    assert usage.startswith(f"usage: python -m companion {command} ") and about.endswith(".")
+    if command not in ("fetch", "trace"):
+        assert "--profile NAME" in shown and "(default: demo)" in shown
+    assert "None" not in shown and "False" not in shown
+
+
+def test_the_program_says_its_commands_and_its_version(capsys: pytest.CaptureFixture[str]) -> None:
+    for asked, said in (("--help", "  fetch "), ("-h", "  plan "), ("--version", __version__)):
+        assert main([asked]) == 0
+        shown = capsys.readouterr()
+        assert said in shown.out and shown.err == ""

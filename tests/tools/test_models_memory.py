@@ -12,12 +12,12 @@ import torch
 from safetensors.numpy import load_file
 from torch import nn
 
+from benchmarks.step_memory import peak_activations, training_memory
 from clipit_lib import lora
 from clipit_lib.data.patches import Transform
 from clipit_lib.encoders import embeddings, registry, vision
 from clipit_lib.encoders.vision import VisionEncoder
 from clipit_lib.settings import Lora
-from companion.cost.measure import peak_activations, training_memory
 
 LORA = Lora(rank=16, alpha=8)
 

@@ -6,7 +6,9 @@ import json
 import os
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -135,6 +137,10 @@ def test_an_executed_notebook_holds_its_values_and_runs_under_this_python(
             "from clipit_lib.errors import ClipItError\nraise ClipItError('a', 'b', 'c')",
             r"In \[4\]: b: a\. c\. ",
         ),
+        (
+            "from pydantic import TypeAdapter\nTypeAdapter(int).validate_python('two')",
+            r"In \[4\]: ValidationError: Input should be a valid integer",
+        ),
         ("raise SystemExit", r"stopped early at 'raise SystemExit'"),
         ("import sys; sys.exit()", r"stopped early at 'import sys"),
         ("import os, signal; os.kill(os.getpid(), signal.SIGKILL)", r"kernel: Kernel died"),
@@ -168,6 +174,62 @@ def test_kernels_that_start_together_cannot_meet(write: Write, tmp_path: Path) -
     folders = {Path(each["ip"]).parent for each in seen}
     assert len(folders) == 2 and not any(folder.exists() for folder in folders)
     assert all(folder.is_absolute() for folder in folders)
+
+
+def test_a_deep_temporary_folder_and_braces_in_names_do_not_stop_a_kernel(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deep = tmp_path / ("scratch" * 12)  # the path of a socket has some 100 bytes at most
+    deep.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(deep))
+    monkeypatch.setattr(paths, "notebooks", lambda: tmp_path / "{v1}")
+    (tmp_path / "{v1}").mkdir()
+    write("00_ok", SHOW).rename(tmp_path / "{v1}" / "00_ok.ipynb")
+    notebook.execute("00_ok", tmp_path / "{v2}" / "out.ipynb", {})
+    assert "'profile': 'demo'" in printed(tmp_path / "{v2}" / "out.ipynb")
+    assert list(deep.iterdir()) == []
+
+
+def test_a_kernel_knows_folders_and_profile_as_the_command_does(
+    write: Write, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    user = tmp_path / "user: $HOME"
+    user.mkdir()
+    monkeypatch.chdir(user)
+    monkeypatch.setenv("CLIPIT_OUTPUT", "out")
+    smoke = (paths.profiles() / "smoke.yaml").read_text()
+    Path("mine.YAML").write_text(smoke.replace("name: smoke", "name: mine", 1))
+    write("00_ok", SHOW, "from clipit_lib import paths\nprint(paths.output())")
+    notebook.main(["00_ok", "--output", "here.ipynb", "-p", "profile", "mine.YAML"])
+    assert f"{user / 'out'}\n" in printed(user / "here.ipynb")
+    assert f"'profile': {str(user / 'mine.YAML')!r}" in printed(user / "here.ipynb")
+
+
+@pytest.mark.parametrize(
+    ("where", "variable", "said"),
+    [
+        ("notebooks", None, "second: the notebook is of this clone, its code of "),
+        ("", None, "PYTHONPATH=.*second"),
+        ("..", "~/out", None),
+        ("..", "out", "CLIPIT_OUTPUT: relative to a folder. Export an absolute path"),
+    ],
+)
+def test_another_clone_and_a_folder_that_means_many_are_refused_by_the_setup_cell(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    where: str,
+    variable: str | None,
+    said: str | None,
+) -> None:
+    clone = tmp_path / "second"
+    for name in ("companion", "notebooks"):
+        (clone / name).mkdir(parents=True)
+    (clone / "companion" / "notebook.py").touch()
+    monkeypatch.chdir(clone / where)
+    if variable is not None:
+        monkeypatch.setenv("CLIPIT_OUTPUT", variable)
+    with pytest.raises(ClipItError, match=said) if said else nullcontext():
+        assert asked().profile == "demo"
 
 
 def test_a_success_removes_the_failed_copy_of_before(write: Write, tmp_path: Path) -> None:

@@ -14,14 +14,12 @@ from companion.__main__ import main
 from companion.plan import (
     Facts,
     Job,
-    Passes,
     Sizes,
     Speed,
     assumed,
     disk,
     facts,
     jobs,
-    passes,
     seconds_of,
     shared_seconds,
     sizes,
@@ -40,7 +38,10 @@ def test_every_run_of_the_studies_is_there_once(bench: Workbench) -> None:
     planned = jobs(bench.profile)
     cells = [(one.dataset, one.backbone, one.setting, one.seed) for one in planned]
     asked = {
-        (spec.dataset, spec.backbone, spec.setting, spec.seed) for spec in studies.every_run(bench)
+        (spec.dataset, spec.backbone, spec.setting, spec.seed)
+        for name in studies.STUDIES
+        if studies.asked(bench.profile, name)
+        for spec in studies.runs_of(bench, name)
     }
     assert len(cells) == len(set(cells)) and asked <= set(cells)
     listed = plan.table(planned, {}).splitlines()[1:]
@@ -63,11 +64,10 @@ def test_without_the_data_nothing_is_done(monkeypatch: pytest.MonkeyPatch) -> No
 def test_passes_worked_by_hand() -> None:
     training = Training(epochs=3, checks_per_epoch=2)
     profile = load_profile("smoke").model_copy(update={"training": training})
-    assert passes(job("unimodal"), profile, SIZES) == Passes(0, 30)
-    assert passes(job("text/prompts"), profile, SIZES) == Passes(0, 0)
+    counts, speed = {"phantom-pcam": SIZES}, {"phantom_vit_s16": Speed(step=2.0, forward=1.0)}
+    todo = [job("unimodal"), job("text/prompts"), job("clip_it/lambda_3")]
     # Three epochs over 100 patches, six looks at 10, and 30 predictions at the end.
-    assert passes(job("clip_it/lambda_3"), profile, SIZES) == Passes(300, 90)
-    assert Passes(300, 90).seconds(Speed(step=2.0, forward=1.0)) == 690
+    assert list(seconds_of(todo, profile, counts, speed).values()) == [30, 0, 2 * 300 + 60 + 30]
 
 
 def test_features_that_runs_share_are_counted_once() -> None:
@@ -109,10 +109,13 @@ def test_disk_worked_by_hand() -> None:
     known = {"phantom_vit_s16": Facts(1e9, width=64, adapters=1000)}
     todo = [job("unimodal"), job("lora_only")]
     found = disk(todo, profile, {"phantom-pcam": SIZES}, known)
-    assert found.patches == 130 * 4 * 4 * 3
-    assert found.embeddings == 130 * 64 * 4  # the retriever's width is not known here
-    assert found.runs == 2 * (30 * 24 + 2**20) + 4000
-    assert found.total == found.patches + found.embeddings + found.runs
+    assert found == {
+        "decoded patches": 130 * 4 * 4 * 3,
+        "embeddings": 130 * 64 * 4,  # the retriever's width is not known here
+        "runs": 2 * (30 * 24 + 2**20) + 4000,
+    }
+    gigabytes = {"decoded patches": 2 * 10**9, "embeddings": 0, "runs": 5 * 10**8}
+    assert "2.5 GB: 2.0 decoded patches, 0.0 embeddings, 0.5 runs;" in plan.space(gigabytes)
 
 
 def test_sizes_of_the_shipped_data_sets() -> None:

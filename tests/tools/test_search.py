@@ -1,5 +1,6 @@
 """The search: exact and equal budgets, resumable, on validation alone, flowing into the runs."""
 
+import pickle
 import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -12,7 +13,7 @@ from optuna.trial import TrialState
 from sklearn.metrics import log_loss
 
 from clipit_lib import paths, runs
-from clipit_lib.errors import ClipItError
+from clipit_lib.errors import ClipItError, Diverged
 from clipit_lib.settings import PROTOCOLS, Lora
 from companion import search, specs
 from companion.profile import Search, SearchSpace, Workbench, load_profile, searched_path
@@ -243,6 +244,10 @@ def test_mistakes_are_said_before_the_first_trial(own_profiles: Path, monkeypatc
 
 
 def test_a_mistake_in_another_process_is_passed_on(task: Task, monkeypatch) -> None:
+    mistake = pickle.loads(pickle.dumps(Diverged("not finite", "a run", "Lower it")))
+    assert type(mistake) is Diverged and str(mistake) == "a run: not finite. Lower it"
+    assert mistake.where == "a run"
+
     def full(*_: object) -> None:
         raise ClipItError("writing failed", "a disk", "Free space")
 

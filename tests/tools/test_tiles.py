@@ -10,8 +10,11 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from fontTools.fontBuilder import FontBuilder
+from fontTools.pens.ttGlyphPen import TTGlyphPen
 from hypothesis import given
 from hypothesis import strategies as st
+from matplotlib import font_manager
 from PIL import Image
 
 from clipit_lib import runs
@@ -20,7 +23,8 @@ from clipit_lib.errors import ClipItError
 from clipit_lib.predict import load_classifier
 from companion import predict, specs
 from companion.__main__ import main
-from companion.figures.heat_map import heat_map
+from companion.figures import style
+from companion.figures.heat_map import heat_map, save
 from companion.predict import Grid, Tile
 from companion.profile import Workbench
 
@@ -245,3 +249,46 @@ def test_one_unreadable_image_of_several_costs_no_answer(
     rows = read(tmp_path / "tiles.csv.part")
     assert [row["image"] for row in rows] == [str(paths[0])] * 4 + [str(paths[2])] * 4
     assert all(row["prediction"] == "" for row in rows[4:]) and rows[0]["prediction"] != ""
+
+
+def font_with(characters: str, folder: Path) -> Path:
+    """A font that has these characters alone, each an upright bar."""
+    pen = TTGlyphPen(None)
+    for place in ((100, 0), (100, 700), (500, 700), (500, 0)):
+        (pen.lineTo if pen.points else pen.moveTo)(place)
+    pen.closePath()
+    names = [".notdef", *(f"uni{ord(each):04X}" for each in characters)]
+    builder = FontBuilder(1000, isTTF=True)
+    builder.setupGlyphOrder(names)
+    builder.setupCharacterMap(dict(zip(map(ord, characters), names[1:], strict=True)))
+    builder.setupGlyf(dict.fromkeys(names, pen.glyph()))
+    builder.setupHorizontalMetrics(dict.fromkeys(names, (600, 0)))
+    builder.setupHorizontalHeader(ascent=800, descent=-200)
+    builder.setupNameTable({"familyName": "Bars Sans", "styleName": "Regular"})
+    builder.setupOS2(usWeightClass=400)
+    builder.setupPost()
+    builder.save(folder / "bars.ttf")
+    return folder / "bars.ttf"
+
+
+def test_class_names_of_any_script_are_readable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    manager = font_manager.fontManager
+    own = [each for each in manager.ttflist if "mpl-data" in each.fname]
+    monkeypatch.setattr(manager, "ttflist", own)
+    maps = {name: np.zeros((2, 2)) for name in ("Müll $x$", "\u764c")}
+
+    def drawn() -> str:
+        style._family.cache_clear()
+        figure = heat_map(np.zeros((4, 4, 3), np.uint8), maps, (4, 4), 2)
+        save(figure, tmp_path / "map.svg")  # a missing glyph would be a warning
+        return (tmp_path / "map.svg").read_text()
+
+    without = drawn()
+    assert "M\u00fcll $x$" in without and r"\u764c" in without and "\u764c" not in without
+    assert len(caplog.records) == 1 and "Noto Sans CJK" in caplog.text
+    manager.addfont(font_with("\u764c\u7c73", tmp_path))
+    having = drawn()
+    assert "\u764c" in having and "'DejaVu Sans'" in having and "'Bars Sans'" in having
+    assert "Bars Sans" not in without and len(caplog.records) == 1

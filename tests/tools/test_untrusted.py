@@ -146,7 +146,7 @@ def test_markup_in_data_is_text_in_tables_and_in_the_report(
     assert "<script" not in kept and len(kept.splitlines()) == 2 + len(found)
     shown = [value(md=text), value(html=listed.to_html()), value(text=repr(labels))]
     write_notebook(paths.output(), "smoke", "16_data", [new_code_cell("x", outputs=shown)])
-    read = report.write_page(load_profile("smoke")).read_text(encoding="utf-8")
+    read = report.page(load_profile("smoke"))
     soup = BeautifulSoup(read, "html.parser")
     own = soup.find_all("script")
     assert len(own) == 1 and "alert" not in str(own) and not soup.find_all("b")

@@ -16,7 +16,7 @@ import pytest
 
 from clipit_lib.errors import ClipItError
 from companion import fetch
-from companion.fetch import Piece, Resuming
+from companion.fetch import Piece
 from companion.fetch import main as fetch_main
 
 BODY = bytes(range(256)) * 400
@@ -117,6 +117,7 @@ def accept(*arguments: str) -> None:
 
 def brought(server: Server, part: Path, waits: list[float] | None = None) -> bytes:
     sleep = (lambda seconds: None) if waits is None else waits.append
-    Resuming(part, show=False, sleep=sleep)(f"{server.url}/file", str(part.with_name("out")), None)
-    assert not part.exists()
-    return part.with_name("out").read_bytes()
+    fetch.resume(f"{server.url}/file", part, show=False, sleep=sleep)
+    content = part.read_bytes()
+    part.unlink()
+    return content

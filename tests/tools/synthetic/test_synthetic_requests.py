@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from chat import some_orders
 
 from clipit_lib.errors import ClipItError
 from companion import synthesize
+from companion.synthesize import Order
 
 
 def test_a_request_shows_the_examples_and_names_the_class() -> None:
-    system, user = synthesize.build_request(["one", "two {}"], "a tumor", "breast", 7)
+    order = Order("T", "a tumor", 7, "breast", ("one", "two {}"), 0)
+    system, user = order.messages
     assert (system["role"], user["role"]) == ("system", "user")
     said = user["content"]
     assert said.index("one") < said.index("two {}") < said.index("a tumor")
     assert "Organ: breast" in said and "report 7" in said
-    other = synthesize.build_request(["one", "two {}"], "fat", "breast", 8)[1]["content"]
+    other = replace(order, class_text="fat", number=8).messages[1]["content"]
     assert said.split("Write synthetic")[0] == other.split("Write synthetic")[0]
 
 
@@ -42,9 +46,8 @@ def test_an_estimate_worked_by_hand() -> None:
     """Examples of 18 and 19 characters: 18.5 / 4 tokens a report, six reports."""
     todo = some_orders()
     characters = sum(len(m["content"]) for order in todo for m in order.messages)
-    guess = synthesize.estimate(todo, todo[0].examples, price_in=2.0, price_out=8.0)
-    assert (guess.requests, guess.prompt_tokens) == (6, round(characters / 4))
-    assert guess.completion_tokens == round(6 * 18.5 / 4)
-    assert guess.cost == pytest.approx((2 * characters / 4 + 8 * 27.75) / 1e6)
-    assert synthesize.estimate(todo, [], price_in=2.0).cost is None
-    assert "4 characters a token" in str(guess)
+    said = synthesize.estimate(todo, todo[0].examples, price_in=2e6, price_out=8e6)
+    assert f"6 requests, about {characters / 4:.0f} prompt tokens" in said
+    assert f"and {6 * 18.5 / 4:.0f} completion tokens (counted as 4 characters a token)" in said
+    assert f"cost about {2 * characters / 4 + 8 * 27.75:.2f}, in the currency" in said
+    assert "cost not known" in synthesize.estimate(todo, [], price_in=2.0)
