@@ -258,8 +258,7 @@ class Profile(Strict):
     @property
     def trained_encoders(self) -> tuple[str, ...]:
         """Names of the encoders that are trained on the spot, the retriever first."""
-        names = dict.fromkeys((*self.retrievers, *self.backbones))
-        return tuple(n for n in names if trained_here(n))
+        return tuple(filter(trained_here, dict.fromkeys((*self.retrievers, *self.backbones))))
 
     def data_settings(self, dataset: str) -> DataSettings:
         """Settings of one data set.
@@ -353,13 +352,12 @@ def _placed(profile: Profile, folder: Path) -> dict[str, Any]:
         values = {key: str(folder / paths.expanded(getattr(part, key))) for key in held}
         return part.model_copy(update=values)
 
+    copies = profile.weights.items()
     values: dict[str, Any] = {
         "data": {name: moved(each) for name, each in profile.data.items()},
         "corpora": {name: moved(each) for name, each in profile.corpora.items()},
         "studies": {"own": Study()} | profile.studies,
-        "weights": {
-            name: str(folder / paths.expanded(each)) for name, each in profile.weights.items()
-        },
+        "weights": {name: str(folder / paths.expanded(each)) for name, each in copies},
     }
     if profile.survival is not None:
         slides = moved(profile.survival.slides)

@@ -112,7 +112,7 @@ def _composed(text: str, where: object) -> yaml.Node | None:
         line = text.count("\n", 0, error.position) + 1
         what = f"not YAML: {text[error.position]} is no character of a text"
         raise ClipItError(what, f"{where}, line {line}", "Take it out") from error
-    except (KeyError, ValueError) as error:  # a tag that does not fit: !!int many
+    except (KeyError, ValueError, RecursionError) as error:  # a tag that does not fit: !!int many
         raise ClipItError(f"not YAML ({error})", where, "Mend it") from error
 
 

@@ -60,7 +60,8 @@ def counts_sentence(found: Sequence[Finding]) -> str:
 def warnings_text(found: Sequence[Finding]) -> str:
     """What must be said beside every result, one Markdown item each; "" if nothing."""
     said = [one for one in found if one.severity is Severity.WARNING]
-    return "\n".join(f"- {one.dataset}: {one.what}; {one.why}." for one in said)
+    items = "\n".join(f"- {one.dataset}: {one.what}; {one.why}." for one in said)
+    return items and f"Found before anything was trained:\n\n{items}"
 
 
 def require_none_stops(found: Sequence[Finding], where: object) -> None:

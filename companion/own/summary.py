@@ -219,12 +219,8 @@ def conclusion(pooled: pd.DataFrame, doubtful: bool = False) -> str:
     if len(helps) == len(controls):
         which = "every control" if set(controls["first"]) == set(CONTROLS) else "the controls run"
         return f"**The text helps here**: CLIP-IT lies above {which} ({', '.join(helps)})."
-    parts = [
-        f"{what} {', '.join(names)}"
-        for what, names in (
-            ("above", helps), ("not clearly off", open_), ("below", hurts)
-        ) if names
-    ]  # fmt: skip
+    found = {"above": helps, "not clearly off": open_, "below": hurts}
+    parts = [f"{what} {', '.join(names)}" for what, names in found.items() if names]
     head = "The text is not shown to help here" if not helps else "Only a part is shown"
     return f"**{head}**: CLIP-IT is {'; '.join(parts)}."
 

@@ -88,17 +88,20 @@ def test_every_claim_names_settings_and_studies_that_exist() -> None:
 @pytest.mark.parametrize(
     ("added", "said"),
     [
-        ("    margn: 1.0\n", "claims.0.margn: Extra inputs are not permitted"),
+        (
+            "    margn: 1.0\n",
+            "line 11, column 12: claims.margn: unknown key; perhaps margin",
+        ),
         (
             "    margin: 1.0\n",
-            "claims.0: Value error, a claim of kind gain has study, second",
+            "line 3, column 5: claims: a claim of kind gain has study, second",
         ),
         (
             "    kind: equal\n",
-            "claims.0: Value error, a claim of kind equal has study, second",
+            "line 3, column 5: claims: a claim of kind equal has study, second",
         ),
-        ("    kind: gains_much\n", "claims.0.kind: Input should be 'gain', 'equal'"),
-        ("    paper_gain: much\n", "claims.0.paper_gain: Input should be a valid number"),
+        ("    kind: gains_much\n", "claims.kind: Input should be 'gain', 'equal'"),
+        ("    paper_gain: much\n", "claims.paper_gain: Input should be a valid number"),
     ],
 )
 def test_a_mistake_in_the_file_is_one_line(tmp_path: Path, added: str, said: str) -> None:

@@ -140,7 +140,7 @@ def test_what_was_passed_over_is_a_note() -> None:
 def test_every_warning_is_said_beside_the_results_and_a_stop_ends_all() -> None:
     found = [*checks.unknown_groups(samples([("test", "")])), *checks.few_reports(["a"], ["1"], 90)]
     notes = checks.files(["2 blank rows passed over"])
-    said = warnings_text([*notes, *found]).splitlines()
+    _, _, *said = warnings_text([*notes, *found]).splitlines()
     assert len(said) == 2 and "intervals are too narrow" in said[0] and "1 reports" in said[1]
     assert warnings_text(notes) == ""
     require_none_stops([*notes, *found], "mine.yaml")
