@@ -54,6 +54,7 @@ def test_length_of_embeddings_does_not_matter() -> None:
     [
         (np.ones((2, 3)), np.ones((4, 5)), 1, "3 wide"),
         (np.ones((2, 3)), np.ones((4, 3)), 5, "rank 5 of 4 reports"),
+        (np.ones((2, 3)), np.ones((4, 3)), 0, "rank 0 of 4 reports"),
         (np.full((2, 3), np.nan), np.ones((4, 3)), 1, "NaN"),
     ],
 )
@@ -65,9 +66,12 @@ def test_what_cannot_be_paired_is_said(
 
 
 def test_table_names_images_and_reports() -> None:
-    pairs = pairing.Pairs(np.array([[1, 0]]), np.array([[0.9, 0.2]], dtype=np.float32))
-    table = pairing.pairing_table(pd.Series(["a"]), ("x", "y"), pairs, "train")
-    assert table[["image", "report", "rank"]].to_numpy().tolist() == [["a", "y", 1], ["a", "x", 2]]
+    near = np.array([[0.75, 0.25], [0.5, 0.125]], dtype=np.float32)
+    pairs = pairing.Pairs(np.array([[1, 0], [0, 1]]), near)
+    table = pairing.pairing_table(pd.Series(["a", "b"]), ("x", "y"), pairs, "train")
+    assert table[["image", "report", "rank", "similarity"]].to_numpy().tolist() == [
+        ["a", "y", 1, 0.75], ["a", "x", 2, 0.25], ["b", "x", 1, 0.5], ["b", "y", 2, 0.125],
+    ]  # fmt: skip
 
 
 def test_diversity_by_hand() -> None:

@@ -5,8 +5,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
+from toys import CELL as TOY
+from toys import toy_bench
 
-from clipit_lib import lora, losses, runs, text
+from clipit_lib import lora, losses, run, runs, text
 from clipit_lib.controls import paired_texts
 from clipit_lib.data.reports import lose_letters
 from clipit_lib.inputs import choose_labels
@@ -146,6 +148,21 @@ def test_names_off_by_one_give_every_class_another_ones_prompts(bench: Workbench
     listed = PromptClassifier(bench.clip, Contrastive(class_texts=moved))
     assert torch.equal(wrong.windows.ids, listed.windows.ids)
     assert not torch.equal(wrong.windows.ids, right.windows.ids)
+
+
+def test_a_moving_target_reads_whole_texts_and_learns_with_the_image(monkeypatch) -> None:
+    stage = {"long_text": "chunk", "learning_rate": 0.1}
+    desk = toy_bench(monkeypatch, text_stage=stage, training={"learning_rate": 0.1})
+    own = specs.resolve(desk, *TOY, "clip_it/switch_moving_target", 0)
+    labels, encoder = choose_labels(own, desk.dataset(TOY[0])), desk.backbone(TOY[1])
+    moving = text.for_stage_two(own, desk, labels)
+    fixed = text.for_stage_two(specs.resolve(desk, *TOY, "clip_it", 0), desk, labels)
+    rows = torch.arange(len(labels.train))
+    before = moving.targets(rows, 0).detach()
+    torch.testing.assert_close(before, fixed.targets(rows, 0))
+    model = run.assembled(own, encoder, 3, nn.Linear(encoder.width, 3), moving)
+    run.stage_two(own, desk.dataset(TOY[0]), encoder, labels, model, moving, 9.0)
+    assert (moving.targets(rows, 0) - before).abs().max() > 1e-3
 
 
 def test_spread_is_total_variance_at_unit_length() -> None:

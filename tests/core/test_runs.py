@@ -3,17 +3,22 @@
 import json
 import multiprocessing
 import os
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from toys import CELL as TOY
+from toys import toy_bench
 
 from clipit_lib import inputs, paths, runs
 from clipit_lib import run as experiment
 from clipit_lib.errors import ClipItError
 from clipit_lib.settings import PROTOCOLS, SWITCHES, RunSpec
+from clipit_lib.training import Stage
 from companion import specs, tables
 from companion.profile import Workbench
 
@@ -62,6 +67,65 @@ def test_protocol_and_data_switches_run(bench: Workbench, change: dict[str, obje
     assert any("lora_" in name for name in outcome.state) == (
         change.get("adaptation", "lora") == "lora"
     )
+
+
+@pytest.mark.parametrize("setting", ["unimodal", "text"])
+def test_predictions_name_patches_and_patients(setting: str, monkeypatch) -> None:
+    desk = toy_bench(monkeypatch)
+    backbone = "phantom_clip" if setting == "text" else TOY[1]
+    run = runs.get_or_run(specs.resolve(desk, TOY[0], backbone, setting, 0), desk)
+    data, answers = desk.dataset(TOY[0]), {}
+    for split in ("validation", "test"):
+        found, samples = run.predictions(split), data.samples.iloc[data.indices(split)]
+        for ours, theirs in (("sample", "id"), ("group", "group"), ("label", "label")):
+            assert found[ours].tolist() == samples[theirs].tolist()
+        if setting == "text":  # a text has one answer, in every split
+            chosen = desk.pairs(TOY[0], split, 1).reports[:, 0]
+            for report, logits in zip(chosen, found.filter(like="logit_").to_numpy(), strict=True):
+                assert answers.setdefault(report, logits.tolist()) == logits.tolist()
+    assert setting != "text" or len({*map(tuple, answers.values())}) == len(answers) > 3
+
+
+def test_a_folder_that_is_not_finished_is_no_run(monkeypatch) -> None:
+    desk = toy_bench(monkeypatch)
+    made = [
+        runs.get_or_run(specs.resolve(desk, *TOY, "unimodal", seed), desk) for seed in range(40, 46)
+    ]
+    assert {run.key[0].isdigit() for run in made} == {True, False}
+    keys = {run.key for run in runs.stored("smoke")}
+    assert keys >= {run.key for run in made}
+    (made[0].folder / runs.DONE).unlink()
+    assert {run.key for run in runs.stored("smoke")} == keys - {made[0].key}
+    assert runs.find("smoke", made[0].key) is None and runs.find("smoke", made[1].key) == made[1]
+    with pytest.raises(ClipItError, match="no finished run here"):
+        runs.read(made[0].folder)
+    for run in made:
+        shutil.rmtree(run.folder)
+
+
+def test_doubts_of_every_stage_are_kept_with_a_run(monkeypatch) -> None:
+    floors, courses = [], []
+
+    def stage_two(*asked: Any) -> Any:
+        floors.append(asked[-1])
+        return second(*asked)
+
+    def probe(*asked: Any) -> Any:
+        head, course = first(*asked)
+        courses.append([row["validation"] for row in course])
+        return head, course
+
+    first, second = experiment.probe, experiment.stage_two
+    monkeypatch.setattr(experiment, "probe", probe)
+    monkeypatch.setattr(experiment, "stage_two", stage_two)
+    monkeypatch.setattr(Stage, "doubts", lambda self, *_: (self.name,))
+    desk = toy_bench(monkeypatch)
+    for _ in range(2):  # stage one is trained, and read
+        wanted = specs.resolve(desk, *TOY, "clip_it", 47)
+        run = runs.get_or_run(wanted, desk)
+        assert run.notes == ("the probe", "stage one", "stage two")
+        shutil.rmtree(run.folder)
+    assert floors == [min(course) for course in courses] and len(set(courses[0])) > 1
 
 
 def test_a_stored_run_is_not_trained_again(bench: Workbench, monkeypatch) -> None:
