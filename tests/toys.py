@@ -75,18 +75,38 @@ CELL = ("toy", "phantom_vit_s16")  # the encoders go by names that the registry 
 def vision(side: int = SIDE) -> VisionEncoder:
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model = nn.Sequential(nn.Flatten(), nn.Linear(3 * side**2, 16), nn.Tanh())
-    return VisionEncoder("mine", model, transform(side), 16, "1", "vision")
+        first = nn.Linear(3 * side**2, 16)
+        model = nn.Sequential(nn.Flatten(), first, nn.Tanh(), nn.Linear(16, 16))
+    return VisionEncoder("mine", model, transform(side), 16, "1", "")
 
 
-def clip(side: int = SIDE, context: int = CONTEXT) -> ClipEncoder:
+def clip(side: int = SIDE, seed: int = 1) -> ClipEncoder:
     with torch.random.fork_rng():
-        torch.manual_seed(1)
+        torch.manual_seed(seed)
         image, text = nn.Sequential(nn.Flatten(), nn.Linear(3 * side**2, 6)), Bag()
-    tokens = Tokenizer(letters, 1, 2, 0, context)
+    tokens = Tokenizer(letters, 1, 2, 0, CONTEXT)
     return ClipEncoder(
-        "mine", image, text, tokens, transform(side), 6, "1", "layer", "clip", stand_in=False
+        "mine", image, text, tokens, transform(side), 6, "1", "layer", "", stand_in=False
     )
+
+
+def toy_encoders(patch: pytest.MonkeyPatch, side: int = SIDE) -> None:
+    """Load these in place of those that the registry has, under other names of their weights."""
+    named = registry.weights_hash
+
+    def weights_hash(name: str, sources: Sources, text: bool = False) -> str:
+        return f"toy-{named(name, sources, text)}"
+
+    def load_backbone(name: str, sources: Sources, normalisation: str = "own") -> VisionEncoder:
+        found = replace(vision(side), weights_hash=weights_hash(name, sources))
+        other = Transform(side, (0.7, 0.5, 0.4), (0.5, 0.5, 0.5))
+        return found if normalisation == "own" else replace(found, transform=other)
+
+    def load_clip(name: str, sources: Sources) -> ClipEncoder:
+        return replace(clip(side, len(name)), weights_hash=weights_hash(name, sources, text=True))
+
+    for function in (weights_hash, load_backbone, load_clip):
+        patch.setattr(registry, function.__name__, function)
 
 
 class ToyData(FolderData):
@@ -122,16 +142,10 @@ def toy_bench(patch: pytest.MonkeyPatch, **sections: Any) -> Any:
     """
     from companion.profile import Workbench, load_profile
 
-    def load_backbone(name: str, sources: Sources, normalisation: str = "own") -> VisionEncoder:
-        found = replace(vision(), weights_hash=registry.weights_hash(name, sources))
-        other = Transform(SIDE, (0.7, 0.5, 0.4), (0.5, 0.5, 0.5))
-        return found if normalisation == "own" else replace(found, transform=other)
-
-    patch.setattr(registry, "load_backbone", load_backbone)
-    patch.setattr(registry, "load_clip", lambda *_: clip())
+    toy_encoders(patch)
     patch.setattr(weights, "read_card", lambda _: {"weights_hash": "toy"})
     profile = load_profile("smoke")
     new = {name: getattr(profile, name).model_copy(update=of) for name, of in sections.items()}
     data = ToyData(source="folder", folder="", class_texts=("a", "b", "c"), corpus="toy")
-    opened = {"data": {"toy": data}, "corpora": {"toy": ToyCorpus()}}
+    opened = {"data": {"toy": data}, "corpora": profile.corpora | {"toy": ToyCorpus()}}
     return Workbench(profile.model_copy(update=opened | new))

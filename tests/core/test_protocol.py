@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import nn
 from toys import CELL as TOY
 from toys import toy_bench
@@ -130,6 +131,23 @@ def test_an_adapted_head_moves_through_its_adapter_alone_and_folds_away() -> Non
     assert torch.equal(model.vision_head.bias, before["bias"])
     update = model.vision_head.weight - before["weight"]
     assert torch.linalg.matrix_rank(update) <= 2 and update.abs().max() > 0
+
+
+@pytest.mark.parametrize(
+    ("setting", "layers", "of_text"),
+    [("clip_it", {"1"}, {"layer"}),
+     ("clip_it/switch_lora_everywhere", {"1", "3"}, {"layer", "embedding"})],
+)  # fmt: skip
+def test_lora_is_where_the_switch_puts_it_in_both_towers(
+    setting: str, layers: set[str], of_text: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = toy_bench(monkeypatch)
+    own = specs.resolve(desk, *TOY, setting, 0)
+    state = load_file(runs.get_or_run(own, desk).folder / runs.MODEL)
+    assert own.text is not None
+    _, stage = text.stage_one(own.text, desk, choose_labels(own, desk.dataset(TOY[0])))
+    assert {name.split(".")[1] for name in state if name.startswith("backbone.")} == layers
+    assert {name.split(".")[0] for name in stage.adapters} == of_text
 
 
 def test_a_random_head_does_not_start_from_the_probe(bench: Workbench) -> None:

@@ -5,16 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from toys import transform
 from whole_method import descend
 
+from clipit_lib.model import ClipIt
 from clipit_lib.settings import Descent
-from clipit_lib.training import FeatureTask, Stage, Targets, Task, fit
+from clipit_lib.training import FeatureTask, ImageTask, Patches, Stage, Targets, Task, fit
 
 Rows = tuple[Tensor, Tensor]
 
@@ -102,7 +105,7 @@ def test_epochs_are_said_and_every_row_comes_once_in_each_in_another_order() -> 
     task = Told()
     history = fit(task, Descent(epochs=3, batch_size=2), 0, start=2.0)
     assert task.begun == [0, 1, 2]
-    epochs = [sum(task.seen[i : i + 2], []) for i in (0, 2, 4)]
+    epochs = [[*task.seen[i], *task.seen[i + 1]] for i in (0, 2, 4)]
     assert all(sorted(rows) == [0, 1, 2, 3] for rows in epochs)
     assert len({tuple(rows) for rows in epochs}) > 1
     assert [row["epoch"] for row in history] == [1, 2, 3]
@@ -150,3 +153,13 @@ def test_targets_of_an_epoch() -> None:
     repaired = Targets(features[0], torch.tensor([[2, 0, 1], [1, 2, 0]]))
     assert repaired(rows, 0).tolist() == [[0, 1], [4, 5]]
     assert repaired(rows, 1).tolist() == [[4, 5], [2, 3]]
+
+
+def test_the_spread_of_targets_is_the_mean_over_batches_since_the_last_look() -> None:
+    pixels = np.zeros((4, 2, 2, 3), np.uint8)
+    patches = Patches(pixels, np.arange(4), torch.zeros(4, dtype=torch.long), transform(2))
+    targets = Targets(3 * torch.eye(2), torch.tensor([0, 0, 1, 0]))
+    task = ImageTask(ClipIt(nn.Flatten(), 12, 3, 2), patches, patches, False, targets=targets)
+    for rows in ([1, 2], [0, 1]):  # at right angles: 1 - |(1, 1) / 2|^2; the same: 0
+        task.loss(task.model, torch.tensor(rows), torch.Generator())
+    assert task.notes() == {"target_spread": pytest.approx(0.25)} and task.notes() == {}
