@@ -99,6 +99,8 @@ def toy_encoders(patch: pytest.MonkeyPatch, side: int = SIDE) -> None:
 
     def load_backbone(name: str, sources: Sources, normalisation: str = "own") -> VisionEncoder:
         found = replace(vision(side), weights_hash=weights_hash(name, sources))
+        if "clip" in name:  # the half of it that sees
+            found = replace(found, model=clip(side, len(name)).image_tower, width=6)
         other = Transform(side, (0.7, 0.5, 0.4), (0.5, 0.5, 0.5))
         return found if normalisation == "own" else replace(found, transform=other)
 

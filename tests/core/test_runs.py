@@ -34,17 +34,19 @@ FURTHER = (
 )  # fmt: skip
 
 
-def spec(bench: Workbench, setting: str, seed: int = 0, **changes: object) -> RunSpec:
+def spec(
+    bench: Workbench, setting: str, seed: int = 0, dataset: str = CELL[0], **changes: object
+) -> RunSpec:
     by_clip = setting.split("/")[0] in ("zero_shot", "contrastive", "text", "vision")
     backbone = bench.profile.retriever if by_clip else CELL[1]
-    return specs.resolve(bench, CELL[0], backbone, setting, seed, **changes)
+    return specs.resolve(bench, dataset, backbone, setting, seed, **changes)
 
 
 @pytest.mark.parametrize("setting", [*sorted(specs.SETTINGS), *FURTHER])
-def test_every_setting_runs_and_is_read_back(bench: Workbench, setting: str) -> None:
-    run = runs.get_or_run(spec(bench, setting), bench)
-    predictions = run.predictions()
-    data = bench.dataset(CELL[0])
+def test_every_setting_runs_and_is_read_back(setting: str, monkeypatch) -> None:
+    desk = toy_bench(monkeypatch)
+    run = runs.get_or_run(spec(desk, setting, dataset=TOY[0]), desk)
+    predictions, data = run.predictions(), desk.dataset(TOY[0])
     assert predictions["sample"].tolist() == data.samples["id"].iloc[data.indices("test")].tolist()
     assert predictions["label"].tolist() == data.labels[data.indices("test")].tolist()
     assert np.isfinite(predictions.filter(like="logit_").to_numpy()).all()
@@ -72,8 +74,7 @@ def test_protocol_and_data_switches_run(bench: Workbench, change: dict[str, obje
 @pytest.mark.parametrize("setting", ["unimodal", "text"])
 def test_predictions_name_patches_and_patients(setting: str, monkeypatch) -> None:
     desk = toy_bench(monkeypatch)
-    backbone = "phantom_clip" if setting == "text" else TOY[1]
-    run = runs.get_or_run(specs.resolve(desk, TOY[0], backbone, setting, 0), desk)
+    run = runs.get_or_run(spec(desk, setting, dataset=TOY[0]), desk)
     data, answers = desk.dataset(TOY[0]), {}
     for split in ("validation", "test"):
         found, samples = run.predictions(split), data.samples.iloc[data.indices(split)]
