@@ -81,6 +81,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "clipit_lib/controls.py": (
         WHOLE,
         "companion/test_controls.py::test_each_patch_has_the_nearest_prompt_or_terms",
+        "companion/test_controls.py::test_one_report_for_all_is_the_most_used_one",
         "companion/test_controls.py::test_class_prompts_say_the_label_and_never_of_a_test_patch",
         "companion/test_controls.py::test_image_targets_are_the_retrievers_embeddings_or_few_of_"
         "their_centroids",
