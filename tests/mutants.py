@@ -43,6 +43,7 @@ STORE = (
     "core/test_runs.py::test_a_folder_that_is_not_finished_is_no_run",
     "core/test_runs.py::test_doubts_of_every_stage_are_kept_with_a_run",
     "core/test_predict.py::test_weights_of_another_run_or_encoder_are_refused",
+    "core/test_whole_method.py::test_a_run_is_the_method_written_out[clip_it]",
 )
 STATISTICS = ("companion/test_statistics.py", "companion/test_significance.py")
 SURVIVAL = (
@@ -101,7 +102,7 @@ TESTS: dict[str, tuple[str, ...]] = {
         *STORE, "core/test_divergence.py::test_predictions_that_are_not_finite_are_not_stored",
     ),
     "clipit_lib/predictions.py": (
-        *STORE, "core/test_runs.py::test_tables_follow_from_stored_predictions",
+        "core/test_runs.py::test_accuracies_by_hand", *STORE,
     ),
     "clipit_lib/predict.py": (
         f"{WHOLE}[clip_it/switch_imagenet_normalisation]",

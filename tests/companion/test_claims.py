@@ -91,11 +91,13 @@ class Given(rules.Shelf):
 def test_omega_on_pcam_is_above_that_of_every_other_data_set(
     low: float, estimate: float, verdict: Verdict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    omegas = {"phantom-pcam": Interval(estimate, low, 40.0), "phantom-crc": Interval(20.0, 1.0, 99.0),
-              "phantom-bach": Interval(5.0, 1.0, 9.0)}  # fmt: skip
-    cells = {
-        (name, "b", kind): (name, kind) for name in omegas for kind in ("counterpart", "omega")
+    omegas = {
+        "phantom-pcam": Interval(estimate, low, 40.0),
+        "phantom-crc": Interval(20.0, 1.0, 99.0),
+        "phantom-bach": Interval(5.0, 1.0, 9.0),
     }
+    kinds = ("counterpart", "omega")
+    cells = {(name, "b", kind): (name, kind) for name in omegas for kind in kinds}
     monkeypatch.setattr(rules, "matched", lambda *_: [])
     monkeypatch.setattr(rules, "case_cells", lambda _: cells)
 

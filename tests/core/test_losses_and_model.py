@@ -49,6 +49,9 @@ def test_named_losses_are_the_equations() -> None:
     probability = logits.double().exp() / logits.double().exp().sum(1, keepdim=True)
     by_hand = -np.mean([math.log(probability[i, y]) for i, y in enumerate(labels)])
     assert losses.cross_entropy(logits, labels).item() == pytest.approx(by_hand, rel=1e-5)
+    again = probability.exp() / probability.exp().sum(1, keepdim=True)
+    by_hand = -np.mean([math.log(again[i, y]) for i, y in enumerate(labels)])
+    assert losses.double_softmax(logits, labels).item() == pytest.approx(by_hand, rel=1e-5)
     a, b = torch.tensor([[3.0, 0.0]]), torch.tensor([[2.0, 2.0]])
     assert losses.cosine_distance(a, b).item() == pytest.approx(1 - math.sqrt(0.5))
     two = losses.cosine_distance(torch.cat([a, a]), torch.cat([b, -a]))  # a mean: 1 - cos is 2

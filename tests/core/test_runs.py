@@ -17,6 +17,7 @@ from toys import toy_bench
 from clipit_lib import inputs, paths, runs
 from clipit_lib import run as experiment
 from clipit_lib.errors import ClipItError
+from clipit_lib.predictions import accuracy, balanced_accuracy, correct, predictions_frame
 from clipit_lib.settings import PROTOCOLS, SWITCHES, RunSpec
 from clipit_lib.training import Stage
 from companion import specs, tables
@@ -211,6 +212,14 @@ def test_tables_follow_from_stored_predictions(bench: Workbench) -> None:
     assert gain.estimate == pytest.approx(by_setting["clip_it"] - by_setting["lora_only"])
     with pytest.raises(ClipItError, match="same seeds"):
         tables.gain(stored[:3], *CELL, "lora_only", "clip_it", 50)
+
+
+def test_accuracies_by_hand() -> None:
+    labels, answers = np.array([0, 0, 0, 1]), np.array([[1, 1], [0, 2], [-3, 2], [0, 1.0]])
+    frame = predictions_frame(list("abcd"), [""] * 4, labels, answers, "test")
+    assert correct(frame).tolist() == [True, False, False, True]  # of equal logits the first
+    assert accuracy(frame) == 50
+    assert balanced_accuracy(frame) == pytest.approx(100 * (1 / 3 + 1) / 2)
 
 
 def test_saved_tables_escape_what_came_from_data(tmp_path: Path) -> None:

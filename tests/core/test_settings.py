@@ -7,9 +7,11 @@ from pydantic import ValidationError
 
 from clipit_lib import paths, run, runs, text
 from clipit_lib.errors import ClipItError
+from clipit_lib.files import digest
 from clipit_lib.inputs import Inputs
 from clipit_lib.settings import (
     PAPER,
+    SWITCHES,
     Descent,
     Lora,
     Pairing,
@@ -20,6 +22,7 @@ from clipit_lib.settings import (
     TextSpec,
     TextStage,
     Training,
+    switched,
 )
 from companion import specs
 from companion.profile import Chosen, FoundWith, Workbench, load_profile, read_profile
@@ -94,6 +97,8 @@ def test_stored_runs_keep_their_names() -> None:
         normalisation="own", probe=Probe(), adaptation="lora", lora=Lora(), training=Training(),
         protocol=PAPER, branch="late", text=text, distillation_weight=1.0,
     )  # fmt: skip
+    switches = (whole.model_copy(update={"protocol": switched(name)}).key for name in SWITCHES)
+    assert digest(*switches) == "5c9576e72ef5456a"
     assert (text.key, whole.key) == ("42a82e8f088d3e9e", "77c65c60fdc7d1e0")
 
 

@@ -10,6 +10,7 @@ from whole_method import Whole, pair
 
 from clipit_lib import runs
 from clipit_lib.encoders.embeddings import image_embeddings, text_embeddings
+from clipit_lib.inputs import choose_labels
 from clipit_lib.predict import load_classifier
 from clipit_lib.predictions import LOGIT
 from clipit_lib.settings import RunSpec
@@ -123,10 +124,14 @@ def written_out(spec: RunSpec, bench: Workbench) -> Whole:
 def hold(desk: Workbench, cell: tuple[str, str], setting: str) -> runs.StoredRun:
     """Run a setting and compare; the run."""
     spec = specs.resolve(desk, *cell, setting, SEED)
-    expected = written_out(spec, desk).run()
+    data, whole = desk.dataset(cell[0]), written_out(spec, desk)
+    chosen = choose_labels(spec, data)
+    for split, rows in whole.rows.items():
+        assert getattr(chosen, split).tolist() == rows.tolist()
+        assert torch.equal(getattr(chosen, f"{split}_labels"), whole.labels[split])
+    expected = whole.run()
     run = runs.get_or_run(spec, desk)
     found = torch.from_numpy(run.predictions().filter(like=LOGIT).to_numpy().copy())
-    data = desk.dataset(cell[0])
     assert found.shape == (len(data.indices("test")), len(data.classes))
     torch.testing.assert_close(found, expected, rtol=0, atol=0)
     if setting == "lora_only":
