@@ -26,7 +26,7 @@ def lite() -> nn.Module:
 
 
 def text_tower() -> nn.Module:
-    return clips.split_open_clip(clips.build_open_clip(CLIP, 32)).text.eval()
+    return clips.split_open_clip(clips.build_open_clip(CLIP, 32))[1].eval()
 
 
 CASES = [

@@ -127,7 +127,7 @@ def short(name: str) -> nn.Module:
 def text(name: str) -> Callable[[], nn.Module]:
     row = registry.clip_entry(name)
     library = clips.LIBRARIES[row.library]
-    return lambda: library.split(library.build(row, None, None)).text
+    return lambda: library.split(library.build(row, None, None))[1]
 
 
 def half(name: str) -> Callable[[], nn.Module]:

@@ -172,7 +172,7 @@ def test_a_moving_target_reads_whole_texts_and_learns_with_the_image(monkeypatch
     labels, encoder = choose_labels(own, desk.dataset(TOY[0])), desk.backbone(TOY[1])
     moving = text.for_stage_two(own, desk, labels)
     fixed = text.for_stage_two(specs.resolve(desk, *TOY, "clip_it", 0), desk, labels)
-    rows = torch.arange(len(labels.train))
+    rows = torch.arange(len(labels["train"]))
     before = moving.targets(rows, 0).detach()
     torch.testing.assert_close(before, fixed.targets(rows, 0))
     model = run.assembled(own, encoder, 3, nn.Linear(encoder.width, 3), moving)
