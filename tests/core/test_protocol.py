@@ -166,18 +166,19 @@ def test_names_off_by_one_give_every_class_another_ones_prompts(bench: Workbench
 
 
 def test_a_moving_target_reads_whole_texts_and_learns_with_the_image(monkeypatch) -> None:
-    stage = {"long_text": "chunk", "learning_rate": 0.1}
-    desk = toy_bench(monkeypatch, text_stage=stage, training={"learning_rate": 0.1})
+    settings = {"long_text": "chunk", "learning_rate": 0.1}
+    desk = toy_bench(monkeypatch, text_stage=settings, training={"learning_rate": 0.1})
     own = specs.resolve(desk, *TOY, "clip_it/switch_moving_target", 0)
     labels, encoder = choose_labels(own, desk.dataset(TOY[0])), desk.backbone(TOY[1])
-    moving = text.for_stage_two(own, desk, labels)
-    fixed = text.for_stage_two(specs.resolve(desk, *TOY, "clip_it", 0), desk, labels)
-    rows = torch.arange(len(labels["train"]))
-    before = moving.targets(rows, 0).detach()
-    torch.testing.assert_close(before, fixed.targets(rows, 0))
-    model = run.assembled(own, encoder, 3, nn.Linear(encoder.width, 3), moving)
+    stage, moving = text.for_stage_two(own, desk, labels)
+    plain = specs.resolve(desk, *TOY, "clip_it", 0)
+    fixed = text.for_stage_two(plain, desk, labels)[1]
+    rows = torch.arange(len(labels["train"].at))
+    before = moving(rows, 0).detach()
+    torch.testing.assert_close(before, fixed(rows, 0))
+    model = run.assembled(own, encoder, 3, nn.Linear(encoder.width, 3), stage)
     run.stage_two(own, desk.dataset(TOY[0]), encoder, labels, model, moving, 9.0)
-    assert (moving.targets(rows, 0) - before).abs().max() > 1e-3
+    assert (moving(rows, 0) - before).abs().max() > 1e-3
 
 
 def test_spread_is_total_variance_at_unit_length() -> None:
