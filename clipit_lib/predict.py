@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +16,6 @@ from torch import Tensor, nn
 from clipit_lib import lora
 from clipit_lib import model as variants
 from clipit_lib.compute import device, stacked
-from clipit_lib.data.images import decode_image
 from clipit_lib.data.patches import Transform
 from clipit_lib.encoders import registry, weights
 from clipit_lib.errors import ClipItError
@@ -71,27 +69,6 @@ class ImageClassifier:
         )
         answers = (block.logits.float().softmax(dim=-1).cpu() for block in blocks)
         return stacked(answers, len(pixels))
-
-    def answers(
-        self, images: Sequence[Path]
-    ) -> Iterator[tuple[Path, Float[np.ndarray, " c"] | ClipItError]]:
-        """Each image with its class probabilities, or with what is wrong with it.
-
-        A batch is in memory at a time.
-        """
-        for begin in range(0, len(images), BATCH):
-            block = images[begin : begin + BATCH]
-            decoded = [self._decoded(path) for path in block]
-            readable = [pixels for pixels in decoded if isinstance(pixels, np.ndarray)]
-            found = iter(self.probabilities(np.stack(readable)).numpy() if readable else ())
-            for path, pixels in zip(block, decoded, strict=True):
-                yield path, pixels if isinstance(pixels, ClipItError) else next(found)
-
-    def _decoded(self, path: Path) -> UInt8[np.ndarray, "s s 3"] | ClipItError:
-        try:
-            return decode_image(path, self.transform.size)
-        except ClipItError as error:
-            return error
 
 
 def load_classifier(folder: Path) -> ImageClassifier:

@@ -25,7 +25,7 @@ from clipit_lib.errors import ClipItError
 from clipit_lib.files import whole, written_beside
 from clipit_lib.model import ClipIt, Direct, VisionClassifier
 from clipit_lib.predict import ClassEmbeddings
-from clipit_lib.predictions import LOGIT, State, correct
+from clipit_lib.predictions import LOGIT, State
 from clipit_lib.prompts import PromptClassifier
 from clipit_lib.runs import AGAIN, StoredRun
 from clipit_lib.runs import CARD as RUN_CARD
@@ -40,7 +40,7 @@ from companion.exported import (
     network_of,
 )
 from companion.specs import label
-from companion.statistics import Interval, paired_bootstrap, units
+from companion.statistics import Interval, correct, paired_bootstrap, units
 from companion.tables import escaped, markdown
 
 # -- README.md of an exported classifier: what it is, how good it was, what it is not for.

@@ -118,7 +118,9 @@ def _build_network(network: Network) -> nn.Module:
     import timm  # slow to import
 
     if network.library == "clipit_lib":
-        return registry.untrained_backbone(network.name, network.options["side"], None).model
+        from companion.conch import untrained_backbone  # slow to import, too
+
+        return untrained_backbone(network.name, network.options["side"], None).model
     model: nn.Module = timm.create_model(
         network.architecture, pretrained=False, num_classes=0, **network.options
     )

@@ -13,6 +13,7 @@ from typing import Literal
 
 import numpy as np
 import pandas as pd
+import yaml
 from jaxtyping import Float, Float32, Int64
 
 from clipit_lib import paths
@@ -26,29 +27,8 @@ from clipit_lib.settings import Distinct, Strict
 
 
 LETTER = r"[^\W\d_]"
-
-
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-# Endings that are no words of their own: before them a hyphen only marks a broken word.
-ENDINGS = _words(
-    "al ally ance ary atic ation ations ative cal cular ectomy ed ence ery fied gical ial ic ical "
-    "ified ing ings ism ity ities ive lar lial logic logical logy ly ma mas mata ment ments ness "
-    "noma nomas omy ory ous phy plasia plastic scopic scopically scopy sia sion sions tatic "
-    "tatases tasis tases thelial thelium tic tion tions tomy trophy ular"
-)
-# Words that are joined to the next, or to the one before, with a hyphen that belongs there.
-HEADS = _words(
-    "anti black blue brown cross dark extra fifty follow forty full gray green grey half hemi high "
-    "inter intra light low lymph mid moderate moderately neo ninety non one para peri pink poorly "
-    "post pre red self semi seventy sixty eighty so sub tan thirty twenty well white yellow"
-)
-TAILS = _words(
-    "appearing based brown circumscribed colored differentiated filled forming free grade gray "
-    "inked like marked pink producing red shaped sided stained tan thickness up white yellow"
-)
+WORDS = yaml.safe_load(Path(__file__).with_name("words.yaml").read_text(encoding="utf-8"))
+ENDINGS, HEADS, TAILS = (frozenset(WORDS[kind].split()) for kind in ("endings", "heads", "tails"))
 # "pre- and postoperative": the hyphen waits for a word further on.
 SUSPENDING = {"and", "or", "to"}
 BREAK = re.compile(r"(?<![A-Za-z])([A-Za-z]+)(\s+-\s*|-\s+)(?=([A-Za-z]+))")
@@ -310,40 +290,7 @@ def _decode(path: Path) -> str:
 
 
 Averaging = Literal["similarities", "embeddings"]
-
-# `{}` stands for the class; the wording, full stops included, is that of the models' authors.
-TEMPLATES: dict[str, tuple[str, ...]] = {
-    "conch": (
-        "an H&E image of {}.",
-        "{}.",
-        "a photomicrograph showing {}.",
-        "a photomicrograph of {}.",
-        "an image of {}.",
-        "an image showing {}.",
-        "an example of {}.",
-        "{} is shown.",
-        "this is {}.",
-        "there is {}.",
-        "a histopathological image showing {}.",
-        "a histopathological image of {}.",
-        "a histopathological photograph of {}.",
-        "a histopathological photograph showing {}.",
-        "shows {}.",
-        "presence of {}.",
-        "{} is present.",
-        "an H&E stained image of {}.",
-        "an H&E stained image showing {}.",
-        "an H&E image showing {}.",
-        "{}, H&E stain.",
-        "{}, H&E.",
-    ),
-    "quiltnet": (
-        "a histopathology slide showing {}",
-        "histopathology image of {}",
-        "pathology tissue showing {}",
-        "presence of {} tissue on image",
-    ),
-}
+TEMPLATES = {name: tuple(each) for name, each in WORDS["templates"].items()}
 
 
 def wording(templates: str) -> str:

@@ -52,12 +52,6 @@ def published() -> dict[str, Published]:
     return {name: row.weights for name, row in rows if isinstance(row.weights, Published)}
 
 
-def namesake(name: str) -> str | None:
-    """The paper's vision backbone that one stands for: none for a CLIP."""
-    row = ENCODERS.get(name)
-    return row.namesake if row and not row.text_targets else None
-
-
 def untrained_backbone(
     name: str, side: int | None, stand_in: StandInTraining | None
 ) -> VisionEncoder:

@@ -6,7 +6,7 @@ import importlib.util
 import json
 import pickle
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,12 +16,12 @@ import huggingface_hub as hub
 import torch
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 from clipit_lib import kernels, paths
 from clipit_lib.errors import ClipItError
-from clipit_lib.files import canonical_json, digest, file_digest, kept, whole, write_text
+from clipit_lib.files import canonical_json, digest, file_digest, whole, write_text
 from clipit_lib.settings import (
     PHANTOM_VERSION,
     PhantomPretraining,
@@ -127,28 +127,6 @@ class Recipe:
     @property
     def trained(self) -> bool:
         return (self.folder / TRAINED_CARD).exists()
-
-
-def get_or_train(
-    recipe: Recipe, train: Callable[[], tuple[State, dict[str, Any]]]
-) -> dict[str, Any]:
-    """Train and keep an encoder unless it is there; return its card.
-
-    Args:
-        train: returns the state dict and a history worth showing.
-    """
-
-    def write(folder: Path) -> None:
-        state, history = train()
-        folder.mkdir()
-        model = folder / TRAINED_MODEL
-        save_file({k: v.contiguous() for k, v in state.items()}, model)
-        made = {"weights_hash": file_digest(model)[:16], "history": history}
-        card = json.dumps({**recipe.asked, **made}, indent=1)
-        (folder / TRAINED_CARD).write_text(card, encoding="utf-8")
-
-    kept(recipe.folder, write)
-    return read_card(recipe)
 
 
 def read_card(recipe: Recipe) -> dict[str, Any]:
@@ -262,20 +240,12 @@ def hub_download(model: Published, endpoint: str | None = None) -> Path:
         ClipItError: access is refused; no such file; no connection; no space.
     """
     at = model.repo, model.file
-    with _plainly(model):
+    with plainly(model):
         return Path(hub.hf_hub_download(*at, revision=model.revision, endpoint=endpoint))
 
 
-def hub_size(model: Published, endpoint: str | None = None) -> int | None:
-    """Bytes of the model's file as the hub states them, without a download; else as above."""
-    at = model.repo, model.file
-    where = hub.hf_hub_url(*at, revision=model.revision, endpoint=endpoint)
-    with _plainly(model):
-        return hub.get_hf_file_metadata(where, token=hub.get_token(), endpoint=endpoint).size
-
-
 @contextmanager
-def _plainly(model: Published) -> Iterator[None]:
+def plainly(model: Published) -> Iterator[None]:
     """The hub's own words for what fails, and what can be done."""
     try:
         yield

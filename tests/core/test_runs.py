@@ -13,10 +13,10 @@ import torch
 from clipit_lib import inputs, paths, runs
 from clipit_lib import run as experiment
 from clipit_lib.errors import ClipItError
-from clipit_lib.settings import SWITCHES, RunSpec
+from clipit_lib.settings import RunSpec
 from companion import specs, tables
 from companion.profile import Workbench
-from companion.protocols import PROTOCOLS
+from companion.protocols import PROTOCOLS, SWITCHES
 
 CELL = ("phantom-crc", "phantom_vit_s16")
 
