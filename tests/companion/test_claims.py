@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from clipit_lib.errors import ClipItError
+from clipit_lib.runs import StoredRun
+from clipit_lib.settings import RunSpec
 from companion import measures, paper, specs, studies
 from companion.claims import ledger, rules
 from companion.claims import ledger as words
@@ -67,6 +70,60 @@ def test_the_weakest_verdict_counts() -> None:
 )  # fmt: skip
 def test_falling_needs_both(correlation: float, low: float, verdict: Verdict) -> None:
     assert rules.falling(correlation, Interval(1.0, low, 2.0)) is verdict
+
+
+class Given(rules.Shelf):
+    """One run of each of some data sets, whatever is asked for."""
+
+    def __init__(self, *names: str) -> None:
+        self.draws, self.names = 1, names
+
+    def runs(self, *_: Any) -> list[StoredRun]:
+        spec = RunSpec.model_construct(backbone="b", setting="s", seed=0)
+        return [
+            StoredRun(Path(name), spec.model_copy(update={"dataset": name})) for name in self.names
+        ]
+
+
+@pytest.mark.parametrize(
+    ("low", "estimate", "verdict"),
+    [(20.1, 30.0, REPRODUCED), (20.0, 30.0, DIRECTION), (9.0, 20.0, NOT), (9.0, 10.0, NOT)],
+)
+def test_omega_on_pcam_is_above_that_of_every_other_data_set(
+    low: float, estimate: float, verdict: Verdict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    omegas = {
+        "phantom-pcam": Interval(estimate, low, 40.0),
+        "phantom-crc": Interval(20.0, 1.0, 99.0),
+        "phantom-bach": Interval(5.0, 1.0, 9.0),
+    }
+    kinds = ("counterpart", "omega")
+    cells = {(name, "b", kind): (name, kind) for name in omegas for kind in kinds}
+    monkeypatch.setattr(rules, "matched", lambda *_: [])
+    monkeypatch.setattr(rules, "case_cells", lambda _: cells)
+
+    def bootstrap(chosen: list[tuple[str, str]], *_: Any) -> Interval:
+        ((name, kind),) = chosen
+        assert kind == "omega"
+        return omegas[name]
+
+    monkeypatch.setattr(rules, "pooled_bootstrap", bootstrap)
+    found = rules.omega_largest_on_pcam(Given(*omegas))
+    assert (found.verdict, found.ours, found.low) == (verdict, estimate, low)
+    with pytest.raises(rules.Untestable, match="no PCAM beside another"):
+        rules.omega_largest_on_pcam(Given("phantom-pcam"))
+
+
+def test_ours_of_several_gains_is_the_smallest_of_the_weakest_verdict(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    claim = CLAIMS["text_drives_the_gain"]
+    gains = dict.fromkeys(claim.firsts, Interval(9.0, -1.0, 19.0))  # direction only, and more
+    gains[claim.firsts[0]] = Interval(3.0, 1.0, 5.0)  # reproduced, and the smallest
+    gains[claim.firsts[-1]] = Interval(5.0, -1.0, 11.0)
+    monkeypatch.setattr(rules, "_pooled_gain", lambda runs, first, *_: gains[first])
+    found = rules.finding_of(claim, Given("d"))
+    assert (found.verdict, found.ours) == (DIRECTION, 5.0)
 
 
 # The file

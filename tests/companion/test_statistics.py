@@ -1,6 +1,7 @@
 """The paired and the pooled bootstrap on cases with a known answer and on simulated truths."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from clipit_lib.errors import ClipItError
 from clipit_lib.runs import StoredRun
 from clipit_lib.settings import RunSpec
 from companion import tables
-from companion.statistics import Cell, Interval, paired_bootstrap, pooled_bootstrap
+from companion.statistics import Cell, Interval, Side, paired_bootstrap, pooled_bootstrap, units
 
 
 def interval(first: np.ndarray, second: np.ndarray, labels: np.ndarray, groups: np.ndarray):
@@ -24,6 +25,22 @@ def test_estimate_is_the_gain_in_balanced_accuracy() -> None:
     second = np.array([[True, True, False, True]])  # (2/3 + 1) / 2
     found = interval(first, second, labels, np.arange(4))
     assert found.estimate == pytest.approx(100 * (5 / 6 - 1 / 6))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "side"),
+    [
+        (0.1, 1, Side.ABOVE), (0, 1, Side.INCLUDES), (-1, 0, Side.INCLUDES), (-1, -0.1, Side.BELOW),
+        (-1, 1, Side.INCLUDES),
+    ],
+)  # fmt: skip
+def test_an_interval_that_ends_at_zero_includes_it(low: float, high: float, side: Side) -> None:
+    assert Interval(0.0, float(low), float(high)).side is side
+
+
+def test_patients_are_drawn_and_patches_where_none_is_known() -> None:
+    samples = pd.DataFrame({"sample": ["a", "b", "c"], "group": ["p", "", "p"]})
+    assert units(samples).tolist() == ["p", "b", "p"]
 
 
 def test_no_difference_has_no_width() -> None:
@@ -199,6 +216,8 @@ def test_a_class_missing_from_a_draw_is_left_out_of_it() -> None:
         ([], "no cell"),
         ([cell(1), cell(2, "b", seeds=2)], r"cells with \[2, 3\] seeds"),
         ([cell(1), cell(2, n=80)], "two backbones on a were tested on different samples"),
+        ([cell(1), replace(cell(2), groups=np.arange(120))], "on a were tested on different"),
+        ([cell(1), replace(cell(2), labels=np.arange(120) % 3)], "on a were tested on different"),
     ],
 )
 def test_cells_that_cannot_be_pooled_are_refused(cells: list[Cell], said: str) -> None:

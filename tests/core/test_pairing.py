@@ -55,6 +55,7 @@ def test_length_of_embeddings_does_not_matter() -> None:
     [
         (np.ones((2, 3)), np.ones((4, 5)), 1, "3 wide"),
         (np.ones((2, 3)), np.ones((4, 3)), 5, "rank 5 of 4 reports"),
+        (np.ones((2, 3)), np.ones((4, 3)), 0, "rank 0 of 4 reports"),
         (np.full((2, 3), np.nan), np.ones((4, 3)), 1, "NaN"),
     ],
 )

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from toys import toy_encoders
 
 from clipit_lib import text as text_stage
 from clipit_lib.data.folder import FolderData
@@ -51,6 +52,13 @@ def like(bench: Workbench, **changes: Any) -> Workbench:
 
 def bits(spec: RunSpec, inputs: Inputs) -> bytes:
     return perform(spec, inputs).predictions.filter(like="logit_").to_numpy().tobytes()
+
+
+@pytest.fixture
+def bench(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> Workbench:
+    """The smoke profile with the smallest encoders: what a run reads does not depend on them."""
+    toy_encoders(monkeypatch, side=32)
+    return Workbench(bench.profile)
 
 
 @pytest.fixture
