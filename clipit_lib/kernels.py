@@ -54,7 +54,8 @@ def level() -> Level:
 def pin() -> None:
     """Set the variables, unless told otherwise or they cannot hold here.
 
-    After NumPy or PyTorch it is too late: this is said in one line, and the process is `native`.
+    Where they are not set and NumPy or PyTorch came first it is too late: this is said in one line,
+    and the process is `native`.
     """
     global _level
     os.environ.setdefault(*WORKSPACE)

@@ -34,6 +34,10 @@ class Tokenizer:
     pad: int
     context_length: int
 
+    def lengths(self, texts: Sequence[str]) -> list[int]:
+        """Tokens of each text, start and end included."""
+        return [len(self.encode(text)) + 2 for text in texts]
+
     def windows(self, texts: Sequence[str], long_text: LongText) -> TokenWindows:
         """Cut texts to the context window: the first only, or all of them."""
         room, rows, owners = self.context_length - 2, [], []

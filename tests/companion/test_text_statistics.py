@@ -73,8 +73,7 @@ def test_pairing_row_follows_from_the_pairs(bench: Workbench) -> None:
     pairs = bench.pairs("phantom-crc", "train", 1)
     assert row["similarity_mean"] == pytest.approx(sum(pairs.similarities[:, 0].tolist()) / 90)
     assert row["distinct_reports"] == len(set(pairs.reports[:, 0].tolist()))
-    encode, texts = bench.clip.tokenizer.encode, bench.corpus("phantom-crc").texts
-    lengths = [len(encode(text)) + 2 for text in texts]
+    lengths = bench.clip.tokenizer.lengths(bench.corpus("phantom-crc").texts)
     assert row["tokens_longest"] == max(lengths)
     assert row["longer_share"] == sum(n > row["context_length"] for n in lengths) / len(lengths)
 

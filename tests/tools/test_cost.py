@@ -193,7 +193,7 @@ def test_deployed_cost_of_prompts(bench: Workbench, setting: str) -> None:
     assert (kept.parameters, both.parameters) == (image + 9 * clip.width, image + text)
     filled = prompts(bench.dataset("phantom-crc").class_texts, TEMPLATES["conch"])
     # What is padding in every prompt is not computed.
-    context = max(len(clip.tokenizer.encode(text)) + 2 for of_class in filled for text in of_class)
+    context = max(clip.tokenizer.lengths([text for of_class in filled for text in of_class]))
     width, layers = 96, 3  # of the phantom's text tower
     prompt = layers * (12 * width**2 * context + 2 * context**2 * width) + width * clip.width
     assert both.flops - kept.flops == pytest.approx(2 * 9 * 22 * prompt, rel=1e-3)
