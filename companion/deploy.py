@@ -24,8 +24,7 @@ from clipit_lib.encoders import registry, weights
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import whole, written_beside
 from clipit_lib.model import ClipIt, Direct, VisionClassifier
-from clipit_lib.predict import ClassEmbeddings
-from clipit_lib.predictions import LOGIT, State, correct
+from clipit_lib.predictions import LOGIT, State
 from clipit_lib.prompts import PromptClassifier
 from clipit_lib.runs import AGAIN, StoredRun
 from clipit_lib.runs import CARD as RUN_CARD
@@ -36,11 +35,12 @@ from companion.exported import (
     GRAPH,
     HEADS,
     WEIGHTS,
+    ClassEmbeddings,
     Description,
     network_of,
 )
 from companion.specs import label
-from companion.statistics import Interval, paired_bootstrap, units
+from companion.statistics import Interval, correct, paired_bootstrap, units
 from companion.tables import escaped, markdown
 
 # -- README.md of an exported classifier: what it is, how good it was, what it is not for.
@@ -256,6 +256,12 @@ def checked_graph(path: Path, whole: nn.Module, size: int) -> float:
 # -- Zero-shot and contrastive runs: their prompts are encoded now, for good.
 
 
+@torch.no_grad()
+def cached(model: PromptClassifier) -> ClassEmbeddings:
+    """The image-only classifier: all prompts are encoded now, for good."""
+    return ClassEmbeddings(model.image_tower, model.class_embeddings())
+
+
 def without_text(spec: RunSpec, state: State, folder: Path) -> tuple[ClassEmbeddings, Transform]:
     """The image-only classifier of a run that classifies by prompts, and its input transform.
 
@@ -275,7 +281,7 @@ def without_text(spec: RunSpec, state: State, folder: Path) -> tuple[ClassEmbedd
         for name in ("image_tower", "text_tower"):
             own = {k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(name)}
             lora.merge(model.get_submodule(name), own, spec.lora)
-    return model.eval().without_text(), encoder.transform
+    return cached(model.eval()), encoder.transform
 
 
 # -- Export a trained classifier: one folder with merged weights, a description, ONNX and a card.

@@ -13,13 +13,14 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
+import huggingface_hub as hub
 import pandas as pd
 import torch
 
 from clipit_lib import kernels, paths
 from clipit_lib.data.folder import FolderData
 from clipit_lib.encoders import registry
-from clipit_lib.encoders.weights import Published, Trained, hub_size, on_disk, package_folder
+from clipit_lib.encoders.weights import Published, Trained, on_disk, package_folder, plainly
 from clipit_lib.errors import ClipItError
 from companion import crc5, findings
 from companion.crc5 import Crc5Data
@@ -200,6 +201,18 @@ def models(profile: Profile) -> list[Finding]:
         yield _graded("models", f"{name}: {seen}")
 
     return _each("models", dict.fromkeys((*profile.retrievers, *profile.backbones)), look)
+
+
+def hub_size(model: Published, endpoint: str | None = None) -> int | None:
+    """Bytes of the model's file as the hub states them, without a download.
+
+    Raises:
+        ClipItError: as `weights.hub_download`.
+    """
+    at = model.repo, model.file
+    where = hub.hf_hub_url(*at, revision=model.revision, endpoint=endpoint)
+    with plainly(model):
+        return hub.get_hf_file_metadata(where, token=hub.get_token(), endpoint=endpoint).size
 
 
 def _published_model(model: Published, profile: Profile) -> Iterator[Finding]:

@@ -18,7 +18,6 @@ from clipit_lib.data.patches import Split
 from clipit_lib.errors import ClipItError
 from clipit_lib.inputs import SPLITS, choose_labels
 from clipit_lib.predict import load_classifier
-from clipit_lib.predictions import correct
 from clipit_lib.runs import StoredRun
 from clipit_lib.training import BLOCK, Patches
 from companion import paper
@@ -27,7 +26,7 @@ from companion.phantom.datasets import PhantomData
 from companion.phantom.reports import PhantomCorpus
 from companion.profile import Profile, Workbench
 from companion.specs import label
-from companion.statistics import Cell, pooled_bootstrap, units
+from companion.statistics import Cell, correct, pooled_bootstrap, units
 from companion.tables import GAIN_CELL, by_cell, filled, items, items_by, run_table
 
 # -- Whether distillation targets stay apart while a run is trained.

@@ -21,6 +21,7 @@ from tqdm import tqdm
 from clipit_lib.data.images import (
     MEGAPIXELS,
     SUFFIXES,
+    decode_image,
     fitted,
     image_files,
     passed_over,
@@ -315,6 +316,29 @@ def _check(given: argparse.Namespace) -> None:
         )
 
 
+def answers(
+    classifier: ImageClassifier, images: Sequence[Path]
+) -> Iterator[tuple[Path, Float[np.ndarray, " c"] | ClipItError]]:
+    """Each image with its class probabilities, or with what is wrong with it.
+
+    A batch is in memory at a time.
+    """
+    for begin in range(0, len(images), BATCH):
+        block = images[begin : begin + BATCH]
+        decoded = [_decoded(path, classifier.transform.size) for path in block]
+        readable = [pixels for pixels in decoded if isinstance(pixels, np.ndarray)]
+        found = iter(classifier.probabilities(np.stack(readable)).numpy() if readable else ())
+        for path, pixels in zip(block, decoded, strict=True):
+            yield path, pixels if isinstance(pixels, ClipItError) else next(found)
+
+
+def _decoded(path: Path, side: int) -> UInt8[np.ndarray, "s s 3"] | ClipItError:
+    try:
+        return decode_image(path, side)
+    except ClipItError as error:
+        return error
+
+
 def main(arguments: list[str]) -> None:
     """`predict MODEL IMAGE [IMAGE ...]`: class probabilities of images or their tiles, as csv."""
     given = _arguments(arguments)
@@ -324,9 +348,10 @@ def main(arguments: list[str]) -> None:
         predict_tiles(given, classifier)
         return
     images, unread = listed_images(given.images), list[ClipItError]()
-    answers = classifier.answers(images)
     with csv_rows(given.output, ["image", "prediction", *classifier.classes]) as write:
-        for path, row in tqdm(answers, total=len(images), unit="image", disable=None):
+        for path, row in tqdm(
+            answers(classifier, images), total=len(images), unit="image", disable=None
+        ):
             write([visible(path), *cells(row, classifier.classes)])
             if isinstance(row, ClipItError):
                 unread.append(row)

@@ -46,6 +46,7 @@ from companion.phantom.reports import PhantomCorpus
 from companion.protocols import protocol_named
 from companion.published import BachData, CrcData, PcamData
 from companion.reading import is_file_name, read_strict
+from companion.statistics import top_share
 from companion.synthetic import SyntheticCorpus
 from companion.tcga import TcgaCorpus
 
@@ -451,7 +452,7 @@ class Workbench(Inputs):
                 "similarity_sd": float(pairs.similarities[:, rank].std()),
                 "distinct_reports": len(np.unique(pairs.reports[:, rank])),
                 "effective_number": pairing.effective_number(pairs.reports[:, rank]),
-                "top10_share": pairing.top_share(pairs.reports[:, rank]),
+                "top10_share": top_share(pairs.reports[:, rank]),
             }
             for rank in range(k)
         ]

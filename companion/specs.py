@@ -15,7 +15,6 @@ from clipit_lib.encoders import registry
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import digest
 from clipit_lib.settings import (
-    SWITCHES,
     Contrastive,
     Fraction,
     Labelled,
@@ -30,7 +29,7 @@ from clipit_lib.settings import (
     known,
 )
 from companion.profile import Profile, Workbench
-from companion.protocols import PROTOCOLS, switched
+from companion.protocols import PROTOCOLS, SWITCHES, switched
 
 # -- The name of a setting taken apart, and in words.
 

@@ -1,4 +1,4 @@
-"""Intervals for paired differences between two settings."""
+"""Scores of predictions and of pairs, and intervals for paired differences of two settings."""
 
 from __future__ import annotations
 
@@ -9,11 +9,39 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Int64
 
 from clipit_lib.errors import ClipItError
+from clipit_lib.predictions import LOGIT
 
 BLOCK = 64  # draws at a time: memory stays at BLOCK x units numbers
+
+
+def correct(predictions: pd.DataFrame) -> Bool[np.ndarray, " n"]:
+    """Whether the highest logit is the true class; equal logits go to the lower class."""
+    logits = predictions.filter(like=LOGIT).to_numpy()
+    hits: np.ndarray = logits.argmax(axis=1) == predictions["label"].to_numpy()
+    return hits
+
+
+def accuracy(predictions: pd.DataFrame) -> float:
+    """Share of samples that are right, in percent."""
+    return 100 * float(correct(predictions).mean())
+
+
+def balanced_accuracy(predictions: pd.DataFrame) -> float:
+    """Mean over classes of the share that is right, in percent.
+
+    The released code reports this under the name accuracy.
+    """
+    hits = pd.Series(correct(predictions)).groupby(predictions["label"].to_numpy()).mean()
+    return 100 * float(hits.mean())
+
+
+def top_share(reports: Int64[np.ndarray, " n"], top: int = 10) -> float:
+    """Share of patches that are served by the `top` most chosen reports."""
+    counts = np.sort(np.unique(reports, return_counts=True)[1])[::-1]
+    return float(counts[:top].sum() / counts.sum())
 
 
 class Side(StrEnum):

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from itertools import product
 
 from clipit_lib.errors import ClipItError
-from clipit_lib.settings import SWITCHES, RunSpec, known
+from clipit_lib.settings import RunSpec, known
 from companion import specs
 from companion.profile import Profile, Study, Workbench
+from companion.protocols import SWITCHES
 
 Cell = tuple[str, str, Sequence[str], Sequence[int]]
 TABLE2 = (

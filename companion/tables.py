@@ -18,7 +18,6 @@ from clipit_lib import paths
 from clipit_lib.encoders import registry
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import whole, write_text, written_beside
-from clipit_lib.predictions import accuracy, balanced_accuracy, correct
 from clipit_lib.runs import StoredRun
 from companion import paper
 from companion.profile import Workbench
@@ -27,6 +26,9 @@ from companion.statistics import (
     Cell,
     Interval,
     Side,
+    accuracy,
+    balanced_accuracy,
+    correct,
     each_interval,
     pooled_bootstrap,
     sides,
@@ -185,13 +187,19 @@ def summary_table(runs: pd.DataFrame, gains: pd.DataFrame) -> pd.DataFrame:
     return table.reset_index().rename(columns=TO_READ)
 
 
+def namesake(name: str) -> str | None:
+    """The paper's vision backbone that one stands for: none for a CLIP."""
+    row = registry.ENCODERS.get(name)
+    return row.namesake if row and not row.text_targets else None
+
+
 def _printed_gain(dataset: str, backbone: str) -> str:
     """The paper's gain in the cell that a phantom's cell is named after."""
-    mirrored, namesake = paper.MIRRORS.get(dataset), registry.namesake(backbone)
-    if mirrored is None or namesake is None:
+    mirrored, named = paper.MIRRORS.get(dataset), namesake(backbone)
+    if mirrored is None or named is None:
         return "no such cell"
-    printed = paper.gains().get((mirrored, namesake))
-    return "no such cell" if printed is None else f"{printed:+.1f} ({namesake}, {mirrored})"
+    printed = paper.gains().get((mirrored, named))
+    return "no such cell" if printed is None else f"{printed:+.1f} ({named}, {mirrored})"
 
 
 def describe(of_runs: pd.Series) -> str:

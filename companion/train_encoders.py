@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from clipit_lib.compute import device
 from clipit_lib.encoders import clips, registry, weights
 from clipit_lib.encoders.encoder import Tokenizer
-from clipit_lib.encoders.weights import State
+from clipit_lib.encoders.weights import Recipe, State
 from clipit_lib.errors import ClipItError
-from clipit_lib.files import progress
+from clipit_lib.files import file_digest, kept, progress
 from clipit_lib.settings import StandInTraining
 from clipit_lib.training import Stage, descend
 from companion.crc5 import CLASS_TEXTS, Crc5Data, class_captions, retriever_patches
@@ -36,7 +40,29 @@ def get_or_train(name: str, profile: Profile) -> dict[str, Any]:
             f"Trained here: {', '.join(profile.trained_encoders) or 'none'}",
         )
     train = partial(_stand_in, profile) if name == "stand_in" else partial(_phantom, name, profile)
-    return weights.get_or_train(sources_of_profile(profile).recipe(name), train)
+    return trained_once(sources_of_profile(profile).recipe(name), train)
+
+
+def trained_once(
+    recipe: Recipe, train: Callable[[], tuple[State, dict[str, Any]]]
+) -> dict[str, Any]:
+    """Train and keep an encoder unless it is there; return its card.
+
+    Args:
+        train: returns the state dict and a history worth showing.
+    """
+
+    def write(folder: Path) -> None:
+        state, history = train()
+        folder.mkdir()
+        model = folder / weights.TRAINED_MODEL
+        save_file({k: v.contiguous() for k, v in state.items()}, model)
+        made = {"weights_hash": file_digest(model)[:16], "history": history}
+        card = json.dumps({**recipe.asked, **made}, indent=1)
+        (folder / weights.TRAINED_CARD).write_text(card, encoding="utf-8")
+
+    kept(recipe.folder, write)
+    return weights.read_card(recipe)
 
 
 def _phantom(name: str, profile: Profile) -> tuple[weights.State, dict[str, Any]]:

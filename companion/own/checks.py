@@ -23,13 +23,13 @@ from clipit_lib.data.reports import says_nothing, tidy
 from clipit_lib.encoders import registry
 from clipit_lib.encoders.encoder import embed_texts
 from clipit_lib.errors import ClipItError
-from clipit_lib.pairing import effective_number, top_share
+from clipit_lib.pairing import effective_number
 from companion import findings, studies
 from companion.coverage import Coverage, token_coverage
 from companion.findings import Finding, Severity
 from companion.profile import Profile, Workbench, load_profile, sources_of_profile
 from companion.specs import fields_of
-from companion.statistics import paired_bootstrap, units
+from companion.statistics import paired_bootstrap, top_share, units
 
 # -- Findings in tables and words.
 

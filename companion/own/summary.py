@@ -12,13 +12,13 @@ from scipy.special import log_softmax
 
 from clipit_lib import paths
 from clipit_lib.errors import ClipItError
-from clipit_lib.predictions import LOGIT, balanced_accuracy
+from clipit_lib.predictions import LOGIT
 from clipit_lib.runs import StoredRun
 from companion import tables
 from companion.phantom.datasets import PhantomData
 from companion.profile import Profile
 from companion.specs import label
-from companion.statistics import Interval, Side, sides
+from companion.statistics import Interval, Side, balanced_accuracy, sides
 from companion.tables import MANY
 
 # -- Which run to deploy: chosen by validation, never by test; it needs an image and nothing else.

@@ -17,6 +17,7 @@ from companion import train_encoders
 from companion.crc5 import DESCRIPTIONS, class_captions
 from companion.phantom.training import random_view
 from companion.profile import Workbench
+from companion.train_encoders import trained_once
 
 HAVE_WEIGHTS = importlib.util.find_spec(weights.MINILM) is not None
 needs_weights = pytest.mark.skipif(
@@ -67,7 +68,7 @@ def test_stand_in_learns_its_captions(monkeypatch) -> None:
     state, history = train_encoders.train_stand_in(settings, pixels, labels, texts)
     assert history["loss"][-1] < history["loss"][0]
     sources = Sources(stand_in=settings)
-    weights.get_or_train(sources.recipe("stand_in"), lambda: (state, history))
+    trained_once(sources.recipe("stand_in"), lambda: (state, history))
     encoder = registry.load_clip("stand_in", sources)
     words = encoder.tokenizer.windows(list(texts), "truncate").ids
     with torch.inference_mode():
@@ -151,9 +152,9 @@ def test_a_trained_encoder_is_kept_and_checked(bench: Workbench, monkeypatch) ->
         with pytest.raises(ClipItError, match="the encoder tiny has not been trained yet"):
             attempt(recipe)
     assert not recipe.trained
-    first = weights.get_or_train(recipe, train)
+    first = trained_once(recipe, train)
     assert recipe.trained
-    assert weights.get_or_train(recipe, train) == first and len(calls) == 1
+    assert trained_once(recipe, train) == first and len(calls) == 1
     assert torch.equal(weights.load_trained(recipe)["weight"], torch.ones(3))
     assert first["weights_hash"] == file_digest(recipe.folder / weights.TRAINED_MODEL)[:16]
     (recipe.folder / weights.TRAINED_MODEL).write_bytes(b"damaged")
@@ -161,7 +162,7 @@ def test_a_trained_encoder_is_kept_and_checked(bench: Workbench, monkeypatch) ->
         weights.load_trained(recipe)
     (recipe.folder / weights.TRAINED_CARD).unlink()
     with pytest.raises(ClipItError, match=r"missing or damaged.*Delete the folder that it is in"):
-        weights.get_or_train(recipe, train)
+        trained_once(recipe, train)
     # Named by what it is trained from, whether it is trained or not.
     others = [
         Sources(pretraining=settings, kernels="other").recipe("tiny"),

@@ -20,9 +20,11 @@ from clipit_lib import run as experiment
 from clipit_lib.errors import ClipItError
 from clipit_lib.inputs import Inputs
 from clipit_lib.predict import load_classifier
+from companion import predict as answering
 from companion import specs
 from companion.__main__ import main
 from companion.deploy import export
+from companion.exported import ClassEmbeddings
 from companion.profile import Workbench
 
 CELL = ("phantom-crc", "phantom_vit_s16")
@@ -152,7 +154,7 @@ def test_folders_are_read_at_any_depth_a_batch_at_a_time(
         sizes.append(len(pixels))
         return whole(self, pixels)
 
-    monkeypatch.setattr(predict, "BATCH", 3)
+    monkeypatch.setattr(answering, "BATCH", 3)
     monkeypatch.setattr(predict.ImageClassifier, "probabilities", counted)
     assert main(["predict", str(run.folder), str(folder), "--output", str(output)]) == 0
     assert sizes == [3, 3, 1]
@@ -209,7 +211,7 @@ def test_what_was_answered_before_a_failure_is_on_disk(
         return whole(self, pixels)
 
     part = tmp_path / "answers.csv.part"
-    monkeypatch.setattr(predict, "BATCH", 3)
+    monkeypatch.setattr(answering, "BATCH", 3)
     monkeypatch.setattr(predict.ImageClassifier, "probabilities", failing)
     command = ["predict", str(run.folder), str(folder), "--output", str(output)]
     if isinstance(error, OSError):
@@ -262,7 +264,7 @@ def test_weights_of_another_run_or_encoder_are_refused(monkeypatch) -> None:
 def test_class_embeddings_answer_by_cosines() -> None:
     torch.manual_seed(0)
     images, classes = torch.randn(3, 3, 2, 2), torch.randn(4, 12)
-    found = predict.ClassEmbeddings(nn.Flatten(), classes)(images).logits
+    found = ClassEmbeddings(nn.Flatten(), classes)(images).logits
     for row, image in zip(found, images.flatten(1), strict=True):
         for value, own in zip(row, classes, strict=True):
             assert value.item() == pytest.approx((image @ own / image.norm()).item(), abs=1e-5)

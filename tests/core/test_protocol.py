@@ -15,7 +15,6 @@ from clipit_lib.inputs import choose_labels, paired_texts
 from clipit_lib.predict import load_classifier
 from clipit_lib.prompts import PromptClassifier
 from clipit_lib.settings import (
-    SWITCHES,
     Contrastive,
     Lora,
     Protocol,
@@ -25,7 +24,7 @@ from clipit_lib.training import spread
 from companion import specs
 from companion.measures import spread_table, spread_words
 from companion.profile import Workbench
-from companion.protocols import PROTOCOLS, protocol_named, switched
+from companion.protocols import PROTOCOLS, SWITCHES, protocol_named, switched
 
 CELL = ("phantom-pcam", "phantom_vit_s16")
 

@@ -17,12 +17,13 @@ from toys import toy_bench
 from clipit_lib import inputs, paths, runs
 from clipit_lib import run as experiment
 from clipit_lib.errors import ClipItError
-from clipit_lib.predictions import accuracy, balanced_accuracy, correct, predictions_frame
-from clipit_lib.settings import SWITCHES, RunSpec
+from clipit_lib.predictions import predictions_frame
+from clipit_lib.settings import RunSpec
 from clipit_lib.training import Stage
 from companion import specs, tables
 from companion.profile import Workbench
-from companion.protocols import PROTOCOLS
+from companion.protocols import PROTOCOLS, SWITCHES
+from companion.statistics import accuracy, balanced_accuracy, correct
 
 CELL = ("phantom-crc", "phantom_vit_s16")
 

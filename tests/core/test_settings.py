@@ -10,7 +10,6 @@ from clipit_lib.errors import ClipItError
 from clipit_lib.files import digest
 from clipit_lib.inputs import Inputs
 from clipit_lib.settings import (
-    SWITCHES,
     Descent,
     Lora,
     Pairing,
@@ -24,7 +23,7 @@ from clipit_lib.settings import (
 )
 from companion import specs
 from companion.profile import Chosen, FoundWith, Workbench, load_profile, read_profile
-from companion.protocols import PAPER, switched
+from companion.protocols import PAPER, SWITCHES, switched
 from companion.reading import plain
 
 SMOKE = (Path(__file__).parents[2] / "profiles" / "smoke.yaml").read_text(encoding="utf-8")
