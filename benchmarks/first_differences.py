@@ -51,9 +51,9 @@ def stages() -> Iterator[Stage]:
     from clipit_lib.run import perform
     from companion import statistics, train_encoders
     from companion.measures import project
-    from companion.phantom.training import draw_shapes
     from companion.profile import Workbench, load_profile
     from companion.specs import resolve
+    from companion.train_encoders import draw_shapes
 
     profile = load_profile("smoke")
     assert profile.pretraining is not None

@@ -15,8 +15,8 @@ from clipit_lib.files import digest, file_digest
 from clipit_lib.settings import PhantomPretraining, StandInTraining, trained_here
 from companion import train_encoders
 from companion.crc5 import DESCRIPTIONS, class_captions
-from companion.phantom.training import random_view
 from companion.profile import Workbench
+from companion.train_encoders import random_view
 
 HAVE_WEIGHTS = importlib.util.find_spec(weights.MINILM) is not None
 needs_weights = pytest.mark.skipif(

@@ -9,7 +9,7 @@ from torch import nn
 
 from clipit_lib import losses
 from clipit_lib.model import ClipIt, VisionClassifier, train_mode
-from companion.losses import normalised_temperature, supervised_contrastive
+from companion.train_encoders import normalised_temperature, supervised_contrastive
 
 
 def test_equation_4_and_its_gradient() -> None:
