@@ -21,6 +21,7 @@ from clipit_lib.encoders.weights import Sources
 from clipit_lib.errors import ClipItError
 from clipit_lib.inputs import Inputs
 from clipit_lib.settings import (
+    SWITCHES,
     Descent,
     Distinct,
     Fraction,
@@ -43,7 +44,6 @@ from clipit_lib.settings import (
 from companion.crc5 import Crc5Data
 from companion.phantom.datasets import PhantomData
 from companion.phantom.reports import PhantomCorpus
-from companion.protocols import protocol_named
 from companion.published import BachData, CrcData, PcamData
 from companion.reading import is_file_name, read_strict
 from companion.synthetic import SyntheticCorpus
@@ -56,6 +56,40 @@ DataSettings = Annotated[
 CorpusSettings = Annotated[
     PhantomCorpus | FileCorpus | SyntheticCorpus | TcgaCorpus, Field(discriminator="source")
 ]
+
+
+# -- The paper's protocol, and the released code's: which of its switches meet on which data.
+
+
+PAPER = Protocol()
+# Which of them meet everywhere, and which on one data set of the paper only.
+EVERYWHERE = (
+    "double_softmax", "moving_target", "text_stage_ignored", "lora_everywhere",
+    "imagenet_normalisation", "last_checkpoint", "random_fusion",
+)  # fmt: skip
+ONLY_ON: dict[str, tuple[str, ...]] = {
+    "PCAM": ("letters_lost",),
+    "BACH": ("tiny_validation",),
+    "CRC": ("class_text",),
+}
+
+
+def protocol_named(name: str, mirrored: str | None = None) -> Protocol:
+    """`paper`, or `released` on the data set of the paper that is used or mirrored."""
+    if name == "paper":
+        return PAPER
+    values: dict[str, Any] = {}
+    for switch in (*EVERYWHERE, *ONLY_ON.get(mirrored or "", ())):
+        values |= SWITCHES[switch]
+    return PAPER.model_copy(update=values)
+
+
+def switched(name: str) -> Protocol:
+    """The paper's protocol with one switch set; KeyError if there is none of this name."""
+    return PAPER.model_copy(update=SWITCHES[name])
+
+
+PROTOCOLS: dict[str, Protocol] = {"paper": PAPER, "released": protocol_named("released")}
 
 
 # -- The search for adapters and lambda: what is tried, with which budget, and what was chosen.
@@ -126,13 +160,8 @@ class Search(Strict):
 
 
 def read_searched(path: Path) -> Searched:
-    """Read chosen values; an absent or empty file holds none.
-
-    Raises:
-        ClipItError: not YAML; an unknown key; a value of the wrong type.
-    """
-    searched: Searched = read_strict(path, Searched, absent={}) if path.exists() else {}
-    return searched
+    """Read chosen values (see `read_strict`); an absent or empty file holds none."""
+    return read_strict(path, Searched, absent={}) if path.exists() else {}
 
 
 # -- Settings of the survival study (section F.6).
@@ -198,9 +227,6 @@ class SurvivalSettings(Strict):
     seeds: Seeds = (0, 1, 2)
 
 
-# -- What one table or figure beyond Table 1 asks for.
-
-
 class Study(Strict):
     """Cells, settings and seeds of one study; what is empty is the profile's or the study's own.
 
@@ -211,9 +237,6 @@ class Study(Strict):
     backbones: Distinct[str] = ()
     settings: Distinct[str] = ()
     seeds: Distinct[Seed] = ()
-
-
-# -- A profile: what to run, at which scale.
 
 
 # What holds files of the user, and its keys that name one (a manifest lies in its folder).
@@ -322,23 +345,16 @@ def own_profile(path: Path, shipped: Collection[str]) -> Profile:
             cannot name a folder; see `read_profile`.
     """
     if not path.is_file():
-        raise ClipItError(
-            "no such file", path, f"Name a YAML file, or one of {', '.join(sorted(shipped))}"
-        )
+        what = "no such file"
+        raise ClipItError(what, path, f"Name a YAML file, or one of {', '.join(sorted(shipped))}")
     profile = read_profile(path)
     if profile.name in shipped:
-        raise ClipItError(
-            f"the name {profile.name!r} is that of a profile which comes with this library",
-            path,
-            "Choose another `name`: results are kept by it",
-        )
+        what = f"the name {profile.name!r} is that of a profile which comes with this library"
+        raise ClipItError(what, path, "Choose another `name`: results are kept by it")
     for name in (profile.name, *profile.data, *profile.corpora):
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
-            raise ClipItError(
-                f"the name {name!r} cannot name a folder",
-                path,
-                "Use letters, digits, hyphens and underscores in it",
-            )
+            what = f"the name {name!r} cannot name a folder"
+            raise ClipItError(what, path, "Use letters, digits, hyphens and underscores in it")
     return profile.model_copy(update=_placed(profile, path.parent))
 
 

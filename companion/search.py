@@ -34,6 +34,7 @@ from clipit_lib.runs import StoredRun
 from clipit_lib.settings import Lora, RunSpec
 from companion import specs
 from companion.profile import (
+    PROTOCOLS,
     Candidate,
     Chosen,
     FoundWith,
@@ -47,7 +48,6 @@ from companion.profile import (
     read_searched,
     searched_path,
 )
-from companion.protocols import PROTOCOLS
 from companion.reading import parser_of, whole_from
 
 # -- An Optuna study in a journal file, which several processes work on.

@@ -35,11 +35,8 @@ def get_or_train(name: str, profile: Profile) -> History:
         ClipItError: the profile trains no encoder of this name.
     """
     if name not in profile.trained_encoders:
-        raise ClipItError(
-            f"no encoder {name!r} is trained here",
-            f"profile {profile.name}",
-            f"Trained here: {', '.join(profile.trained_encoders) or 'none'}",
-        )
+        fix = f"Trained here: {', '.join(profile.trained_encoders) or 'none'}"
+        raise ClipItError(f"no encoder {name!r} is trained here", f"profile {profile.name}", fix)
 
     def train() -> tuple[State, History]:
         if name == registry.STAND_IN:
@@ -140,9 +137,6 @@ def _mask(shape: str, radius: float, side: int, rng: np.random.Generator) -> np.
     return np.asarray(masks[shape])
 
 
-# -- Random views of patches for training without labels.
-
-
 def random_view(
     pixels: UInt8[Tensor, "b s s 3"],
     generator: torch.Generator,
@@ -198,23 +192,16 @@ def patches_with_noisy_captions(settings: PhantomPretraining) -> Pairs:
     return pixels, noisy
 
 
-def shapes_with_captions(settings: PhantomPretraining) -> Pairs:
-    """Drawings that have nothing to do with tissue."""
-    return draw_shapes(settings.images, settings.side, settings.seed)
-
-
 CLIP_PAIRS: dict[str, Callable[[PhantomPretraining], Pairs]] = {
     "phantom_clip": patches_with_captions,
     "phantom_clip_noisy": patches_with_noisy_captions,
-    "phantom_clip_generic": shapes_with_captions,
+    # Drawings that have nothing to do with tissue.
+    "phantom_clip_generic": lambda own: draw_shapes(own.images, own.side, own.seed),
 }
 
 
 def train_clip(name: str, settings: PhantomPretraining) -> tuple[State, History]:
-    """CLIP's symmetric contrastive loss on (image, caption) pairs that no data set contains.
-
-    Returns the state dict of an open_clip model and the mean loss of each epoch.
-    """
+    """CLIP's symmetric contrastive loss on (image, caption) pairs that no data set contains."""
     pixels, captions = CLIP_PAIRS[name](settings)
     torch.manual_seed(settings.seed)
     row = registry.clip_entry(name)
@@ -233,10 +220,7 @@ def train_clip(name: str, settings: PhantomPretraining) -> tuple[State, History]
 
 
 def train_vision(name: str, settings: PhantomPretraining) -> tuple[State, History]:
-    """SimCLR on the pretraining patches: two random views of a patch attract.
-
-    Returns the backbone's state dict (the projector is thrown away) and the loss of each epoch.
-    """
+    """SimCLR on the pretraining patches: two random views of a patch attract."""
     pixels, _, _ = pretraining_pairs(settings.images, settings.side, settings.seed)
     torch.manual_seed(settings.seed)
     encoder = registry.untrained_backbone(name, settings.side, None)
@@ -316,9 +300,8 @@ def _stand_in(profile: Profile) -> tuple[State, History]:
     settings = profile.stand_in
     assert settings is not None
     if not isinstance(profile.data_settings(settings.dataset), Crc5Data):
-        raise ClipItError(
-            f"{settings.dataset} has no retriever split", "stand_in.dataset", "Name a crc5 set"
-        )
+        what = f"{settings.dataset} has no retriever split"
+        raise ClipItError(what, "stand_in.dataset", "Name a crc5 set")
     pixels, labels = retriever_patches(settings.side)
     return train_stand_in(settings, pixels, labels, CLASS_TEXTS)
 

@@ -26,12 +26,12 @@ from clipit_lib.errors import ClipItError
 from clipit_lib.pairing import effective_number, top_share
 from clipit_lib.settings import Strict
 from companion import findings, studies
-from companion.coverage import Coverage, token_coverage
 from companion.findings import Finding, Severity
+from companion.measures import Coverage, token_coverage
 from companion.profile import Profile, Workbench, load_profile, sources_of_profile
 from companion.reading import parser_of, read_strict
 from companion.specs import fields_of
-from companion.statistics import paired_bootstrap, units
+from companion.statistics import Cell, pooled_bootstrap, units
 
 # -- Findings in tables and words.
 
@@ -115,11 +115,7 @@ EXAMPLE_PATCHES, EXAMPLE_CORRELATION = 10, 0.3
 
 
 def shared_groups(samples: pd.DataFrame) -> list[Finding]:
-    """The same patient or slide in several splits.
-
-    Args:
-        samples: one row a patch with the columns split and group ("" if unknown).
-    """
+    """The same patient or slide in several splits; `samples` have split and group or ""."""
     known = samples[samples["group"] != ""]
     spread = known.groupby("group")["split"].nunique()
     shared = spread.index[spread > 1]
@@ -134,11 +130,7 @@ def shared_groups(samples: pd.DataFrame) -> list[Finding]:
 
 
 def split_through_groups(samples: pd.DataFrame, split: ValidationSplit) -> list[Finding]:
-    """Validation that would be drawn patch by patch out of groups that are known.
-
-    Args:
-        samples: as listed by the user, before any validation samples are drawn.
-    """
+    """Validation that would be drawn patch by patch out of groups that the user has listed."""
     if (samples["split"] == "validation").any() or split.by in ("group", "official"):
         return []
     train = samples[(samples["split"] == "train") & (samples["group"] != "")]
@@ -193,11 +185,7 @@ def duplicates(dataset: PatchDataset) -> list[Finding]:
 
 
 def small_validation(labels: np.ndarray, names: Sequence[str]) -> list[Finding]:
-    """Too few validation patches to choose by.
-
-    Args:
-        labels: of the validation patches, [m].
-    """
+    """Too few validation patches, of these labels [m], to choose by."""
     counts = np.bincount(labels, minlength=len(names))
     if (counts == 0).any():
         return []  # said by PatchDataset.validate
@@ -213,12 +201,7 @@ def small_validation(labels: np.ndarray, names: Sequence[str]) -> list[Finding]:
 
 
 def imbalance(labels: np.ndarray, names: Sequence[str], batch: int) -> list[Finding]:
-    """Training classes of very different size; nothing here weights them.
-
-    Args:
-        labels: of the training patches, [n].
-        batch: patches in a training step.
-    """
+    """Training classes, of labels [n], of very different size; nothing here weights them."""
     counts = np.bincount(labels, minlength=len(names))
     least, most = int(counts.argmin()), int(counts.argmax())
     if counts[least] == 0 or counts[most] <= IMBALANCE * counts[least]:
@@ -231,11 +214,7 @@ def imbalance(labels: np.ndarray, names: Sequence[str], batch: int) -> list[Find
 
 
 def resized_twice(side: int, sizes: dict[str, int]) -> list[Finding]:
-    """Patches kept at another size than a backbone reads.
-
-    Args:
-        sizes: pixels that each backbone reads.
-    """
+    """Patches kept at another size than a backbone reads; `sizes` are pixels, by backbone."""
     others = {name: size for name, size in sizes.items() if size != side}
     if not others:
         return []
@@ -266,11 +245,7 @@ FILLERS = {"a", "an", "and", "in", "no", "of", "or", "the", "to", "with"}
 
 
 def few_reports(texts: Sequence[str], ids: Sequence[str], patches: int) -> list[Finding]:
-    """A small corpus, in which copies (but for spaces) count once and placeholders not at all.
-
-    Args:
-        patches: training patches.
-    """
+    """A small corpus, in which copies (but for spaces) count once and placeholders not at all."""
     found, copies, silent = list[Finding](), list[str](), list[str]()
     first: dict[str, str] = {}
     for each, text in zip(ids, texts, strict=True):
@@ -293,11 +268,7 @@ def few_reports(texts: Sequence[str], ids: Sequence[str], patches: int) -> list[
 
 
 def few_used(reports: Int[np.ndarray, " n"], classes: int) -> list[Finding]:
-    """So few reports in use that the text says little more than a label.
-
-    Args:
-        reports: index of the report that each training patch is paired with.
-    """
+    """So few reports, paired with the training patches, that they say little more than a label."""
     used = effective_number(reports)
     if used >= max(FEW_USED, 2 * classes):
         return []
@@ -338,9 +309,8 @@ def weak_retriever(
         groups: [n], the unit of the bootstrap.
         draws: of the bootstrap.
     """
-    right, rng = np.asarray(hits, bool)[None], np.random.default_rng(0)
-    # Balanced accuracy is the gain over never being right.
-    found = paired_bootstrap(np.zeros_like(right), right, labels, groups, draws, rng)
+    cell = Cell.of_cases(np.asarray(hits, bool)[None], groups, labels)
+    found = pooled_bootstrap([cell], draws, np.random.default_rng(0), block=1)
     chance = 100 / classes
     return [] if found.low > chance else _found("weak_retriever", found=found, chance=chance)
 
@@ -354,14 +324,12 @@ def class_information(
     uses = table.sum(axis=1, keepdims=True)
     inside = _bits(table / np.maximum(uses, 1.0))
     whole = _bits(table.sum(axis=0) / len(labels))
-    information: np.ndarray = whole - (uses / len(labels) * inside).sum(axis=0)
-    return information
+    return whole - (uses / len(labels) * inside).sum(axis=0)
 
 
 def _bits(share: np.ndarray) -> np.ndarray:
     """Entropy of a coin that shows heads with this share."""
-    bits: np.ndarray = entropy([share, 1 - share], base=2)
-    return bits
+    return entropy([share, 1 - share], base=2)
 
 
 def classes_without_text(
@@ -420,8 +388,7 @@ def zero_shot_hits(bench: Workbench, dataset: str, split: Split) -> Bool[np.ndar
     prompts = [TEMPLATE.format(text) for text in data.class_texts]
     texts = embed_texts(bench.clip.text_tower, bench.clip.tokenizer, prompts, "truncate").numpy()
     answers = (bench.retriever_embeddings(dataset, split) @ texts.T).argmax(axis=1)
-    hits: np.ndarray = answers == data.labels[data.indices(split)]
-    return hits
+    return answers == data.labels[data.indices(split)]
 
 
 def zero_shot_table(bench: Workbench) -> pd.DataFrame:
@@ -434,9 +401,6 @@ def zero_shot_table(bench: Workbench) -> pd.DataFrame:
                      round(100 / len(data.classes), 1)))  # fmt: skip
     columns = ["data set", "zero-shot balanced accuracy (%)", "chance (%)"]
     return pd.DataFrame(rows, columns=columns)
-
-
-# -- All checks of a profile's data sets, before anything is trained.
 
 
 def check(bench: Workbench) -> list[Finding]:
@@ -549,15 +513,8 @@ def _texts(bench: Workbench, name: str) -> list[Finding]:
     ]
 
 
-# -- What will hurt in a profile's data, reports or retriever, said before anything is trained.
-
-
 def main(arguments: list[str]) -> None:
-    """`check --profile NAME|FILE.yaml`: print every finding; fail if one must be mended first.
-
-    Raises:
-        ClipItError: a finding after which nothing can be run.
-    """
+    """`check --profile NAME|FILE.yaml`: print every finding; fail if one must be mended first."""
     given = parser_of("check", main.__doc__).parse_args(arguments).profile
     found = check(Workbench(load_profile(given), download=False))
     print(findings_text(found), flush=True)

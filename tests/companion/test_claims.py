@@ -120,6 +120,7 @@ def test_a_mistake_in_the_file_is_one_line(tmp_path: Path, added: str, said: str
 
 
 def test_the_papers_gains_follow_from_its_tables() -> None:
+    assert len(CLAIMS) == len(load_claims().claims)  # each once
     printed: dict[str, float] = {}
     cells = paper.printed("table1").pivot_table(
         index=["dataset", "backbone"], columns="setting", values="mean"

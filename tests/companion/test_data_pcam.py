@@ -17,8 +17,7 @@ from clipit_lib.data.patches import ValidationSplit
 from clipit_lib.errors import ClipItError
 from companion import published
 from companion.phantom.latents import WORLDS
-from companion.profile import load_profile
-from companion.protocols import protocol_named
+from companion.profile import load_profile, protocol_named
 from companion.published import PUBLISHED_DATA, PcamData
 
 SETTINGS = PcamData(source="pcam", corpus="any")

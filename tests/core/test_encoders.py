@@ -134,8 +134,6 @@ def test_a_view_is_a_patch_seen_another_way() -> None:
 def test_captions_name_their_class() -> None:
     found = class_captions("villous adenoma", 50, np.random.default_rng(0))
     assert len(found) == 50 and len(set(found)) > 10
-    with pytest.raises(ClipItError, match="no descriptions of 'liver'"):
-        class_captions("liver", 1, np.random.default_rng(0))
 
 
 def test_a_trained_encoder_is_kept_and_checked(bench: Workbench, monkeypatch) -> None:

@@ -21,8 +21,7 @@ from clipit_lib.settings import (
 from clipit_lib.training import spread
 from companion import specs
 from companion.measures import spread_table, spread_words
-from companion.profile import Workbench
-from companion.protocols import PROTOCOLS, protocol_named, switched
+from companion.profile import PROTOCOLS, Workbench, protocol_named, switched
 
 CELL = ("phantom-pcam", "phantom_vit_s16")
 

@@ -15,8 +15,7 @@ from clipit_lib import run as experiment
 from clipit_lib.errors import ClipItError
 from clipit_lib.settings import SWITCHES, RunSpec
 from companion import specs, tables
-from companion.profile import Workbench
-from companion.protocols import PROTOCOLS
+from companion.profile import PROTOCOLS, Workbench
 
 CELL = ("phantom-crc", "phantom_vit_s16")
 

@@ -16,8 +16,7 @@ from clipit_lib import paths, runs
 from clipit_lib.errors import ClipItError, Diverged
 from clipit_lib.settings import Lora
 from companion import search, specs
-from companion.profile import Search, SearchSpace, Workbench, load_profile, searched_path
-from companion.protocols import PROTOCOLS
+from companion.profile import PROTOCOLS, Search, SearchSpace, Workbench, load_profile, searched_path
 from companion.search import Task
 
 CELL = ("phantom-pcam", "phantom_vit_s16")
