@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import platform
 import shutil
@@ -28,6 +27,7 @@ from companion.findings import Finding, Severity
 from companion.plan import sizes
 from companion.profile import Profile, load_profile, sources_of_profile
 from companion.published import OfThePaper
+from companion.reading import parser_of
 
 PASS, WARN, FAIL = Severity.PASS, Severity.WARNING, Severity.STOP
 
@@ -252,9 +252,6 @@ def needs(profile: Profile) -> tuple[int, int, bool]:
     return 4 * GIB + used, patches + kept, bool(published)
 
 
-# -- All checks of one profile, in the order in which they should be mended.
-
-
 def diagnose(profile: Profile) -> list[Finding]:
     """Check the machine, the data and the models against a profile; nothing is downloaded."""
     memory_needed, disk_needed, weeks = needs(profile)
@@ -282,9 +279,7 @@ def summary(found: Sequence[Finding]) -> str:
 
 def main(arguments: list[str]) -> None:
     """`doctor --profile NAME`: PASS, WARN or FAIL a line, with the fix; exit code 1 on a FAIL."""
-    parser = argparse.ArgumentParser(prog="python -m companion doctor", description=main.__doc__)
-    parser.add_argument("--profile", default="demo")
-    profile = load_profile(parser.parse_args(arguments).profile)
+    profile = load_profile(parser_of("doctor", main.__doc__).parse_args(arguments).profile)
     found = diagnose(profile)
     print(f"profile {profile.name}: {profile.summary}", *found, summary(found), sep="\n")
     if any(each.severity is FAIL for each in found):

@@ -91,11 +91,7 @@ class Description(Strict):
 
 
 def network_of(spec: RunSpec, width: int) -> Network:
-    """What the registry knows of a run's backbone.
-
-    Args:
-        width: of its features.
-    """
+    """What the registry knows of a run's backbone, whose features have this width."""
     side = spec.pretraining.side if spec.pretraining else None
     projection = spec.stand_in.width if spec.stand_in else None
     row = vision.STAND_IN_NETWORK if spec.stand_in else registry.entry(spec.backbone)

@@ -112,9 +112,13 @@ class Cell:
     groups: np.ndarray
 
     @classmethod
-    def of_cases(cls, cases: Bool[np.ndarray, "seeds n"], groups: np.ndarray) -> Cell:
-        """A share of samples is a gain over never, with all samples in one class."""
-        return cls("", np.zeros_like(cases), cases, np.zeros(cases.shape[1], np.int64), groups)
+    def of_cases(
+        cls, cases: Bool[np.ndarray, "seeds n"], groups: np.ndarray,
+        labels: Int[np.ndarray, " n"] | None = None,
+    ) -> Cell:  # fmt: skip
+        """A share of samples is a gain over never; without labels, all are in one class."""
+        classes = np.zeros(cases.shape[1], np.int64) if labels is None else labels
+        return cls("", np.zeros_like(cases), cases, classes, groups)
 
     def sums(self) -> tuple[Float[np.ndarray, "seeds units classes"], np.ndarray]:
         """Hits gained and samples [units, classes], in each unit and class."""
@@ -127,22 +131,6 @@ class Cell:
         for seed, row in enumerate(gain):
             np.add.at(total[seed], (unit, label), row)
         return total, size
-
-
-def paired_bootstrap(
-    first: Bool[np.ndarray, "seeds n"],
-    second: Bool[np.ndarray, "seeds n"],
-    labels: Int[np.ndarray, " n"],
-    groups: np.ndarray,
-    draws: int,
-    rng: np.random.Generator,
-) -> Interval:
-    """`pooled_bootstrap` of one cell, with the random numbers taken draw by draw.
-
-    Tables of single cells were made so, and a seed gives other draws in blocks.
-    """
-    cell = Cell("", first, second, labels, groups)
-    return pooled_bootstrap([cell], draws, rng, block=1)
 
 
 def pooled_bootstrap(
@@ -162,6 +150,7 @@ def pooled_bootstrap(
 
     Args:
         block: draws whose random numbers are taken together; another gives another interval.
+            Intervals of single cells are made with 1, draw by draw.
 
     Raises:
         ClipItError: no cell, numbers of seeds that differ, or test samples of one data set that do.
@@ -196,8 +185,7 @@ def _drawn(
             # A draw without any sample of a class has no accuracy there.
             rate = np.divide(gained, drawn, out=np.zeros_like(gained), where=drawn > 0)
             per_cell.append(rate.sum(axis=1) / (drawn > 0).sum(axis=1))
-    mean: np.ndarray = np.mean(per_cell, axis=0)
-    return mean
+    return np.mean(per_cell, axis=0)
 
 
 def _times_drawn(
@@ -212,18 +200,12 @@ def _check(cells: Sequence[Cell]) -> None:
     where = "pooled gain"
     seeds = sorted({len(hits) for cell in cells for hits in (cell.first, cell.second)})
     if len(seeds) != 1:
-        raise ClipItError(
-            f"cells with {seeds} seeds" if seeds else "no cell",
-            where,
-            "Pool cells that were all run with the same seeds",
-        )
+        what = f"cells with {seeds} seeds" if seeds else "no cell"
+        raise ClipItError(what, where, "Pool cells that were all run with the same seeds")
     first: dict[str, Cell] = {}
     for cell in cells:
         other = first.setdefault(cell.dataset, cell)
         same = np.array_equal(cell.labels, other.labels)
         if not (same and np.array_equal(cell.groups, other.groups)):
-            raise ClipItError(
-                f"two backbones on {cell.dataset} were tested on different samples",
-                where,
-                "Pool runs of one profile",
-            )
+            what = f"two backbones on {cell.dataset} were tested on different samples"
+            raise ClipItError(what, where, "Pool runs of one profile")

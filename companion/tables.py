@@ -122,11 +122,8 @@ def paired_cell(
     }
     seeds = sorted(frames[first])
     if not seeds or seeds != sorted(frames[second]):
-        raise ClipItError(
-            f"{first} has seeds {seeds}, {second} has {sorted(frames[second])}",
-            f"{dataset}, {backbone}",
-            "Run both settings with the same seeds",
-        )
+        what = f"{first} has seeds {seeds}, {second} has {sorted(frames[second])}"
+        raise ClipItError(what, f"{dataset}, {backbone}", "Run both settings with the same seeds")
     hits = {n: np.stack([correct(frames[n][s]) for s in seeds]) for n in (first, second)}
     samples = frames[first][seeds[0]]
     labels = samples["label"].to_numpy()
@@ -150,11 +147,8 @@ def pooled_gain(runs: Sequence[StoredRun], first: str, second: str, draws: int) 
         return None
     if len({tuple(seeds) for seeds in whole.values()}) > 1:
         said = "; ".join(f"{', '.join(cell)}: {seeds}" for cell, seeds in whole.items())
-        raise ClipItError(
-            f"cells differ in their seeds ({said})",
-            f"{second} over {first}",
-            "Run all cells with the same seeds",
-        )
+        what = f"cells differ in their seeds ({said})"
+        raise ClipItError(what, f"{second} over {first}", "Run all cells with the same seeds")
     cells = [paired_cell(runs, *cell, first, second)[1] for cell in whole]
     return pooled_bootstrap(cells, draws, np.random.default_rng(0))
 
@@ -164,10 +158,8 @@ def gain_table(
 ) -> pd.DataFrame:
     """The gain in balanced accuracy of `second` over `first` in each cell, with its 95% interval.
 
-    One row per cell and pair of settings: dataset, backbone, first, second, gain, low, high.
-
-    Raises:
-        ClipItError: two settings were not run with the same seeds.
+    One row per cell and pair of settings (see `paired_cell`): dataset, backbone, first, second,
+    gain, low, high.
     """
     rows = []
     for cell, pair in product(by_cell(runs), pairs):
@@ -221,7 +213,10 @@ def save_table(
     Args:
         folder: by default that of the profile's tables.
     """
-    folder, text = folder or paths.tables(profile), with_doubts(profile, text, runs)
+    folder, doubt = folder or paths.tables(profile), doubtful(profile, runs)
+    if doubt and doubt not in text:
+        print(doubt)
+        text = f"{text.rstrip()}\n\n{doubt}"
     write_text(folder / f"{name}.csv", tidy.to_csv(index=False, float_format="%.4f"))
     write_text(folder / f"{name}.md", text.rstrip() + "\n")
     write_runs(folder, name, runs)
@@ -230,15 +225,6 @@ def save_table(
 def write_runs(folder: Path, name: str, runs: Sequence[str]) -> None:
     """Write NAME.runs.json: the keys of the runs behind what is beside it."""
     write_text(folder / f"{name}.runs.json", json.dumps(sorted(runs), indent=1) + "\n")
-
-
-def with_doubts(profile: str, text: str, runs: Sequence[str]) -> str:
-    """A text that rests on runs, and after it those whose course is doubtful, printed as well."""
-    doubt = doubtful(profile, runs)
-    if not doubt or doubt in text:
-        return text
-    print(doubt)
-    return f"{text.rstrip()}\n\n{doubt}"
 
 
 def save_pairs(profile: str, dataset: str, pairs: pd.DataFrame) -> None:
@@ -508,12 +494,9 @@ def fisher_as_in_the_paper(p: Float[np.ndarray, " k"]) -> float:
 
 
 def seed_tests(runs: Sequence[StoredRun], pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
-    """McNemar's test of every cell, pair of settings and seed, adjusted over all of them.
+    """McNemar's test of each cell, pair of settings (`paired_cell`) and seed, adjusted over all.
 
     Returns one row per test: dataset, backbone, first, second, seed, lost, gained, p, p_holm.
-
-    Raises:
-        ClipItError: two settings were not run with the same seeds.
     """
     rows = []
     for cell, pair in product(by_cell(runs), pairs):

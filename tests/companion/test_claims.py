@@ -15,7 +15,7 @@ from companion import measures, paper, specs, studies
 from companion.claims import ledger, rules
 from companion.claims import ledger as words
 from companion.claims.rules import FUNCTIONS, Finding, Verdict, load_claims
-from companion.paper import HERE, table1
+from companion.paper import HERE
 from companion.profile import Profile, load_profile
 from companion.statistics import Interval
 
@@ -177,25 +177,30 @@ def test_a_mistake_in_the_file_is_one_line(tmp_path: Path, added: str, said: str
 
 
 def test_the_papers_gains_follow_from_its_tables() -> None:
+    assert len(CLAIMS) == len(load_claims().claims)  # each once
     printed: dict[str, float] = {}
-    cells = table1().pivot_table(index=["dataset", "backbone"], columns="setting", values="mean")
+    cells = paper.printed("table1").pivot_table(
+        index=["dataset", "backbone"], columns="setting", values="mean"
+    )
     gains = cells["clip_it"] - cells["unimodal"]
     printed |= {f"gain_{n.lower()}": value for n, value in gains.groupby("dataset").mean().items()}
     printed["gain_overall"] = gains.mean()
     assert f"{(gains > 0).sum()} of {len(gains)} cells" in CLAIMS["gains_in_most_cells"].paper
-    two = paper.table2().pivot(index=["dataset", "backbone"], columns="setting", values="mean")
+    two = paper.printed("table2").pivot(
+        index=["dataset", "backbone"], columns="setting", values="mean"
+    )
     printed["over_contrastive"] = (two["clip_it"] - two["contrastive"]).mean()
     printed["over_vision_head"] = (two["clip_it"] - two["vision"]).mean()
-    five = paper.figure5().set_index("setting")["accuracy"]
+    five = paper.printed("figure5").set_index("setting")["accuracy"]
     for name in ("lora_matters", "without_lora_below_probe", "late_over_early", "dropout_30_holds",
                  "branch_over_direct", "architecture_gives_nothing", "random_falls_to_unimodal",
                  "pairing_over_random"):  # fmt: skip
         printed[name] = five[CLAIMS[name].second] - five[CLAIMS[name].first]
-    seven = paper.table7().groupby("setting")["accuracy"].mean()
+    seven = paper.printed("table7").groupby("setting")["accuracy"].mean()
     printed["domain_over_generic"] = seven["tcga_conch"] - seven["tcga_clip"]
     printed["generic_still_gains"] = seven["tcga_clip"] - seven["unimodal"]
     printed["real_over_synthetic"] = seven["tcga_conch"] - seven["synthetic_conch"]
-    six = paper.table6().groupby("setting")["accuracy"].mean()
+    six = paper.printed("table6").groupby("setting")["accuracy"].mean()
     printed["reports_over_prompts"] = six["text"] - six["text/prompts"]
     printed["reports_over_terms"] = six["text"] - six["text/terms"]
     ours = {c.id: c.paper_gain for c in CLAIMS.values() if c.paper_gain is not None}

@@ -12,11 +12,15 @@ from clipit_lib.errors import ClipItError
 from clipit_lib.runs import StoredRun
 from clipit_lib.settings import RunSpec
 from companion import tables
-from companion.statistics import Cell, Interval, Side, paired_bootstrap, pooled_bootstrap, units
+from companion.statistics import Cell, Interval, Side, pooled_bootstrap, units
 
 
 def interval(first: np.ndarray, second: np.ndarray, labels: np.ndarray, groups: np.ndarray):
-    return paired_bootstrap(first, second, labels, groups, 300, np.random.default_rng(0))
+    return paired(Cell("", first, second, labels, groups), 300, np.random.default_rng(0))
+
+
+def paired(cell: Cell, draws: int, rng: np.random.Generator) -> Interval:
+    return pooled_bootstrap([cell], draws, rng, block=1)
 
 
 def test_estimate_is_the_gain_in_balanced_accuracy() -> None:
@@ -70,7 +74,7 @@ def simulated_share_excluding_zero(gain: float, repeats: int = 120) -> float:
         seeds = rng.normal(0, 0.01, (5, 1))
         first = rng.random((5, 200)) < 0.6 + patients
         second = rng.random((5, 200)) < 0.6 + gain + patients + seeds
-        found = paired_bootstrap(first, second, labels, groups, 200, rng)
+        found = paired(Cell("", first, second, labels, groups), 200, rng)
         excluded += found.low > 0 or found.high < 0
     return excluded / repeats
 
@@ -139,12 +143,9 @@ def same_interval(one: Interval, other: Interval) -> bool:
 
 def test_one_cell_pooled_is_the_paired_bootstrap() -> None:
     alone = cell(1)
-    paired = paired_bootstrap(
-        alone.first, alone.second, alone.labels, alone.groups, 2000, np.random.default_rng(3)
-    )
-    found = pooled(alone)
-    assert found.estimate == paired.estimate
-    assert same_interval(found, paired)
+    by_draw, found = paired(alone, 2000, np.random.default_rng(3)), pooled(alone)
+    assert found.estimate == by_draw.estimate
+    assert same_interval(found, by_draw)
 
 
 def test_one_cell_takes_its_random_numbers_draw_by_draw() -> None:
@@ -157,9 +158,7 @@ def test_one_cell_takes_its_random_numbers_draw_by_draw() -> None:
         right = [balanced(alone.second[s, at], alone.labels[at]) for s in seeds]
         before = [balanced(alone.first[s, at], alone.labels[at]) for s in seeds]
         values.append(100 * (np.mean(right) - np.mean(before)))
-    found = paired_bootstrap(
-        alone.first, alone.second, alone.labels, alone.groups, 50, np.random.default_rng(3)
-    )
+    found = paired(alone, 50, np.random.default_rng(3))
     assert (found.low, found.high) == pytest.approx(tuple(np.percentile(values, [2.5, 97.5])))
     assert pooled(alone, draws=50, seed=3).low != pytest.approx(found.low)
 

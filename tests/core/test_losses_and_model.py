@@ -10,7 +10,7 @@ from torch import nn
 
 from clipit_lib import losses
 from clipit_lib.model import ClipIt, EarlyFusion, VisionClassifier, train_mode
-from companion.losses import normalised_temperature, supervised_contrastive
+from companion.train_encoders import normalised_temperature, supervised_contrastive
 
 
 def test_equation_4_and_its_gradient() -> None:

@@ -17,7 +17,6 @@ from clipit_lib.settings import Lora
 from companion import paper
 from companion.conch import Conch, untrained_backbone
 from companion.cost.measure import count_parameters, flops_per_image
-from companion.paper import table1
 from companion.tables import namesake
 
 STATISTICS = {
@@ -65,7 +64,7 @@ def sizes() -> Sizes:
 
 
 def test_parameters_are_those_of_table_5(sizes: Sizes) -> None:
-    table5 = paper.parameters().set_index("backbone")["parameters_M"]
+    table5 = paper.printed("table5").set_index("backbone")["parameters_M"]
     # Every row of Table 5 has a model here, and agrees in whole millions, as it is printed.
     printed = {name: sizes[which] for name, which in TABLE5.items()}
     assert {name: round(each["parameters_M"]) for name, each in printed.items()} == dict(table5)
@@ -113,7 +112,7 @@ def test_every_published_model_is_registered_and_printed() -> None:
         assert f"| {' | '.join(stated)} |" in DOCS and model.licence
         assert name not in VITS[1:] or transform.mean == vision.HALF
     # Every vision backbone of Table 1 has one that stands for it.
-    assert set(table1()["backbone"]) == {namesake(name) for name in VITS}
+    assert set(paper.printed("table1")["backbone"]) == {namesake(name) for name in VITS}
     assert not any(namesake(name) for name in ("conch", "phantom_clip"))
     with pytest.raises(ClipItError, match=r"unknown backbone 'uni3'.*Known: clip, conch"):
         registry.entry("uni3")
