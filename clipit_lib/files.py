@@ -8,10 +8,12 @@ import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import sys
+import unicodedata
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from io import StringIO
 from pathlib import Path
@@ -196,6 +198,18 @@ def file_digest(path: Path) -> str:
 
 
 SAVE = "Save it as UTF-8 csv with a header"
+UNSEEN = "[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]"  # byte order marks, zero-width
+
+
+def tidy(text: str) -> str:
+    """As a name is compared: composed (NFC), without what has no width, any blanks as one space."""
+    return " ".join(re.sub(UNSEEN, "", unicodedata.normalize("NFC", text)).split())
+
+
+def header(name: str, known: Collection[str]) -> str:
+    """The name of a column: in small letters, if it is known so."""
+    name = tidy(name)
+    return name.lower() if name.lower() in known else name
 
 
 def read_text_table(

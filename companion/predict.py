@@ -5,12 +5,13 @@ from __future__ import annotations
 import argparse
 import csv
 import math
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -62,34 +63,56 @@ def csv_rows(output: Path | None, head: Sequence[str]) -> Iterator[Callable[[Ite
     """What writes a row below `head`: to standard output, or to a file that is whole or absent.
 
     Rows go to OUTPUT.part as they come. It becomes OUTPUT when all are there; whatever fails, it
-    stays and is named.
+    stays and is named, and is written again if it was removed meanwhile. A pipe or a device gets
+    the rows itself.
 
     Raises:
         ClipItError: the file cannot be written.
     """
-    if output is None:
-        write = csv.writer(sys.stdout, lineterminator="\n").writerow
-        write(head)
-        yield write
-        return
-    output = output.absolute()  # "." has no name
-    if output.is_dir():
-        raise ClipItError("this is a folder", output, "Name a file")
-    part = output.with_name(f"{output.name}.part")
+    part = None
     try:
+        if output is None:
+            yield _row_by_row(sys.stdout, head)
+            return
+        output = output.absolute()  # "." has no name
+        if output.is_dir():
+            raise ClipItError("this is a folder", output, "Name a file")
+        if output.exists() and not output.is_file():
+            with output.open("w", encoding="utf-8", newline="") as stream:
+                yield _row_by_row(stream, head)
+            return
+        part = output.with_name(f"{output.name}.part")
         part.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("w", encoding="utf-8", newline="", buffering=1) as stream:
-            write = csv.writer(stream, lineterminator="\n").writerow
-            write(head)
-            yield write
+        with part.open("w+", encoding="utf-8", newline="") as stream:
+            try:
+                yield _row_by_row(stream, head)
+            finally:
+                if not part.exists():
+                    stream.seek(0)
+                    part.parent.mkdir(parents=True, exist_ok=True)
+                    part.write_text(stream.read(), encoding="utf-8", newline="")
         part.replace(output)
     except BaseException as error:
-        if part.exists():
+        if part and part.exists():
             print(f"{part}: the answers so far are kept here", file=sys.stderr)
-        if isinstance(error, OSError):
-            what = f"writing failed ({error.strerror})"
-            raise ClipItError(what, output, "Free space, or name a file you may write") from error
+        if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+            if output is None:  # what is left in the buffer would fail again at the end
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            what, where = f"writing failed ({error.strerror})", output or "standard output"
+            raise ClipItError(what, where, "Free space, or name a file you may write") from error
         raise
+
+
+def _row_by_row(stream: TextIO, head: Sequence[str]) -> Callable[[Iterable[Any]], Any]:
+    """What writes a row so that nothing later can lose it; `head` is written."""
+    writer = csv.writer(stream, lineterminator="\n")
+
+    def write(row: Iterable[Any]) -> None:
+        writer.writerow(row)
+        stream.flush()
+
+    write(head)
+    return write
 
 
 def conclude(unread: Sequence[ClipItError], images: int, allowed: bool = False) -> None:

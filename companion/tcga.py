@@ -17,10 +17,9 @@ from clipit_lib.data.reports import (
     checked,
     clean,
     named_column,
-    tidy,
 )
 from clipit_lib.errors import ClipItError
-from clipit_lib.files import read_text_table
+from clipit_lib.files import read_text_table, tidy
 from clipit_lib.settings import Distinct
 from companion.published import READ_TERMS
 

@@ -95,11 +95,6 @@ class PatchDataset:
         """[n] int64."""
         return self.samples["label"].to_numpy()
 
-    @property
-    def groups_known(self) -> bool:
-        """Whether patients or slides are known (else intervals over patches are too narrow)."""
-        return bool((self.samples["group"] != "").all())
-
     def indices(self, split: Split) -> np.ndarray:
         """Row numbers of one split, [m] int64, ascending."""
         return np.flatnonzero((self.samples["split"] == split).to_numpy())

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +17,7 @@ from jaxtyping import Float, Float32, Int64
 from clipit_lib import paths
 from clipit_lib.data.images import image_files, passed_over, visible
 from clipit_lib.errors import ClipItError
-from clipit_lib.files import digest, read_text_table
+from clipit_lib.files import UNSEEN, digest, read_text_table, tidy
 from clipit_lib.pairing import top_k
 from clipit_lib.settings import Distinct, Strict
 
@@ -58,7 +57,7 @@ LINE_END = re.compile(r"-[ \t]*\n[ \t]*")
 def control(text: str) -> str:
     """Take out control characters, byte order marks, zero-width and replacement characters."""
     text = re.sub(r"\r\n?", "\n", text)
-    text = re.sub("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]", "", text)
+    text = re.sub(UNSEEN, "", text)
     return re.sub("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufffd]", " ", text)
 
 
@@ -174,17 +173,16 @@ class Corpus(Strict):
 
 
 # What stands where there is no report, without what is neither letter nor digit.
-NOTHING = {"", "n a", "na", "nan", "nil", "none", "null", "not available", "not applicable"}
+NOTHING = {
+    "", "n a", "na", "nan", "nil", "none", "null", "empty", "missing", "pending", "tbd", "unknown",
+    "unavailable", "no report", "no text",
+    *(f"not {each}" for each in ("available", "applicable", "known", "provided", "reported")),
+}  # fmt: skip
 
 
 def says_nothing(text: str) -> bool:
     """Whether a report is a placeholder: "N/A", "-", "not available"."""
     return re.sub(r"[\W_]+", " ", text).strip().lower() in NOTHING
-
-
-def tidy(text: str) -> str:
-    """As a name is compared: composed (NFC), and without blanks around it."""
-    return unicodedata.normalize("NFC", text).strip()
 
 
 def checked(
@@ -209,7 +207,7 @@ def checked(
     if not texts:
         raise ClipItError("no reports", origin, "Add at least one report")
     for number, (each, text) in enumerate(zip(ids, texts, strict=True)):
-        lacks = "is empty" if not text.strip() else "has no id" if not each.strip() else ""
+        lacks = "is empty" if not text.strip() else "has no id" if not tidy(each) else ""
         if lacks:
             said = f"report {each}{f' in row {rows[number]}' if rows else ''} {lacks}"
             raise ClipItError(said.replace("  ", " "), origin, "Take it out or fill it in")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import unicodedata
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -24,8 +23,10 @@ from clipit_lib.errors import ClipItError
 from clipit_lib.files import (
     canonical_json,
     digest,
+    header,
     progress,
     read_text_table,
+    tidy,
     whole,
     write_text,
     written_beside,
@@ -104,7 +105,7 @@ def read_bag(path: Path, most: int | None = None) -> Bag:
         ClipItError: the file is damaged; it has no features; arrays are no numbers [patches,
             width], differ in their patches, are empty or hold what is not finite in float32.
     """
-    h5 = path.suffix == ".h5"
+    h5 = path.suffix.lower() == ".h5"
     with whole(path, "Write it anew"), h5py.File(path) if h5 else safe_open(path, "numpy") as file:
         arrays = {
             name: np.asarray(file[name][()] if h5 else file.get_tensor(name))
@@ -311,8 +312,8 @@ def read_cohort(folder: Path, clinical: Path, folds: int, most: int | None = Non
         raise ClipItError("no such folder", folder, "Mend `bags` in the profile or CLIPIT_DATA")
     named: dict[str, list[Path]] = defaultdict(list)
     for path in sorted(folder.iterdir()):
-        if path.suffix in SUFFIXES:
-            named[_plain(path.stem)].append(path)
+        if path.suffix.lower() in SUFFIXES:
+            named[tidy(path.stem)].append(path)
     paths = [_file(folder, slide, named, clinical) for slide in table["slide"]]
     bags = [read_bag(path, most) for path in paths]
     widths = [{name: values.shape[1] for name, values in bag.arrays().items()} for bag in bags]
@@ -360,16 +361,12 @@ def _of_patients(table: pd.DataFrame) -> str:
     )
 
 
-def _plain(text: object) -> str:
-    """A name without what cannot be seen: blanks around it, and two ways to write one letter."""
-    return unicodedata.normalize("NFC", str(text)).strip()
-
-
 def _read_clinical(path: Path, folds: int) -> tuple[pd.DataFrame, list[str]]:
     """One row a slide, and the columns that are not used."""
     if not path.is_file():
         raise ClipItError("no such file", path, "Mend `clinical` in the profile or CLIPIT_DATA")
-    raw = read_text_table(path).map(_plain).rename(columns=_plain)
+    raw = read_text_table(path).map(tidy)
+    raw = raw.rename(columns=lambda name: header(name, (*COLUMNS, PATIENT)))
     names = raw.columns.tolist()
     missing = [name for name in COLUMNS if name not in names]
     twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]

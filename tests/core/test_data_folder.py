@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clipit_lib.data.folder import FolderData, decode_image
+from clipit_lib.data.folder import FolderData
+from clipit_lib.data.images import decode_image
 from clipit_lib.data.patches import PatchDataset, ValidationSplit
 from clipit_lib.errors import ClipItError
 
@@ -79,7 +80,7 @@ def test_class_folders(images: Path) -> None:
         ("test", 0): 6, ("test", 1): 6, ("train", 0): 4, ("train", 1): 4,
         ("validation", 0): 2, ("validation", 1): 2,
     }  # fmt: skip
-    assert not dataset.groups_known
+    assert not (dataset.samples["group"] != "").all()
     for name, pixels in by_id(dataset).items():
         np.testing.assert_array_equal(pixels, np.asarray(Image.open(images / name)))
 
@@ -233,8 +234,8 @@ def test_no_test_images(tmp_path: Path) -> None:
 
 def test_labels_outside_the_classes(images: Path) -> None:
     with pytest.raises(ClipItError, match="labels outside the classes: in_situ") as caught:
-        settings(classes=("normal", "in\u200b_situ")).open("mine")
-    assert_one_line(caught, r"normal, 'in\u200b_situ'")
+        settings(classes=("normal", "in\a_situ")).open("mine")
+    assert_one_line(caught, r"normal, 'in\x07_situ'")
 
 
 def test_class_texts_of_another_number(images: Path) -> None:
@@ -306,15 +307,31 @@ def test_a_manifest_may_be_written_by_hand_on_another_system(images: Path) -> No
     write_manifest(
         images,
         *(line.replace("train/normal/02.png", "train/normal/\u00fc.png").replace("/", "\\")
-          .replace(",normal,", ", normal\u00a0,").replace(",train,", ", Train ,")
-          .replace("slide-3", "slide-3 ") for line in lines),
-        header="path , label,split ,group ",
+          .replace(",normal,", ", normal\u00a0,").replace(",train,", ", Train\u200b ,")
+          .replace("slide-3", "slide-3 \ufeff") for line in lines),
+        header="path , Label,split ,\u200bGROUP ",
     )  # fmt: skip
     after = plain.model_copy(update={"validation_split": split}).open("mine")
     assert after.classes == before.classes == ("in_situ", "normal")
     for name in ("label", "split", "group"):
         assert after.samples[name].tolist() == before.samples[name].tolist()
     np.testing.assert_array_equal(after.pixels, before.pixels)
+
+
+@pytest.mark.parametrize(
+    "name", ["./test/normal/03.png", "train/../test/normal/03.png", "link.png"]
+)
+def test_one_file_is_in_one_split_and_class(images: Path, name: str) -> None:
+    lines = [*listed(images), f"{name},normal,train"]
+    (images / "link.png").symlink_to(images / "test" / "normal" / "03.png")
+    with pytest.raises(ClipItError, match=r"03\.png \(test, normal\) and .* are one file"):
+        write_manifest(images, *lines).open("mine")
+
+
+def test_columns_that_are_not_used_are_named(images: Path) -> None:
+    lines = [f"{line},p" for line in listed(images)]
+    dataset = write_manifest(images, *lines, header="path,label,split,Patient id").open("mine")
+    assert dataset.notes[0] == "columns of list.csv that are not used: Patient id"
 
 
 def test_manifest_that_is_missing_or_in_another_encoding(images: Path) -> None:

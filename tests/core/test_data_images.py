@@ -101,6 +101,8 @@ def pages(path: Path) -> None:
         (jpeg_2000, r"TIFF compression 33003 \(JPEG 2000\) is not read. Save it as PNG"),
         (lambda path: Image.fromarray(DEEP.astype("i4")).save(path),
          "integers of 32 bits from 0 to 65535: which of them is white is not known"),
+        (lambda path: Image.fromarray(DEEP // 16).save(path),
+         "integers of 16 bits up to 4095: which of them is white is not known"),
         (lambda path: Image.fromarray(DEEP.astype("f4") - 1).save(path), "floats from -1 to 65534"),
         (lambda path: Image.fromarray(np.full((2, 2), np.nan, "f4")).save(path), "from nan to nan"),
         (lambda path: Image.new("1", (4000, 2501)).save(path),
@@ -114,6 +116,11 @@ def test_what_has_no_rule_is_refused_by_name(tmp_path: Path, write: Any, said: s
     with pytest.raises(ClipItError, match=said) as caught:
         read_image(path, megapixels=10)
     assert caught.value.where == str(path) and "\n" not in str(caught.value)
+
+
+def test_white_is_zero_where_the_file_says_so(tmp_path: Path) -> None:
+    Image.fromarray(65535 - DEEP).save(tmp_path / "x.tif", tiffinfo={262: 0})
+    np.testing.assert_array_equal(np.asarray(read_image(tmp_path / "x.tif"))[..., 0], GREY)
 
 
 @pytest.mark.parametrize("name", ["x.jpg", "x.tif", "x.png"])

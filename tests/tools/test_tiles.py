@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -249,6 +251,28 @@ def test_one_unreadable_image_of_several_costs_no_answer(
     rows = read(tmp_path / "tiles.csv.part")
     assert [row["image"] for row in rows] == [str(paths[0])] * 4 + [str(paths[2])] * 4
     assert all(row["prediction"] == "" for row in rows[4:]) and rows[0]["prediction"] != ""
+
+
+def test_answers_outlive_what_happens_to_their_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "out" / "a.csv"
+    with predict.csv_rows(output, ["image"]) as write:
+        write(["one"])
+        assert read(tmp_path / "out" / "a.csv.part") == [{"image": "one"}]  # as after a kill -9
+        shutil.rmtree(output.parent)
+        write(["two"])
+    assert read(output) == [{"image": "one"}, {"image": "two"}]
+    full = Path("/dev/full")
+    with full.open("w") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        for asked in (None, full):
+            with pytest.raises(ClipItError, match=r"writing failed \(No space left on device\)"):
+                predict.csv_rows(asked, ["image"]).__enter__()
+    monkeypatch.undo()
+    with predict.csv_rows(Path("/dev/null"), ["image"]):
+        pass
+    assert Path("/dev/null").is_char_device() and full.is_char_device()
 
 
 def font_with(characters: str, folder: Path) -> Path:
