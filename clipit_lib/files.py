@@ -8,12 +8,11 @@ import hashlib
 import json
 import logging
 import os
-import re
 import shutil
 import sys
 import unicodedata
 import uuid
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from io import StringIO
 from pathlib import Path
@@ -198,12 +197,15 @@ def file_digest(path: Path) -> str:
 
 
 SAVE = "Save it as UTF-8 csv with a header"
-UNSEEN = "[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]"  # byte order marks, zero-width
 
 
 def tidy(text: str) -> str:
     """As a name is compared: composed (NFC), without what has no width, any blanks as one space."""
-    return " ".join(re.sub(UNSEEN, "", unicodedata.normalize("NFC", text)).split())
+    text = unicodedata.normalize("NFC", text)
+    if not text.isprintable():
+        seen = (c for c in text if c.isspace() or unicodedata.category(c) not in ("Cc", "Cf"))
+        text = "".join(seen)
+    return " ".join(text.split())
 
 
 def header(name: str, known: Collection[str]) -> str:
@@ -240,6 +242,21 @@ def read_text_table(
             "rows have more cells than the header", path, "Quote texts that hold commas"
         )
     return table
+
+
+def named_column(table: pd.DataFrame, wanted: Sequence[str], path: Path, fix: str) -> str:
+    """The first of the wanted columns that a table has.
+
+    Raises:
+        ClipItError: it has none of them, or two of the same name.
+    """
+    found = next((each for each in map(tidy, wanted) if each in table), None)
+    if found is None:
+        names = ", ".join(table.attrs.get("names", table.columns))
+        raise ClipItError(f"no column {' or '.join(wanted)} (found: {names})", path, fix)
+    if list(table.columns).count(found) > 1:
+        raise ClipItError(f"two columns {found}", path, "Keep one of them")
+    return found
 
 
 # -- One kind of progress bar, for a terminal, a log and a notebook alike.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +18,7 @@ from torch import Tensor, nn
 from clipit_lib import lora
 from clipit_lib import model as variants
 from clipit_lib.compute import device, stacked
-from clipit_lib.data.images import decode_image
+from clipit_lib.data.images import fitted, oddities, read_image
 from clipit_lib.data.patches import Transform
 from clipit_lib.encoders import registry, weights
 from clipit_lib.errors import ClipItError
@@ -73,25 +74,27 @@ class ImageClassifier:
         return stacked(answers, len(pixels))
 
     def answers(
-        self, images: Sequence[Path]
+        self, images: Sequence[Path], odd: Counter[str]
     ) -> Iterator[tuple[Path, Float[np.ndarray, " c"] | ClipItError]]:
         """Each image with its class probabilities, or with what is wrong with it.
 
-        A batch is in memory at a time.
+        A batch is in memory at a time; `odd` counts what is unusual in them.
         """
         for begin in range(0, len(images), BATCH):
             block = images[begin : begin + BATCH]
-            decoded = [self._decoded(path) for path in block]
+            decoded = [self._decoded(path, odd) for path in block]
             readable = [pixels for pixels in decoded if isinstance(pixels, np.ndarray)]
             found = iter(self.probabilities(np.stack(readable)).numpy() if readable else ())
             for path, pixels in zip(block, decoded, strict=True):
                 yield path, pixels if isinstance(pixels, ClipItError) else next(found)
 
-    def _decoded(self, path: Path) -> UInt8[np.ndarray, "s s 3"] | ClipItError:
+    def _decoded(self, path: Path, odd: Counter[str]) -> UInt8[np.ndarray, "s s 3"] | ClipItError:
         try:
-            return decode_image(path, self.transform.size)
+            image = read_image(path)
         except ClipItError as error:
             return error
+        odd.update(oddities(image))
+        return fitted(image, self.transform.size)
 
 
 def load_classifier(folder: Path) -> ImageClassifier:

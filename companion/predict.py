@@ -7,11 +7,12 @@ import csv
 import math
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
@@ -24,6 +25,7 @@ from clipit_lib.data.images import (
     SUFFIXES,
     fitted,
     image_files,
+    is_image,
     passed_over,
     read_image,
     visible,
@@ -77,6 +79,8 @@ def csv_rows(output: Path | None, head: Sequence[str]) -> Iterator[Callable[[Ite
         output = output.absolute()  # "." has no name
         if output.is_dir():
             raise ClipItError("this is a folder", output, "Name a file")
+        if output.is_file() and is_image(output.name):
+            raise ClipItError("this is an image", output, "Name another file")
         if output.exists() and not output.is_file():
             with output.open("w", encoding="utf-8", newline="") as stream:
                 yield _row_by_row(stream, head)
@@ -103,7 +107,7 @@ def csv_rows(output: Path | None, head: Sequence[str]) -> Iterator[Callable[[Ite
         raise
 
 
-def _row_by_row(stream: TextIO, head: Sequence[str]) -> Callable[[Iterable[Any]], Any]:
+def _row_by_row(stream: Any, head: Sequence[str]) -> Callable[[Iterable[Any]], Any]:
     """What writes a row so that nothing later can lose it; `head` is written."""
     writer = csv.writer(stream, lineterminator="\n")
 
@@ -222,7 +226,7 @@ def classified(
     """Every tile of the grid with its answer, a batch in memory at a time.
 
     Args:
-        size: side of the classifier's input; a tile is resized as `decode_image` does a patch.
+        size: side of the classifier's input; a tile is resized as a patch is.
         background: tiles below this mean optical density are left out; 0 leaves none out.
     """
     corners = list(grid.corners())
@@ -330,6 +334,10 @@ def _check(given: argparse.Namespace) -> None:
         value = getattr(given, name)
         if value is not None and value < 1:
             raise ClipItError(f"{value}", f"--{name.replace('_', '-')}", "Give a number above zero")
+    if not given.background >= 0:
+        raise ClipItError(f"{given.background}", "--background", "Give a number, 0 or more")
+    if given.heatmap and given.heatmap.exists() and given.heatmap.samefile(given.images[0]):
+        raise ClipItError("this is the image itself", "--heatmap", "Name another file")
     if given.heatmap and (len(given.images) > 1 or given.images[0].is_dir()):
         raise ClipItError("several images", "--heatmap", "Name the one image to draw")
     if given.heatmap and given.heatmap.suffix.lower() not in PICTURES:
@@ -347,12 +355,15 @@ def main(arguments: list[str]) -> None:
         predict_tiles(given, classifier)
         return
     images, unread = listed_images(given.images), list[ClipItError]()
-    answers = classifier.answers(images)
+    odd = Counter[str]()
+    answers = classifier.answers(images, odd)
     with csv_rows(given.output, ["image", "prediction", *classifier.classes]) as write:
         for path, row in tqdm(answers, total=len(images), unit="image", disable=None):
             write([visible(path), *cells(row, classifier.classes)])
             if isinstance(row, ClipItError):
                 unread.append(row)
+        for what, count in odd.items():
+            print(f"{count} of {len(images)} images are {what}", file=sys.stderr)
         conclude(unread, len(images), given.skip_unreadable)
 
 

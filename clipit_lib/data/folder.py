@@ -34,7 +34,7 @@ from clipit_lib.data.patches import (
     open_or_build,
 )
 from clipit_lib.errors import ClipItError
-from clipit_lib.files import canonical_json, digest, header, read_text_table, tidy
+from clipit_lib.files import canonical_json, digest, header, named_column, read_text_table, tidy
 from clipit_lib.settings import Positive
 
 SPLITS = ("train", "validation", "test")
@@ -46,11 +46,6 @@ LIMITS = "Images of the user: origin, selection and labels are not known to this
 # With another way from files to pixels, patches that were kept are made anew.
 DECODING = 2
 FORMS: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")
-
-
-def shown(value: object) -> str:
-    """A value that is refused; what cannot be seen in it becomes escapes."""
-    return str(value) if str(value).isprintable() else repr(value)
 
 
 Texts = Annotated[tuple[str, ...], AfterValidator(lambda given: tuple(map(tidy, given)))]
@@ -131,17 +126,12 @@ def _listed(folder: Path, settings: FolderData) -> tuple[pd.DataFrame, list[str]
         listed, notes = _class_folders(folder)
     outside = sorted(set(listed["label"]) - set(settings.classes or listed["label"]))
     if outside:
-        raise ClipItError(
-            f"labels outside the classes: {', '.join(map(shown, outside[:5]))}",
-            origin,
-            f"Classes of the profile: {', '.join(map(shown, settings.classes or ()))}",
-        )
+        what = f"labels outside the classes: {', '.join(outside[:5])}"
+        fix = f"Classes of the profile: {', '.join(settings.classes or ())}"
+        raise ClipItError(what, origin, fix)
     if "test" not in set(listed["split"]):
-        raise ClipItError(
-            "no test images",
-            origin,
-            "Put them in a test/ folder or say so in a split column; none are drawn at random",
-        )
+        fix = "Put them in a test/ folder or say so in a split column; none are drawn at random"
+        raise ClipItError("no test images", origin, fix)
     return listed, notes
 
 
@@ -208,17 +198,12 @@ def read_manifest(path: Path, splits: Collection[str] = SPLITS) -> pd.DataFrame:
     """
     if not path.exists():
         raise ClipItError("no such manifest", path, "Mend its name or make the file")
-    table = read_text_table(path)
-    found = ", ".join(shown(name.strip()) for name in table.columns)
-    table = table.rename(columns=lambda name: header(name, COLUMNS))
-    unused = [shown(name) for name in table.columns if name not in COLUMNS]
-    for column in ("path", "label"):
-        if column not in table:
-            what = f"no column {column} (found: {found})"
-            fix = "A manifest needs path and label, and may have split, group, sha256"
-            raise ClipItError(what, path, fix)
-    if not table.columns.is_unique:
-        raise ClipItError(f"a column is there twice (found: {found})", path, "Keep one of them")
+    table = read_text_table(path).rename(columns=lambda name: header(name, COLUMNS))
+    unused = [name for name in table.columns if name not in COLUMNS]
+    fix = "A manifest needs path and label, and may have split, group, sha256"
+    for column in COLUMNS:
+        if column in table or column in ("path", "label"):
+            named_column(table, [column], path, fix)
     for column, default in {"split": "train", "group": "", "sha256": ""}.items():
         table[column] = table.get(column, default)
     if table.empty:

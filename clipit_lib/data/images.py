@@ -203,12 +203,3 @@ def oddities(image: Image.Image) -> list[str]:
     small = [f"less than {SMALL} pixels wide or high"] if short < SMALL else []
     cut = [f"more than {ELONGATED:g} times as long as wide, so that most is cropped away"]
     return small + (cut if long > ELONGATED * short else [])
-
-
-def decode_image(path: Path, side: int, sha256: str = "") -> UInt8[np.ndarray, "side side 3"]:
-    """A patch as it is trained on and predicted: `read_image`, then `fitted`.
-
-    Raises:
-        ClipItError: as `read_image`.
-    """
-    return fitted(read_image(path, sha256), side)

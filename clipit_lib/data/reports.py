@@ -11,13 +11,12 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import pandas as pd
 from jaxtyping import Float, Float32, Int64
 
 from clipit_lib import paths
 from clipit_lib.data.images import image_files, passed_over, visible
 from clipit_lib.errors import ClipItError
-from clipit_lib.files import UNSEEN, digest, read_text_table, tidy
+from clipit_lib.files import digest, named_column, read_text_table, tidy
 from clipit_lib.pairing import top_k
 from clipit_lib.settings import Distinct, Strict
 
@@ -57,7 +56,7 @@ LINE_END = re.compile(r"-[ \t]*\n[ \t]*")
 def control(text: str) -> str:
     """Take out control characters, byte order marks, zero-width and replacement characters."""
     text = re.sub(r"\r\n?", "\n", text)
-    text = re.sub(UNSEEN, "", text)
+    text = re.sub("[\u00ad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]", "", text)
     return re.sub("[\x00-\x08\x0b-\x1f\x7f-\x9f\ufffd]", " ", text)
 
 
@@ -219,21 +218,6 @@ def checked(
         raise ClipItError(f"{times} reports have the id {most}", origin, "Make the ids unique")
     content_hash = digest(*ids, *texts)
     return ReportCorpus(name, tuple(ids), tuple(texts), organ, content_hash, licence, notes)
-
-
-def named_column(table: pd.DataFrame, wanted: Sequence[str], path: Path, fix: str) -> str:
-    """The first of the wanted columns that a table has.
-
-    Raises:
-        ClipItError: it has none of them, or two of the same name.
-    """
-    found = next((each for each in map(tidy, wanted) if each in table), None)
-    if found is None:
-        names = ", ".join(table.attrs.get("names", table.columns))
-        raise ClipItError(f"no column {' or '.join(wanted)} (found: {names})", path, fix)
-    if list(table.columns).count(found) > 1:
-        raise ClipItError(f"two columns {found}", path, "Keep one of them")
-    return found
 
 
 # -- Reports of the user.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -247,6 +248,7 @@ def pixels(slides: Slides, settings: PhantomSlides, number: int) -> np.ndarray:
 
 COLUMNS = ["slide", "time", "event", "fold"]
 PATIENT = "patient"
+NAMED_ALIKE = r"(patient|case|subject)(([ _.-]?submitter)?[ _.-]?(id|no|number|name|barcode))?"
 # What may name a patient in the name of a slide: a TCGA barcode begins with it, and elsewhere it
 # may hold a number and be followed by a stain or a short number of its own.
 LOOKS = r"^(TCGA-\w\w-\w{4}|.*\d.*(?=[-_. ][A-Za-z]{0,5}\d{0,2}$))"
@@ -378,6 +380,10 @@ def _read_clinical(path: Path, folds: int) -> tuple[pd.DataFrame, list[str]]:
             )  # fmt: skip
     if raw.empty:
         raise ClipItError("no slides", path, "Add one row a slide")
+    for name in names if PATIENT not in names else ():
+        if re.fullmatch(NAMED_ALIKE, name.lower()) and raw[name].duplicated().any():
+            fix = f"Call it `{PATIENT}`, or take it out"
+            raise ClipItError(f"the column {name} may name patients of several slides", path, fix)
     number = {name: pd.to_numeric(raw[name], errors="coerce") for name in COLUMNS[1:]}
     known = range(1, folds + 1)
     rules: list[tuple[pd.Series[bool], str, str]] = [

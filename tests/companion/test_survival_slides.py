@@ -225,6 +225,15 @@ def test_what_is_not_used_is_named(folder: Path) -> None:
     assert "Bags without a row in clinical.csv that are not used: 1." in said
 
 
+@pytest.mark.parametrize("name", ["Patient_ID", "case_submitter_id", "subject"])
+def test_patients_under_another_name_are_not_passed_over(folder: Path, name: str) -> None:
+    rewrite(folder, lambda t: t.assign(**{name: "p"}))
+    with pytest.raises(ClipItError, match=f"column {name} may name patients .* Call it `patient`"):
+        reread(folder)
+    rewrite(folder, lambda t: t.assign(**{name: t["slide"]}))
+    assert f"that are not used: note, {name}" in reread(folder).limits
+
+
 def test_names_are_compared_without_blanks_and_in_one_form(folder: Path) -> None:
     whole, apart = (unicodedata.normalize(form, "Müller") for form in ("NFC", "NFD"))
     assert whole != apart

@@ -13,7 +13,7 @@ import pytest
 from PIL import Image
 
 from clipit_lib.data.folder import FolderData
-from clipit_lib.data.images import decode_image
+from clipit_lib.data.images import fitted, read_image
 from clipit_lib.data.patches import PatchDataset, ValidationSplit
 from clipit_lib.errors import ClipItError
 
@@ -134,16 +134,16 @@ def test_other_sizes_are_resized_and_centre_cropped(tmp_path: Path) -> None:
     wide = np.zeros((16, 48, 3), np.uint8)
     wide[:, 16:32] = 200
     Image.fromarray(wide).save(tmp_path / "wide.png")
-    assert (decode_image(tmp_path / "wide.png", 8)[:, 1:-1] > 190).all()
+    assert (fitted(read_image(tmp_path / "wide.png"), 8)[:, 1:-1] > 190).all()
     Image.fromarray(wide[:, :, 0]).save(tmp_path / "grey.png")
-    assert decode_image(tmp_path / "grey.png", 4).shape == (4, 4, 3)
+    assert fitted(read_image(tmp_path / "grey.png"), 4).shape == (4, 4, 3)
 
 
 def test_shrinking_does_not_alias(tmp_path: Path) -> None:
     stripes = np.zeros((64, 64, 3), np.uint8)
     stripes[:, ::2] = 255
     Image.fromarray(stripes).save(tmp_path / "stripes.png")
-    assert decode_image(tmp_path / "stripes.png", 8).std() < 10
+    assert fitted(read_image(tmp_path / "stripes.png"), 8).std() < 10
 
 
 def test_hidden_files_are_no_images(images: Path) -> None:
@@ -234,8 +234,8 @@ def test_no_test_images(tmp_path: Path) -> None:
 
 def test_labels_outside_the_classes(images: Path) -> None:
     with pytest.raises(ClipItError, match="labels outside the classes: in_situ") as caught:
-        settings(classes=("normal", "in\a_situ")).open("mine")
-    assert_one_line(caught, r"normal, 'in\x07_situ'")
+        settings(classes=("normal", "in\u200b situ")).open("mine")
+    assert_one_line(caught, "normal, in situ")
 
 
 def test_class_texts_of_another_number(images: Path) -> None:
@@ -285,8 +285,8 @@ def test_a_corrupt_image_is_named_and_earlier_results_stay(
         ("path,label,split", ["a.png,x,train", "b.png,x,tset"], "split 'tset' in line 3"),
         ("path,label,split", ["a.png,x,test"], "no such image"),
         ("path,label", ["a.png,x,train,more", '"'], "not a csv in UTF-8"),
-        ("path,label, label", ["a.png,x,x"], "a column is there twice (found: path, label, label)"),
-        ("path,lab\u00a0el", ["a.png,x"], r"no column label (found: path, 'lab\xa0el')"),
+        ("path,label, label", ["a.png,x,x"], "two columns label. Keep one of them"),
+        ("path,lab\u00a0el", ["a.png,x"], "no column label (found: path, lab el)"),
         ("path,label,split", ["a.png, ,test"], "no label in line 2"),
         ("path,label,split", [r"a\b.png,x,test"], "no such image. Write / in paths, not \\."),
     ],

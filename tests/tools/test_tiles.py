@@ -212,13 +212,19 @@ def test_the_figure_shows_pixels_and_probabilities_on_one_scale() -> None:
         (["--tiles", "0"], "--tiles: 0"),
         (["--tiles", "200"], "larger than the image (100 x 60)"),
         (["again.png", "--tiles", "8", "--heatmap", "x.png"], "Name the one image"),
+        (["--tiles", "8", "--background", "nan"], "--background: nan"),
+        (["--tiles", "8", "--heatmap", "big.png"], "this is the image itself"),
+        (["--output", "big.png"], "this is an image. Name another file"),
     ],
 )
 def test_options_that_do_not_fit_are_said(
-    run: runs.StoredRun, composed: np.ndarray, tmp_path: Path, capsys, options, said
+    run: runs.StoredRun, composed: np.ndarray, tmp_path: Path, monkeypatch, capsys, options, said
 ) -> None:
     path = saved(composed[:60, :100], tmp_path / "big.png")
-    assert main(["predict", str(run.folder), str(path), *options]) == 2
+    before, folder = path.read_bytes(), Path(run.folder).absolute()
+    monkeypatch.chdir(tmp_path)
+    assert main(["predict", str(folder), str(path), *options]) == 2
+    assert path.read_bytes() == before
     error = capsys.readouterr().err.strip()
     assert said in error and "\n" not in error
 
