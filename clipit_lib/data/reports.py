@@ -16,7 +16,7 @@ from jaxtyping import Float, Float32, Int64
 from clipit_lib import paths
 from clipit_lib.data.images import image_files, passed_over, visible
 from clipit_lib.errors import ClipItError
-from clipit_lib.files import digest, named_column, read_text_table, tidy
+from clipit_lib.files import digest, header, named_column, read_text_table, tidy
 from clipit_lib.pairing import top_k
 from clipit_lib.settings import Distinct, Strict
 
@@ -263,11 +263,12 @@ class FileCorpus(Corpus):
 
     def _table(self, path: Path) -> tuple[list[str], list[str], list[int], str]:
         """Ids, texts and numbers of the rows of a table, and what was passed over."""
-        table = read_text_table(path, content=_decode(path), blank_lines=True).rename(columns=tidy)
+        wanted = (self.column,) if self.column else TEXT_COLUMNS
+        table = read_text_table(path, content=_decode(path), blank_lines=True)
+        table = table.rename(columns=lambda name: header(name, (*ID_COLUMNS, *wanted)))
         blank = (table.apply(lambda column: column.str.strip()) == "").all(axis=1)
         left = f"{blank.sum()} blank rows passed over" if blank.any() else ""
         table = table[~blank]
-        wanted = (self.column,) if self.column else TEXT_COLUMNS
         fix = "Set `column` in the profile to the one that holds the reports"
         texts = table[named_column(table, wanted, path, fix)].tolist()
         named = next((each for each in ID_COLUMNS if each in table), None)
