@@ -10,8 +10,9 @@ import logging
 import os
 import shutil
 import sys
+import unicodedata
 import uuid
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from io import StringIO
 from pathlib import Path
@@ -185,6 +186,21 @@ def file_digest(path: Path) -> str:
 SAVE = "Save it as UTF-8 csv with a header"
 
 
+def tidy(text: str) -> str:
+    """As a name is compared: composed (NFC), without what has no width, any blanks as one space."""
+    text = unicodedata.normalize("NFC", text)
+    if not text.isprintable():
+        seen = (c for c in text if c.isspace() or unicodedata.category(c) not in ("Cc", "Cf"))
+        text = "".join(seen)
+    return " ".join(text.split())
+
+
+def header(name: str, known: Collection[str]) -> str:
+    """The name of a column: in small letters, if it is known so."""
+    name = tidy(name)
+    return name.lower() if name.lower() in known else name
+
+
 def read_text_table(
     path: Path, fix: str = SAVE, content: str | None = None, blank_lines: bool = False
 ) -> pd.DataFrame:
@@ -213,6 +229,21 @@ def read_text_table(
             "rows have more cells than the header", path, "Quote texts that hold commas"
         )
     return table
+
+
+def named_column(table: pd.DataFrame, wanted: Sequence[str], path: Path, fix: str) -> str:
+    """The first of the wanted columns that a table has.
+
+    Raises:
+        ClipItError: it has none of them, or two of the same name.
+    """
+    found = next((each for each in map(tidy, wanted) if each in table), None)
+    if found is None:
+        names = ", ".join(table.attrs.get("names", table.columns))
+        raise ClipItError(f"no column {' or '.join(wanted)} (found: {names})", path, fix)
+    if list(table.columns).count(found) > 1:
+        raise ClipItError(f"two columns {found}", path, "Keep one of them")
+    return found
 
 
 # -- One kind of progress bar, for a terminal, a log and a notebook alike.

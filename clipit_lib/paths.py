@@ -101,10 +101,6 @@ def tables(profile: str) -> Path:
     return results(profile) / "tables"
 
 
-def executed_notebooks(profile: str) -> Path:
-    return results(profile) / "notebooks"
-
-
 def runs(profile: str) -> Path:
     return results(profile) / "runs"
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import csv
 import math
+import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,9 +23,10 @@ from tqdm import tqdm
 from clipit_lib.data.images import (
     MEGAPIXELS,
     SUFFIXES,
-    decode_image,
     fitted,
     image_files,
+    is_image,
+    oddities,
     passed_over,
     read_image,
     visible,
@@ -64,34 +67,58 @@ def csv_rows(output: Path | None, head: Sequence[str]) -> Iterator[Callable[[Ite
     """What writes a row below `head`: to standard output, or to a file that is whole or absent.
 
     Rows go to OUTPUT.part as they come. It becomes OUTPUT when all are there; whatever fails, it
-    stays and is named.
+    stays and is named, and is written again if it was removed meanwhile. A pipe or a device gets
+    the rows itself.
 
     Raises:
         ClipItError: the file cannot be written.
     """
-    if output is None:
-        write = csv.writer(sys.stdout, lineterminator="\n").writerow
-        write(head)
-        yield write
-        return
-    output = output.absolute()  # "." has no name
-    if output.is_dir():
-        raise ClipItError("this is a folder", output, "Name a file")
-    part = output.with_name(f"{output.name}.part")
+    part = None
     try:
+        if output is None:
+            yield _row_by_row(sys.stdout, head)
+            return
+        output = output.absolute()  # "." has no name
+        if output.is_dir():
+            raise ClipItError("this is a folder", output, "Name a file")
+        if output.is_file() and is_image(output.name):
+            raise ClipItError("this is an image", output, "Name another file")
+        if output.exists() and not output.is_file():
+            with output.open("w", encoding="utf-8", newline="") as stream:
+                yield _row_by_row(stream, head)
+            return
+        part = output.with_name(f"{output.name}.part")
         part.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("w", encoding="utf-8", newline="", buffering=1) as stream:
-            write = csv.writer(stream, lineterminator="\n").writerow
-            write(head)
-            yield write
+        with part.open("w+", encoding="utf-8", newline="") as stream:
+            try:
+                yield _row_by_row(stream, head)
+            finally:
+                if not part.exists():
+                    stream.seek(0)
+                    part.parent.mkdir(parents=True, exist_ok=True)
+                    part.write_text(stream.read(), encoding="utf-8", newline="")
         part.replace(output)
     except BaseException as error:
-        if part.exists():
+        if part and part.exists():
             print(f"{part}: the answers so far are kept here", file=sys.stderr)
-        if isinstance(error, OSError):
-            what = f"writing failed ({error.strerror})"
-            raise ClipItError(what, output, "Free space, or name a file you may write") from error
+        if isinstance(error, OSError) and not isinstance(error, BrokenPipeError):
+            if output is None:  # what is left in the buffer would fail again at the end
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            what, where = f"writing failed ({error.strerror})", output or "standard output"
+            raise ClipItError(what, where, "Free space, or name a file you may write") from error
         raise
+
+
+def _row_by_row(stream: Any, head: Sequence[str]) -> Callable[[Iterable[Any]], Any]:
+    """What writes a row so that nothing later can lose it; `head` is written."""
+    writer = csv.writer(stream, lineterminator="\n")
+
+    def write(row: Iterable[Any]) -> None:
+        writer.writerow(row)
+        stream.flush()
+
+    write(head)
+    return write
 
 
 def conclude(unread: Sequence[ClipItError], images: int, allowed: bool = False) -> None:
@@ -194,7 +221,7 @@ def classified(
     """Every tile of the grid with its answer, a batch in memory at a time.
 
     Args:
-        size: side of the classifier's input; a tile is resized as `decode_image` does a patch.
+        size: side of the classifier's input; a tile is resized as a patch is.
         background: tiles below this mean optical density are left out; 0 leaves none out.
     """
     corners = list(grid.corners())
@@ -290,6 +317,10 @@ def _check(given: argparse.Namespace) -> None:
         value = getattr(given, name)
         if value is not None and value < 1:
             raise ClipItError(f"{value}", f"--{name.replace('_', '-')}", "Give a number above zero")
+    if not given.background >= 0:
+        raise ClipItError(f"{given.background}", "--background", "Give a number, 0 or more")
+    if given.heatmap and given.heatmap.exists() and given.heatmap.samefile(given.images[0]):
+        raise ClipItError("this is the image itself", "--heatmap", "Name another file")
     if given.heatmap and (len(given.images) > 1 or given.images[0].is_dir()):
         raise ClipItError("several images", "--heatmap", "Name the one image to draw")
     if given.heatmap and given.heatmap.suffix.lower() not in PICTURES:
@@ -298,26 +329,28 @@ def _check(given: argparse.Namespace) -> None:
 
 
 def answers(
-    classifier: ImageClassifier, images: Sequence[Path]
+    classifier: ImageClassifier, images: Sequence[Path], odd: Counter[str]
 ) -> Iterator[tuple[Path, Float[np.ndarray, " c"] | ClipItError]]:
     """Each image with its class probabilities, or with what is wrong with it.
 
-    A batch is in memory at a time.
+    A batch is in memory at a time; `odd` counts what is unusual in them.
     """
     for begin in range(0, len(images), BATCH):
         block = images[begin : begin + BATCH]
-        decoded = [_decoded(path, classifier.transform.size) for path in block]
+        decoded = [_decoded(path, classifier.transform.size, odd) for path in block]
         readable = [pixels for pixels in decoded if isinstance(pixels, np.ndarray)]
         found = iter(classifier.probabilities(np.stack(readable)).numpy() if readable else ())
         for path, pixels in zip(block, decoded, strict=True):
             yield path, pixels if isinstance(pixels, ClipItError) else next(found)
 
 
-def _decoded(path: Path, side: int) -> UInt8[np.ndarray, "s s 3"] | ClipItError:
+def _decoded(path: Path, side: int, odd: Counter[str]) -> UInt8[np.ndarray, "s s 3"] | ClipItError:
     try:
-        return decode_image(path, side)
+        image = read_image(path)
     except ClipItError as error:
         return error
+    odd.update(oddities(image))
+    return fitted(image, side)
 
 
 def main(arguments: list[str]) -> None:
@@ -329,13 +362,16 @@ def main(arguments: list[str]) -> None:
         predict_tiles(given, classifier)
         return
     images, unread = listed_images(given.images), list[ClipItError]()
+    odd = Counter[str]()
     with csv_rows(given.output, ["image", "prediction", *classifier.classes]) as write:
         for path, row in tqdm(
-            answers(classifier, images), total=len(images), unit="image", disable=None
+            answers(classifier, images, odd), total=len(images), unit="image", disable=None
         ):
             write([visible(path), *cells(row, classifier.classes)])
             if isinstance(row, ClipItError):
                 unread.append(row)
+        for what, count in odd.items():
+            print(f"{count} of {len(images)} images are {what}", file=sys.stderr)
         conclude(unread, len(images), given.skip_unreadable)
 
 

@@ -160,15 +160,19 @@ def _fault(faults: Sequence[Any], node: yaml.Node | None, wanted: Any, path: Pat
     """The first fault in words; an unknown key before all others, which may come of it."""
     fault = min(faults, key=lambda each: each["type"] != "extra_forbidden")
     keys, at = _reached(node, fault["loc"])
+    mark = at.start_mark if at else None
     what = f"{'.'.join(keys) or 'the whole file'}: {fault['msg'].removeprefix('Value error, ')}"
     if fault["type"] == "extra_forbidden":
+        around = _reached(node, fault["loc"][:-1])[1]
+        assert around is not None
+        mark = next(key.start_mark for key, _ in around.value if key.value == keys[-1])
         near = get_close_matches(keys[-1], _known(wanted.json_schema(), fault["loc"]), 1)
         what = f"{'.'.join(keys)}: unknown key" + (f"; perhaps {near[0]} is meant" if near else "")
     elif fault["type"] != "missing":
         got = at.value if isinstance(at, yaml.ScalarNode) else fault["input"]
         what += f" (got {str(got)[:60]!r})"
     fix = "Mend this key; see docs/your_data.md and companion/profile.py"
-    return ClipItError(what, _line(path, at.start_mark if at else None), fix)
+    return ClipItError(what, _line(path, mark), fix)
 
 
 def _known(schema: Any, places: Sequence[str | int]) -> list[str]:

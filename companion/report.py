@@ -287,7 +287,7 @@ def executed(profile: str) -> tuple[list[Path], list[Path], list[str]]:
 
     Third come the names of those that failed when they were last run.
     """
-    found = sorted(paths.executed_notebooks(profile).glob("[0-9][0-9]_*.ipynb"))
+    found = sorted((paths.results(profile) / "notebooks").glob("[0-9][0-9]_*.ipynb"))
     failed = [path for path in found if path.stem.endswith(".failed")]
     whole_ones = [path for path in found if path not in failed]
     once = [path for path in whole_ones if int(path.name[:2]) >= FIRST_PER_PROFILE]
@@ -434,7 +434,8 @@ def page(profile: Profile) -> str:
     once, others, failed = executed(profile.name)
     if not once and not others:
         fix = f"Run ./run_all.sh --profile {profile.name} first"
-        raise ClipItError("no executed notebook here", paths.executed_notebooks(profile.name), fix)
+        where = paths.results(profile.name) / "notebooks"
+        raise ClipItError("no executed notebook here", where, fix)
     outline = Outline(OWN_ANCHORS)
     shareable = all(may_be_shown(profile, name) for name in profile.data)
     pictures = Pictures(profile.name, outline, shareable)

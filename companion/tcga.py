@@ -16,11 +16,9 @@ from clipit_lib.data.reports import (
     ReportCorpus,
     checked,
     clean,
-    named_column,
-    tidy,
 )
 from clipit_lib.errors import ClipItError
-from clipit_lib.files import read_text_table
+from clipit_lib.files import named_column, read_text_table, tidy
 from clipit_lib.settings import Distinct
 from companion.published import READ_TERMS
 

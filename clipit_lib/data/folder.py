@@ -16,7 +16,6 @@ from pydantic import AfterValidator
 
 from clipit_lib import paths
 from clipit_lib.data.images import (
-    decode_image,
     fitted,
     image_files,
     is_image,
@@ -35,12 +34,11 @@ from clipit_lib.data.patches import (
     open_or_build,
 )
 from clipit_lib.errors import ClipItError
-from clipit_lib.files import canonical_json, digest, read_text_table
+from clipit_lib.files import canonical_json, digest, header, named_column, read_text_table, tidy
 from clipit_lib.settings import Positive
 
-__all__ = ["FolderData", "decode_image", "read_manifest", "undecoded", "within"]
-
 SPLITS = ("train", "validation", "test")
+COLUMNS = ["path", "split", "label", "group", "sha256"]
 # What a split may be called, in any case, in the order in which folders are read.
 SPLIT_NAMES = {"val": "validation", **{split: split for split in SPLITS},
                "valid": "validation", "dev": "validation"}  # fmt: skip
@@ -50,17 +48,7 @@ DECODING = 2
 FORMS: tuple[Literal["NFC", "NFD"], ...] = ("NFC", "NFD")
 
 
-def text(value: str) -> str:
-    """A cell or a name without blanks around it, its letters composed (NFC)."""
-    return unicodedata.normalize("NFC", value).strip()
-
-
-def shown(value: object) -> str:
-    """A value that is refused; what cannot be seen in it becomes escapes."""
-    return str(value) if str(value).isprintable() else repr(value)
-
-
-Texts = Annotated[tuple[str, ...], AfterValidator(lambda given: tuple(map(text, given)))]
+Texts = Annotated[tuple[str, ...], AfterValidator(lambda given: tuple(map(tidy, given)))]
 
 
 class FolderData(PatchData):
@@ -91,8 +79,9 @@ class FolderData(PatchData):
             raise ClipItError("no such folder", folder, fix)
         listed, notes = _listed(folder, self)
         found = [_on_disk(folder, path) for path in listed["path"]]
-        listed["path"] = [path for path, _ in found]
-        stamps = digest(canonical_json([stamp for _, stamp in found]))
+        listed["path"] = [path for path, *_ in found]
+        _require_apart(listed, [file for *_, file in found], folder)
+        stamps = digest(canonical_json([stamp for _, stamp, _ in found]))
         classes = self.classes or tuple(sorted(set(listed["label"])))
         texts = self.class_texts or tuple(each.replace("_", " ") for each in classes)
         if len(set(classes)) < max(len(classes), 2):
@@ -117,12 +106,14 @@ def _listed(folder: Path, settings: FolderData) -> tuple[pd.DataFrame, list[str]
     if settings.manifest:
         origin = folder / settings.manifest
         listed = read_manifest(origin)
+        if unused := listed.attrs.pop("unused"):
+            notes = [f"columns of {settings.manifest} that are not used: {', '.join(unused)}"]
     else:
         listed, notes = _class_folders(folder)
     classes = settings.classes or listed["label"]
     if outside := sorted(set(listed["label"]) - set(classes)):
-        what = f"labels outside the classes: {', '.join(map(shown, outside[:5]))}"
-        raise ClipItError(what, origin, f"Classes of the profile: {', '.join(map(shown, classes))}")
+        what = f"labels outside the classes: {', '.join(outside[:5])}"
+        raise ClipItError(what, origin, f"Classes of the profile: {', '.join(classes)}")
     if "test" not in set(listed["split"]):
         fix = "Put them in a test/ folder or say so in a split column; none are drawn at random"
         raise ClipItError("no test images", origin, fix)
@@ -134,7 +125,7 @@ def _class_folders(folder: Path) -> tuple[pd.DataFrame, list[str]]:
     beside, loose = within(folder)
     tops: dict[str, str] = {}
     for called, split in SPLIT_NAMES.items():
-        for name in (each for each in beside if text(each).casefold() == called):
+        for name in (each for each in beside if tidy(each).casefold() == called):
             if split in tops.values():
                 both = [*(each for each in tops if tops[each] == split), name]
                 what = f"several folders of {split} images: {', '.join(both)}"
@@ -154,7 +145,7 @@ def _class_folders(folder: Path) -> tuple[pd.DataFrame, list[str]]:
                 what = "; ".join(["no images in this class folder", *passed_over(more)])
                 raise ClipItError(what, folder / top / name, "Add images or remove it")
             start = f"{top}/{name}" if top else name
-            rows += [(f"{start}/{path}", split, text(name)) for path in found]
+            rows += [(f"{start}/{path}", split, tidy(name)) for path in found]
             others += more
     notes = passed_over(others)
     if tops and (unknown := [visible(name) for name in beside if name not in tops]):
@@ -181,7 +172,8 @@ def within(folder: Path) -> tuple[list[str], int]:
 
 
 def read_manifest(path: Path, splits: Collection[str] = SPLITS) -> pd.DataFrame:
-    """Read a manifest: columns path, split, label, group, sha256, all str without blanks around.
+    """Read a manifest: columns path, split, label, group, sha256, all str and tidy; `attrs` names
+    the `unused`.
 
     Without a split column all images are train; unknown groups and digests are "".
 
@@ -191,22 +183,19 @@ def read_manifest(path: Path, splits: Collection[str] = SPLITS) -> pd.DataFrame:
     """
     if not path.exists():
         raise ClipItError("no such manifest", path, "Mend its name or make the file")
-    table = read_text_table(path).rename(columns=text)
-    found = ", ".join(map(shown, table.columns))
-    for column in ("path", "label"):
-        if column not in table:
-            what = f"no column {column} (found: {found})"
-            fix = "A manifest needs path and label, and may have split, group, sha256"
-            raise ClipItError(what, path, fix)
-    if not table.columns.is_unique:
-        raise ClipItError(f"a column is there twice (found: {found})", path, "Keep one of them")
+    table = read_text_table(path).rename(columns=lambda name: header(name, COLUMNS))
+    unused = [name for name in table.columns if name not in COLUMNS]
+    fix = "A manifest needs path and label, and may have split, group, sha256"
+    for column in COLUMNS:
+        if column in table or column in ("path", "label"):
+            named_column(table, [column], path, fix)
     for column, default in {"split": "train", "group": "", "sha256": ""}.items():
         table[column] = table.get(column, default)
     if table.empty:
         raise ClipItError("no rows", path, "List at least one image")
-    table = table[["path", "split", "label", "group", "sha256"]]
+    table = table[COLUMNS]
     # As it is written: the disk may know it with its letters composed or not.
-    table = table.map(text).assign(path=table["path"].str.strip())
+    table = table.map(tidy).assign(path=table["path"].str.strip())
     known = {name: split for name, split in SPLIT_NAMES.items() if split in splits}
     table["split"] = table["split"].map(lambda split: known.get(split.casefold(), split))
     for wrong, what, fix in (
@@ -217,6 +206,7 @@ def read_manifest(path: Path, splits: Collection[str] = SPLITS) -> pd.DataFrame:
         for row in table.index[wrong][:1]:
             said = what.format_map(table.loc[row].to_dict())
             raise ClipItError(f"{said} in line {row + 2}", path, fix)
+    table.attrs["unused"] = unused
     return table
 
 
@@ -243,8 +233,19 @@ def undecoded(listed: pd.DataFrame, folder: Path, classes: tuple[str, ...], side
     return Undecoded(samples, decode, notes)
 
 
-def _on_disk(folder: Path, path: str) -> tuple[str, tuple[int, int]]:
-    """The name by which the disk knows a listed image, and what changes with it, without reading.
+def _require_apart(listed: pd.DataFrame, files: list[tuple[int, int]], folder: Path) -> None:
+    """Raises ClipItError if one file, by two names or by a link, is in two splits or classes."""
+    first: dict[tuple[int, int], list[str]] = {}
+    columns = (listed[name] for name in ("path", "split", "label"))
+    for file, *row in zip(files, *columns, strict=True):
+        other = first.setdefault(file, row)
+        if file[1] and row[1:] != other[1:]:  # 0: a disk that does not number its files
+            both = (f"{path} ({split}, {label})" for path, split, label in (other, row))
+            raise ClipItError(f"{' and '.join(both)} are one file", folder, "Keep one of them")
+
+
+def _on_disk(folder: Path, path: str) -> tuple[str, tuple[int, int], tuple[int, int]]:
+    """The name by which the disk knows a listed image, what changes with it, and what file it is.
 
     Its letters may be composed there or not, and a \\ in a list stands for / where it must.
     """
@@ -253,5 +254,6 @@ def _on_disk(folder: Path, path: str) -> tuple[str, tuple[int, int]]:
     for name in (path, *forms):
         with suppress(OSError, ValueError):
             status = os.stat(os.path.join(folder, name))
-            return name, (status.st_size, status.st_mtime_ns)
+            stamp = (status.st_size, status.st_mtime_ns)
+            return name, stamp, (status.st_dev, status.st_ino)
     raise no_image(folder / path)

@@ -158,6 +158,11 @@ def _rgb(image: Image.Image, where: str) -> Image.Image:
         return Image.fromarray(np.rint(values * 255).astype(np.uint8)).convert("RGB")
     if image.mode.startswith("I;16"):
         deep = np.asarray(image)
+        if getattr(image, "tag_v2", {}).get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == 0:
+            deep = 65535 - deep  # white is 0: of 16 bits Pillow leaves that to its caller
+        if 0 < deep.max() < 4096:
+            what = f"integers of 16 bits up to {deep.max()}: which of them is white is not known"
+            raise ClipItError(what, where, "Scale them to 0 to 65535, or save it with 8 bits")
         return Image.fromarray(np.where(deep == clear, 255, deep >> 8).astype(np.uint8)).convert(
             "RGB"
         )

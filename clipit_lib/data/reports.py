@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -12,14 +11,13 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import pandas as pd
 import yaml
 from jaxtyping import Float, Float32, Int64
 
 from clipit_lib import paths
 from clipit_lib.data.images import image_files, passed_over, visible
 from clipit_lib.errors import ClipItError
-from clipit_lib.files import digest, read_text_table
+from clipit_lib.files import digest, header, named_column, read_text_table, tidy
 from clipit_lib.pairing import top_k
 from clipit_lib.settings import Distinct, Strict, known
 
@@ -145,17 +143,16 @@ class Corpus(Strict):
 
 
 # What stands where there is no report, without what is neither letter nor digit.
-NOTHING = {"", "n a", "na", "nan", "nil", "none", "null", "not available", "not applicable"}
+NOTHING = {
+    "", "n a", "na", "nan", "nil", "none", "null", "empty", "missing", "pending", "tbd", "unknown",
+    "unavailable", "no report", "no text",
+    *(f"not {each}" for each in ("available", "applicable", "known", "provided", "reported")),
+}  # fmt: skip
 
 
 def says_nothing(text: str) -> bool:
     """Whether a report is a placeholder: "N/A", "-", "not available"."""
     return re.sub(r"[\W_]+", " ", text).strip().lower() in NOTHING
-
-
-def tidy(text: str) -> str:
-    """As a name is compared: composed (NFC), and without blanks around it."""
-    return unicodedata.normalize("NFC", text).strip()
 
 
 def checked(
@@ -180,7 +177,7 @@ def checked(
     if not texts:
         raise ClipItError("no reports", origin, "Add at least one report")
     for number, (each, text) in enumerate(zip(ids, texts, strict=True)):
-        lacks = "is empty" if not text.strip() else "has no id" if not each.strip() else ""
+        lacks = "is empty" if not text.strip() else "has no id" if not tidy(each) else ""
         if lacks:
             said = f"report {each}{f' in row {rows[number]}' if rows else ''} {lacks}"
             raise ClipItError(said.replace("  ", " "), origin, "Take it out or fill it in")
@@ -192,21 +189,6 @@ def checked(
         raise ClipItError(f"{times} reports have the id {most}", origin, "Make the ids unique")
     content_hash = digest(*ids, *texts)
     return ReportCorpus(name, tuple(ids), tuple(texts), organ, content_hash, licence, notes)
-
-
-def named_column(table: pd.DataFrame, wanted: Sequence[str], path: Path, fix: str) -> str:
-    """The first of the wanted columns that a table has.
-
-    Raises:
-        ClipItError: it has none of them, or two of the same name.
-    """
-    found = next((each for each in map(tidy, wanted) if each in table), None)
-    if found is None:
-        names = ", ".join(table.attrs.get("names", table.columns))
-        raise ClipItError(f"no column {' or '.join(wanted)} (found: {names})", path, fix)
-    if list(table.columns).count(found) > 1:
-        raise ClipItError(f"two columns {found}", path, "Keep one of them")
-    return found
 
 
 # -- Reports of the user.
@@ -252,11 +234,12 @@ class FileCorpus(Corpus):
 
     def _table(self, path: Path) -> tuple[list[str], list[str], list[int], str]:
         """Ids, texts and numbers of the rows of a table, and what was passed over."""
-        table = read_text_table(path, content=_decode(path), blank_lines=True).rename(columns=tidy)
+        wanted = (self.column,) if self.column else TEXT_COLUMNS
+        table = read_text_table(path, content=_decode(path), blank_lines=True)
+        table = table.rename(columns=lambda name: header(name, (*ID_COLUMNS, *wanted)))
         blank = (table.apply(lambda column: column.str.strip()) == "").all(axis=1)
         left = f"{blank.sum()} blank rows passed over" if blank.any() else ""
         table = table[~blank]
-        wanted = (self.column,) if self.column else TEXT_COLUMNS
         fix = "Set `column` in the profile to the one that holds the reports"
         texts = table[named_column(table, wanted, path, fix)].tolist()
         named = next((each for each in ID_COLUMNS if each in table), None)

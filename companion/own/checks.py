@@ -19,10 +19,11 @@ from scipy.stats import entropy, t
 from clipit_lib import paths
 from clipit_lib.data.folder import FolderData, read_manifest
 from clipit_lib.data.patches import PatchData, PatchDataset, Split, ValidationSplit
-from clipit_lib.data.reports import says_nothing, tidy
+from clipit_lib.data.reports import says_nothing
 from clipit_lib.encoders import registry
 from clipit_lib.encoders.encoder import embed_texts
 from clipit_lib.errors import ClipItError
+from clipit_lib.files import tidy
 from clipit_lib.pairing import effective_number
 from clipit_lib.settings import Strict
 from companion import findings, studies
@@ -245,13 +246,13 @@ FILLERS = {"a", "an", "and", "in", "no", "of", "or", "the", "to", "with"}
 
 
 def few_reports(texts: Sequence[str], ids: Sequence[str], patches: int) -> list[Finding]:
-    """A small corpus, in which copies (but for spaces) count once and placeholders not at all."""
+    """A small corpus: copies (but for spaces and case) count once, placeholders not at all."""
     found, copies, silent = list[Finding](), list[str](), list[str]()
     first: dict[str, str] = {}
     for each, text in zip(ids, texts, strict=True):
         if says_nothing(text):
             silent.append(each)
-        elif first.setdefault(" ".join(tidy(text).split()), each) != each:
+        elif first.setdefault(tidy(text).casefold(), each) != each:
             copies.append(each)
     whole = len(texts)
     if silent:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import unicodedata
+import re
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -24,8 +24,10 @@ from clipit_lib.errors import ClipItError
 from clipit_lib.files import (
     canonical_json,
     digest,
+    header,
     progress,
     read_text_table,
+    tidy,
     whole,
     write_text,
     written_beside,
@@ -104,7 +106,7 @@ def read_bag(path: Path, most: int | None = None) -> Bag:
         ClipItError: the file is damaged; it has no features; arrays are no numbers [patches,
             width], differ in their patches, are empty or hold what is not finite in float32.
     """
-    h5 = path.suffix == ".h5"
+    h5 = path.suffix.lower() == ".h5"
     with whole(path, "Write it anew"), h5py.File(path) if h5 else safe_open(path, "numpy") as file:
         arrays = {
             name: np.asarray(file[name][()] if h5 else file.get_tensor(name))
@@ -239,6 +241,7 @@ def pixels(slides: Slides, settings: PhantomSlides, number: int) -> np.ndarray:
 
 COLUMNS = ["slide", "time", "event", "fold"]
 PATIENT = "patient"
+NAMED_ALIKE = r"(patient|case|subject)(([ _.-]?submitter)?[ _.-]?(id|no|number|name|barcode))?"
 # What may name a patient in the name of a slide: a TCGA barcode begins with it, and elsewhere it
 # may hold a number and be followed by a stain or a short number of its own.
 LOOKS = r"^(TCGA-\w\w-\w{4}|.*\d.*(?=[-_. ][A-Za-z]{0,5}\d{0,2}$))"
@@ -302,8 +305,8 @@ def read_cohort(folder: Path, clinical: Path, folds: int, most: int | None = Non
         raise ClipItError("no such folder", folder, "Mend `bags` in the profile or CLIPIT_DATA")
     named: dict[str, list[Path]] = defaultdict(list)
     for path in sorted(folder.iterdir()):
-        if path.suffix in SUFFIXES:
-            named[_plain(path.stem)].append(path)
+        if path.suffix.lower() in SUFFIXES:
+            named[tidy(path.stem)].append(path)
     paths = [_file(folder, slide, named, clinical) for slide in table["slide"]]
     bags = [read_bag(path, most) for path in paths]
     widths = [{name: values.shape[1] for name, values in bag.arrays().items()} for bag in bags]
@@ -349,16 +352,12 @@ def _of_patients(table: pd.DataFrame) -> str:
     )
 
 
-def _plain(text: object) -> str:
-    """A name without what cannot be seen: blanks around it, and two ways to write one letter."""
-    return unicodedata.normalize("NFC", str(text)).strip()
-
-
 def _read_clinical(path: Path, folds: int) -> tuple[pd.DataFrame, list[str]]:
     """One row a slide, and the columns that are not used."""
     if not path.is_file():
         raise ClipItError("no such file", path, "Mend `clinical` in the profile or CLIPIT_DATA")
-    raw = read_text_table(path).map(_plain).rename(columns=_plain)
+    raw = read_text_table(path).map(tidy)
+    raw = raw.rename(columns=lambda name: header(name, (*COLUMNS, PATIENT)))
     names = raw.columns.tolist()
     missing = [name for name in COLUMNS if name not in names]
     twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
@@ -370,6 +369,10 @@ def _read_clinical(path: Path, folds: int) -> tuple[pd.DataFrame, list[str]]:
             )  # fmt: skip
     if raw.empty:
         raise ClipItError("no slides", path, "Add one row a slide")
+    for name in names if PATIENT not in names else ():
+        if re.fullmatch(NAMED_ALIKE, name.lower()) and raw[name].duplicated().any():
+            fix = f"Call it `{PATIENT}`, or take it out"
+            raise ClipItError(f"the column {name} may name patients of several slides", path, fix)
     number = {name: pd.to_numeric(raw[name], errors="coerce") for name in COLUMNS[1:]}
     known = range(1, folds + 1)
     rules: list[tuple[pd.Series[bool], str, str]] = [

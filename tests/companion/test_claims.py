@@ -147,7 +147,7 @@ def test_every_claim_names_settings_and_studies_that_exist() -> None:
     [
         (
             "    margn: 1.0\n",
-            "line 11, column 12: claims.margn: unknown key; perhaps margin",
+            "line 11, column 5: claims.margn: unknown key; perhaps margin",
         ),
         (
             "    margin: 1.0\n",

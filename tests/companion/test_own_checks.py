@@ -122,8 +122,8 @@ def test_few_reports_copies_and_placeholders() -> None:
     assert checks.few_reports(texts, ids, 1980) == []
     found = one(checks.few_reports(texts[1:], ids[1:], 1980), "few_reports")
     assert found.what == "99 reports" and "20 to a report" in found.why
-    # The 2nd is the 1st but for spaces and how its letter is composed; two say nothing.
-    texts[:4] = ["caf\u00e9  au lait", "cafe\u0301 au lait ", "N/A", "-"]
+    # The 2nd is the 1st but for spaces, case and how its letter is composed; two say nothing.
+    texts[:4] = ["caf\u00e9  au lait", "Cafe\u0301 au lait\u200b", "N/A", "-"]
     silent, copies, few = checks.few_reports(texts, ids, 1940)
     assert one([silent], "placeholders").what == "2 of 100 reports say nothing: r2, r3"
     said = "1 of 100 reports are the same as one before: r1"

@@ -219,10 +219,19 @@ def test_bags_that_are_equal_are_named(folder: Path) -> None:
 
 def test_what_is_not_used_is_named(folder: Path) -> None:
     write_bag(folder / "bags" / "more.h5", bag())
-    rewrite(folder, lambda t: t.assign(Patient="p", age=50))
+    rewrite(folder, lambda t: t.assign(Centre="p", age=50))
     said = reread(folder).limits
-    assert "clinical.csv that are not used: note, Patient, age." in said
+    assert "clinical.csv that are not used: note, Centre, age." in said
     assert "Bags without a row in clinical.csv that are not used: 1." in said
+
+
+@pytest.mark.parametrize("name", ["Patient_ID", "case_submitter_id", "subject"])
+def test_patients_under_another_name_are_not_passed_over(folder: Path, name: str) -> None:
+    rewrite(folder, lambda t: t.assign(**{name: "p"}))
+    with pytest.raises(ClipItError, match=f"column {name} may name patients .* Call it `patient`"):
+        reread(folder)
+    rewrite(folder, lambda t: t.assign(**{name: t["slide"]}))
+    assert f"that are not used: note, {name}" in reread(folder).limits
 
 
 def test_names_are_compared_without_blanks_and_in_one_form(folder: Path) -> None:
@@ -232,10 +241,10 @@ def test_names_are_compared_without_blanks_and_in_one_form(folder: Path) -> None
     expected = reread(folder)
     assert expected.clinical["slide"].tolist() == ["007", "7", "NA", whole, "s4.svs", "1e5"]
     rewrite(folder, lambda t: t.assign(
-        slide=[" 007", "7 ", "NA", apart, "s4.svs", "\t1e5"], fold=" " + t["fold"]
-    ).rename(columns={"slide": " slide", "time": "time "}))  # fmt: skip
+        slide=[" 007", "7 ", "NA", apart, "s4.svs", "\t1e5\u200b"], fold=" " + t["fold"]
+    ).rename(columns={"slide": " slide", "time": "Time "}))  # fmt: skip
     assert reread(folder).content_hash == expected.content_hash
-    (folder / "bags" / f"{whole}.h5").rename(folder / "bags" / f"{apart}.h5")
+    (folder / "bags" / f"{whole}.h5").rename(folder / "bags" / f"{apart}.H5")
     assert reread(folder).content_hash == expected.content_hash
 
 

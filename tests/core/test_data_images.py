@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clipit_lib.data.images import decode_image, image_files, oddities, passed_over, read_image
+from clipit_lib.data.images import fitted, image_files, oddities, passed_over, read_image
 from clipit_lib.errors import ClipItError
 
 GREY = np.arange(256, dtype=np.uint8).reshape(16, 16)
@@ -56,7 +56,7 @@ def test_transparent_is_glass(
     tmp_path: Path, name: str, image: Image.Image, options: dict[str, Any], right: Any
 ) -> None:
     image.save(tmp_path / name, **options)
-    found = decode_image(tmp_path / name, 16)
+    found = fitted(read_image(tmp_path / name), 16)
     assert (found[:, :8] == 255).all()
     assert (found[:, 8:] == right).all()
 
@@ -66,7 +66,7 @@ def test_what_is_opaque_is_as_pillow_reads_it(tmp_path: Path, mode: str) -> None
     path = tmp_path / "x.tif"
     Image.fromarray(TISSUE).convert(mode).save(path)
     expected = np.asarray(Image.open(path).convert("RGB"))
-    np.testing.assert_array_equal(decode_image(path, 16), expected)
+    np.testing.assert_array_equal(fitted(read_image(path), 16), expected)
 
 
 @pytest.mark.parametrize(
@@ -76,7 +76,7 @@ def test_deep_and_float_images_span_what_eight_bits_do(
     tmp_path: Path, name: str, values: np.ndarray
 ) -> None:
     Image.fromarray(values).save(tmp_path / name)
-    for channel in np.moveaxis(decode_image(tmp_path / name, 16), -1, 0):
+    for channel in np.moveaxis(fitted(read_image(tmp_path / name), 16), -1, 0):
         np.testing.assert_array_equal(channel, GREY)
 
 
@@ -101,6 +101,8 @@ def pages(path: Path) -> None:
         (jpeg_2000, r"TIFF compression 33003 \(JPEG 2000\) is not read. Save it as PNG"),
         (lambda path: Image.fromarray(DEEP.astype("i4")).save(path),
          "integers of 32 bits from 0 to 65535: which of them is white is not known"),
+        (lambda path: Image.fromarray(DEEP // 16).save(path),
+         "integers of 16 bits up to 4095: which of them is white is not known"),
         (lambda path: Image.fromarray(DEEP.astype("f4") - 1).save(path), "floats from -1 to 65534"),
         (lambda path: Image.fromarray(np.full((2, 2), np.nan, "f4")).save(path), "from nan to nan"),
         (lambda path: Image.new("1", (4000, 2501)).save(path),
@@ -114,6 +116,11 @@ def test_what_has_no_rule_is_refused_by_name(tmp_path: Path, write: Any, said: s
     with pytest.raises(ClipItError, match=said) as caught:
         read_image(path, megapixels=10)
     assert caught.value.where == str(path) and "\n" not in str(caught.value)
+
+
+def test_white_is_zero_where_the_file_says_so(tmp_path: Path) -> None:
+    Image.fromarray(65535 - DEEP).save(tmp_path / "x.tif", tiffinfo={262: 0})
+    np.testing.assert_array_equal(np.asarray(read_image(tmp_path / "x.tif"))[..., 0], GREY)
 
 
 @pytest.mark.parametrize("name", ["x.jpg", "x.tif", "x.png"])
@@ -134,7 +141,7 @@ def test_the_photograph_of_a_camera_is_its_first_picture(tmp_path: Path) -> None
     Image.new("RGB", (16, 16), "white").save(
         path, format="MPO", save_all=True, append_images=[preview]
     )
-    assert (decode_image(path, 16) > 250).all()
+    assert (fitted(read_image(path), 16) > 250).all()
 
 
 def test_sizes_that_lose_what_is_there_are_said() -> None:

@@ -177,12 +177,14 @@ def test_unreadable_images_stop_or_are_listed(
 ) -> None:
     broken, output = folder / "b" / "3.bmp", tmp_path / "answers.csv"
     broken.write_bytes(broken.read_bytes()[:80])
+    Image.new("RGB", (70, 32)).save(folder / "a.png")
     part = tmp_path / "answers.csv.part"
     command = ["predict", str(run.folder), str(folder), "--output", str(output)]
     for options, code, written in (([], 2, part), (["--skip-unreadable"], 0, output)):
         assert main([*command, *options]) == code
         said = capsys.readouterr().err
         assert f"not answered: {broken}: not a readable image or cut short" in said
+        assert "1 of 7 images are more than 2 times as long as wide" in said
         assert ("1 of 7 images could not be read" in said) == (code == 2)
         assert (f"{part}: the answers so far are kept here" in said) == (code == 2)
         assert list(tmp_path.glob("*.csv*")) == [written]

@@ -43,7 +43,7 @@ def test_every_profile_reads_and_names_known_parts(name: str) -> None:
         (("\nseeds: [0, 1]", "\nseeds: [0, one]"),
          "line 12, column 12: seeds: Input should be a valid integer (got 'one')"),
         (("retriever:", "retreiver:"),
-         "line 11, column 12: retreiver: unknown key; perhaps retriever is meant. Mend"),
+         "line 11, column 1: retreiver: unknown key; perhaps retriever is meant. Mend"),
         (("probe: {", "probe: {lr: 1, "), "probe.lr: unknown key. Mend"),
         (("epochs: 5", "epochs: 0"), "probe.epochs: Input should be greater than 0 (got '0')"),
         (("epochs: 5", "epochs: 010"), "probe.epochs: Input should be a valid integer (got '010')"),

@@ -80,7 +80,7 @@ def before(bench: Workbench, output_folder: Path, tmp_path_factory: pytest.TempP
         stored = list(runs.stored("mine"))
         keys = [run.key for run in stored]
         tables.save_table("mine", "table1", tables.run_table(stored), "One run.", keys)
-        executed = paths.executed_notebooks("mine") / "03_table1.ipynb"
+        executed = paths.results("mine") / "notebooks" / "03_table1.ipynb"
         write_text(executed, nbformat.writes(new_notebook(cells=[new_markdown_cell("# Table 1")])))
         assert main(["collect", "--profile", own]) == 0
         exported = ["--output", str(home / "exported"), "--no-onnx"]

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import csv
+import shutil
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -210,13 +212,19 @@ def test_the_figure_shows_pixels_and_probabilities_on_one_scale() -> None:
         (["--tiles", "0"], "--tiles: 0"),
         (["--tiles", "200"], "larger than the image (100 x 60)"),
         (["again.png", "--tiles", "8", "--heatmap", "x.png"], "Name the one image"),
+        (["--tiles", "8", "--background", "nan"], "--background: nan"),
+        (["--tiles", "8", "--heatmap", "big.png"], "this is the image itself"),
+        (["--output", "big.png"], "this is an image. Name another file"),
     ],
 )
 def test_options_that_do_not_fit_are_said(
-    run: runs.StoredRun, composed: np.ndarray, tmp_path: Path, capsys, options, said
+    run: runs.StoredRun, composed: np.ndarray, tmp_path: Path, monkeypatch, capsys, options, said
 ) -> None:
     path = saved(composed[:60, :100], tmp_path / "big.png")
-    assert main(["predict", str(run.folder), str(path), *options]) == 2
+    before, folder = path.read_bytes(), Path(run.folder).absolute()
+    monkeypatch.chdir(tmp_path)
+    assert main(["predict", str(folder), str(path), *options]) == 2
+    assert path.read_bytes() == before
     error = capsys.readouterr().err.strip()
     assert said in error and "\n" not in error
 
@@ -249,6 +257,28 @@ def test_one_unreadable_image_of_several_costs_no_answer(
     rows = read(tmp_path / "tiles.csv.part")
     assert [row["image"] for row in rows] == [str(paths[0])] * 4 + [str(paths[2])] * 4
     assert all(row["prediction"] == "" for row in rows[4:]) and rows[0]["prediction"] != ""
+
+
+def test_answers_outlive_what_happens_to_their_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    output = tmp_path / "out" / "a.csv"
+    with predict.csv_rows(output, ["image"]) as write:
+        write(["one"])
+        assert read(tmp_path / "out" / "a.csv.part") == [{"image": "one"}]  # as after a kill -9
+        shutil.rmtree(output.parent)
+        write(["two"])
+    assert read(output) == [{"image": "one"}, {"image": "two"}]
+    full = Path("/dev/full")
+    with full.open("w") as stream:
+        monkeypatch.setattr(sys, "stdout", stream)
+        for asked in (None, full):
+            with pytest.raises(ClipItError, match=r"writing failed \(No space left on device\)"):
+                predict.csv_rows(asked, ["image"]).__enter__()
+    monkeypatch.undo()
+    with predict.csv_rows(Path("/dev/null"), ["image"]):
+        pass
+    assert Path("/dev/null").is_char_device() and full.is_char_device()
 
 
 def font_with(characters: str, folder: Path) -> Path:
