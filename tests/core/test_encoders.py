@@ -14,6 +14,7 @@ from clipit_lib.errors import ClipItError
 from clipit_lib.files import digest, file_digest
 from clipit_lib.settings import PhantomPretraining, StandInTraining, trained_here
 from companion import train_encoders
+from companion.conch import untrained_backbone
 from companion.crc5 import DESCRIPTIONS, class_captions
 from companion.profile import Workbench
 from companion.train_encoders import random_view, trained_once
@@ -99,7 +100,7 @@ def test_word_pieces_keep_start_end_and_padding() -> None:
 def test_every_backbone_builds_and_takes_its_own_input() -> None:
     for name, row in registry.ENCODERS.items():
         with torch.device("meta"):  # shapes only: the published ones are large
-            encoder = registry.untrained_backbone(name, 32, StandInTraining(dataset="x"))
+            encoder = untrained_backbone(name, 32, StandInTraining(dataset="x"))
         patches = encoder.transform(np.zeros((2, 40, 40, 3), np.uint8))
         assert patches.shape[-1] == (row.size or 32)
         with torch.inference_mode():

@@ -127,8 +127,8 @@ def hold(desk: Workbench, cell: tuple[str, str], setting: str) -> runs.StoredRun
     data, whole = desk.dataset(cell[0]), written_out(spec, desk)
     chosen = choose_labels(spec, data)
     for split, rows in whole.rows.items():
-        assert getattr(chosen, split).tolist() == rows.tolist()
-        assert torch.equal(getattr(chosen, f"{split}_labels"), whole.labels[split])
+        assert chosen[split].rows.tolist() == rows.tolist()
+        assert torch.equal(chosen[split].labels, whole.labels[split])
     expected = whole.run()
     run = runs.get_or_run(spec, desk)
     found = torch.from_numpy(run.predictions().filter(like=LOGIT).to_numpy().copy())
