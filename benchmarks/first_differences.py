@@ -51,9 +51,9 @@ def stages() -> Iterator[Stage]:
     from clipit_lib.run import perform
     from companion import statistics, train_encoders
     from companion.measures import project
-    from companion.phantom.training import draw_shapes
     from companion.profile import Workbench, load_profile
     from companion.specs import resolve
+    from companion.train_encoders import draw_shapes
 
     profile = load_profile("smoke")
     assert profile.pretraining is not None
@@ -81,9 +81,8 @@ def stages() -> Iterator[Stage]:
         yield f"run {setting}", digest(logits)
         label = outcome.predictions["label"].to_numpy()
         hits.append((logits.argmax(axis=1) == label)[None])
-    gain = statistics.paired_bootstrap(
-        hits[0], hits[2], label, np.arange(len(label)), 200, np.random.default_rng(0)
-    )
+    cell = statistics.Cell("", hits[0], hits[2], label, np.arange(len(label)))
+    gain = statistics.pooled_bootstrap([cell], 200, np.random.default_rng(0), block=1)
     yield "bootstrap", digest(np.array([gain.estimate, gain.low, gain.high]))
     yield "t-SNE", digest(project(images, 0))
 

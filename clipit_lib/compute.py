@@ -33,8 +33,7 @@ def autocast(precision: Precision) -> AbstractContextManager[None]:
 def stacked(blocks: Iterable[Tensor], count: int) -> Tensor:
     """Blocks [b, ...] one below the other, [count, ...].
 
-    Copied as they come: kept until the end, each would lie between the large tensors of two forward
-    passes, and memory torn apart like this grows with every block.
+    Copied as they come: kept, they would tear apart the memory of the large tensors between them.
     """
     rows: Tensor | None = None
     begin = 0

@@ -125,7 +125,8 @@ class ClipItClassifier(ClassifierMixin, BaseEstimator):
 
     def predict(self, images: Any) -> np.ndarray:
         """The most probable class of each patch, [n]; of equal ones the first."""
-        return self.classes_[self.predict_proba(images).argmax(axis=1)]
+        chosen = self.predict_proba(images).argmax(axis=1)  # refuses first if it is not fitted
+        return self.classes_[chosen]
 
     def _encoder(self) -> VisionEncoder:
         """The backbone, to be changed: loaded anew, or a copy."""

@@ -25,9 +25,6 @@ from tqdm import tqdm
 
 from clipit_lib.errors import ClipItError
 
-# -- Files that are whole or absent, and names that follow from content.
-
-
 NO_ENTRY = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR)
 
 
@@ -35,8 +32,7 @@ NO_ENTRY = (errno.EACCES, errno.EPERM, errno.EROFS, errno.EEXIST, errno.ENOTDIR)
 def written_beside(target: Path, fix: str | None = None) -> Iterator[Path]:
     """Yield a temporary path beside `target`; move it into place if the block succeeds.
 
-    The block may create a file or a folder there. A failure removes it and leaves an earlier
-    `target` untouched.
+    The block may make a file or a folder there. A failure leaves an earlier `target` untouched.
 
     Args:
         fix: what to do if it cannot be written, if not what is said of caches and results.
@@ -67,8 +63,8 @@ NO_LOCKS = (errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP)
 def held(lock: Path, timeout: int = -1) -> Iterator[None]:
     """Hold a lock file, which a killed process gives back; wait `timeout` seconds, -1 for ever.
 
-    On a disk without locks a file `LOCK.held` stands for it. What a killed process has left of
-    those is passed over on the same machine only, so it is named.
+    On a disk without locks a file `LOCK.held` stands for it, which is named: what a killed process
+    leaves of those is passed over on the same machine only.
 
     Raises:
         OSError: the file cannot be written; as `filelock.Timeout`, another process holds it.
@@ -87,12 +83,10 @@ def held(lock: Path, timeout: int = -1) -> Iterator[None]:
 
 @contextmanager
 def locked(target: Path, lock: Path | None = None) -> Iterator[None]:
-    """Be the only process that makes `target`, see `held`.
-
-    What killed processes have left of their attempts is removed.
+    """Be the only process that makes `target`; what killed ones have left of it is removed.
 
     Args:
-        lock: the lock file, if not the one beside `target`.
+        lock: the lock file, if not the one beside `target`; see `held`.
 
     Raises:
         ClipItError: the folder of `target` cannot be written.
@@ -112,11 +106,8 @@ def kept(target: Path, make: Callable[[Path], object], lock: Path | None = None)
     """`target`, made first if it is not there: whole or not at all, by one process of several.
 
     Args:
-        make: writes a file or a folder at the path it is given, which is beside `target`.
+        make: writes a file or a folder at the path it is given, see `written_beside`.
         lock: as in `locked`.
-
-    Raises:
-        ClipItError: the folder of `target` cannot be written; whatever `make` raises.
     """
     if not target.exists():
         with locked(target, lock):
@@ -128,11 +119,7 @@ def kept(target: Path, make: Callable[[Path], object], lock: Path | None = None)
 
 @contextmanager
 def whole(path: Path, fix: str) -> Iterator[None]:
-    """Whatever fails while `path` is read in the block is said to be the fault of `path`.
-
-    Raises:
-        ClipItError: `path` is missing or damaged.
-    """
+    """Whatever fails in the block means, as ClipItError, that `path` is missing or damaged."""
     try:
         yield
     except (ClipItError, MemoryError):
@@ -271,7 +258,6 @@ def progress(
 ) -> tqdm[Item]:
     """`items` behind a bar that comes late and leaves nothing behind.
 
-    It goes to standard output: a notebook colours standard error as if something were wrong, and
-    shows an emptied bar there as an empty line, while here the next line takes its place.
+    On standard output: a notebook colours standard error, and keeps an emptied bar's line there.
     """
     return tqdm(items, desc=what, unit=unit, total=total, leave=False, delay=DELAY, file=sys.stdout)

@@ -12,11 +12,14 @@ Importing this module changes PyTorch; only `kernels` does.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
+Plain = Callable[..., Tensor]
 Number = float | int | bool
 THROUGH_NUMPY = (torch.float32, torch.float64)
 
@@ -46,48 +49,32 @@ def _array(tensor: Tensor) -> np.ndarray:
     return tensor.detach().numpy()
 
 
-def mm(first: Tensor, second: Tensor) -> Tensor:
-    if not _multiply(first, second, 2):
-        return torch.mm(first, second, out=first.new_empty(0))
+def multiplied(plain: Plain, dimensions: int, first: Tensor, second: Tensor) -> Tensor:
+    """`mm` or `bmm`; what NumPy cannot take is left to the plain one."""
+    if not _multiply(first, second, dimensions):
+        return plain(first, second, out=first.new_empty(0))
     return _product(first, second)
 
 
-def bmm(first: Tensor, second: Tensor) -> Tensor:
-    if not _multiply(first, second, 3):
-        return torch.bmm(first, second, out=first.new_empty(0))
-    return _product(first, second)
-
-
-def addmm(
-    bias: Tensor, first: Tensor, second: Tensor, *, beta: Number = 1, alpha: Number = 1
-) -> Tensor:
-    if not (_multiply(first, second, 2) and _fits(bias, first)):
-        out = first.new_empty(0)
-        return torch.addmm(bias, first, second, beta=beta, alpha=alpha, out=out)
-    return _add(_product(first, second), bias, beta, alpha)
-
-
-def baddbmm(
-    bias: Tensor, first: Tensor, second: Tensor, *, beta: Number = 1, alpha: Number = 1
-) -> Tensor:
-    if not (_multiply(first, second, 3) and _fits(bias, first)):
-        out = first.new_empty(0)
-        return torch.baddbmm(bias, first, second, beta=beta, alpha=alpha, out=out)
-    return _add(_product(first, second), bias, beta, alpha)
+def added(
+    plain: Plain, dimensions: int, bias: Tensor, first: Tensor, second: Tensor, *,
+    beta: Number = 1, alpha: Number = 1,
+) -> Tensor:  # fmt: skip
+    """`addmm` or `baddbmm`, likewise."""
+    if not (_multiply(first, second, dimensions) and _fits(bias, first)):
+        return plain(bias, first, second, beta=beta, alpha=alpha, out=first.new_empty(0))
+    product = _product(first, second)
+    if alpha != 1:
+        product *= alpha
+    if beta != 0:  # a bias that does not count may hold anything
+        product += bias if beta == 1 else beta * bias
+    return product
 
 
 def _product(first: Tensor, second: Tensor) -> Tensor:
     product = first.new_empty(*first.shape[:-1], second.shape[-1])
     with np.errstate(all="ignore"):  # PyTorch says nothing of numbers that are not finite
         np.matmul(_array(first), _array(second), out=product.numpy())
-    return product
-
-
-def _add(product: Tensor, bias: Tensor, beta: Number, alpha: Number) -> Tensor:
-    if alpha != 1:
-        product *= alpha
-    if beta != 0:  # a bias that does not count may hold anything
-        product += bias if beta == 1 else beta * bias
     return product
 
 
@@ -100,17 +87,17 @@ def sqrt(values: Tensor) -> Tensor:
         return torch.from_numpy(np.asarray(np.sqrt(values.detach().numpy())))
 
 
-def sqrt_(values: Tensor) -> Tensor:
-    return values.copy_(sqrt(values))
-
-
 def _hold() -> torch.library.Library:
     """Put the above in the place of PyTorch's own, for dense tensors on the CPU."""
     library = torch.library.Library("aten", "IMPL")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that there was a kernel is known
-        for kernel in (mm, bmm, addmm, baddbmm, sqrt, sqrt_):
-            library.impl(kernel.__name__, kernel, "CPU")
+        library.impl("mm", partial(multiplied, torch.mm, 2), "CPU")
+        library.impl("bmm", partial(multiplied, torch.bmm, 3), "CPU")
+        library.impl("addmm", partial(added, torch.addmm, 2), "CPU")
+        library.impl("baddbmm", partial(added, torch.baddbmm, 3), "CPU")
+        library.impl("sqrt", sqrt, "CPU")
+        library.impl("sqrt_", lambda values: values.copy_(sqrt(values)), "CPU")
     torch.set_num_threads(1)
     if not torch.cuda.is_available():
         # Has products of its own within, by MKL. Without it attention is made of those above.

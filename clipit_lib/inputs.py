@@ -146,10 +146,8 @@ class Inputs:
         return pairing.top_k(images, texts, k, device=device())
 
     def trained(self, spec: RunSpec) -> dict[str, str]:
-        """A digest of the weights of each encoder of a run that is trained here, by name.
-
-        Raises:
-            ClipItError: one has not been trained.
+        """A digest of the weights of each encoder of a run that is trained here, by name; one that
+        has not been trained is a ClipItError.
         """
         names = {spec.backbone, *([spec.text.retriever] if spec.text else [])}
         return {
@@ -159,10 +157,8 @@ class Inputs:
         }
 
     def check(self, spec: RunSpec) -> None:
-        """Look whether what these inputs call by a name is what a run was specified with.
-
-        Raises:
-            ClipItError: it is something else, or it is not here.
+        """Raise unless what these inputs call by a name is here, and is what a run was specified
+        with.
         """
         self.trained(spec)
         here = registry.weights_hash(spec.backbone, self.sources)
@@ -178,10 +174,8 @@ class Inputs:
                 found.append(("corpus", text.corpus, text.corpus_hash or "", here))
         for what, name, asked, here in found:
             if asked != here:
-                raise ClipItError(
-                    f"the {what} {name} is {here} here, not {asked} as the run was specified with",
-                    self._where, "Specify the run again",
-                )  # fmt: skip
+                said = f"the {what} {name} is {here} here, not {asked} as the run was specified"
+                raise ClipItError(f"{said} with", self._where, "Specify the run again")
 
 
 # -- Which text each patch is paired with: a report, or what Table 6 puts in its place.

@@ -54,8 +54,8 @@ def level() -> Level:
 def pin() -> None:
     """Set the variables, unless told otherwise or they cannot hold here.
 
-    Where NumPy or PyTorch came first and the variables were not there, it is too late: this is
-    said in one line, and the process is `native`.
+    Where they are not set and NumPy or PyTorch came first it is too late: this is said in one line,
+    and the process is `native`.
     """
     global _level
     os.environ.setdefault(*WORKSPACE)
@@ -63,10 +63,8 @@ def pin() -> None:
         return
     early = [name for name in EARLY if name in sys.modules]
     if early and any(os.environ.get(name) != value for name, value in HELD.items()):
-        logging.getLogger(__name__).warning(
-            "%s came before clipit_lib: numbers depend on this CPU. Import clipit_lib first",
-            " and ".join(early),
-        )
+        said = "%s came before clipit_lib: numbers depend on this CPU. Import clipit_lib first"
+        logging.getLogger(__name__).warning(said, " and ".join(early))
         return
     os.environ.update(HELD)
     _level = "avx2"

@@ -13,19 +13,14 @@ from torch import Tensor, nn
 from clipit_lib.errors import ClipItError
 from clipit_lib.settings import Lora
 
-# -- Attention with plain linear layers, in place of `nn.MultiheadAttention`.
-#
-# `nn.MultiheadAttention` reads its projections as bare parameters, so an adapter on them is never
-# called; peft works around this by adding adapters to the weights at each call, and adds those of
-# the output projection twice (seen in peft 0.21.2). With linear layers an adapter is an adapter.
-
-
 APART = ("q_proj", "k_proj", "v_proj")
 
 
 class ExplicitAttention(nn.Module):
-    """Computes what the given attention computes, from the same weights.
+    """Computes what the given attention computes, from the same weights, with linear layers.
 
+    `nn.MultiheadAttention` reads its projections as bare parameters, so an adapter on them is never
+    called; peft (0.21.2) works around this, and adds those of the output projection twice.
     Query, key and value share one layer `in_proj` where the source keeps them in one parameter;
     where keys have a width of their own (attention poolers), they are three: APART.
     """
@@ -165,8 +160,6 @@ def adapters(model: nn.Module) -> State:
 @torch.no_grad()
 def merge(model: nn.Module, state: State, lora: Lora) -> None:
     """Add adapters to the weights of a model that has none injected: W + (alpha / rank) B A.
-
-    After this the model costs what the backbone costs. It needs no peft.
 
     Raises:
         ClipItError: an adapter names a layer that the model does not have.

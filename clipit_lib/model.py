@@ -18,15 +18,10 @@ from clipit_lib.settings import RunSpec
 
 @dataclass(frozen=True)
 class Output:
-    """What an image-only forward pass gives.
+    """Logits of an image-only forward pass, and the text features h_d(v) of a text branch."""
 
-    Attributes:
-        logits: [b, c], the model's answer.
-        distilled: [b, e], predicted text features h_d(v); None without a text branch.
-    """
-
-    logits: Tensor
-    distilled: Tensor | None = None
+    logits: Float[Tensor, "b c"]
+    distilled: Float[Tensor, "b e"] | None = None
 
 
 class TextHead(nn.Sequential):
@@ -134,11 +129,7 @@ def train_mode(model: nn.Module) -> None:
 def build_model(
     spec: RunSpec, backbone: nn.Module, width: int, classes: int, text_width: int | None
 ) -> nn.Module:
-    """The classifier of a specification, its heads untrained.
-
-    Args:
-        width: of the backbone's features; text_width: of the text features, None without text.
-    """
+    """The classifier of a specification, its heads untrained, on features of these widths."""
     if spec.branch is None:
         return VisionClassifier(backbone, width, classes)
     assert spec.protocol is not None and text_width is not None

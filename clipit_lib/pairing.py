@@ -87,9 +87,3 @@ def effective_number(reports: Int64[np.ndarray, " n"]) -> float:
     """exp(entropy) of the distribution of chosen reports: 1 if one report serves all."""
     share = np.unique(reports, return_counts=True)[1] / len(reports)
     return float(np.exp(-(share * np.log(share)).sum()))
-
-
-def top_share(reports: Int64[np.ndarray, " n"], top: int = 10) -> float:
-    """Share of patches that are served by the `top` most chosen reports."""
-    counts = np.sort(np.unique(reports, return_counts=True)[1])[::-1]
-    return float(counts[:top].sum() / counts.sum())

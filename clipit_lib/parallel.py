@@ -26,10 +26,7 @@ PATIENCE = timedelta(days=2)  # some wait for as long as others embed, or anothe
 
 
 def processes() -> PartialState:
-    """This process among those of its launch; it is alone if it was not launched with others.
-
-    The first call makes its GPU the current one.
-    """
+    """This process among those of its launch; the first call makes its GPU the current one."""
     return PartialState(cpu=not torch.cuda.is_available(), timeout=PATIENCE)
 
 

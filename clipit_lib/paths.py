@@ -64,12 +64,9 @@ def data_to_be() -> Path:
     """
     folder = _named("CLIPIT_DATA")
     if folder is None:
-        raise ClipItError(
-            "the variable is not set",
-            "CLIPIT_DATA",
-            "Set it to the folder of the data, for example by `export CLIPIT_DATA=/data`; "
-            "`python -m companion fetch --list` says what can be brought there",
-        )
+        fix = "Set it to the folder of the data, for example by `export CLIPIT_DATA=/data`; "
+        more = "`python -m companion fetch --list` says what can be brought there"
+        raise ClipItError("the variable is not set", "CLIPIT_DATA", fix + more)
     return folder
 
 

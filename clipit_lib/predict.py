@@ -1,16 +1,16 @@
-"""An image-only classifier out of a stored run."""
+"""The deployed classifier, out of a stored run: an image goes in, class probabilities come out.
+
+This room imports no text encoder, no tokenizer and no report, and reads none (algorithm 3).
+"""
 
 from __future__ import annotations
 
 import json
-from collections import Counter
-from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from safetensors import safe_open
 from torch import Tensor, nn
@@ -18,38 +18,11 @@ from torch import Tensor, nn
 from clipit_lib import lora
 from clipit_lib import model as variants
 from clipit_lib.compute import device, stacked
-from clipit_lib.data.images import fitted, oddities, read_image
 from clipit_lib.data.patches import Transform
 from clipit_lib.encoders import registry, weights
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import whole
-from clipit_lib.model import Output
 from clipit_lib.settings import RunSpec
-
-# -- A CLIP's image tower and one embedding a class: prompts, without what reads them.
-
-
-class ClassEmbeddings(nn.Module):
-    """Cosines with prompts that were encoded once, over the temperature.
-
-    Args:
-        backbone: image tower, [b, 3, h, w] to [b, d].
-        classes: [c, d], the mean of each class's prompt embeddings over the temperature.
-    """
-
-    def __init__(self, backbone: nn.Module, classes: Float[Tensor, "c d"]) -> None:
-        super().__init__()
-        self.backbone = backbone
-        self.classes = nn.Parameter(classes, requires_grad=False)
-
-    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Output:
-        return Output(F.normalize(self.backbone(images), dim=-1) @ self.classes.T)
-
-
-# -- The deployed classifier: an image goes in, class probabilities come out, no text anywhere.
-#
-# This room imports no text encoder, no tokenizer and no report, and reads none (algorithm 3).
-
 
 BATCH = 64
 TRAIN_AGAIN = "Delete this run and train it again"
@@ -73,29 +46,6 @@ class ImageClassifier:
         answers = (block.logits.float().softmax(dim=-1).cpu() for block in blocks)
         return stacked(answers, len(pixels))
 
-    def answers(
-        self, images: Sequence[Path], odd: Counter[str]
-    ) -> Iterator[tuple[Path, Float[np.ndarray, " c"] | ClipItError]]:
-        """Each image with its class probabilities, or with what is wrong with it.
-
-        A batch is in memory at a time; `odd` counts what is unusual in them.
-        """
-        for begin in range(0, len(images), BATCH):
-            block = images[begin : begin + BATCH]
-            decoded = [self._decoded(path, odd) for path in block]
-            readable = [pixels for pixels in decoded if isinstance(pixels, np.ndarray)]
-            found = iter(self.probabilities(np.stack(readable)).numpy() if readable else ())
-            for path, pixels in zip(block, decoded, strict=True):
-                yield path, pixels if isinstance(pixels, ClipItError) else next(found)
-
-    def _decoded(self, path: Path, odd: Counter[str]) -> UInt8[np.ndarray, "s s 3"] | ClipItError:
-        try:
-            image = read_image(path)
-        except ClipItError as error:
-            return error
-        odd.update(oddities(image))
-        return fitted(image, self.transform.size)
-
 
 def load_classifier(folder: Path) -> ImageClassifier:
     """The image-only classifier of a finished run.
@@ -105,11 +55,8 @@ def load_classifier(folder: Path) -> ImageClassifier:
             trained with.
     """
     if not (folder / "done.json").exists():
-        raise ClipItError(
-            "no finished run here",
-            folder,
-            "Name a folder below results/<profile>/runs/, or an exported classifier",
-        )
+        fix = "Name a folder below results/<profile>/runs/, or an exported classifier"
+        raise ClipItError("no finished run here", folder, fix)
     try:
         spec = RunSpec.model_validate_json((folder / "spec.json").read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Predictions of one run, and how well they agree with the labels."""
+"""Predictions of one run, raw."""
 
 from __future__ import annotations
 
@@ -7,13 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from clipit_lib.data.patches import PatchDataset, Split
-
-# -- Metrics, from stored predictions only.
-
 
 LOGIT = "logit_"
 
@@ -29,27 +26,6 @@ def predictions_frame(
     frame = pd.DataFrame({"split": split, "sample": ids, "group": groups, "label": labels})
     scores = pd.DataFrame(logits, columns=[f"{LOGIT}{c}" for c in range(logits.shape[1])])
     return pd.concat([frame, scores.astype(np.float32)], axis=1)
-
-
-def correct(predictions: pd.DataFrame) -> Bool[np.ndarray, " n"]:
-    """Whether the highest logit is the true class; equal logits go to the lower class."""
-    logits = predictions.filter(like=LOGIT).to_numpy()
-    hits: np.ndarray = logits.argmax(axis=1) == predictions["label"].to_numpy()
-    return hits
-
-
-def accuracy(predictions: pd.DataFrame) -> float:
-    """Share of samples that are right, in percent."""
-    return 100 * float(correct(predictions).mean())
-
-
-def balanced_accuracy(predictions: pd.DataFrame) -> float:
-    """Mean over classes of the share that is right, in percent.
-
-    The released code reports this under the name accuracy.
-    """
-    hits = pd.Series(correct(predictions)).groupby(predictions["label"].to_numpy()).mean()
-    return 100 * float(hits.mean())
 
 
 # -- What a run leaves.

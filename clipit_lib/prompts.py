@@ -19,7 +19,6 @@ from clipit_lib.encoders.encoder import ClipEncoder, TokenWindows, embed_windows
 from clipit_lib.encoders.vision import checkpoint_gradients
 from clipit_lib.inputs import Inputs, choose_labels
 from clipit_lib.losses import contrastive
-from clipit_lib.predict import ClassEmbeddings
 from clipit_lib.predictions import Outcome, predicted
 from clipit_lib.settings import Contrastive, RunSpec
 from clipit_lib.training import BLOCK, History, Patches, Stage, Task, fit, in_blocks
@@ -60,11 +59,6 @@ class PromptClassifier(nn.Module):
         if self.settings.averaging == "embeddings":
             classes = F.normalize(classes, dim=-1)
         return classes / self.settings.temperature
-
-    @torch.no_grad()
-    def without_text(self) -> ClassEmbeddings:
-        """The image-only classifier: all prompts are encoded now, for good."""
-        return ClassEmbeddings(self.image_tower, self.class_embeddings())
 
     def scores(self, images: Float[np.ndarray, "n d"]) -> Float[np.ndarray, "n c"]:
         """Logits of the prompt ensemble for image embeddings."""

@@ -136,9 +136,7 @@ def stage_two(
 ) -> History:
     """Adapt the backbone, with or without the text branch, from the probe's head (eq. 3 and 4).
 
-    Args:
-        floor: the probe's validation cross-entropy, in nats: what adapting should improve on. It
-            is known; a look of its own would cost a whole pass over validation.
+    It should improve on `floor`, the probe's validation cross-entropy in nats.
     """
     protocol, training = spec.protocol, spec.training
     assert protocol is not None and training is not None

@@ -95,8 +95,7 @@ def get_or_make(
 ) -> Run:
     """The run in `folder`, named by its key; it is made and written first if it is not there.
 
-    Two jobs that ask for the same run do it once. A kill leaves a whole run or none. The
-    processes of one launch all call this; they make it together, and the main one writes.
+    A kill leaves a whole run or none. For several jobs and processes see `parallel.make_once`.
 
     Args:
         write: puts what was made beside the specification; returns what done.json adds.

@@ -37,15 +37,10 @@ class Strict(BaseModel):
 
 
 def known(value: str, choices: Any, name: str, where: object) -> str:
-    """Return `value` if it is among `choices`.
-
-    Raises:
-        ClipItError: it is not; the message lists the choices.
-    """
+    """Return `value` if it is among `choices`; if not, raise a ClipItError that lists them."""
     if value not in choices:
-        raise ClipItError(
-            f"unknown {name} {value!r}", where, f"Known: {', '.join(sorted(choices))}"
-        )
+        fix = f"Known: {', '.join(sorted(choices))}"
+        raise ClipItError(f"unknown {name} {value!r}", where, fix)
     return value
 
 
@@ -81,8 +76,7 @@ class Lora(Strict):
 class Descent(Strict):
     """One stage of gradient descent with Adam; `checks_per_epoch` counts looks at validation.
 
-    `precision` is that of forward passes while training, looks at validation included. Weights and
-    their updates, cached embeddings and stored predictions are float32 whatever it is.
+    `precision` is that of forward passes while training, looks included; all else is float32.
     """
 
     epochs: Positive = 1
@@ -95,11 +89,7 @@ class Descent(Strict):
 
 
 class Training(Descent):
-    """Stage two (CLIP-IT and its LoRA-only control alike).
-
-    `gradient_checkpointing` computes the image encoder's blocks twice and keeps one block's
-    activations at a time: less memory, the same gradients.
-    """
+    """Stage two (CLIP-IT and its LoRA-only control alike); see `vision.checkpoint_gradients`."""
 
     augment: bool = False
     gradient_checkpointing: Literal[True] | None = None
@@ -139,8 +129,8 @@ class Pairing(Strict):
 class Contrastive(Strict):
     """Prompt-based classification by a CLIP (Table 2, appendix E).
 
-    Other patches of the same class have the same prompt: `same_class` leaves them out of the loss,
-    or takes them as negatives, as the released code does.
+    `same_class`: other patches of it, which have the same prompt, are left out of the loss or, as
+    by the released code, taken as negatives.
     """
 
     templates: Literal["conch", "quiltnet"] = "conch"
@@ -151,24 +141,6 @@ class Contrastive(Strict):
     # What the names of classes and templates say; filled in when a run is specified.
     class_texts: tuple[str, ...] = ()
     wording: str | None = None
-
-
-# What the released code does differently, one switch each (traps of its commit 4f2bed7 and of the
-# later file versions; see notebook 15). They are facts about code, not about the printed numbers.
-SWITCHES: dict[str, dict[str, Any]] = {
-    "double_softmax": {"double_softmax": True},
-    "moving_target": {"moving_target": True},
-    "text_stage_ignored": {"text_stage": "ignored"},
-    "lora_everywhere": {"lora_targets": "all", "vision_head": "adapted"},
-    "imagenet_normalisation": {"normalisation": "imagenet"},
-    "clip_normalisation": {"normalisation": "clip"},
-    "last_checkpoint": {"checkpoint": "last"},
-    "random_fusion": {"fusion_start": "random", "unit_distilled": False},
-    "random_vision_head": {"vision_head": "random_adapted"},
-    "letters_lost": {"letters_lost": True},
-    "class_text": {"class_text_share": 0.5},
-    "tiny_validation": {"validation_per_class": 4},
-}
 
 
 # -- Settings of the encoders that are trained on the spot.

@@ -41,16 +41,13 @@ from clipit_lib.predictions import Outcome, predicted
 from clipit_lib.settings import RunSpec, TextSpec
 from clipit_lib.training import BLOCK, MovingTargets, Stage, Targets, Task, fit
 
-# -- Learning a text classifier from paired reports (equation 2).
-
 
 class TextClassifier(nn.Module):
     """f_t and h_t of equation 2: token windows of m texts to logits [m, c]."""
 
     def __init__(self, tower: nn.Module, text_width: int, classes: int) -> None:
         super().__init__()
-        self.tower = tower
-        self.head = TextHead(text_width, classes)
+        self.tower, self.head = tower, TextHead(text_width, classes)
 
     def forward(self, windows: TokenWindows) -> Float[Tensor, "m c"]:
         logits: Tensor = self.head(embed_windows(self.tower, windows))
@@ -118,13 +115,8 @@ STAGE_TWO = 1000  # more than any number of epochs of stage one
 
 @dataclass(frozen=True)
 class TextFeatures:
-    """What stage one leaves.
-
-    Attributes:
-        features: [m, e] unit-length features of all reports by the fine-tuned text encoder.
-        head: weights of the text head h_t.
-        adapters: the text encoder's adapters.
-        notes: what makes its course doubtful, in plain words.
+    """What stage one leaves: unit-length features of all reports by the fine-tuned text encoder,
+    weights of h_t, the encoder's adapters, and what makes the course doubtful, in plain words.
     """
 
     features: Float[Tensor, "m e"]
@@ -302,11 +294,8 @@ def for_stage_two(
         return stage, MovingTargets(tower, windows, psi)
     tower.to(device()).eval()
     distinct, report = psi.unique(return_inverse=True)
-    epochs = [
-        dropped_features(asked, clip, tower, paired.texts, distinct, epoch)
-        for epoch in range(training.epochs)
-    ]
-    return stage, Targets(torch.stack(epochs), report)
+    drop = partial(dropped_features, asked, clip, tower, paired.texts, distinct)
+    return stage, Targets(torch.stack([*map(drop, range(training.epochs))]), report)
 
 
 # -- The text classifier of stage one as a run of its own: what the paired text alone knows.

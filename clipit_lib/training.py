@@ -24,9 +24,6 @@ from clipit_lib.losses import cosine_distance, cross_entropy, double_softmax
 from clipit_lib.model import train_mode
 from clipit_lib.settings import Descent, RunSpec, TextSpec
 
-# -- What is said, and stopped, where a descent leaves the finite numbers or leads nowhere.
-
-
 RISE = 1.05  # a mean over few batches may rise by less from the draw of the batches alone
 
 
@@ -60,11 +57,7 @@ class Stage:
     def check(
         self, values: Mapping[str, float], when: str, rate: float, moved: bool = True
     ) -> None:
-        """Stop, as Diverged, at the first of some named numbers that is not finite.
-
-        Args:
-            moved: whether a step was taken before.
-        """
+        """Stop, as Diverged, at the first of some numbers that is not finite; `moved` by a step."""
         for name, value in values.items():
             if not math.isfinite(value):
                 raise self._diverged(f"the {name} is {value}", when, rate, moved)
@@ -91,9 +84,8 @@ class Stage:
         """What makes a course doubtful that stayed finite, in plain words; () if nothing.
 
         Args:
-            first: mean training loss at the beginning of the course; last: at its end.
-            looks: validation cross-entropy in nats of the weights that may be kept.
-            start: the same of the start.
+            first, last: mean training loss at the beginning and at the end.
+            looks, start: validation cross-entropy, in nats, of what may be kept and of the start.
         """
         said = []
         if looks and (best := min(looks)) >= start:
@@ -105,7 +97,6 @@ class Stage:
 
 
 def place(step: int, steps: int, epoch: int, epochs: int) -> str:
-    """Where in a descent; epochs are counted from 0."""
     return f"at step {step} of {steps} in epoch {epoch + 1} of {epochs}"
 
 
@@ -335,13 +326,7 @@ BLOCK = 64
 
 @dataclass(frozen=True)
 class Patches:
-    """Some rows of a data set with the labels to learn.
-
-    Attributes:
-        pixels: [n, s, s, 3] uint8 of the whole data set.
-        rows: [m] row numbers into `pixels`.
-        labels: [m].
-    """
+    """Some rows [m] of a data set's pixels uint8 [n, s, s, 3], with the labels [m] to learn."""
 
     pixels: np.ndarray
     rows: np.ndarray
@@ -355,10 +340,7 @@ class Patches:
         return cls(dataset.pixels, rows, torch.from_numpy(dataset.labels[rows]), transform)
 
     def batch(
-        self,
-        chosen: Tensor,
-        generator: torch.Generator | None = None,
-        share: Tensor | None = None,
+        self, chosen: Tensor, generator: torch.Generator | None = None, share: Tensor | None = None
     ) -> Float[Tensor, "s 3 h w"]:
         """Normalised images of some rows [b], augmented if a generator is given.
 
@@ -373,7 +355,7 @@ class Patches:
 
 @dataclass(eq=False)
 class ImageTask(Task):
-    """Cross-entropy on images, plus lambda times equation 3 where there are targets (eq. 4)."""
+    """Equation 4: cross-entropy on images, plus lambda times equation 3 where there are targets."""
 
     model: nn.Module
     train: Patches

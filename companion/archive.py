@@ -14,12 +14,13 @@ from pydantic import TypeAdapter
 from clipit_lib import paths, runs
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import whole, write_text, written_beside
-from clipit_lib.predictions import LOGIT, accuracy, balanced_accuracy
+from clipit_lib.predictions import LOGIT
 from clipit_lib.runs import StoredRun, find_run
 from companion import tables
 from companion.figures import gallery
 from companion.profile import load_profile
 from companion.reading import parser_of
+from companion.statistics import accuracy, balanced_accuracy
 from companion.survival.study import SurvivalRun, fold_metrics, folder_of
 
 PREDICTIONS, RISKS, RUNS = "predictions.parquet", "survival_predictions.parquet", "runs.csv"

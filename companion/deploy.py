@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import importlib
 import importlib.metadata
 import json
@@ -24,8 +23,7 @@ from clipit_lib.encoders import registry, weights
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import whole, written_beside
 from clipit_lib.model import ClipIt, Direct, VisionClassifier
-from clipit_lib.predict import ClassEmbeddings
-from clipit_lib.predictions import LOGIT, State, correct
+from clipit_lib.predictions import LOGIT, State
 from clipit_lib.prompts import PromptClassifier
 from clipit_lib.runs import AGAIN, StoredRun
 from clipit_lib.runs import CARD as RUN_CARD
@@ -36,11 +34,13 @@ from companion.exported import (
     GRAPH,
     HEADS,
     WEIGHTS,
+    ClassEmbeddings,
     Description,
     network_of,
 )
+from companion.reading import parser_of
 from companion.specs import label
-from companion.statistics import Interval, paired_bootstrap, units
+from companion.statistics import Cell, Interval, correct, pooled_bootstrap, units
 from companion.tables import escaped, markdown
 
 # -- README.md of an exported classifier: what it is, how good it was, what it is not for.
@@ -69,11 +69,11 @@ def scores_on_test(predictions: pd.DataFrame, draws: int = DRAWS) -> dict[str, I
     """
     hits = correct(predictions)[None]  # [1, n]
     labels = predictions["label"].to_numpy()
-    # The gain over a classifier that is never right is the score itself.
-    never, groups = np.zeros_like(hits), units(predictions)
     return {
-        name: paired_bootstrap(never, hits, of, groups, draws, np.random.default_rng(0))
-        for name, of in (("accuracy", np.zeros_like(labels)), ("balanced accuracy", labels))
+        name: pooled_bootstrap(
+            [Cell.of_cases(hits, units(predictions), of)], draws, np.random.default_rng(0), block=1
+        )
+        for name, of in (("accuracy", None), ("balanced accuracy", labels))
     }
 
 
@@ -194,22 +194,12 @@ def require_packages() -> None:
         try:
             importlib.import_module(name)
         except ImportError as error:
-            raise ClipItError(
-                f"ONNX needs the package {name}",
-                "export",
-                f"Run `pip install {' '.join(PACKAGES)}`, or leave ONNX out with --no-onnx",
-            ) from error
+            fix = f"Run `pip install {' '.join(PACKAGES)}`, or leave ONNX out with --no-onnx"
+            raise ClipItError(f"ONNX needs the package {name}", "export", fix) from error
 
 
 def write_graph(model: nn.Module, description: Description, folder: Path) -> tuple[int, float]:
-    """Write model.onnx; return its opset and how far it is from torch.
-
-    Args:
-        model: in evaluation mode, on the CPU.
-
-    Raises:
-        ClipItError: the two differ by more than 1e-4.
-    """
+    """Write model.onnx of a model on the CPU; return its opset and what `checked_graph` finds."""
     whole, size = Normalised(model, description.input).eval(), description.input.size
     program = torch.onnx.export(
         whole,
@@ -247,13 +237,18 @@ def checked_graph(path: Path, whole: nn.Module, size: int) -> float:
         for ours, theirs in zip(whole(images), found, strict=True):
             largest = max(largest, float(np.abs(ours.numpy() - theirs).max()))
     if not largest <= TOLERANCE:
-        raise ClipItError(
-            f"ONNX differs from torch by {largest:.1g}", path, "Leave it out with --no-onnx"
-        )
+        what = f"ONNX differs from torch by {largest:.1g}"
+        raise ClipItError(what, path, "Leave it out with --no-onnx")
     return largest
 
 
 # -- Zero-shot and contrastive runs: their prompts are encoded now, for good.
+
+
+@torch.no_grad()
+def cached(model: PromptClassifier) -> ClassEmbeddings:
+    """The image-only classifier: all prompts are encoded now, for good."""
+    return ClassEmbeddings(model.image_tower, model.class_embeddings())
 
 
 def without_text(spec: RunSpec, state: State, folder: Path) -> tuple[ClassEmbeddings, Transform]:
@@ -275,7 +270,7 @@ def without_text(spec: RunSpec, state: State, folder: Path) -> tuple[ClassEmbedd
         for name in ("image_tower", "text_tower"):
             own = {k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(name)}
             lora.merge(model.get_submodule(name), own, spec.lora)
-    return model.eval().without_text(), encoder.transform
+    return cached(model.eval()), encoder.transform
 
 
 # -- Export a trained classifier: one folder with merged weights, a description, ONNX and a card.
@@ -292,11 +287,8 @@ def export(run: runs.StoredRun, output: Path, onnx: bool = True) -> Path:
             for ONNX is missing; see also `predict.load_classifier`.
     """
     if run.spec.text_only:
-        raise ClipItError(
-            f"the run ({run.spec.setting}) classifies texts: there is no image-only model in it",
-            run.folder,
-            "Name a run of another setting",
-        )
+        what = f"the run ({run.spec.setting}) classifies texts: there is no image-only model in it"
+        raise ClipItError(what, run.folder, "Name a run of another setting")
     if output.exists() and not (output / DESCRIPTION).exists():
         raise ClipItError("this exists and is no exported classifier", output, "Name a new folder")
     if onnx:
@@ -358,7 +350,7 @@ def _describe(
 
 def main(arguments: list[str]) -> None:
     """`export RUN_DIR`: the image-only classifier of a run, as a folder that needs no cache."""
-    parser = argparse.ArgumentParser(prog="python -m companion export", description=main.__doc__)
+    parser = parser_of("export", main.__doc__, profile=False)
     parser.add_argument("run", type=Path, metavar="RUN_DIR")
     parser.add_argument("--output", type=Path, help="folder to write (default: RUN_DIR/export)")
     parser.add_argument("--no-onnx", action="store_true", help="leave model.onnx out")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import platform
 import shutil
@@ -13,13 +12,14 @@ from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
 from importlib.util import find_spec
 
+import huggingface_hub as hub
 import pandas as pd
 import torch
 
 from clipit_lib import kernels, paths
 from clipit_lib.data.folder import FolderData
 from clipit_lib.encoders import registry
-from clipit_lib.encoders.weights import Published, Trained, hub_size, on_disk, package_folder
+from clipit_lib.encoders.weights import Published, Trained, on_disk, package_folder, plainly
 from clipit_lib.errors import ClipItError
 from companion import crc5, findings
 from companion.crc5 import Crc5Data
@@ -27,6 +27,7 @@ from companion.findings import Finding, Severity
 from companion.plan import sizes
 from companion.profile import Profile, load_profile, sources_of_profile
 from companion.published import OfThePaper
+from companion.reading import parser_of
 
 PASS, WARN, FAIL = Severity.PASS, Severity.WARNING, Severity.STOP
 
@@ -202,6 +203,18 @@ def models(profile: Profile) -> list[Finding]:
     return _each("models", dict.fromkeys((*profile.retrievers, *profile.backbones)), look)
 
 
+def hub_size(model: Published, endpoint: str | None = None) -> int | None:
+    """Bytes of the model's file as the hub states them, without a download.
+
+    Raises:
+        ClipItError: as `weights.hub_download`.
+    """
+    at = model.repo, model.file
+    where = hub.hf_hub_url(*at, revision=model.revision, endpoint=endpoint)
+    with plainly(model):
+        return hub.get_hf_file_metadata(where, token=hub.get_token(), endpoint=endpoint).size
+
+
 def _published_model(model: Published, profile: Profile) -> Iterator[Finding]:
     name = model.name
     if name in OPTIONAL and find_spec(name) is None:
@@ -239,9 +252,6 @@ def needs(profile: Profile) -> tuple[int, int, bool]:
     return 4 * GIB + used, patches + kept, bool(published)
 
 
-# -- All checks of one profile, in the order in which they should be mended.
-
-
 def diagnose(profile: Profile) -> list[Finding]:
     """Check the machine, the data and the models against a profile; nothing is downloaded."""
     memory_needed, disk_needed, weeks = needs(profile)
@@ -269,9 +279,7 @@ def summary(found: Sequence[Finding]) -> str:
 
 def main(arguments: list[str]) -> None:
     """`doctor --profile NAME`: PASS, WARN or FAIL a line, with the fix; exit code 1 on a FAIL."""
-    parser = argparse.ArgumentParser(prog="python -m companion doctor", description=main.__doc__)
-    parser.add_argument("--profile", default="demo")
-    profile = load_profile(parser.parse_args(arguments).profile)
+    profile = load_profile(parser_of("doctor", main.__doc__).parse_args(arguments).profile)
     found = diagnose(profile)
     print(f"profile {profile.name}: {profile.summary}", *found, summary(found), sep="\n")
     if any(each.severity is FAIL for each in found):

@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
+from jaxtyping import Float
 from safetensors.torch import load_file
-from torch import nn
+from torch import Tensor, nn
 
 from clipit_lib import predict
 from clipit_lib.compute import device
@@ -15,13 +17,30 @@ from clipit_lib.data.patches import Transform
 from clipit_lib.encoders import registry, vision
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import whole
-from clipit_lib.model import ClipIt, EarlyFusion, VisionClassifier
-from clipit_lib.predict import ClassEmbeddings, ImageClassifier
+from clipit_lib.model import ClipIt, EarlyFusion, Output, VisionClassifier
+from clipit_lib.predict import ImageClassifier
 from clipit_lib.settings import RunSpec, Strict
 
 DESCRIPTION, WEIGHTS, GRAPH, CARD = "model.json", "model.safetensors", "model.onnx", "README.md"
 EXPORT_AGAIN = "Export the run again"
 Head = Literal["linear", "clip_it", "early_fusion", "class_embeddings"]
+
+
+class ClassEmbeddings(nn.Module):
+    """A CLIP with prompts encoded once: cosines with one embedding a class, over the temperature.
+
+    Args:
+        backbone: image tower, [b, 3, h, w] to [b, d].
+        classes: [c, d], the mean of each class's prompt embeddings over the temperature.
+    """
+
+    def __init__(self, backbone: nn.Module, classes: Float[Tensor, "c d"]) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.classes = nn.Parameter(classes, requires_grad=False)
+
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Output:
+        return Output(F.normalize(self.backbone(images), dim=-1) @ self.classes.T)
 
 
 class Network(Strict):
@@ -72,11 +91,7 @@ class Description(Strict):
 
 
 def network_of(spec: RunSpec, width: int) -> Network:
-    """What the registry knows of a run's backbone.
-
-    Args:
-        width: of its features.
-    """
+    """What the registry knows of a run's backbone, whose features have this width."""
     side = spec.pretraining.side if spec.pretraining else None
     projection = spec.stand_in.width if spec.stand_in else None
     row = vision.STAND_IN_NETWORK if spec.stand_in else registry.entry(spec.backbone)
@@ -118,7 +133,9 @@ def _build_network(network: Network) -> nn.Module:
     import timm  # slow to import
 
     if network.library == "clipit_lib":
-        return registry.untrained_backbone(network.name, network.options["side"], None).model
+        from companion.conch import untrained_backbone  # slow to import, too
+
+        return untrained_backbone(network.name, network.options["side"], None).model
     model: nn.Module = timm.create_model(
         network.architecture, pretrained=False, num_classes=0, **network.options
     )

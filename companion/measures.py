@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass
 
 import numpy as np
@@ -18,16 +18,14 @@ from clipit_lib.data.patches import Split
 from clipit_lib.errors import ClipItError
 from clipit_lib.inputs import SPLITS, choose_labels
 from clipit_lib.predict import load_classifier
-from clipit_lib.predictions import correct
 from clipit_lib.runs import StoredRun
 from clipit_lib.training import BLOCK, Patches
 from companion import paper
-from companion.coverage import token_coverage
 from companion.phantom.datasets import PhantomData
 from companion.phantom.reports import PhantomCorpus
 from companion.profile import Profile, Workbench
 from companion.specs import label
-from companion.statistics import Cell, pooled_bootstrap, units
+from companion.statistics import Cell, correct, pooled_bootstrap, units
 from companion.tables import GAIN_CELL, by_cell, filled, items, items_by, run_table
 
 # -- Whether distillation targets stay apart while a run is trained.
@@ -71,41 +69,22 @@ Hits = Bool[np.ndarray, " n"]
 Pair = tuple[StoredRun, StoredRun]  # of a vision model and a text classifier
 
 
-@dataclass(frozen=True)
-class Shares:
-    """The four cases of two classifiers on the same samples, in percent of samples.
+def shares(vision: Hits, text: Hits) -> pd.Series:
+    """The cases of two classifiers on the same samples [n], and what follows, all in percent.
 
-    Attributes:
-        omega: text right, vision wrong: equation 5, as Figure 4 prints it.
-        counterpart: vision right, text wrong.
-    """
-
-    omega: float
-    counterpart: float
-    both_right: float
-    both_wrong: float
-
-    @property
-    def oracle(self) -> float:
-        """Accuracy of one who always knew which of the two to trust."""
-        return self.omega + self.counterpart + self.both_right
-
-    @property
-    def omega_independent(self) -> float:
-        """The omega of two classifiers of these accuracies whose errors were independent."""
-        text = self.omega + self.both_right
-        vision = self.counterpart + self.both_right
-        return text * (100 - vision) / 100
-
-
-def shares(vision: Hits, text: Hits) -> Shares:
-    """Count the four cases.
-
-    Args:
-        vision, text: [n], whether each sample is right, in the same order.
+    omega: text right, vision wrong: equation 5, as Figure 4 prints it; counterpart: the reverse.
+    oracle: accuracy of one who always knew which of the two to trust.
+    omega_independent: omega of two classifiers of these accuracies with independent errors.
     """
     cases = (text & ~vision, vision & ~text, text & vision, ~text & ~vision)
-    return Shares(*(100 * float(case.mean()) for case in cases))
+    omega, counterpart, both_right, both_wrong = (100 * float(case.mean()) for case in cases)
+    seen = counterpart + both_right
+    return pd.Series({
+        "vision_accuracy": seen, "omega": omega, "counterpart": counterpart,
+        "both_right": both_right, "both_wrong": both_wrong,
+        "oracle": omega + counterpart + both_right,
+        "omega_independent": (omega + both_right) * (100 - seen) / 100,
+    })  # fmt: skip
 
 
 def aligned_hits(vision: pd.DataFrame, text: pd.DataFrame) -> tuple[Hits, Hits]:
@@ -139,11 +118,9 @@ def matched(vision: Sequence[StoredRun], text: Sequence[StoredRun]) -> list[Pair
     found = {(run.spec.dataset, run.spec.seed): run for run in text}
     for run in vision:
         if (run.spec.dataset, run.spec.seed) not in found:
-            raise ClipItError(
-                f"no text classifier for seed {run.spec.seed}",
-                f"{run.spec.dataset}, {run.spec.backbone}",
-                "Run the setting text with the same seeds",
-            )
+            what = f"no text classifier for seed {run.spec.seed}"
+            fix = "Run the setting text with the same seeds"
+            raise ClipItError(what, f"{run.spec.dataset}, {run.spec.backbone}", fix)
     return [(run, found[run.spec.dataset, run.spec.seed]) for run in vision]
 
 
@@ -155,12 +132,8 @@ def complementarity_table(pairs: Sequence[Pair]) -> pd.DataFrame:
     """
     table = run_table([text for _, text in pairs])
     table["backbone"] = [vision.spec.backbone for vision, _ in pairs]
-    cases = [shares(*pair_hits(pair)) for pair in pairs]
-    table["vision_accuracy"] = [case.counterpart + case.both_right for case in cases]
-    for name in ("omega", "counterpart", "both_right", "both_wrong", "oracle", "omega_independent"):
-        table[name] = [getattr(case, name) for case in cases]
-    table["vision_run"] = [vision.key for vision, _ in pairs]
-    return table
+    table = table.join(pd.DataFrame([shares(*pair_hits(pair)) for pair in pairs]))
+    return table.assign(vision_run=[vision.key for vision, _ in pairs])
 
 
 def case_cells(pairs: Sequence[Pair]) -> dict[tuple[str, str, str], Cell]:
@@ -200,26 +173,19 @@ def complementarity_sentences(table: pd.DataFrame, intervals: pd.DataFrame) -> s
         "these accuracies (text {accuracy:.1f}%, vision {vision_accuracy:.1f}%) with independent "
         "errors would give an omega of {omega_independent:.1f}%.",
     )
-    return said + "\n\n" + _where_largest(cells) + _beside_independence(cells)
-
-
-def _where_largest(cells: pd.DataFrame) -> str:
-    means = cells.groupby("dataset", sort=False)["omega"].mean()
-    if len(means) < 2:
-        return ""
-    listed = ", ".join(f"{name} {value:.1f}%" for name, value in means.items())
-    first, second = sorted(means, reverse=True)[:2]
-    return (
-        f"Omega is largest on {means.idxmax()} ({listed}), by {first - second:.1f} points over the "
-        "next; in the paper it is largest on PCAM. "
-    )
-
-
-def _beside_independence(cells: pd.DataFrame) -> str:
+    omegas, largest = cells.groupby("dataset", sort=False)["omega"].mean(), ""
+    if len(omegas) > 1:
+        listed = ", ".join(f"{name} {value:.1f}%" for name, value in omegas.items())
+        first, second = sorted(omegas, reverse=True)[:2]
+        largest = (
+            f"Omega is largest on {omegas.idxmax()} ({listed}), by {first - second:.1f} points "
+            "over the next; in the paper it is largest on PCAM. "
+        )
     below = int((cells["omega"] < cells["omega_independent"]).sum())
     return (
-        f"It lies below what independent errors would give in {below} of {len(cells)} cells: "
-        "where it does, text tends to be right on patches that vision has right already."
+        f"{said}\n\n{largest}It lies below what independent errors would give in {below} of "
+        f"{len(cells)} cells: where it does, text tends to be right on patches that vision has "
+        "right already."
     )
 
 
@@ -250,8 +216,6 @@ def pareto_front(
     """
     if not (np.isfinite(cost).all() and np.isfinite(value).all()):
         raise ValueError("costs and values must be finite")
-    if len(cost) == 0:
-        return np.zeros(0, dtype=bool)
     costs, place = np.unique(cost, return_inverse=True)
     best = np.full(len(costs), -np.inf)
     np.maximum.at(best, place, value)
@@ -340,8 +304,7 @@ TIE = 1e-6  # cosines closer than this are one similarity: rounding must not cho
 
 def unit_length(features: Features) -> Features:
     """Each row divided by its length; a row of zeros stays."""
-    normalised: np.ndarray = F.normalize(torch.from_numpy(features), dim=-1).numpy()
-    return normalised
+    return F.normalize(torch.from_numpy(features), dim=-1).numpy()
 
 
 def balanced_sample(labels: ClassLabels, most: int, seed: int) -> Int[np.ndarray, " k"]:
@@ -406,8 +369,7 @@ def project(features: Features, seed: int, perplexity: float = 30.0) -> Float[np
         return np.zeros((len(unit), 2))
     smaller = min(perplexity, len(unit) / 4)
     tsne = TSNE(perplexity=smaller, init="pca", max_iter=500, random_state=seed)
-    plane: np.ndarray = tsne.fit_transform(unit)
-    return plane
+    return tsne.fit_transform(unit)
 
 
 # -- What a stored run holds inside: image, text and joint features of patches (appendix F.2).
@@ -437,9 +399,8 @@ def spaces(run: StoredRun, bench: Workbench, split: Split) -> dict[str, np.ndarr
         return {"image": image.numpy()}
     head = getattr(model, "distillation", None)
     if not isinstance(head, nn.Linear):
-        raise ClipItError(
-            f"{run.spec.setting} predicts no text features", run.folder, "Name a CLIP-IT run"
-        )
+        what = f"{run.spec.setting} predicts no text features"
+        raise ClipItError(what, run.folder, "Name a CLIP-IT run")
     with torch.inference_mode():
         text = head(image.to(device())).float().cpu().numpy()
     joint = np.concatenate([unit_length(image.numpy()), unit_length(text)], axis=1)
@@ -458,15 +419,11 @@ def paired_features(run: StoredRun, bench: Workbench, split: Split) -> Float[np.
         raise ClipItError(f"{spec.setting} reads no reports", run.folder, "Name a run with text")
     labels = choose_labels(spec, bench.dataset(spec.dataset))
     paired, stage = text_stage.stage_one(spec.text, bench, labels, SPLITS)
-    features: np.ndarray = stage.features[torch.from_numpy(paired.chosen[split])].numpy()
-    return features
+    return stage.features[torch.from_numpy(paired.chosen[split])].numpy()
 
 
 def space_table(
-    runs: Sequence[StoredRun],
-    bench: Workbench,
-    sample: Int[np.ndarray, " k"],
-    neighbours: int = 10,
+    runs: Sequence[StoredRun], bench: Workbench, sample: Int[np.ndarray, " k"], neighbours: int = 10
 ) -> pd.DataFrame:
     """One row per run and space: how well the classes part among some test patches.
 
@@ -510,6 +467,49 @@ def inspection_sentences(table: pd.DataFrame, without: str, with_lora: str, cont
         f"CLIP-IT to {10 * purity['image', with_lora]:.1f}: only what lies between these two "
         "can be due to the text or to its branch."
     )
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Lengths of reports in tokens, against a window of `context_length` tokens.
+
+    Attributes:
+        lengths: [reports] int64, tokens of each report as the tokenizer counts them.
+    """
+
+    context_length: int
+    lengths: np.ndarray
+
+    @property
+    def median(self) -> float:
+        return float(np.median(self.lengths))
+
+    @property
+    def longest(self) -> int:
+        return int(self.lengths.max())
+
+    @property
+    def longer_share(self) -> float:
+        """Share of the reports that do not fit the window."""
+        return float((self.lengths > self.context_length).mean())
+
+    @property
+    def seen_share(self) -> float:
+        """Share of all tokens that are seen when each report is cut at the window."""
+        seen = np.minimum(self.lengths, self.context_length).sum()
+        return float(seen / max(self.lengths.sum(), 1))
+
+
+def token_coverage(
+    texts: Sequence[str], tokenize_length: Callable[[list[str]], list[int]], context_length: int
+) -> Coverage:
+    """Measure `texts` with a tokenizer.
+
+    Args:
+        tokenize_length: tokens of each text, before anything is cut.
+        context_length: tokens that the encoder sees, counted in the same way.
+    """
+    return Coverage(context_length, np.array(tokenize_length(list(texts)), np.int64))
 
 
 # -- How close reports are to patches, and what the image really predicts of them (F.3 and F.4).

@@ -138,9 +138,8 @@ def _checked(name: str, value: Any, kind: Any) -> Any:
         as_json = annotation.startswith("list") and isinstance(value, str)
         found = (wanted.validate_json if as_json else wanted.validate_python)(value, strict=True)
     except ValidationError as error:
-        raise ClipItError(
-            f"{name} is {value!r} ({type(value).__name__})", NAMED, f"Give {name} as {annotation}"
-        ) from error
+        what = f"{name} is {value!r} ({type(value).__name__})"
+        raise ClipItError(what, NAMED, f"Give {name} as {annotation}") from error
     if isinstance(found, list) and len(set(found)) < len(found):
         raise ClipItError(f"{name} is {value!r}", NAMED, "Name each once")
     return found

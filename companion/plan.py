@@ -14,7 +14,6 @@ from torch.utils.benchmark import timer
 
 from clipit_lib import lora, runs
 from clipit_lib.compute import autocast, device
-from clipit_lib.encoders import registry
 from clipit_lib.encoders.vision import VisionEncoder
 from clipit_lib.errors import ClipItError
 from clipit_lib.model import VisionClassifier
@@ -162,8 +161,10 @@ def facts(name: str, profile: Profile) -> Facts:
 
 def architecture(name: str, profile: Profile) -> VisionEncoder:
     """A backbone with random weights."""
+    from companion.conch import untrained_backbone  # slow to import
+
     side = profile.pretraining.side if profile.pretraining else None
-    return registry.untrained_backbone(name, side, profile.stand_in)
+    return untrained_backbone(name, side, profile.stand_in)
 
 
 # -- The runs of a profile, and which of them are stored already.

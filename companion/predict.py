@@ -26,6 +26,7 @@ from clipit_lib.data.images import (
     fitted,
     image_files,
     is_image,
+    oddities,
     passed_over,
     read_image,
     visible,
@@ -33,6 +34,7 @@ from clipit_lib.data.images import (
 from clipit_lib.errors import ClipItError
 from clipit_lib.predict import ImageClassifier
 from companion.exported import load_classifier
+from companion.reading import parser_of
 
 # -- Images by files and folders, and the csv that answers them.
 
@@ -120,14 +122,10 @@ def _row_by_row(stream: Any, head: Sequence[str]) -> Callable[[Iterable[Any]], A
 
 
 def conclude(unread: Sequence[ClipItError], images: int, allowed: bool = False) -> None:
-    """Say what could not be read.
-
-    Args:
-        images: how many there were to read.
-        allowed: whether some may be unreadable.
+    """Say what could not be read of so many images.
 
     Raises:
-        ClipItError: some were and none may be.
+        ClipItError: some could not, and that is not allowed.
     """
     if images == 1 and unread and not allowed:
         raise unread[0]
@@ -212,11 +210,8 @@ def grid_of(image: Image.Image, side: int, stride: int, path: Path) -> Grid:
         ClipItError: a tile is larger than the image.
     """
     if side > min(image.size):
-        raise ClipItError(
-            f"a tile of {side} pixels is larger than the image ({image.width} x {image.height})",
-            path,
-            f"Choose --tiles up to {min(image.size)}",
-        )
+        what = f"a tile of {side} pixels is larger than the image ({image.width} x {image.height})"
+        raise ClipItError(what, path, f"Choose --tiles up to {min(image.size)}")
     return Grid(image.width, image.height, side, stride)
 
 
@@ -279,42 +274,32 @@ def left_out_words(tiles: Sequence[Tile], background: float) -> str:
     )
 
 
-# -- `predict`: class probabilities of images, or of the tiles of large ones, without any text.
-
-
 THUMBNAIL = 900  # longer side of the picture and of the probability maps, in pixels
 PICTURES = (".png", ".pdf", ".svg")
 
 
 def _arguments(arguments: list[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m companion predict", description=main.__doc__)
+    parser = parser_of("predict", main.__doc__, profile=False)
     parser.add_argument("model", type=Path, help="a run's folder, or an exported classifier")
     parser.add_argument("images", type=Path, nargs="+", help="files, or folders at any depth")
     parser.add_argument("--output", type=Path, help="write the csv here (default: print it)")
     parser.add_argument(
-        "--skip-unreadable",
-        action="store_true",
+        "--skip-unreadable", action="store_true",
         help="succeed although images are unreadable; their probabilities are empty either way",
-    )
+    )  # fmt: skip
     group = parser.add_argument_group("large images, tile by tile (read by Pillow, as a whole)")
     group.add_argument("--tiles", type=int, metavar="SIDE", help="side of a tile in pixels")
     group.add_argument("--stride", type=int, help="from tile to tile in pixels (default: the side)")
     group.add_argument("--heatmap", type=Path, metavar="PNG", help="draw the probabilities here")
     group.add_argument("--class", dest="of_class", help="draw this class only")
     group.add_argument(
-        "--background",
-        type=float,
-        default=BACKGROUND,
-        metavar="DENSITY",
-        help="leave out tiles below this mean optical density (default: %(default)s; 0: none)",
-    )
+        "--background", type=float, default=BACKGROUND, metavar="DENSITY",
+        help="leave out tiles below this mean optical density; 0: none",
+    )  # fmt: skip
     group.add_argument(
-        "--max-megapixels",
-        type=int,
-        default=MEGAPIXELS,
-        metavar="N",
-        help="refuse larger images; a megapixel takes 4 MB of memory (default: %(default)s)",
-    )
+        "--max-megapixels", type=int, default=MEGAPIXELS, metavar="N",
+        help="refuse larger images; a megapixel takes 4 MB of memory",
+    )  # fmt: skip
     return parser.parse_args(arguments)
 
 
@@ -322,14 +307,12 @@ def _check(given: argparse.Namespace) -> None:
     """Raises ClipItError if the options do not go together."""
     if given.tiles is None:
         if given.stride or given.heatmap or given.of_class:
-            raise ClipItError(
-                "--stride, --heatmap and --class are of tiles", "predict", "Add --tiles SIDE"
-            )
+            what = "--stride, --heatmap and --class are of tiles"
+            raise ClipItError(what, "predict", "Add --tiles SIDE")
         return
     if given.skip_unreadable:
-        raise ClipItError(
-            "--skip-unreadable is of patches, not of tiles", "predict", "Leave one of them out"
-        )
+        what = "--skip-unreadable is of patches, not of tiles"
+        raise ClipItError(what, "predict", "Leave one of them out")
     for name in ("tiles", "stride", "max_megapixels"):
         value = getattr(given, name)
         if value is not None and value < 1:
@@ -341,9 +324,33 @@ def _check(given: argparse.Namespace) -> None:
     if given.heatmap and (len(given.images) > 1 or given.images[0].is_dir()):
         raise ClipItError("several images", "--heatmap", "Name the one image to draw")
     if given.heatmap and given.heatmap.suffix.lower() not in PICTURES:
-        raise ClipItError(
-            f"the picture {given.heatmap}", "--heatmap", f"End it in {' or '.join(PICTURES)}"
-        )
+        what = f"the picture {given.heatmap}"
+        raise ClipItError(what, "--heatmap", f"End it in {' or '.join(PICTURES)}")
+
+
+def answers(
+    classifier: ImageClassifier, images: Sequence[Path], odd: Counter[str]
+) -> Iterator[tuple[Path, Float[np.ndarray, " c"] | ClipItError]]:
+    """Each image with its class probabilities, or with what is wrong with it.
+
+    A batch is in memory at a time; `odd` counts what is unusual in them.
+    """
+    for begin in range(0, len(images), BATCH):
+        block = images[begin : begin + BATCH]
+        decoded = [_decoded(path, classifier.transform.size, odd) for path in block]
+        readable = [pixels for pixels in decoded if isinstance(pixels, np.ndarray)]
+        found = iter(classifier.probabilities(np.stack(readable)).numpy() if readable else ())
+        for path, pixels in zip(block, decoded, strict=True):
+            yield path, pixels if isinstance(pixels, ClipItError) else next(found)
+
+
+def _decoded(path: Path, side: int, odd: Counter[str]) -> UInt8[np.ndarray, "s s 3"] | ClipItError:
+    try:
+        image = read_image(path)
+    except ClipItError as error:
+        return error
+    odd.update(oddities(image))
+    return fitted(image, side)
 
 
 def main(arguments: list[str]) -> None:
@@ -356,9 +363,10 @@ def main(arguments: list[str]) -> None:
         return
     images, unread = listed_images(given.images), list[ClipItError]()
     odd = Counter[str]()
-    answers = classifier.answers(images, odd)
     with csv_rows(given.output, ["image", "prediction", *classifier.classes]) as write:
-        for path, row in tqdm(answers, total=len(images), unit="image", disable=None):
+        for path, row in tqdm(
+            answers(classifier, images, odd), total=len(images), unit="image", disable=None
+        ):
             write([visible(path), *cells(row, classifier.classes)])
             if isinstance(row, ClipItError):
                 unread.append(row)

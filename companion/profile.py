@@ -46,6 +46,7 @@ from companion.phantom.reports import PhantomCorpus
 from companion.protocols import protocol_named
 from companion.published import BachData, CrcData, PcamData
 from companion.reading import is_file_name, read_strict
+from companion.statistics import top_share
 from companion.synthetic import SyntheticCorpus
 from companion.tcga import TcgaCorpus
 
@@ -126,13 +127,8 @@ class Search(Strict):
 
 
 def read_searched(path: Path) -> Searched:
-    """Read chosen values; an absent or empty file holds none.
-
-    Raises:
-        ClipItError: not YAML; an unknown key; a value of the wrong type.
-    """
-    searched: Searched = read_strict(path, Searched, absent={}) if path.exists() else {}
-    return searched
+    """Read chosen values (see `read_strict`); an absent or empty file holds none."""
+    return read_strict(path, Searched, absent={}) if path.exists() else {}
 
 
 # -- Settings of the survival study (section F.6).
@@ -198,9 +194,6 @@ class SurvivalSettings(Strict):
     seeds: Seeds = (0, 1, 2)
 
 
-# -- What one table or figure beyond Table 1 asks for.
-
-
 class Study(Strict):
     """Cells, settings and seeds of one study; what is empty is the profile's or the study's own.
 
@@ -211,9 +204,6 @@ class Study(Strict):
     backbones: Distinct[str] = ()
     settings: Distinct[str] = ()
     seeds: Distinct[Seed] = ()
-
-
-# -- A profile: what to run, at which scale.
 
 
 # What holds files of the user, and its keys that name one (a manifest lies in its folder).
@@ -322,23 +312,16 @@ def own_profile(path: Path, shipped: Collection[str]) -> Profile:
             cannot name a folder; see `read_profile`.
     """
     if not path.is_file():
-        raise ClipItError(
-            "no such file", path, f"Name a YAML file, or one of {', '.join(sorted(shipped))}"
-        )
+        what = "no such file"
+        raise ClipItError(what, path, f"Name a YAML file, or one of {', '.join(sorted(shipped))}")
     profile = read_profile(path)
     if profile.name in shipped:
-        raise ClipItError(
-            f"the name {profile.name!r} is that of a profile which comes with this library",
-            path,
-            "Choose another `name`: results are kept by it",
-        )
+        what = f"the name {profile.name!r} is that of a profile which comes with this library"
+        raise ClipItError(what, path, "Choose another `name`: results are kept by it")
     for name in (profile.name, *profile.data, *profile.corpora):
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.-]*", name):
-            raise ClipItError(
-                f"the name {name!r} cannot name a folder",
-                path,
-                "Use letters, digits, hyphens and underscores in it",
-            )
+            what = f"the name {name!r} cannot name a folder"
+            raise ClipItError(what, path, "Use letters, digits, hyphens and underscores in it")
     return profile.model_copy(update=_placed(profile, path.parent))
 
 
@@ -451,7 +434,7 @@ class Workbench(Inputs):
                 "similarity_sd": float(pairs.similarities[:, rank].std()),
                 "distinct_reports": len(np.unique(pairs.reports[:, rank])),
                 "effective_number": pairing.effective_number(pairs.reports[:, rank]),
-                "top10_share": pairing.top_share(pairs.reports[:, rank]),
+                "top10_share": top_share(pairs.reports[:, rank]),
             }
             for rank in range(k)
         ]

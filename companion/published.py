@@ -230,12 +230,7 @@ class PcamData(OfThePaper):
 
 
 def _samples(folder: Path, part: str) -> pd.DataFrame:
-    """Samples of a split: id, split, label, group (its slide, "" if there is no meta file).
-
-    Raises:
-        ClipItError: shapes, types, lengths or labels are not as they should be, or a file is
-            missing or damaged; the meta file is no csv with a column wsi, or of another length.
-    """
+    """Samples of a split: id, split, label, group (its slide, "" if there is no meta file)."""
     lengths = {}
     for kind, shape in SHAPES.items():
         path = _h5_file(folder, part, kind)
@@ -284,11 +279,7 @@ def _meta_file(folder: Path, part: str) -> Path:
 
 
 def _h5_file(folder: Path, part: str, kind: str) -> Path:
-    """The path of a file that is there.
-
-    Raises:
-        ClipItError: it is not, or is still packed.
-    """
+    """The path of a file that is there, and is unpacked."""
     path = folder / f"camelyonpatch_level_2_split_{part}_{kind}.h5"
     if path.is_file():
         return path

@@ -15,7 +15,6 @@ from clipit_lib.encoders import registry
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import digest
 from clipit_lib.settings import (
-    SWITCHES,
     Contrastive,
     Fraction,
     Labelled,
@@ -30,9 +29,7 @@ from clipit_lib.settings import (
     known,
 )
 from companion.profile import Profile, Workbench
-from companion.protocols import PROTOCOLS, switched
-
-# -- The name of a setting taken apart, and in words.
+from companion.protocols import PROTOCOLS, SWITCHES, switched
 
 
 @dataclass(frozen=True)
@@ -149,15 +146,6 @@ def _switch(text: str, profile: Profile) -> Fields:
     return {"protocol": protocol, "normalisation": protocol.normalisation}
 
 
-def _protocol(text: str, profile: Profile) -> Fields:
-    """A protocol by name: what it means depends on the data set, see `resolve`."""
-    return {"protocol": known(text, PROTOCOLS, "protocol", f"profile {profile.name}")}
-
-
-def _long_text(text: str, profile: Profile) -> Fields:
-    return {"text_stage": TextStage(**profile.text_stage.model_dump() | {"long_text": text})}
-
-
 def _lora_of_rank(text: str, profile: Profile) -> Fields:
     """Another rank at the profile's scale alpha / rank."""
     rank, scale = int(text), profile.lora.alpha / profile.lora.rank
@@ -172,28 +160,28 @@ _count, _share, _weight = (
 
 # What a further part `/NAME_VALUE` of a setting's name changes: in words, and the fields.
 CHANGES: dict[str, tuple[str, Callable[[str, Profile], Fields]]] = {
-    "lambda": ("λ = {}", lambda text, profile: {"distillation_weight": _weight(float(text))}),
-    "report_rank": (
-        "report of rank {}",
-        lambda text, profile: {"pairing": Pairing(rank=int(text))},
-    ),
+    "lambda": ("λ = {}", lambda text, _: {"distillation_weight": _weight(float(text))}),
+    "report_rank": ("report of rank {}", lambda text, _: {"pairing": Pairing(rank=int(text))}),
     "word_dropout": (
-        "{}% of the words dropped",
-        lambda text, profile: {"word_dropout": _share(int(text) / 100)},
+        "{}% of the words dropped", lambda text, _: {"word_dropout": _share(int(text) / 100)},
     ),
     "lora_rank": ("LoRA rank {}", _lora_of_rank),
-    "retriever": ("pairs by {}", lambda text, profile: {"retriever": text}),
-    "corpus": ("{} reports", lambda text, profile: {"corpus": text}),
-    "labels": (
-        "{} labels per class",
-        lambda text, profile: {"labels_per_class": _count(int(text))},
-    ),
+    "retriever": ("pairs by {}", lambda text, _: {"retriever": text}),
+    "corpus": ("{} reports", lambda text, _: {"corpus": text}),
+    "labels": ("{} labels per class", lambda text, _: {"labels_per_class": _count(int(text))}),
     "switch": ("{}", _switch),
-    "long_text": ("reports read in whole ({})", _long_text),
-    "protocol": ("{} protocol", _protocol),
+    "long_text": (
+        "reports read in whole ({})",
+        lambda text, own: {
+            "text_stage": TextStage(**own.text_stage.model_dump() | {"long_text": text})
+        },
+    ),
+    "protocol": (  # what it means depends on the data set, see `resolve`
+        "{} protocol",
+        lambda text, own: {"protocol": known(text, PROTOCOLS, "protocol", f"profile {own.name}")},
+    ),
     "label_noise": (
-        "{}% of the labels wrong",
-        lambda text, profile: {"label_noise": _share(int(text) / 100)},
+        "{}% of the labels wrong", lambda text, _: {"label_noise": _share(int(text) / 100)},
     ),
 }  # fmt: skip
 
@@ -218,11 +206,9 @@ def fields_of(setting: str, profile: Profile) -> Fields:
         try:
             fields |= CHANGES[name][1](value, profile)
         except ValueError as error:
-            raise ClipItError(
-                f"setting {setting!r}: cannot read '{name}_{value}'",
-                where,
-                f"Write {name}_VALUE, with a value in its range",
-            ) from error
+            what = f"setting {setting!r}: cannot read '{name}_{value}'"
+            fix = f"Write {name}_VALUE, with a value in its range"
+            raise ClipItError(what, where, fix) from error
     return fields
 
 
@@ -333,9 +319,6 @@ def _contrastive(profile: Profile, class_texts: tuple[str, ...], own: Contrastiv
     if profile.protocol == "released":
         changed["same_class"] = "negatives"
     return own.model_copy(update=changed)
-
-
-# -- Where each value of a run comes from.
 
 
 CALLED = ("dataset", "backbone", "setting", "seed")

@@ -1,4 +1,4 @@
-"""Intervals for paired differences between two settings."""
+"""Scores of predictions and of pairs, and intervals for paired differences of two settings."""
 
 from __future__ import annotations
 
@@ -9,11 +9,39 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float, Int, Int64
 
 from clipit_lib.errors import ClipItError
+from clipit_lib.predictions import LOGIT
 
 BLOCK = 64  # draws at a time: memory stays at BLOCK x units numbers
+
+
+def correct(predictions: pd.DataFrame) -> Bool[np.ndarray, " n"]:
+    """Whether the highest logit is the true class; equal logits go to the lower class."""
+    logits = predictions.filter(like=LOGIT).to_numpy()
+    hits: np.ndarray = logits.argmax(axis=1) == predictions["label"].to_numpy()
+    return hits
+
+
+def accuracy(predictions: pd.DataFrame) -> float:
+    """Share of samples that are right, in percent."""
+    return 100 * float(correct(predictions).mean())
+
+
+def balanced_accuracy(predictions: pd.DataFrame) -> float:
+    """Mean over classes of the share that is right, in percent.
+
+    The released code reports this under the name accuracy.
+    """
+    hits = pd.Series(correct(predictions)).groupby(predictions["label"].to_numpy()).mean()
+    return 100 * float(hits.mean())
+
+
+def top_share(reports: Int64[np.ndarray, " n"], top: int = 10) -> float:
+    """Share of patches that are served by the `top` most chosen reports."""
+    counts = np.sort(np.unique(reports, return_counts=True)[1])[::-1]
+    return float(counts[:top].sum() / counts.sum())
 
 
 class Side(StrEnum):
@@ -84,9 +112,13 @@ class Cell:
     groups: np.ndarray
 
     @classmethod
-    def of_cases(cls, cases: Bool[np.ndarray, "seeds n"], groups: np.ndarray) -> Cell:
-        """A share of samples is a gain over never, with all samples in one class."""
-        return cls("", np.zeros_like(cases), cases, np.zeros(cases.shape[1], np.int64), groups)
+    def of_cases(
+        cls, cases: Bool[np.ndarray, "seeds n"], groups: np.ndarray,
+        labels: Int[np.ndarray, " n"] | None = None,
+    ) -> Cell:  # fmt: skip
+        """A share of samples is a gain over never; without labels, all are in one class."""
+        classes = np.zeros(cases.shape[1], np.int64) if labels is None else labels
+        return cls("", np.zeros_like(cases), cases, classes, groups)
 
     def sums(self) -> tuple[Float[np.ndarray, "seeds units classes"], np.ndarray]:
         """Hits gained and samples [units, classes], in each unit and class."""
@@ -99,22 +131,6 @@ class Cell:
         for seed, row in enumerate(gain):
             np.add.at(total[seed], (unit, label), row)
         return total, size
-
-
-def paired_bootstrap(
-    first: Bool[np.ndarray, "seeds n"],
-    second: Bool[np.ndarray, "seeds n"],
-    labels: Int[np.ndarray, " n"],
-    groups: np.ndarray,
-    draws: int,
-    rng: np.random.Generator,
-) -> Interval:
-    """`pooled_bootstrap` of one cell, with the random numbers taken draw by draw.
-
-    Tables of single cells were made so, and a seed gives other draws in blocks.
-    """
-    cell = Cell("", first, second, labels, groups)
-    return pooled_bootstrap([cell], draws, rng, block=1)
 
 
 def pooled_bootstrap(
@@ -134,6 +150,7 @@ def pooled_bootstrap(
 
     Args:
         block: draws whose random numbers are taken together; another gives another interval.
+            Intervals of single cells are made with 1, draw by draw.
 
     Raises:
         ClipItError: no cell, numbers of seeds that differ, or test samples of one data set that do.
@@ -168,8 +185,7 @@ def _drawn(
             # A draw without any sample of a class has no accuracy there.
             rate = np.divide(gained, drawn, out=np.zeros_like(gained), where=drawn > 0)
             per_cell.append(rate.sum(axis=1) / (drawn > 0).sum(axis=1))
-    mean: np.ndarray = np.mean(per_cell, axis=0)
-    return mean
+    return np.mean(per_cell, axis=0)
 
 
 def _times_drawn(
@@ -184,18 +200,12 @@ def _check(cells: Sequence[Cell]) -> None:
     where = "pooled gain"
     seeds = sorted({len(hits) for cell in cells for hits in (cell.first, cell.second)})
     if len(seeds) != 1:
-        raise ClipItError(
-            f"cells with {seeds} seeds" if seeds else "no cell",
-            where,
-            "Pool cells that were all run with the same seeds",
-        )
+        what = f"cells with {seeds} seeds" if seeds else "no cell"
+        raise ClipItError(what, where, "Pool cells that were all run with the same seeds")
     first: dict[str, Cell] = {}
     for cell in cells:
         other = first.setdefault(cell.dataset, cell)
         same = np.array_equal(cell.labels, other.labels)
         if not (same and np.array_equal(cell.groups, other.groups)):
-            raise ClipItError(
-                f"two backbones on {cell.dataset} were tested on different samples",
-                where,
-                "Pool runs of one profile",
-            )
+            what = f"two backbones on {cell.dataset} were tested on different samples"
+            raise ClipItError(what, where, "Pool runs of one profile")

@@ -6,9 +6,10 @@ from collections.abc import Sequence
 from itertools import product
 
 from clipit_lib.errors import ClipItError
-from clipit_lib.settings import SWITCHES, RunSpec, known
+from clipit_lib.settings import RunSpec, known
 from companion import specs
 from companion.profile import Profile, Study, Workbench
+from companion.protocols import SWITCHES
 
 Cell = tuple[str, str, Sequence[str], Sequence[int]]
 TABLE2 = (
@@ -81,11 +82,8 @@ def runs_of(bench: Workbench, name: str) -> list[RunSpec]:
         ClipItError: the profile does not ask for this study; what `specs.resolve` raises.
     """
     if not asked(bench.profile, name):
-        raise ClipItError(
-            f"no study {name!r}",
-            f"profile {bench.profile.name}",
-            f"Add `{name}: {{}}` to its `studies`",
-        )
+        fix = f"Add `{name}: {{}}` to its `studies`"
+        raise ClipItError(f"no study {name!r}", f"profile {bench.profile.name}", fix)
     return [
         specs.resolve(bench, dataset, backbone, setting, seed)
         for dataset, backbone, chosen, seeds in cells(bench.profile, name)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 import numpy as np
@@ -17,10 +18,11 @@ from pydantic import model_validator
 from clipit_lib.data.reports import Corpus, FileCorpus, ReportCorpus
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import digest
-from clipit_lib.settings import Positive
+from clipit_lib.settings import Positive, Strict
 from companion.crc5 import CLASS_TEXTS, CLASSES, DESCRIPTIONS
 from companion.phantom.latents import MORPHOLOGY, WORLDS, Tissue
 from companion.phantom.reports import FINDINGS, LICENCE, findings, joined, pick
+from companion.reading import read_strict
 
 # First spawn key of this seed stream, apart from those in `phantom` and from the worlds' numbers.
 SYNTHETIC = 3000
@@ -30,34 +32,17 @@ SHORTEST, LONGEST = 40, 100
 SPREAD = 0.08
 PATIENCE = 1000
 
-OPENINGS = (
-    "Report of {} pathology: an H&E stained section was examined.",
-    "Surgical pathology report, {}. A routine H&E section was examined.",
-    "Histopathology report, {} pathology. H&E stained sections were examined.",
-    "Final report of {} pathology on H&E stained sections.",
-)
-# Frames of the first, second and third pair of phrases.
-SHOWN = (
-    (
-        "Microscopic description: the sections show {}.",
-        "Microscopically, the tissue shows {}.",
-        "Histological examination reveals {}.",
-        "The sections show {}.",
-    ),
-    ("In addition, the sections show {}.", "They also show {}.", "Other fields reveal {}."),
-    ("Further findings are {}.", "Also present: {}."),
-)
-UNIFORM = (
-    "The appearance is the same throughout all of the sections that were examined at high power.",
-    "At low and high power, all of the sections that were examined look much the same.",
-    "At low and high power, there is no other finding of note in these sections.",
-)
-IMPRESSIONS = (
-    "Overall, the findings are consistent with {}.",
-    "These features are characteristic of {}.",
-    "The histological picture is typical of {}.",
-    "The findings support {}.",
-)
+
+class Grammar(Strict):
+    """Sentences with a place for an organ, for phrases or for a class."""
+
+    openings: tuple[str, ...]
+    shown: tuple[tuple[str, ...], ...]
+    uniform: tuple[str, ...]
+    impressions: tuple[str, ...]
+
+
+SENTENCES: Grammar = read_strict(Path(__file__).parent / "manifests" / "grammar.yaml", Grammar)
 # The only word for each grade of a finding: the first of its synonyms.
 WORD = {
     phrase: synonyms[0]
@@ -139,11 +124,8 @@ def _different(subject: Subject, count: int, rng: np.random.Generator) -> list[s
         texts[write_report(subject, rng)] = None
         misses = 0 if len(texts) > before else misses + 1
         if misses == PATIENCE:
-            raise ClipItError(
-                f"the grammar has no more than about {before} reports of {subject.name}",
-                "per_class",
-                "Ask for fewer",
-            )
+            what = f"the grammar has no more than about {before} reports of {subject.name}"
+            raise ClipItError(what, "per_class", "Ask for fewer")
     return list(texts)
 
 
@@ -153,13 +135,13 @@ def write_report(subject: Subject, rng: np.random.Generator) -> str:
     The class comes first, within the window of every text encoder, however short.
     """
     typical = subject.typical(rng)
-    sentences = [pick(rng, OPENINGS).format(subject.organ), f"Diagnosis: {subject.text}."]
-    for pair, frames in enumerate(SHOWN):
+    sentences = [pick(rng, SENTENCES.openings).format(subject.organ), f"Diagnosis: {subject.text}."]
+    for pair, frames in enumerate(SENTENCES.shown):
         if phrases := typical[2 * pair : 2 * pair + 2]:
             sentences.append(pick(rng, frames).format(joined(phrases)))
-    sentences.append(pick(rng, IMPRESSIONS).format(pick(rng, subject.names)))
+    sentences.append(pick(rng, SENTENCES.impressions).format(pick(rng, subject.names)))
     if len(" ".join(sentences).split()) < SHORTEST:
-        sentences.insert(-1, pick(rng, UNIFORM))
+        sentences.insert(-1, pick(rng, SENTENCES.uniform))
     return " ".join(sentences)
 
 

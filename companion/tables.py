@@ -18,7 +18,6 @@ from clipit_lib import paths
 from clipit_lib.encoders import registry
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import whole, write_text, written_beside
-from clipit_lib.predictions import accuracy, balanced_accuracy, correct
 from clipit_lib.runs import StoredRun
 from companion import paper
 from companion.profile import Workbench
@@ -27,6 +26,9 @@ from companion.statistics import (
     Cell,
     Interval,
     Side,
+    accuracy,
+    balanced_accuracy,
+    correct,
     each_interval,
     pooled_bootstrap,
     sides,
@@ -120,11 +122,8 @@ def paired_cell(
     }
     seeds = sorted(frames[first])
     if not seeds or seeds != sorted(frames[second]):
-        raise ClipItError(
-            f"{first} has seeds {seeds}, {second} has {sorted(frames[second])}",
-            f"{dataset}, {backbone}",
-            "Run both settings with the same seeds",
-        )
+        what = f"{first} has seeds {seeds}, {second} has {sorted(frames[second])}"
+        raise ClipItError(what, f"{dataset}, {backbone}", "Run both settings with the same seeds")
     hits = {n: np.stack([correct(frames[n][s]) for s in seeds]) for n in (first, second)}
     samples = frames[first][seeds[0]]
     labels = samples["label"].to_numpy()
@@ -148,11 +147,8 @@ def pooled_gain(runs: Sequence[StoredRun], first: str, second: str, draws: int) 
         return None
     if len({tuple(seeds) for seeds in whole.values()}) > 1:
         said = "; ".join(f"{', '.join(cell)}: {seeds}" for cell, seeds in whole.items())
-        raise ClipItError(
-            f"cells differ in their seeds ({said})",
-            f"{second} over {first}",
-            "Run all cells with the same seeds",
-        )
+        what = f"cells differ in their seeds ({said})"
+        raise ClipItError(what, f"{second} over {first}", "Run all cells with the same seeds")
     cells = [paired_cell(runs, *cell, first, second)[1] for cell in whole]
     return pooled_bootstrap(cells, draws, np.random.default_rng(0))
 
@@ -162,10 +158,8 @@ def gain_table(
 ) -> pd.DataFrame:
     """The gain in balanced accuracy of `second` over `first` in each cell, with its 95% interval.
 
-    One row per cell and pair of settings: dataset, backbone, first, second, gain, low, high.
-
-    Raises:
-        ClipItError: two settings were not run with the same seeds.
+    One row per cell and pair of settings (see `paired_cell`): dataset, backbone, first, second,
+    gain, low, high.
     """
     rows = []
     for cell, pair in product(by_cell(runs), pairs):
@@ -185,13 +179,19 @@ def summary_table(runs: pd.DataFrame, gains: pd.DataFrame) -> pd.DataFrame:
     return table.reset_index().rename(columns=TO_READ)
 
 
+def namesake(name: str) -> str | None:
+    """The paper's vision backbone that one stands for: none for a CLIP."""
+    row = registry.ENCODERS.get(name)
+    return row.namesake if row and not row.text_targets else None
+
+
 def _printed_gain(dataset: str, backbone: str) -> str:
     """The paper's gain in the cell that a phantom's cell is named after."""
-    mirrored, namesake = paper.MIRRORS.get(dataset), registry.namesake(backbone)
-    if mirrored is None or namesake is None:
+    mirrored, named = paper.MIRRORS.get(dataset), namesake(backbone)
+    if mirrored is None or named is None:
         return "no such cell"
-    printed = paper.gains().get((mirrored, namesake))
-    return "no such cell" if printed is None else f"{printed:+.1f} ({namesake}, {mirrored})"
+    printed = paper.gains().get((mirrored, named))
+    return "no such cell" if printed is None else f"{printed:+.1f} ({named}, {mirrored})"
 
 
 def describe(of_runs: pd.Series) -> str:
@@ -213,7 +213,10 @@ def save_table(
     Args:
         folder: by default that of the profile's tables.
     """
-    folder, text = folder or paths.tables(profile), with_doubts(profile, text, runs)
+    folder, doubt = folder or paths.tables(profile), doubtful(profile, runs)
+    if doubt and doubt not in text:
+        print(doubt)
+        text = f"{text.rstrip()}\n\n{doubt}"
     write_text(folder / f"{name}.csv", tidy.to_csv(index=False, float_format="%.4f"))
     write_text(folder / f"{name}.md", text.rstrip() + "\n")
     write_runs(folder, name, runs)
@@ -222,15 +225,6 @@ def save_table(
 def write_runs(folder: Path, name: str, runs: Sequence[str]) -> None:
     """Write NAME.runs.json: the keys of the runs behind what is beside it."""
     write_text(folder / f"{name}.runs.json", json.dumps(sorted(runs), indent=1) + "\n")
-
-
-def with_doubts(profile: str, text: str, runs: Sequence[str]) -> str:
-    """A text that rests on runs, and after it those whose course is doubtful, printed as well."""
-    doubt = doubtful(profile, runs)
-    if not doubt or doubt in text:
-        return text
-    print(doubt)
-    return f"{text.rstrip()}\n\n{doubt}"
 
 
 def save_pairs(profile: str, dataset: str, pairs: pd.DataFrame) -> None:
@@ -500,12 +494,9 @@ def fisher_as_in_the_paper(p: Float[np.ndarray, " k"]) -> float:
 
 
 def seed_tests(runs: Sequence[StoredRun], pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
-    """McNemar's test of every cell, pair of settings and seed, adjusted over all of them.
+    """McNemar's test of each cell, pair of settings (`paired_cell`) and seed, adjusted over all.
 
     Returns one row per test: dataset, backbone, first, second, seed, lost, gained, p, p_holm.
-
-    Raises:
-        ClipItError: two settings were not run with the same seeds.
     """
     rows = []
     for cell, pair in product(by_cell(runs), pairs):

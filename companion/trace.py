@@ -12,9 +12,9 @@ import pandas as pd
 from clipit_lib import runs
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import whole
-from clipit_lib.predictions import accuracy, balanced_accuracy
 from companion import archive
 from companion.reading import parser_of
+from companion.statistics import accuracy, balanced_accuracy
 from companion.survival.study import fold_metrics
 
 WHAT = ["dataset", "backbone", "setting", "seed"]

@@ -1,69 +1,339 @@
-"""How the encoders that a profile trains on the spot come to be trained."""
+"""The encoders that a profile trains on the spot: the phantom's, and the pilot's stand-in."""
 
 from __future__ import annotations
 
-from functools import partial
+import json
+import math
+from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from jaxtyping import Float, Int, UInt8
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from clipit_lib.compute import device
+from clipit_lib.data.patches import augment
 from clipit_lib.encoders import clips, registry, weights
 from clipit_lib.encoders.encoder import Tokenizer
-from clipit_lib.encoders.weights import State
+from clipit_lib.encoders.weights import Recipe, State
 from clipit_lib.errors import ClipItError
-from clipit_lib.files import progress
-from clipit_lib.settings import StandInTraining
+from clipit_lib.files import file_digest, kept, progress
+from clipit_lib.settings import PhantomPretraining, StandInTraining
 from clipit_lib.training import Stage, descend
 from companion.crc5 import CLASS_TEXTS, Crc5Data, class_captions, retriever_patches
-from companion.losses import supervised_contrastive
+from companion.phantom.reports import pretraining_pairs
 from companion.profile import Profile, sources_of_profile
 
+History = dict[str, Any]
 
-def get_or_train(name: str, profile: Profile) -> dict[str, Any]:
+
+def get_or_train(name: str, profile: Profile) -> History:
     """Train and keep an encoder unless that is done; return its card (history, weights hash).
 
     Raises:
         ClipItError: the profile trains no encoder of this name.
     """
     if name not in profile.trained_encoders:
-        raise ClipItError(
-            f"no encoder {name!r} is trained here",
-            f"profile {profile.name}",
-            f"Trained here: {', '.join(profile.trained_encoders) or 'none'}",
+        fix = f"Trained here: {', '.join(profile.trained_encoders) or 'none'}"
+        raise ClipItError(f"no encoder {name!r} is trained here", f"profile {profile.name}", fix)
+
+    def train() -> tuple[State, History]:
+        if name == registry.STAND_IN:
+            return _stand_in(profile)
+        assert profile.pretraining is not None
+        of_kind = train_clip if name in CLIP_PAIRS else train_vision
+        return of_kind(name, profile.pretraining)
+
+    return trained_once(sources_of_profile(profile).recipe(name), train)
+
+
+def trained_once(
+    recipe: Recipe, train: Callable[[], tuple[State, dict[str, Any]]]
+) -> dict[str, Any]:
+    """Train and keep an encoder unless it is there; return its card.
+
+    Args:
+        train: returns the state dict and a history worth showing.
+    """
+
+    def write(folder: Path) -> None:
+        state, history = train()
+        folder.mkdir()
+        model = folder / weights.TRAINED_MODEL
+        save_file({k: v.contiguous() for k, v in state.items()}, model)
+        made = {"weights_hash": file_digest(model)[:16], "history": history}
+        card = json.dumps({**recipe.asked, **made}, indent=1)
+        (folder / weights.TRAINED_CARD).write_text(card, encoding="utf-8")
+
+    kept(recipe.folder, write)
+    return weights.read_card(recipe)
+
+
+# -- Losses that they learn from; those of the method are in `clipit_lib`.
+
+
+def supervised_contrastive(
+    images: Float[Tensor, "b d"],
+    texts: Float[Tensor, "b d"],
+    scale: Float[Tensor, ""] | float,
+    groups: Int[Tensor, " b"] | None = None,
+) -> Float[Tensor, ""]:
+    """Symmetric image-text contrastive loss of CLIP on unit-length embeddings.
+
+    Pairs of the same group are no negatives of each other: they share the positive mass. Without
+    groups only the diagonal is positive, as in CLIP.
+    """
+    logits = scale * images.float() @ texts.float().T
+    count = len(images)
+    same = (
+        torch.eye(count, device=logits.device)
+        if groups is None
+        else (groups[:, None] == groups[None, :]).float()
+    )
+    target = same / same.sum(dim=1, keepdim=True)
+    one_way = F.cross_entropy(logits, target)
+    return (one_way + F.cross_entropy(logits.T, target)) / 2
+
+
+def normalised_temperature(
+    first: Float[Tensor, "b d"], second: Float[Tensor, "b d"], temperature: float = 0.2
+) -> Float[Tensor, ""]:
+    """NT-Xent of SimCLR: two views of a patch attract, all other patches repel."""
+    both = F.normalize(torch.cat([first, second]).float(), dim=-1)
+    logits = both @ both.T / temperature
+    logits = logits.masked_fill(torch.eye(len(both), dtype=torch.bool, device=both.device), -1e9)
+    partner = torch.arange(len(both), device=both.device).roll(len(first))
+    return F.cross_entropy(logits, partner)
+
+
+# -- Drawings of coloured shapes with captions: what a CLIP learns from that never saw tissue.
+
+
+COLOURS = {
+    "red": (210, 50, 45), "green": (60, 160, 75), "blue": (50, 90, 200), "yellow": (235, 205, 60),
+    "white": (245, 245, 245), "black": (25, 25, 25), "orange": (235, 140, 40),
+    "purple": (130, 60, 160), "pink": (240, 150, 190), "grey": (128, 128, 128),
+}  # fmt: skip
+SHAPES = ("circle", "square", "stripe", "ring", "triangle")
+SIZES = {"small": 0.12, "large": 0.26}
+COUNTS = {1: "one", 2: "two", 3: "three"}
+FRAMES = ("{}", "a drawing of {}", "a picture with {}", "this image shows {}")
+SHAPES_KEY = 5000  # first spawn key of a seed stream that no data set, caption or report uses
+
+
+def draw_shapes(images: int, side: int, seed: int) -> tuple[np.ndarray, list[str]]:
+    """Pixels [images, side, side, 3] uint8 and one caption each."""
+    rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(SHAPES_KEY,)))
+    pixels, captions = zip(*(_drawing(side, rng) for _ in range(images)), strict=True)
+    return np.stack(pixels), list(captions)
+
+
+def _drawing(side: int, rng: np.random.Generator) -> tuple[np.ndarray, str]:
+    ground, colour = rng.choice(list(COLOURS), 2, replace=False)
+    shape, size = str(rng.choice(SHAPES)), str(rng.choice(list(SIZES)))
+    count = int(rng.integers(1, 4))
+    image = np.tile(np.array(COLOURS[ground], np.float64), (side, side, 1))
+    for _ in range(count):
+        image[_mask(shape, SIZES[size], side, rng)] = COLOURS[colour]
+    image += rng.normal(0, 8, image.shape)
+    plural = "" if count == 1 else "s"
+    what = f"{COUNTS[count]} {size} {colour} {shape}{plural} on a {ground} ground"
+    caption = str(rng.choice(FRAMES)).format(what)
+    return np.clip(image, 0, 255).astype(np.uint8), caption
+
+
+def _mask(shape: str, radius: float, side: int, rng: np.random.Generator) -> np.ndarray:
+    """[side, side] bool of one shape at a random place; `radius` is a share of the side."""
+    rows, columns = np.mgrid[0:side, 0:side] / side
+    middle = rng.uniform(0.2, 0.8, 2)
+    y, x = rows - middle[0], columns - middle[1]
+    distance = np.hypot(x, y)
+    masks = {
+        "circle": distance < radius,
+        "square": np.maximum(abs(x), abs(y)) < radius,
+        "stripe": abs(x) < radius / 3,
+        "ring": (distance < radius) & (distance > 0.6 * radius),
+        "triangle": (y < radius) & (y > 2 * abs(x) - radius),
+    }
+    return np.asarray(masks[shape])
+
+
+def random_view(
+    pixels: UInt8[Tensor, "b s s 3"],
+    generator: torch.Generator,
+    smallest: float = 0.6,
+    jitter: float = 0.15,
+) -> UInt8[Tensor, "b s s 3"]:
+    """A rotated, mirrored, zoomed crop of each patch with its own stain strength.
+
+    Args:
+        smallest: side of the smallest crop as a share of the patch.
+        jitter: relative spread of each colour channel's optical density.
+    """
+    count = len(pixels)
+
+    def uniform(low: float, high: float) -> Tensor:
+        return low + (high - low) * torch.rand(count, generator=generator)
+
+    scale, angle = uniform(smallest, 1.0), uniform(0.0, 2 * math.pi)
+    mirror = torch.randint(0, 2, (count,), generator=generator) * 2.0 - 1.0
+    room = 1 - scale
+    cos, sin = scale * angle.cos(), scale * angle.sin()
+    shift_x, shift_y = room * uniform(-1.0, 1.0), room * uniform(-1.0, 1.0)
+    rows = [mirror * cos, -sin, shift_x, mirror * sin, cos, shift_y]
+    theta = torch.stack(rows, dim=1).view(count, 2, 3)
+    images = pixels.permute(0, 3, 1, 2).float().div(255)
+    grid = F.affine_grid(theta, list(images.shape), align_corners=False)
+    cut = F.grid_sample(images, grid, padding_mode="reflection", align_corners=False)
+    strength = 1 + jitter * torch.randn(count, 3, 1, 1, generator=generator)
+    density = -torch.log(cut.clamp(min=1 / 255)) * strength.clamp(0.5, 1.5)
+    return torch.exp(-density).mul(255).round().to(torch.uint8).permute(0, 2, 3, 1)
+
+
+# -- The phantom's own: its CLIP on captions, its backbones without labels.
+
+
+Pairs = tuple[np.ndarray, list[str]]
+NOISE = 0.5
+
+
+def patches_with_captions(settings: PhantomPretraining) -> Pairs:
+    """What a histology CLIP learns from, in miniature."""
+    return pretraining_pairs(settings.images, settings.side, settings.seed)[:2]
+
+
+def patches_with_noisy_captions(settings: PhantomPretraining) -> Pairs:
+    """The same patches; a share NOISE of them has the caption of another patch."""
+    pixels, captions = patches_with_captions(settings)
+    rng = np.random.default_rng([settings.seed, 3])
+    moved = rng.permutation(len(captions))[: round(NOISE * len(captions))]
+    noisy = list(captions)
+    for row, other in zip(moved, np.roll(moved, 1), strict=True):
+        noisy[row] = captions[other]
+    return pixels, noisy
+
+
+CLIP_PAIRS: dict[str, Callable[[PhantomPretraining], Pairs]] = {
+    "phantom_clip": patches_with_captions,
+    "phantom_clip_noisy": patches_with_noisy_captions,
+    # Drawings that have nothing to do with tissue.
+    "phantom_clip_generic": lambda own: draw_shapes(own.images, own.side, own.seed),
+}
+
+
+def train_clip(name: str, settings: PhantomPretraining) -> tuple[State, History]:
+    """CLIP's symmetric contrastive loss on (image, caption) pairs that no data set contains."""
+    pixels, captions = CLIP_PAIRS[name](settings)
+    torch.manual_seed(settings.seed)
+    row = registry.clip_entry(name)
+    model = clips.build_open_clip(row, settings.side).to(device())
+    words = clips.open_clip_tokenizer().windows(captions, "truncate").ids
+    transform = row.transform(settings.side)
+
+    def loss(rows: np.ndarray, generator: torch.Generator) -> Tensor:
+        images = transform(augment(torch.from_numpy(pixels[rows]), generator))
+        image = F.normalize(model.encode_image(images.to(device())), dim=-1)
+        text = F.normalize(clips.embed_ids(model, words[rows].to(device())), dim=-1)
+        return supervised_contrastive(image, text, model.logit_scale.exp().clamp(max=100.0))
+
+    course = _cycle(model, loss, settings, settings.clip_epochs, name)
+    return model.state_dict(), course
+
+
+def train_vision(name: str, settings: PhantomPretraining) -> tuple[State, History]:
+    """SimCLR on the pretraining patches: two random views of a patch attract."""
+    pixels, _, _ = pretraining_pairs(settings.images, settings.side, settings.seed)
+    torch.manual_seed(settings.seed)
+    encoder = registry.untrained_backbone(name, settings.side, None)
+    width, transform = encoder.width, encoder.transform
+    projector = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 64))
+    model = nn.Sequential(encoder.model, projector).to(device())
+
+    def loss(rows: np.ndarray, generator: torch.Generator) -> Tensor:
+        patches = torch.from_numpy(pixels[rows])
+        first, second = (
+            model(transform(random_view(patches, generator)).to(device())) for _ in range(2)
         )
-    train = partial(_stand_in, profile) if name == "stand_in" else partial(_phantom, name, profile)
-    return weights.get_or_train(sources_of_profile(profile).recipe(name), train)
+        return normalised_temperature(first, second)
+
+    course = _cycle(model, loss, settings, settings.vision_epochs, name)
+    return encoder.model.state_dict(), course
 
 
-def _phantom(name: str, profile: Profile) -> tuple[weights.State, dict[str, Any]]:
-    from companion.phantom import training
+def _cycle(
+    model: nn.Module, loss: Callable[[np.ndarray, torch.Generator], Tensor],
+    settings: PhantomPretraining, epochs: int, name: str,
+) -> History:  # fmt: skip
+    """`_descend` over whole batches, with a one-cycle schedule."""
+    steps = max(settings.images // settings.batch_size, 1)
+    learned = list(model.parameters())
+    optimiser = _adam(learned, settings.learning_rate)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimiser, settings.learning_rate, total_steps=epochs * steps
+    )
+    shuffle = np.random.default_rng(settings.seed)
+    generator = torch.Generator().manual_seed(settings.seed)
 
-    assert profile.pretraining is not None
-    train = training.train_clip if name in training.CLIP_PAIRS else training.train_vision
-    return train(name, profile.pretraining)
+    def batches(_: int) -> list[np.ndarray]:
+        order = shuffle.permutation(settings.images)[: steps * settings.batch_size]
+        return np.array_split(order, steps)
+
+    model.train()
+    stage = Stage("training", "pretraining", f"{name}, seed {settings.seed}")
+    return _descend(
+        learned, optimiser, epochs, steps, batches, lambda rows: loss(rows, generator), stage, name,
+        1.0, schedule.step,
+    )  # fmt: skip
 
 
-def _stand_in(profile: Profile) -> tuple[weights.State, dict[str, Any]]:
-    settings = profile.stand_in
-    assert settings is not None
-    if not isinstance(profile.data_settings(settings.dataset), Crc5Data):
-        raise ClipItError(
-            f"{settings.dataset} has no retriever split", "stand_in.dataset", "Name a crc5 set"
-        )
-    pixels, labels = retriever_patches(settings.side)
-    return train_stand_in(settings, pixels, labels, CLASS_TEXTS)
+def _adam(learned: Sequence[nn.Parameter], rate: float) -> torch.optim.AdamW:
+    return torch.optim.AdamW(learned, lr=rate, weight_decay=0.05, fused=True)
+
+
+def _descend(
+    learned: Sequence[nn.Parameter], optimiser: torch.optim.Optimizer, epochs: int, steps: int,
+    batches: Callable[[int], list[np.ndarray]], loss: Callable[[np.ndarray], Tensor], stage: Stage,
+    name: str, clip: float = math.inf, after_step: Callable[[], None] = lambda: None,
+) -> History:  # fmt: skip
+    """The mean loss of each epoch, and notes on it.
+
+    Raises:
+        Diverged: a loss, a gradient or a learned weight is not finite.
+    """
+    values = np.zeros((epochs, steps))
+
+    def parts(rows: np.ndarray) -> dict[str, Tensor]:
+        return {"contrastive": loss(rows)}
+
+    def after(epoch: int, step: int, _: int, losses: dict[str, float]) -> None:
+        after_step()
+        values[epoch, step - 1] = losses["contrastive"]
+
+    descend(learned, optimiser, epochs, batches, parts, stage, clip, after, f"train {name}")
+    history = [float(np.mean(row)) for row in values]
+    return {"loss": history, "notes": stage.doubts(history[0], history[-1])}
 
 
 # -- The pilot's stand-in retriever: two projections, trained contrastively.
 
 
+def _stand_in(profile: Profile) -> tuple[State, History]:
+    settings = profile.stand_in
+    assert settings is not None
+    if not isinstance(profile.data_settings(settings.dataset), Crc5Data):
+        what = f"{settings.dataset} has no retriever split"
+        raise ClipItError(what, "stand_in.dataset", "Name a crc5 set")
+    pixels, labels = retriever_patches(settings.side)
+    return train_stand_in(settings, pixels, labels, CLASS_TEXTS)
+
+
 def train_stand_in(
     settings: StandInTraining, pixels: np.ndarray, labels: np.ndarray, class_texts: tuple[str, ...]
-) -> tuple[State, dict[str, Any]]:
+) -> tuple[State, History]:
     """Fit the projections on the retriever split.
 
     Args:
@@ -72,7 +342,6 @@ def train_stand_in(
     Raises:
         Diverged: a loss or a learned weight is not finite.
     """
-    stage = Stage("training", "stand_in", f"stand_in, seed {settings.seed}")
     torch.manual_seed(settings.seed)
     image_tower, text_tower = clips.build_stand_in(settings)
     for tower in (image_tower, text_tower):
@@ -84,30 +353,25 @@ def train_stand_in(
     texts = _text_states(text_tower, clips.stand_in_tokenizer(settings), captions)
     images_to, texts_to = image_tower.projection, text_tower.projection
     learned = [*images_to.parameters(), *texts_to.parameters(), log_scale]
-    optimiser = torch.optim.AdamW(learned, lr=settings.learning_rate, weight_decay=0.05, fused=True)
     steps = max(1, len(labels) // settings.batch_size)
-    values = np.zeros((settings.epochs, steps))
 
     def batches(_: int) -> list[np.ndarray]:
         return np.array_split(rng.permutation(len(labels)), steps)
 
-    def loss(rows: np.ndarray) -> dict[str, Tensor]:
+    def loss(rows: np.ndarray) -> Tensor:
         group = torch.from_numpy(labels[rows])
         chosen = texts[group, torch.from_numpy(rng.integers(texts.shape[1], size=len(rows)))]
         image = F.normalize(images_to(images[torch.from_numpy(rows)]), dim=-1)
         text = F.normalize(texts_to(chosen), dim=-1)
         scale = log_scale.exp().clamp(max=100.0)
-        return {"contrastive": supervised_contrastive(image, text, scale, group.to(image.device))}
+        return supervised_contrastive(image, text, scale, group.to(image.device))
 
-    def after(epoch: int, step: int, _: int, losses: dict[str, float]) -> None:
-        values[epoch, step - 1] = losses["contrastive"]
-
-    name = "train stand_in"
-    descend(learned, optimiser, settings.epochs, batches, loss, stage, after=after, name=name)
-    history = [float(np.mean(row)) for row in values]
+    stage = Stage("training", "stand_in", f"stand_in, seed {settings.seed}")
+    optimiser = _adam(learned, settings.learning_rate)
+    course = _descend(learned, optimiser, settings.epochs, steps, batches, loss, stage, "stand_in")
     state = {f"image.{k}": v.cpu() for k, v in images_to.state_dict().items()}
     state |= {f"text.{k}": v.cpu() for k, v in texts_to.state_dict().items()}
-    return state, {"loss": history, "notes": stage.doubts(history[0], history[-1])}
+    return state, course
 
 
 @torch.no_grad()

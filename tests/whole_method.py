@@ -74,6 +74,7 @@ class Whole:
 
     Attributes:
         psi: paired report of each training and validation patch.
+        images: [n, e] what is distilled in place of text, of each training patch.
         labels: of each training and validation patch.
         rows: of the data set, likewise.
         drawn: [epochs, n] reports of each training patch where they change in each epoch.
@@ -88,6 +89,7 @@ class Whole:
     clip: ClipEncoder | None = None
     texts: tuple[str, ...] = ()
     psi: dict[str, Tensor] | None = None
+    images: Tensor | None = None
     drawn: Tensor | None = None
 
     def run(self) -> Tensor:
@@ -98,20 +100,32 @@ class Whole:
             model: nn.Module = VisionClassifier(self.encoder.model, self.encoder.width, classes)
             model.vision_head.load_state_dict(head.state_dict())
             return self.logits(model, self.data.indices("test"))
-        targets, text_head = (None, {}) if self.psi is None else self.stage_one()
+        targets, text_head = self.distilled()
+        protocol = spec.protocol
+        assert protocol is not None
         with seeded(spec.seed):
-            lora.inject(self.encoder.model, self.encoder.lora_targets, spec.lora)
+            if spec.adaptation == "lora":
+                lora.inject(self.encoder.model, self.encoder.lora_targets, spec.lora)
+            else:
+                self.encoder.model.requires_grad_(False)
             shape = self.encoder.model, self.encoder.width, classes
-            if self.psi is None:
+            if targets is None:
                 model = VisionClassifier(*shape)
             else:
                 assert self.clip is not None
-                model = ClipIt(*shape, self.clip.width)
+                fusion = protocol.unit_distilled, protocol.fusion_start
+                model = ClipIt(*shape, self.clip.width, *fusion)
         model.vision_head.load_state_dict(head.state_dict())
         if text_head:
             model.text_head.load_state_dict(text_head)
         self.stage_two(model, targets)
         return self.logits(model, self.data.indices("test"))
+
+    def distilled(self) -> tuple[Callable[[Tensor, int], Tensor] | None, dict[str, Tensor]]:
+        """What each training patch is to predict of its text, and the text head."""
+        if (images := self.images) is not None:
+            return (lambda rows, _: F.normalize(images, dim=-1)[rows]), {}
+        return (None, {}) if self.psi is None else self.stage_one()
 
     def probe(self) -> nn.Linear:
         """A linear head on frozen features: the unimodal baseline."""
@@ -129,7 +143,11 @@ class Whole:
         """Token windows of the texts after words were dropped."""
         assert self.clip is not None
         left = drop_from_all(self.texts, share, self.spec.seed, draw)
-        return self.clip.tokenizer.windows(left, "truncate")
+        return self.windows(left)
+
+    def windows(self, texts: Sequence[str]) -> Any:
+        assert self.clip is not None and self.spec.text is not None
+        return self.clip.tokenizer.windows(texts, self.spec.text.training.long_text)
 
     def stage_one(self) -> tuple[Callable[[Tensor, int], Tensor], dict[str, Tensor]]:
         """Equation 2: text encoder and head learn the labels; then all features are fixed."""
@@ -137,10 +155,11 @@ class Whole:
         assert text is not None and psi is not None and clip is not None
         classes, share = len(self.data.classes), text.word_dropout
         with seeded(text.seed):
-            tower = copy.deepcopy(clip.text_tower)
-            lora.inject(tower, clip.text_targets, text.lora)
+            tower = copy.deepcopy(clip.text_tower).requires_grad_(False)
+            if text.lora is not None:
+                lora.inject(tower, clip.text_targets, text.lora)
             head = TextHead(clip.width, classes)
-        model, whole = nn.ModuleList([tower, head]), clip.tokenizer.windows(self.texts, "truncate")
+        model, whole = nn.ModuleList([tower, head]), self.windows(self.texts)
 
         def counts(split: str) -> Tensor:  # [m, c]: patches of class c that are paired with m
             table = torch.zeros(len(self.texts), classes)
@@ -150,6 +169,8 @@ class Whole:
 
         def cross_entropy(windows: Any, parts: Sequence[Tensor], weights: Tensor) -> Tensor:
             read = torch.cat([head(embed_windows(tower, windows.select(part))) for part in parts])
+            if text.double_softmax and torch.is_grad_enabled():  # not at a look
+                read = read.softmax(dim=-1)
             return -(weights * read.float().log_softmax(dim=-1)).sum()
 
         learned, held = counts("train"), counts("validation")
@@ -164,8 +185,10 @@ class Whole:
         def validate() -> float:
             return float(cross_entropy(whole, held_used.split(64), held / held.sum()))
 
-        descend(model, len(used), loss, validate, text.training, text.seed)
-        features = embed_texts(tower, clip.tokenizer, self.texts, "truncate").clone()
+        if text.stage == "fine_tuned":
+            descend(model, len(used), loss, validate, text.training, text.seed)
+        long = text.training.long_text
+        features = embed_texts(tower, clip.tokenizer, self.texts, long).clone()
 
         def targets(rows: Tensor, epoch: int) -> Tensor:
             if self.drawn is not None:
@@ -179,7 +202,7 @@ class Whole:
                 anew = torch.cat(parts).clone()
             return anew[torch.searchsorted(wanted, psi["train"][rows])].clone()
 
-        return targets, head.state_dict()
+        return targets, head.state_dict() if text.stage == "fine_tuned" else {}
 
     def stage_two(
         self, model: nn.Module, targets: Callable[[Tensor, int], Tensor] | None
@@ -192,7 +215,8 @@ class Whole:
         def loss(b: Tensor, draws: torch.Generator, epoch: int) -> Tensor:
             images = torch.from_numpy(self.data.pixels[self.rows["train"][b.numpy()]])
             z = model(transform(augment(images, draws) if settings.augment else images))
-            right = F.cross_entropy(z.logits, y[b])
+            answers = z.logits.softmax(dim=-1) if spec.protocol.double_softmax else z.logits
+            right = F.cross_entropy(answers, y[b])
             if targets is None:
                 return right
             distance = (1 - F.cosine_similarity(z.distilled, targets(b, epoch), dim=-1)).mean()

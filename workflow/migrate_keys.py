@@ -19,10 +19,10 @@ import numpy as np
 import pandas as pd
 
 from clipit_lib import kernels, paths
-from clipit_lib.encoders import registry
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import write_text
 from companion import archive, specs
+from companion.conch import untrained_backbone
 from companion.profile import Workbench, load_profile
 from companion.survival import cohort, study
 from companion.survival.cohort import Bag, Cohort
@@ -55,9 +55,7 @@ def named_now(profile: str) -> dict[str, str]:
 def stub(bench: Workbench) -> Cohort:
     """The phantom's cohort by name and width, without embedding its slides."""
     profile = bench.profile
-    width = registry.untrained_backbone(
-        profile.retriever, bench.sources.side, profile.stand_in
-    ).width
+    width = untrained_backbone(profile.retriever, bench.sources.side, profile.stand_in).width
     bag = Bag(np.zeros((1, width), np.float32), np.zeros((1, width), np.float32))
     clinical = pd.DataFrame({"slide": ["-"], "time": [1.0], "event": [True], "fold": [1]})
     return Cohort(clinical, (bag,), cohort.phantom_name(profile))

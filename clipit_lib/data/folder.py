@@ -91,31 +91,17 @@ class FolderData(PatchData):
             what = f"{len(texts)} class_texts for {len(classes)} classes"
             fix = f"Write one for each of {', '.join(classes)}"
             raise ClipItError(what, f"data set {name}", fix)
-        recipe = Recipe(
-            name=name,
-            declaration={
-                "source": str(folder),
-                "listed": digest(listed.to_csv(index=False)),
-                "files": stamps,
-                "decoding": DECODING,
-            },
-            classes=classes,
-            class_texts=texts,
-            side=self.side,
-            gather=lambda: undecoded(listed, folder, classes, self.side),
-            validation_split=self.validation_split,
-            licence=self.licence,
-            limits=LIMITS,
-            notes=tuple(notes),
-        )
-        return open_or_build(recipe)
+        declaration = {"source": str(folder), "listed": digest(listed.to_csv(index=False)),
+                       "files": stamps, "decoding": DECODING}  # fmt: skip
+        return open_or_build(Recipe(
+            name, declaration, classes, texts, self.side,
+            lambda: undecoded(listed, folder, classes, self.side),
+            self.validation_split, self.licence, LIMITS, tuple(notes),
+        ))  # fmt: skip
 
 
 def _listed(folder: Path, settings: FolderData) -> tuple[pd.DataFrame, list[str]]:
-    """All images with path, split, label, group and sha256 (str, "" if unknown), checked.
-
-    Beside them, what was passed over, one line each.
-    """
+    """All images (columns as of `read_manifest`), checked, and lines on what was passed over."""
     origin, notes = folder, list[str]()
     if settings.manifest:
         origin = folder / settings.manifest
@@ -124,11 +110,10 @@ def _listed(folder: Path, settings: FolderData) -> tuple[pd.DataFrame, list[str]
             notes = [f"columns of {settings.manifest} that are not used: {', '.join(unused)}"]
     else:
         listed, notes = _class_folders(folder)
-    outside = sorted(set(listed["label"]) - set(settings.classes or listed["label"]))
-    if outside:
+    classes = settings.classes or listed["label"]
+    if outside := sorted(set(listed["label"]) - set(classes)):
         what = f"labels outside the classes: {', '.join(outside[:5])}"
-        fix = f"Classes of the profile: {', '.join(settings.classes or ())}"
-        raise ClipItError(what, origin, fix)
+        raise ClipItError(what, origin, f"Classes of the profile: {', '.join(classes)}")
     if "test" not in set(listed["split"]):
         fix = "Put them in a test/ folder or say so in a split column; none are drawn at random"
         raise ClipItError("no test images", origin, fix)
@@ -228,14 +213,9 @@ def read_manifest(path: Path, splits: Collection[str] = SPLITS) -> pd.DataFrame:
 def undecoded(listed: pd.DataFrame, folder: Path, classes: tuple[str, ...], side: int) -> Undecoded:
     """Samples of listed images, and how to decode them."""
     numbers = {name: number for number, name in enumerate(classes)}
-    samples = pd.DataFrame(
-        {
-            "id": listed["path"],
-            "split": listed["split"],
-            "label": listed["label"].map(numbers).astype(np.int64),
-            "group": listed["group"],
-        }
-    )
+    labels = listed["label"].map(numbers).astype(np.int64)
+    samples = pd.DataFrame({"id": listed["path"], "split": listed["split"], "label": labels,
+                            "group": listed["group"]})  # fmt: skip
     files = list(zip(listed["path"], listed["sha256"], strict=True))
     odd: Counter[str] = Counter()
 

@@ -35,10 +35,9 @@ def is_image(name: str) -> bool:
 def image_files(
     folder: Path, suffixes: Collection[str] = SUFFIXES
 ) -> tuple[list[str], Counter[str]]:
-    """The images in a folder at any depth, links followed, and what is there beside them.
+    """The images in a folder at any depth, links followed, or files of other suffixes.
 
-    With other suffixes: the files that end so. Hidden files and folders are left out. Each folder
-    is read once, however many links lead to it.
+    Hidden ones are left out. Each folder is read once, however many links lead to it.
 
     Returns:
         Paths relative to `folder`, sorted; how many files there are of each suffix that is not
@@ -204,3 +203,8 @@ def oddities(image: Image.Image) -> list[str]:
     small = [f"less than {SMALL} pixels wide or high"] if short < SMALL else []
     cut = [f"more than {ELONGATED:g} times as long as wide, so that most is cropped away"]
     return small + (cut if long > ELONGATED * short else [])
+
+
+def decode_image(path: Path, side: int, sha256: str = "") -> UInt8[np.ndarray, "side side 3"]:
+    """A patch as it is trained on and predicted: `read_image`, then `fitted`."""
+    return fitted(read_image(path, sha256), side)

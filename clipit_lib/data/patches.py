@@ -24,10 +24,7 @@ from clipit_lib.settings import Fraction, Strict
 
 
 class ValidationSplit(Strict):
-    """How validation samples are taken when the data set brings no such split.
-
-    `stain` holds out whole clusters of stain colour in each class, for data without slide ids.
-    """
+    """How validation samples are taken when the data set brings none, see `with_validation`."""
 
     by: Literal["official", "stratified", "group", "stain"] = "official"
     fraction: Fraction = 0.1
@@ -47,8 +44,8 @@ class PatchData(Strict):
         """Open the data set; its patches are decoded or drawn into the cache first if need be.
 
         Raises:
-            ClipItError: files are missing, damaged or do not fit the settings, or the cache cannot
-                be used; the message says which and what to do.
+            ClipItError: files are missing, damaged or do not fit the settings, or see
+                `open_or_build`.
         """
         raise NotImplementedError
 
@@ -100,11 +97,7 @@ class PatchDataset:
         return np.flatnonzero((self.samples["split"] == split).to_numpy())
 
     def validate(self) -> None:
-        """Check what every consumer relies on.
-
-        Raises:
-            ClipItError: naming the first thing that does not hold.
-        """
+        """Raise, as ClipItError, at the first thing that every consumer relies on and is not so."""
         shape = (len(self.samples), self.pixels.shape[1], self.pixels.shape[1], 3)
         self._require(self.pixels.dtype == np.uint8, f"pixels are {self.pixels.dtype}, not uint8")
         self._require(self.pixels.shape == shape, f"pixels {self.pixels.shape}, expected {shape}")
@@ -144,16 +137,14 @@ def with_validation(
 ) -> pd.DataFrame:
     """Move about `fraction` of the train samples to validation; a split that exists is kept.
 
-    `stratified` draws patches in each class, `group` whole groups, and `stain` whole clusters of
-    stain colour in each class. The last is for data without slide ids: patches of one slide share
-    its stain, so a random split can be answered by colour alone, while patches of another stain
-    are a question like the test's (in crc5 colour alone answers 94% of a random split and 54% of
-    the test). Of groups that are known none is divided: a train patch without one counts as a group
-    of its own.
+    `stratified` draws patches in each class, `group` whole groups (a patch without one counts as
+    one of its own), and `stain` whole clusters of stain colour in each class, for data without
+    slide ids: patches of a slide share its stain, so a random split can be answered by colour alone
+    (in crc5 colour answers 94% of a random split and 54% of the test).
 
     Args:
         samples: one row a patch: id, split, label, group.
-        stain: [n, 6] colour features of every row (see `stain_features`), for `stain` only.
+        stain: [n, 6] of every row, see `stain_features`; for `stain` only.
         classes: names for messages; without them classes are numbered.
 
     Raises:
@@ -186,13 +177,8 @@ def with_validation(
 
 
 def stain_features(pixels: np.ndarray) -> np.ndarray:
-    """Mean and standard deviation of the optical density of each channel.
-
-    Args:
-        pixels: [n, side, side, 3] uint8.
-
-    Returns:
-        [n, 6] float64.
+    """Mean and standard deviation [n, 6] of each channel's optical density, of pixels uint8
+    [n, side, side, 3].
     """
     moments = []
     for begin in range(0, len(pixels), BLOCK):
@@ -256,11 +242,7 @@ def _clusters(features: np.ndarray, seed: int) -> np.ndarray:
 def _hold_out(counts: np.ndarray, fraction: float, rng: np.random.Generator) -> np.ndarray:
     """Choose whole units, in random order, while they bring every class nearer to `fraction`.
 
-    Args:
-        counts: [units, classes], at least two units.
-
-    Returns:
-        [units] bool, at least one and not all.
+    Of counts [units, classes]: [units] bool, at least one and not all.
     """
     target = fraction * counts.sum(axis=0)
     chosen = np.zeros(len(counts), bool)
@@ -279,8 +261,7 @@ def _hold_out(counts: np.ndarray, fraction: float, rng: np.random.Generator) -> 
 def _improved(chosen: np.ndarray, counts: np.ndarray, fraction: float) -> np.ndarray:
     """Exchange or move single units while that brings the classes nearer to `fraction`.
 
-    With several classes a single pass can leave one class far off while the others are met.
-    The squared distance falls at every step, so this ends.
+    A single pass can leave one class far off. The squared distance falls at every step: this ends.
     """
     target = fraction * counts.sum(axis=0)
     # Moving unit i across changes the held counts by +counts[i] or -counts[i]; the last is no move.
@@ -315,12 +296,10 @@ PIXELS, SAMPLES, MADE = "pixels.npy", "samples.parquet", "dataset.json"
 
 
 class Undecoded(NamedTuple):
-    """Samples whose pixels are still to be made.
+    """Samples (id, split, label, group) whose pixels are still to be made.
 
-    Attributes:
-        samples: one row a patch: id, split, label, group.
-        decode: rows `begin` to `end` as uint8 [end - begin, side, side, 3].
-        notes: called once all are decoded; see `PatchDataset.notes`.
+    `decode` makes rows `begin` to `end` as uint8 [end - begin, side, side, 3]; `notes` is called
+    once all are decoded, see `PatchDataset.notes`.
     """
 
     samples: pd.DataFrame
@@ -370,9 +349,6 @@ class Recipe:
 
 def open_or_build(recipe: Recipe) -> PatchDataset:
     """Open the data set from the cache; decode it into the cache first if it is not there.
-
-    A build that is interrupted leaves nothing. Two processes that ask for the same data set
-    build it once.
 
     Raises:
         ClipItError: the cache cannot be written, is damaged, or was made from other settings;
@@ -491,7 +467,6 @@ def augment(pixels: Patches, generator: torch.Generator, jitter: float = 0.1) ->
 
     Args:
         pixels: uint8, or floats from 0 to 1.
-        generator: the only source of randomness.
         jitter: relative spread of each channel's optical density; half of it, as optical density,
             is the spread of brightness.
     """

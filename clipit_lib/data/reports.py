@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
+import yaml
 from jaxtyping import Float, Float32, Int64
 
 from clipit_lib import paths
@@ -18,35 +19,14 @@ from clipit_lib.data.images import image_files, passed_over, visible
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import digest, header, named_column, read_text_table, tidy
 from clipit_lib.pairing import top_k
-from clipit_lib.settings import Distinct, Strict
+from clipit_lib.settings import Distinct, Strict, known
 
 # -- Repairs of scanned report text; no rule ever loses a letter or a digit.
 
 
 LETTER = r"[^\W\d_]"
-
-
-def _words(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-# Endings that are no words of their own: before them a hyphen only marks a broken word.
-ENDINGS = _words(
-    "al ally ance ary atic ation ations ative cal cular ectomy ed ence ery fied gical ial ic ical "
-    "ified ing ings ism ity ities ive lar lial logic logical logy ly ma mas mata ment ments ness "
-    "noma nomas omy ory ous phy plasia plastic scopic scopically scopy sia sion sions tatic "
-    "tatases tasis tases thelial thelium tic tion tions tomy trophy ular"
-)
-# Words that are joined to the next, or to the one before, with a hyphen that belongs there.
-HEADS = _words(
-    "anti black blue brown cross dark extra fifty follow forty full gray green grey half hemi high "
-    "inter intra light low lymph mid moderate moderately neo ninety non one para peri pink poorly "
-    "post pre red self semi seventy sixty eighty so sub tan thirty twenty well white yellow"
-)
-TAILS = _words(
-    "appearing based brown circumscribed colored differentiated filled forming free grade gray "
-    "inked like marked pink producing red shaped sided stained tan thickness up white yellow"
-)
+WORDS = yaml.safe_load(Path(__file__).with_name("words.yaml").read_text(encoding="utf-8"))
+ENDINGS, HEADS, TAILS = (frozenset(WORDS[kind].split()) for kind in ("endings", "heads", "tails"))
 # "pre- and postoperative": the hyphen waits for a word further on.
 SUSPENDING = {"and", "or", "to"}
 BREAK = re.compile(r"(?<![A-Za-z])([A-Za-z]+)(\s+-\s*|-\s+)(?=([A-Za-z]+))")
@@ -99,8 +79,7 @@ def clean(text: str, rules: Sequence[str]) -> str:
         ClipItError: there is no such rule.
     """
     for name in rules:
-        if name not in RULES:
-            raise ClipItError(f"unknown rule {name!r}", "cleaning", f"Known: {', '.join(RULES)}")
+        known(name, RULES, "rule", "cleaning")
     for name, rule in RULES.items():
         text = rule(text) if name in rules else text
     return text
@@ -134,16 +113,8 @@ CLEANING = ("control", "hyphenation", "spacing")  # unless others are asked for
 
 @dataclass(frozen=True)
 class ReportCorpus:
-    """Reports of one organ.
-
-    Attributes:
-        name: as the profile calls it.
-        ids: one a report, unique.
-        texts: cleaned, none empty.
-        organ: the tissue the reports are about.
-        content_hash: digest of ids and texts.
-        licence: terms of the reports.
-        notes: what was left out when the corpus was read, for a reader.
+    """Reports of one organ: unique ids, cleaned texts of which none is empty, a digest of both, and
+    what was left out when they were read, for a reader.
     """
 
     name: str
@@ -165,8 +136,8 @@ class Corpus(Strict):
         """Read, clean and check the reports.
 
         Raises:
-            ClipItError: a file is missing, empty, not UTF-8 or of an unknown kind, a column is
-                missing, a report is empty, or a cleaning rule is unknown.
+            ClipItError: a file is missing, not UTF-8 or of an unknown kind, a column is missing, a
+                cleaning rule is unknown, or the reports are none, see `checked`.
         """
         raise NotImplementedError
 
@@ -293,40 +264,7 @@ def _decode(path: Path) -> str:
 
 
 Averaging = Literal["similarities", "embeddings"]
-
-# `{}` stands for the class; the wording, full stops included, is that of the models' authors.
-TEMPLATES: dict[str, tuple[str, ...]] = {
-    "conch": (
-        "an H&E image of {}.",
-        "{}.",
-        "a photomicrograph showing {}.",
-        "a photomicrograph of {}.",
-        "an image of {}.",
-        "an image showing {}.",
-        "an example of {}.",
-        "{} is shown.",
-        "this is {}.",
-        "there is {}.",
-        "a histopathological image showing {}.",
-        "a histopathological image of {}.",
-        "a histopathological photograph of {}.",
-        "a histopathological photograph showing {}.",
-        "shows {}.",
-        "presence of {}.",
-        "{} is present.",
-        "an H&E stained image of {}.",
-        "an H&E stained image showing {}.",
-        "an H&E image showing {}.",
-        "{}, H&E stain.",
-        "{}, H&E.",
-    ),
-    "quiltnet": (
-        "a histopathology slide showing {}",
-        "histopathology image of {}",
-        "pathology tissue showing {}",
-        "presence of {} tissue on image",
-    ),
-}
+TEMPLATES = {name: tuple(each) for name, each in WORDS["templates"].items()}
 
 
 def wording(templates: str) -> str:
@@ -348,9 +286,8 @@ def ensemble_scores(
 
     Args:
         averaging: "similarities" (appendix E): mean over templates of the cosine similarities.
-            "embeddings" (CONCH's own example): cosine similarity with the mean of the unit-length
-            template embeddings, brought back to unit length. The first is the second times the
-            length of that mean, so it favours classes on whose templates the model agrees.
+            "embeddings" (CONCH's own example): cosine similarity with the mean embedding. The first
+            is the second times the length of that mean: it favours classes whose templates agree.
     """
     mean = _unit(texts).mean(axis=1)
     if averaging == "embeddings":
@@ -364,15 +301,14 @@ def _unit(vectors: np.ndarray) -> np.ndarray:
     return vectors / np.maximum(length, np.finfo(vectors.dtype).tiny)
 
 
-# -- Histology terms as text: an image is described by the terms most similar to it.
-#
-# Table 6 compares reports with such entities, which its authors take from Nguyen et al. (MICCAI
-# 2024). That list is not ours to pass on; `terms.csv` beside this file is a smaller one of our own
-# in its manner.
+# -- Histology terms as text: an image is described by the terms most similar to it (Table 6).
 
 
 def own_terms() -> tuple[str, ...]:
-    """The terms this project brings."""
+    """The terms this project brings.
+
+    The authors' are from Nguyen et al. (MICCAI 2024): a list that is not ours to pass on.
+    """
     return tuple(read_text_table(Path(__file__).with_name("terms.csv"))["term"])
 
 

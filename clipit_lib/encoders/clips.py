@@ -1,4 +1,4 @@
-"""CLIP models: open_clip's, CONCH, PLIP, whole or their image half, and the pilot's stand-in."""
+"""CLIP models: open_clip's, CONCH, PLIP, and the pilot's stand-in."""
 
 from __future__ import annotations
 
@@ -13,8 +13,6 @@ import open_clip
 import torch
 import torch.nn.functional as F
 from jaxtyping import Int
-from open_clip.transformer import AttentionalPooler, MultimodalTransformer, TextTransformer
-from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 from transformers import (
     CLIPTextConfig,
@@ -104,76 +102,10 @@ def open_clip_tokenizer() -> Tokenizer:
     return Tokenizer(bpe.encode, bpe.sot_token_id, bpe.eot_token_id, 0, 77)
 
 
-# -- CONCH's shape from timm's and open_clip's parts, without its package: to count, time and plan.
-#
-# Written after `conch/open_clip_custom` of its repository: the same parts, names and no weights.
+# -- CONCH: its authors' package builds it, of `visual` (a timm ViT and poolers) and `text`.
 
 
-CONCH_SIZE, CONCH_WIDTH, CONCH_POSITIONS = 448, 512, 128
-
-
-class Visual(nn.Module):
-    """The image half: a ViT whose tokens are pooled by attention, for contrast and for captions."""
-
-    def __init__(self, layers: int, width: int, heads: int, patch: int, queries: int) -> None:
-        super().__init__()
-        self.trunk = VisionTransformer(
-            img_size=CONCH_SIZE, patch_size=patch, embed_dim=width, depth=layers, num_heads=heads,
-            num_classes=0, dynamic_img_size=True,
-        )  # fmt: skip
-        self.attn_pool_contrast = AttentionalPooler(CONCH_WIDTH, width, 8, 1)
-        self.ln_contrast = nn.LayerNorm(CONCH_WIDTH)
-        self.proj_contrast = nn.Parameter(width**-0.5 * torch.randn(CONCH_WIDTH, CONCH_WIDTH))
-        self.attn_pool_caption = AttentionalPooler(width, width, 8, queries)
-        self.ln_caption = nn.LayerNorm(width)
-
-    def forward_no_head(self, images: Tensor) -> Any:
-        tokens = self.trunk.forward_features(images)
-        return self.ln_contrast(self.attn_pool_contrast(tokens)[:, 0])
-
-    def forward_project(self, pooled: Tensor) -> Tensor:
-        return pooled @ self.proj_contrast
-
-    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """The embedding [b, 512] and the tokens for captions [b, 256, 768]."""
-        tokens = self.trunk.forward_features(images)
-        pooled = self.ln_contrast(self.attn_pool_contrast(tokens)[:, 0])
-        return self.forward_project(pooled), self.ln_caption(self.attn_pool_caption(tokens))
-
-
-class Conch(nn.Module):
-    """Image half, text half and the decoder of captions; other sizes make a small one for tests."""
-
-    def __init__(
-        self, layers: int = 12, width: int = 768, heads: int = 12, patch: int = 16,
-        queries: int = 256, vocabulary: int = 32007,
-    ) -> None:  # fmt: skip
-        super().__init__()
-        self.text = TextTransformer(
-            # open_clip adds the position of CLS, CONCH counts it in.
-            CONCH_POSITIONS - 1, vocabulary, width, heads, layers, output_dim=CONCH_WIDTH,
-            embed_cls=True, output_tokens=True,
-        )  # fmt: skip
-        self.visual = Visual(layers, width, heads, patch, queries)
-        self.text_decoder = MultimodalTransformer(
-            width, layers, heads, CONCH_POSITIONS, output_dim=vocabulary
-        )
-        self.logit_scale = nn.Parameter(torch.tensor(2.66))
-        self.pad_id = 0
-
-    def encode_text(self, ids: Tensor, normalize: bool = True) -> Tensor:
-        """Ids [b, 128] to [b, 512]; the last position makes room for CLS."""
-        embedding: Tensor = self.text(ids[:, :-1])[0]
-        return F.normalize(embedding, dim=-1) if normalize else embedding
-
-
-# -- CONCH as a retriever and a backbone; its authors' package builds it and tokenizes for it.
-#
-# The package comes from its own repository and on its own terms. What it builds has the parts
-# `visual` (a timm ViT and attention poolers) and `text`; both towers here are made of those.
-
-
-CONCH_PACKAGE, ARCHITECTURE = "conch", "conch_ViT-B-16"
+CONCH_PACKAGE, ARCHITECTURE, CONCH_POSITIONS = "conch", "conch_ViT-B-16", 128
 INSTALL_CONCH = (
     "Run `pip install git+https://github.com/mahmoodlab/CONCH.git`, whose licence is CC-BY-NC-ND "
     "4.0 for academic use; the weights are asked for apart"
@@ -181,13 +113,13 @@ INSTALL_CONCH = (
 
 
 def build_conch(row: Entry, side: int | None, held: Held | None = None) -> nn.Module:
-    """The whole model: with weights as the package builds it, else in its shape.
+    """The whole model as the package builds it around its weights.
 
     Raises:
-        ClipItError: the package is not installed; the weights are of another model.
+        ClipItError: no weights are given, or those of another model; the package is not installed.
     """
     if held is None:
-        return Conch()
+        raise ClipItError("no weights", CONCH_PACKAGE, "Its package builds it around its weights")
     build = _package().create_model_from_pretrained
     try:
         model: nn.Module = build(ARCHITECTURE, str(held.path), return_transform=False)
@@ -225,11 +157,7 @@ def _read(model: Any, ids: Tensor) -> Any:
 
 
 def conch_tokenizer() -> Tokenizer:
-    """The package's byte-pair tokenizer; one of its 128 positions is the text tower's own CLS.
-
-    Raises:
-        ClipItError: the package is not installed.
-    """
+    """The package's byte-pair tokenizer; one of its positions is the text tower's own CLS."""
     pieces = _package().get_tokenizer()
     return piece_tokenizer(pieces, pieces.bos_token_id, pieces.eos_token_id, CONCH_POSITIONS - 1)
 
@@ -274,10 +202,8 @@ def _output(name: str, model: Any, batch: Tensor) -> Any:
     return getattr(model(batch), name)
 
 
-# -- The pilot's stand-in retriever: EfficientNet-Lite2 and MiniLM joined by two projections.
-#
-# It replaces a histology CLIP where none can be had. Both towers stay frozen; only the projections
-# are trained, contrastively, on a data set's retriever split with captions from class descriptions.
+# -- The pilot's stand-in for a histology CLIP: EfficientNet-Lite2 and MiniLM, frozen, joined by two
+# projections that are trained on a data set's retriever split.
 
 
 class StandInTextTower(nn.Module):

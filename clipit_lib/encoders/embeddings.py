@@ -49,11 +49,7 @@ def image_embeddings(
 
 
 def text_embeddings(clip: ClipEncoder, corpus: ReportCorpus, long_text: LongText) -> np.ndarray:
-    """Unit-length embeddings [m, d] float32 of all reports of a corpus.
-
-    Raises:
-        ClipItError: as `image_embeddings`.
-    """
+    """Unit-length embeddings [m, d] float32 of all reports of a corpus; else the same."""
     read = {"context": clip.tokenizer.context_length, "long_text": long_text}
     made_by = {"weights": clip.weights_hash, **read, "corpus": corpus.content_hash}
 

@@ -96,13 +96,10 @@ def embed_texts(
 
 @dataclass(frozen=True)
 class ClipEncoder:
-    """A loaded retriever.
+    """A loaded retriever: images [b, 3, size, size] or token ids [b, context] to [b, width].
 
-    Attributes:
-        image_tower: [b, 3, size, size] to [b, width].
-        text_tower: token ids [b, context] to [b, width].
-        text_targets: regular expression of the modules LoRA adapts in the text tower.
-        stand_in: True where it replaces a model that cannot be had; said wherever it appears.
+    Targets are regular expressions of the modules that LoRA adapts; `stand_in`, said wherever it
+    appears, is True where it replaces a model that cannot be had.
     """
 
     name: str

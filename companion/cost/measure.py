@@ -23,11 +23,13 @@ from clipit_lib.encoders.encoder import ClipEncoder
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import whole
 from clipit_lib.model import Output, VisionClassifier, build_model, text_width_of
-from clipit_lib.predict import ClassEmbeddings, load_classifier
+from clipit_lib.predict import load_classifier
 from clipit_lib.prompts import PromptClassifier
 from clipit_lib.run import TEXT_WIDTH_WITHOUT_TEXT
 from clipit_lib.runs import AGAIN, MODEL, StoredRun
 from clipit_lib.settings import Contrastive, RunSpec
+from companion.deploy import cached
+from companion.exported import ClassEmbeddings
 from companion.measures import COST_COLUMNS
 from companion.profile import Workbench
 
@@ -277,7 +279,7 @@ class EncodedPrompts(nn.Module):
 def prompted(clip: ClipEncoder, settings: Contrastive) -> dict[str, nn.Module]:
     """A CLIP that classifies by prompts, encoded in each call and cached."""
     model = PromptClassifier(clip, settings).eval()
-    return {ENCODED: EncodedPrompts(model), CACHED: model.without_text()}
+    return {ENCODED: EncodedPrompts(model), CACHED: cached(model)}
 
 
 def cost_table(models: dict[str, Variant], batches: Sequence[int] = BATCHES) -> pd.DataFrame:

@@ -69,7 +69,7 @@ def published_variants() -> dict[str, Variant]:
 def beside_printed(counted: pd.DataFrame) -> pd.DataFrame:
     """Multiply-adds and parameters of `published_variants` (see `cost_table`), the first beside
     what the paper prints: variant, gmacs, printed, parameters_M."""
-    printed = paper.compute().set_index("variant")["gflops"]
+    printed = paper.printed("compute").set_index("variant")["gflops"]
     table = counted[["variant", "gmacs"]].assign(
         printed=counted["variant"].map(
             {UNIMODAL: printed["unimodal"], MERGED: printed["clip_it"], ENCODED: printed["clip"]}
@@ -134,7 +134,7 @@ def paper_sentence(counts: pd.DataFrame, prompt: float, printed: pd.DataFrame) -
     Args:
         counts: `cost_table` of `published_variants`.
         prompt: multiply-adds of one encoded prompt, in units of 10^9.
-        printed: of `paper.compute`.
+        printed: of `paper.printed("compute")`.
     """
     gmacs = dict(zip(counts["variant"], counts["gmacs"], strict=True))
     heads, adapters = gmacs[MERGED] - gmacs[UNIMODAL], gmacs[UNMERGED] - gmacs[MERGED]

@@ -33,11 +33,10 @@ from companion.figures.style import (
     zero,
 )
 from companion.measures import COSTS, FIXED, MOVING, pareto_front
+from companion.own.summary import ADDED, POOLED, VERDICTS
 from companion.specs import label
-from companion.statistics import Interval
+from companion.statistics import Interval, Side
 from companion.tables import GAIN_CELL, STEPS, WHOLE, Comparison
-
-# -- Table 1 as a picture: every seed, means, and gains with their intervals.
 
 
 @styled()
@@ -160,9 +159,6 @@ def _at_edge(axis: Axes, line: int, words: str, right: bool, colour: str) -> Non
 
 def _colour(setting: str) -> str:
     return COLOURS.get(setting, CYCLE[0] if setting.startswith("clip_it") else CYCLE[2])
-
-
-# -- What each step from the probe to CLIP-IT adds.
 
 
 STEPS_LINE, STEPS_HEAD = 0.26, 0.85  # inches
@@ -344,9 +340,6 @@ def complementarity_figure(table: pd.DataFrame, limits: pd.DataFrame) -> Figure:
     return figure
 
 
-# -- Do distillation targets stay apart?
-
-
 @styled()
 def spread_figure(spreads: pd.DataFrame) -> Figure:
     """One panel per data set: total variance of unit-length targets by epoch, one line per seed."""
@@ -361,9 +354,6 @@ def spread_figure(spreads: pd.DataFrame) -> Figure:
     grid.axes[0, 0].set_ylabel("variance of the targets")
     grid.legend.set_title("")
     return grid.figure
-
-
-# -- The course of training.
 
 
 @styled()
@@ -403,4 +393,34 @@ def loss_figure(losses: dict[str, list[float]]) -> Figure:
     axis.margins(x=0.25)
     figure.tight_layout()
     plt.close(figure)  # a notebook shows it once, as the value of its cell
+    return figure
+
+
+OWN_LINE, OWN_HEAD = 0.46, 0.95  # inches of a control, and of what surrounds them
+SIDES = {
+    Side.ABOVE: ("#0072B2", "D"), Side.INCLUDES: ("#6E6E6E", "o"), Side.BELOW: ("#D55E00", "s"),
+}  # fmt: skip
+
+
+@styled()
+def own_figure(found: pd.DataFrame, title: str) -> Figure:
+    """One line a control: pooled gain with its 95% interval; small dots are single cells.
+
+    Args:
+        found: of `own.summary.summary`.
+    """
+    pooled, cells = found[found["dataset"] == POOLED], found[found["dataset"] != POOLED]
+    figure, axis = plt.subplots(figsize=(6.4, OWN_HEAD + OWN_LINE * len(pooled)))
+    named_lines(axis, [f"{ADDED[name]}\nover {label(name)}" for name in pooled["first"]])
+    zero(axis)
+    for line, first in enumerate(pooled["first"]):
+        value = Interval.of(pooled.iloc[line])
+        colour, marker = SIDES[value.side]
+        intervals(axis, pooled.iloc[[line]], [line], color=colour, marker=marker, ms=6, lw=1.6)
+        right_of(axis, line, f"{value}\n{VERDICTS[value.side]}", colour)
+        if len(cells) > len(pooled):
+            dots = cells[cells["first"] == first]["gain"]
+            axis.plot(dots, [line + 0.25] * len(dots), ".", ms=6, color="0.6", mew=0)
+    axis.set(title=title, xlabel="points of balanced accuracy that CLIP-IT adds (95% interval)")
+    figure.tight_layout()
     return figure

@@ -23,7 +23,7 @@ PRINTED = {"unimodal": UNIMODAL, "clip_it": UNMERGED, "clip": ENCODED}
 def inference_cost_figure(
     costs: pd.DataFrame, latency: pd.DataFrame, printed: pd.DataFrame
 ) -> Figure:
-    """Left: ours, from `cost_table` and `latency_table`. Right: `paper.compute`.
+    """Left: ours, from `cost_table` and `latency_table`. Right: `paper.printed("compute")`.
 
     One row per variant; filled: median time over unimodal with quartiles; hollow: operations.
     """

@@ -87,9 +87,6 @@ def gain_curves_figure(gains: pd.DataFrame, panels: Sequence[Curve]) -> Figure:
     return figure
 
 
-# -- The curves of the ablations, from the settings that were run.
-
-
 def knobs(runs: pd.DataFrame, profile: Profile) -> list[Curve]:
     """Words dropped, rank of the report, lambda and LoRA rank, each with the profile's own point.
 

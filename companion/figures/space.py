@@ -78,9 +78,6 @@ def space_figure(
     return figure
 
 
-# -- Patches to look at.
-
-
 @styled()
 def contact_sheet(dataset: PatchDataset, columns: int = 8, seed: int = 0) -> Figure:
     """Random training patches, one row per class."""
@@ -122,9 +119,6 @@ def pair_sheet(
 def _opening(text: str, most: int, width: int) -> str:
     """The beginning of a report, in lines."""
     return textwrap.fill(plain(textwrap.shorten(text, most, placeholder=" …")), width)
-
-
-# -- How few of the paired reports serve how many patches.
 
 
 @styled()

@@ -172,9 +172,6 @@ def legend_below(figure: Figure, handles: Sequence[Any], columns: int, **look: A
     )
 
 
-# -- Writing.
-
-
 def save(figure: Figure, profile: str, name: str, runs: Sequence[str] = ()) -> Path:
     """Write NAME.png, NAME.svg and the run keys behind them; return the png's path.
 

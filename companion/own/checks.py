@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
@@ -10,6 +9,7 @@ from dataclasses import replace
 from functools import partial
 from hashlib import blake2b
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -24,13 +24,15 @@ from clipit_lib.encoders import registry
 from clipit_lib.encoders.encoder import embed_texts
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import tidy
-from clipit_lib.pairing import effective_number, top_share
+from clipit_lib.pairing import effective_number
+from clipit_lib.settings import Strict
 from companion import findings, studies
-from companion.coverage import Coverage, token_coverage
 from companion.findings import Finding, Severity
+from companion.measures import Coverage, token_coverage
 from companion.profile import Profile, Workbench, load_profile, sources_of_profile
+from companion.reading import parser_of, read_strict
 from companion.specs import fields_of
-from companion.statistics import paired_bootstrap, units
+from companion.statistics import Cell, pooled_bootstrap, top_share, units
 
 # -- Findings in tables and words.
 
@@ -84,10 +86,22 @@ def findings_text(found: Sequence[Finding]) -> str:
     return "\n".join([*map(str, sorted_findings(found)), counts_sentence(found)])
 
 
-def _found(
-    check: str, what: str, why: str, fix: str, severity: Severity = Severity.WARNING
-) -> list[Finding]:
-    return [Finding(check, severity, what, why, fix)]
+class Words(Strict):
+    """What is said of one kind of finding, with the places of its numbers in braces."""
+
+    what: str
+    why: str
+    fix: str
+    severity: Severity = Severity.WARNING
+
+
+WORDS: dict[str, Words] = read_strict(Path(__file__).with_name("findings.yaml"), dict[str, Words])
+
+
+def _found(check: str, **values: object) -> list[Finding]:
+    said = WORDS[check]
+    what, why, fix = (each.format(**values) for each in (said.what, said.why, said.fix))
+    return [Finding(check, said.severity, what, why, fix)]
 
 
 # -- What in patches, labels, groups and splits will hurt; each check is [] where all is well.
@@ -102,11 +116,7 @@ EXAMPLE_PATCHES, EXAMPLE_CORRELATION = 10, 0.3
 
 
 def shared_groups(samples: pd.DataFrame) -> list[Finding]:
-    """The same patient or slide in several splits.
-
-    Args:
-        samples: one row a patch with the columns split and group ("" if unknown).
-    """
+    """The same patient or slide in several splits; `samples` have split and group or ""."""
     known = samples[samples["group"] != ""]
     spread = known.groupby("group")["split"].nunique()
     shared = spread.index[spread > 1]
@@ -115,21 +125,13 @@ def shared_groups(samples: pd.DataFrame) -> list[Finding]:
     test = known[known["split"] == "test"]
     leaked, whole = int(test["group"].isin(shared).sum()), len(samples.query("split == 'test'"))
     return _found(
-        "shared_groups",
-        f"{len(shared)} groups are in several splits: {_some(shared.tolist())}",
-        f"{leaked} of {whole} test patches ({leaked / max(whole, 1):.0%}) come from a patient "
-        "or slide that is also trained on or chosen by: their accuracy is recognition",
-        "Put every group into one split only",
-        Severity.STOP,
-    )
+        "shared_groups", shared=len(shared), some=_some(shared.tolist()), leaked=leaked,
+        whole=whole, share=leaked / max(whole, 1),
+    )  # fmt: skip
 
 
 def split_through_groups(samples: pd.DataFrame, split: ValidationSplit) -> list[Finding]:
-    """Validation that would be drawn patch by patch out of groups that are known.
-
-    Args:
-        samples: as listed by the user, before any validation samples are drawn.
-    """
+    """Validation that would be drawn patch by patch out of groups that the user has listed."""
     if (samples["split"] == "validation").any() or split.by in ("group", "official"):
         return []
     train = samples[(samples["split"] == "train") & (samples["group"] != "")]
@@ -137,14 +139,7 @@ def split_through_groups(samples: pd.DataFrame, split: ValidationSplit) -> list[
     several = int((sizes > 1).sum())
     if several == 0:
         return []
-    return _found(
-        "split_through_groups",
-        f"validation would be drawn by {split.by}, but groups are known",
-        f"{several} of {len(sizes)} training groups have several patches and can end up on "
-        "both sides: validation would choose what has been memorised",
-        "Write `validation_split: {by: group, fraction: 0.2}` in the data set",
-        Severity.STOP,
-    )
+    return _found("split_through_groups", by=split.by, several=several, groups=len(sizes))
 
 
 def unknown_groups(samples: pd.DataFrame) -> list[Finding]:
@@ -155,13 +150,9 @@ def unknown_groups(samples: pd.DataFrame) -> list[Finding]:
         return []
     effect = np.sqrt(1 + (EXAMPLE_PATCHES - 1) * EXAMPLE_CORRELATION)
     return _found(
-        "unknown_groups",
-        f"{unknown} of {len(test)} test patches have no group (patient or slide)",
-        f"they count as {unknown} patients, so intervals are too narrow: {effect:.1f} times, "
-        f"for example, with {EXAMPLE_PATCHES} patches a patient of intraclass correlation "
-        f"{EXAMPLE_CORRELATION} (Kish's design effect); nor can a shared patient be noticed",
-        "Add a column `group` to the manifest, with the patient's or slide's id",
-    )
+        "unknown_groups", unknown=unknown, whole=len(test), effect=effect,
+        patches=EXAMPLE_PATCHES, correlation=EXAMPLE_CORRELATION,
+    )  # fmt: skip
 
 
 def few_groups(samples: pd.DataFrame) -> list[Finding]:
@@ -175,12 +166,7 @@ def few_groups(samples: pd.DataFrame) -> list[Finding]:
     if groups > 1:
         factor = t.ppf(0.975, groups - 1) / 1.96 * np.sqrt(groups / (groups - 1))
         wider = f"intervals should be about {factor:.1f} times as wide as the bootstrap says"
-    return _found(
-        "few_groups",
-        f"the test split has {groups} groups (patients or slides)",
-        f"{wider} (Student's t on {groups} groups)",
-        f"Test on more patients; from {FEW_GROUPS} on this is below a tenth",
-    )
+    return _found("few_groups", groups=groups, wider=wider, enough=FEW_GROUPS)
 
 
 def duplicates(dataset: PatchDataset) -> list[Finding]:
@@ -191,25 +177,16 @@ def duplicates(dataset: PatchDataset) -> list[Finding]:
     for first, second in combinations(SPLITS, 2):
         here, there = (frame[frame["split"] == split] for split in (first, second))
         twice = there[there["digest"].isin(here["digest"])]
-        if twice.empty:
-            continue
-        found += _found(
-            "duplicates",
-            f"{len(twice)} of {len(there)} {second} patches are also in {first}, pixel by pixel: "
-            f"{_some(twice['id'].tolist())}",
-            f"up to {100 * len(twice) / len(there):.1f} points of {second} accuracy are memory; "
-            "copies that were saved anew or shifted are not even counted",
-            "Keep each image once, and look for what copied it",
-        )
+        if not twice.empty:
+            found += _found(
+                "duplicates", twice=len(twice), whole=len(there), first=first, second=second,
+                some=_some(twice["id"].tolist()), points=100 * len(twice) / len(there),
+            )  # fmt: skip
     return found
 
 
 def small_validation(labels: np.ndarray, names: Sequence[str]) -> list[Finding]:
-    """Too few validation patches to choose by.
-
-    Args:
-        labels: of the validation patches, [m].
-    """
+    """Too few validation patches, of these labels [m], to choose by."""
     counts = np.bincount(labels, minlength=len(names))
     if (counts == 0).any():
         return []  # said by PatchDataset.validate
@@ -219,59 +196,36 @@ def small_validation(labels: np.ndarray, names: Sequence[str]) -> list[Finding]:
         return []
     least = int(counts.argmin())
     return _found(
-        "small_validation",
-        f"{len(labels)} validation patches, {counts[least]} of {names[least]}",
-        f"validation accuracy has a standard error of up to {error:.1f} points, so the epoch "
-        "and the run to deploy are chosen partly by chance",
-        "Hold out more (`validation_split: {fraction: 0.2}`) or bring more patches",
-    )
+        "small_validation", patches=len(labels), count=counts[least], least=names[least],
+        error=error,
+    )  # fmt: skip
 
 
 def imbalance(labels: np.ndarray, names: Sequence[str], batch: int) -> list[Finding]:
-    """Training classes of very different size; nothing here weights them.
-
-    Args:
-        labels: of the training patches, [n].
-        batch: patches in a training step.
-    """
+    """Training classes, of labels [n], of very different size; nothing here weights them."""
     counts = np.bincount(labels, minlength=len(names))
     least, most = int(counts.argmin()), int(counts.argmax())
     if counts[least] == 0 or counts[most] <= IMBALANCE * counts[least]:
         return []
     share = counts[least] / len(labels)
     return _found(
-        "imbalance",
-        f"{names[most]} has {counts[most]} training patches, {names[least]} has {counts[least]}",
-        f"a step of {batch} patches sees {batch * share:.1f} of {names[least]} on average, and "
-        f"leaving that class out costs only {100 * share:.1f} points of plain accuracy but "
-        f"{100 / len(names):.0f} of balanced accuracy",
-        "Train on fewer patches of the largest classes, or bring more of the smallest",
-    )
+        "imbalance", most=names[most], many=counts[most], least=names[least], few=counts[least],
+        batch=batch, seen=batch * share, plain=100 * share, balanced=100 / len(names),
+    )  # fmt: skip
 
 
 def resized_twice(side: int, sizes: dict[str, int]) -> list[Finding]:
-    """Patches kept at another size than a backbone reads.
-
-    Args:
-        sizes: pixels that each backbone reads.
-    """
+    """Patches kept at another size than a backbone reads; `sizes` are pixels, by backbone."""
     others = {name: size for name, size in sizes.items() if size != side}
     if not others:
         return []
     said = ", ".join(f"{name} reads {size}" for name, size in others.items())
-    return _found(
-        "resized_twice",
-        f"patches are kept at {side} pixels, but {said}",
-        "training resizes twice where `predict` resizes once, so answers can differ a little",
-        f"Write `side: {next(iter(others.values()))}` in the data set",
-        Severity.NOTE,
-    )
+    return _found("resized_twice", side=side, others=said, first=next(iter(others.values())))
 
 
 def files(notes: Sequence[str]) -> list[Finding]:
     """What was passed over or is unusual in the files of a data set or a corpus."""
-    why, fix = "what is not read is not learned from", "Look whether that is as you want it"
-    return [Finding("files", Severity.NOTE, note, why, fix) for note in notes if note]
+    return [one for note in notes if note for one in _found("files", note=note)]
 
 
 def _some(values: Sequence[object], most: int = 5) -> str:
@@ -292,11 +246,7 @@ FILLERS = {"a", "an", "and", "in", "no", "of", "or", "the", "to", "with"}
 
 
 def few_reports(texts: Sequence[str], ids: Sequence[str], patches: int) -> list[Finding]:
-    """A small corpus: copies (but for spaces and case) count once, placeholders not at all.
-
-    Args:
-        patches: training patches.
-    """
+    """A small corpus: copies (but for spaces and case) count once, placeholders not at all."""
     found, copies, silent = list[Finding](), list[str](), list[str]()
     first: dict[str, str] = {}
     for each, text in zip(ids, texts, strict=True):
@@ -304,52 +254,29 @@ def few_reports(texts: Sequence[str], ids: Sequence[str], patches: int) -> list[
             silent.append(each)
         elif first.setdefault(tidy(text).casefold(), each) != each:
             copies.append(each)
+    whole = len(texts)
     if silent:
-        found += _found(
-            "placeholders",
-            f"{len(silent)} of {len(texts)} reports say nothing: {_some(silent)}",
-            "they count as reports: patches that are paired with one learn from no finding",
-            "Take them out",
-        )
+        found += _found("placeholders", silent=len(silent), reports=whole, some=_some(silent))
     if copies:
-        found += _found(
-            "equal_reports",
-            f"{len(copies)} of {len(texts)} reports are the same as one before: {_some(copies)}",
-            "equal texts are equal targets, which cannot tell patches apart",
-            "Keep each report once",
-            Severity.NOTE,
-        )
+        found += _found("equal_reports", copies=len(copies), reports=whole, some=_some(copies))
     if (count := len(first)) < FEW_REPORTS:
-        of_all = f" that differ and say something, of {len(texts)}" * (count < len(texts))
+        of_all = f" that differ and say something, of {whole}" * (count < whole)
         found += _found(
-            "few_reports",
-            f"{count} reports{of_all}",
-            f"{patches} training patches share them, {patches / count:.0f} to a report if evenly: "
-            f"text can tell patches apart into {count} kinds at most",
-            f"Bring at least {FEW_REPORTS} reports on this organ; they need not be of these "
-            "patients",
-        )
+            "few_reports", count=count, of_all=of_all, patches=patches, each=patches / count,
+            enough=FEW_REPORTS,
+        )  # fmt: skip
     return found
 
 
 def few_used(reports: Int[np.ndarray, " n"], classes: int) -> list[Finding]:
-    """So few reports in use that the text says little more than a label.
-
-    Args:
-        reports: index of the report that each training patch is paired with.
-    """
+    """So few reports, paired with the training patches, that they say little more than a label."""
     used = effective_number(reports)
     if used >= max(FEW_USED, 2 * classes):
         return []
-    distinct = len(np.unique(reports))
     return _found(
-        "few_used",
-        f"the patches use {distinct} reports, as many as {used:.1f} used equally often",
-        f"that is {np.log2(used):.1f} bits a patch where {classes} classes are "
-        f"{np.log2(classes):.1f}: what is distilled is close to a few cluster labels",
-        "Bring more varied reports or another retriever; compare with "
-        "`clip_it/report_rank_5` and with image_centroids of notebook 14",
-    )
+        "few_used", distinct=len(np.unique(reports)), used=used, bits=np.log2(used),
+        classes=classes, whole=np.log2(classes),
+    )  # fmt: skip
 
 
 def hubs(reports: Int[np.ndarray, " n"], ids: Sequence[str]) -> list[Finding]:
@@ -358,28 +285,15 @@ def hubs(reports: Int[np.ndarray, " n"], ids: Sequence[str]) -> list[Finding]:
     if first <= TOP1 and ten <= TOP10:
         return []
     hub = ids[int(np.bincount(reports).argmax())]
-    return _found(
-        "hubs",
-        f"report {hub} serves {first:.0%} of the training patches, ten reports {ten:.0%}",
-        f"{round(first * len(reports))} of {len(reports)} patches have the same target, and "
-        "equal targets cannot teach what tells patches apart",
-        f"Read {hub}: if it is generic, take it out or shorten it to its findings; see the "
-        "hubs in notebook 09",
-    )
+    served = round(first * len(reports))
+    return _found("hubs", hub=hub, first=first, ten=ten, served=served, patches=len(reports))
 
 
 def truncation(cover: Coverage, long_text: str) -> list[Finding]:
     """Reports that are cut at the text encoder's window."""
     if long_text != "truncate" or cover.seen_share >= SEEN:
         return []
-    return _found(
-        "truncation",
-        f"{1 - cover.seen_share:.0%} of all tokens lie beyond the window of "
-        f"{cover.context_length} tokens; {cover.longer_share:.0%} of the reports are cut",
-        f"the median report has {cover.median:.0f} tokens, and the diagnosis often stands at "
-        "its end",
-        "Write `text_stage: {long_text: chunk}`, or keep only diagnosis and findings",
-    )
+    return _found("truncation", cover=cover, beyond=1 - cover.seen_share)
 
 
 def weak_retriever(
@@ -396,21 +310,10 @@ def weak_retriever(
         groups: [n], the unit of the bootstrap.
         draws: of the bootstrap.
     """
-    right, rng = np.asarray(hits, bool)[None], np.random.default_rng(0)
-    # Balanced accuracy is the gain over never being right.
-    found = paired_bootstrap(np.zeros_like(right), right, labels, groups, draws, rng)
+    cell = Cell.of_cases(np.asarray(hits, bool)[None], groups, labels)
+    found = pooled_bootstrap([cell], draws, np.random.default_rng(0), block=1)
     chance = 100 / classes
-    if found.low > chance:
-        return []
-    return _found(
-        "weak_retriever",
-        f"zero-shot, the retriever names the class of {found.estimate:.0f}% of the training "
-        f"patches [{found.low:.0f}, {found.high:.0f}]; chance is {chance:.0f}%",
-        "the interval reaches chance, so it may not see what the classes are about and its "
-        "pairs may be as good as random ones",
-        "Write `class_texts` as a pathologist would say them; if that does not help, take a "
-        "retriever of this tissue and stain",
-    )
+    return [] if found.low > chance else _found("weak_retriever", found=found, chance=chance)
 
 
 def class_information(
@@ -422,14 +325,12 @@ def class_information(
     uses = table.sum(axis=1, keepdims=True)
     inside = _bits(table / np.maximum(uses, 1.0))
     whole = _bits(table.sum(axis=0) / len(labels))
-    information: np.ndarray = whole - (uses / len(labels) * inside).sum(axis=0)
-    return information
+    return whole - (uses / len(labels) * inside).sum(axis=0)
 
 
 def _bits(share: np.ndarray) -> np.ndarray:
     """Entropy of a coin that shows heads with this share."""
-    bits: np.ndarray = entropy([share, 1 - share], base=2)
-    return bits
+    return entropy([share, 1 - share], base=2)
 
 
 def classes_without_text(
@@ -456,13 +357,7 @@ def classes_without_text(
         f"{told[c]:.3f} of {most[c]:.2f} bits of {names[c]} ({mean[c]:.3f} for random labels)"
         for c in silent
     )
-    return _found(
-        "class_without_text",
-        f"the paired reports say nothing of: {', '.join(names[c] for c in silent)}",
-        f"they tell {said}: such patches get the same reports as all others, so text cannot "
-        "help to tell their class",
-        "Bring reports that describe it, or a retriever that sees it",
-    )
+    return _found("class_without_text", silent=", ".join(names[c] for c in silent), told=said)
 
 
 def unmentioned(texts: Sequence[str], class_texts: Sequence[str]) -> list[Finding]:
@@ -475,13 +370,7 @@ def unmentioned(texts: Sequence[str], class_texts: Sequence[str]) -> list[Findin
     ]
     if not absent:
         return []
-    return _found(
-        "unmentioned",
-        f"no report has all the words of: {', '.join(absent)}",
-        f"0 of {len(texts)} reports name the class, so its patches take what is written of others",
-        "Check that the reports cover it, perhaps in other words",
-        Severity.NOTE,
-    )
+    return _found("unmentioned", absent=", ".join(absent), reports=len(texts))
 
 
 def _words(text: str) -> set[str]:
@@ -500,8 +389,7 @@ def zero_shot_hits(bench: Workbench, dataset: str, split: Split) -> Bool[np.ndar
     prompts = [TEMPLATE.format(text) for text in data.class_texts]
     texts = embed_texts(bench.clip.text_tower, bench.clip.tokenizer, prompts, "truncate").numpy()
     answers = (bench.retriever_embeddings(dataset, split) @ texts.T).argmax(axis=1)
-    hits: np.ndarray = answers == data.labels[data.indices(split)]
-    return hits
+    return answers == data.labels[data.indices(split)]
 
 
 def zero_shot_table(bench: Workbench) -> pd.DataFrame:
@@ -514,9 +402,6 @@ def zero_shot_table(bench: Workbench) -> pd.DataFrame:
                      round(100 / len(data.classes), 1)))  # fmt: skip
     columns = ["data set", "zero-shot balanced accuracy (%)", "chance (%)"]
     return pd.DataFrame(rows, columns=columns)
-
-
-# -- All checks of a profile's data sets, before anything is trained.
 
 
 def check(bench: Workbench) -> list[Finding]:
@@ -629,18 +514,9 @@ def _texts(bench: Workbench, name: str) -> list[Finding]:
     ]
 
 
-# -- What will hurt in a profile's data, reports or retriever, said before anything is trained.
-
-
 def main(arguments: list[str]) -> None:
-    """`check --profile NAME|FILE.yaml`: print every finding; fail if one must be mended first.
-
-    Raises:
-        ClipItError: a finding after which nothing can be run.
-    """
-    parser = argparse.ArgumentParser(prog="python -m companion check", description=main.__doc__)
-    parser.add_argument("--profile", default="demo", help="a profile's name, or a file of yours")
-    given = parser.parse_args(arguments).profile
+    """`check --profile NAME|FILE.yaml`: print every finding; fail if one must be mended first."""
+    given = parser_of("check", main.__doc__).parse_args(arguments).profile
     found = check(Workbench(load_profile(given), download=False))
     print(findings_text(found), flush=True)
     require_none_stops(found, given)

@@ -12,13 +12,13 @@ from scipy.special import log_softmax
 
 from clipit_lib import paths
 from clipit_lib.errors import ClipItError
-from clipit_lib.predictions import LOGIT, balanced_accuracy
+from clipit_lib.predictions import LOGIT
 from clipit_lib.runs import StoredRun
 from companion import tables
 from companion.phantom.datasets import PhantomData
 from companion.profile import Profile
 from companion.specs import label
-from companion.statistics import Interval, Side, sides
+from companion.statistics import Interval, Side, balanced_accuracy, sides
 from companion.tables import MANY
 
 # -- Which run to deploy: chosen by validation, never by test; it needs an image and nothing else.
@@ -41,12 +41,6 @@ class Choice:
     run: StoredRun
     candidates: pd.DataFrame
 
-    @property
-    def validation(self) -> float:
-        """Balanced validation accuracy of the run, in percent."""
-        own = self.candidates.set_index("run")["validation"]
-        return float(own[self.run.key])
-
 
 def choose(stored: Sequence[StoredRun], dataset: str) -> Choice:
     """The backbone and setting with the best mean over seeds, then its best seed.
@@ -58,9 +52,8 @@ def choose(stored: Sequence[StoredRun], dataset: str) -> Choice:
     """
     runs = [run for run in stored if run.spec.dataset == dataset and run.spec.setting in DEPLOYABLE]
     if not runs:
-        raise ClipItError(
-            f"no run of {dataset} to deploy", "study own", f"Run one of {', '.join(DEPLOYABLE)}"
-        )
+        what = f"no run of {dataset} to deploy"
+        raise ClipItError(what, "study own", f"Run one of {', '.join(DEPLOYABLE)}")
     candidates = pd.DataFrame([_row(run) for run in runs])
     means = candidates.groupby(GROUP, sort=False)[["validation", "nats"]].mean().reset_index()
     backbone, setting = _best(means)[GROUP]
@@ -110,11 +103,12 @@ def choice_words(choice: Choice) -> str:
     """The choice, what it rests on, and how to call it, as Markdown."""
     spec, test = choice.run.spec, balanced_accuracy(choice.run.predictions())
     ways = len(choice.candidates.drop_duplicates(GROUP))
+    validation = choice.candidates.set_index("run")["validation"][choice.run.key]
     doubt = "".join(f"\n\n**Doubtful**: {note}." for note in choice.run.notes)
     return (
         f"For {spec.dataset}, deploy **{label(spec.setting)} on {spec.backbone}, seed "
         f"{spec.seed}**: of {ways} ways it has the best mean over seeds on validation, and of its "
-        f"seeds this one ({choice.validation:.1f}%; as the best of {len(choice.candidates)} runs "
+        f"seeds this one ({validation:.1f}%; as the best of {len(choice.candidates)} runs "
         f"that is too good by some luck). On test, looked at after the choice, it has {test:.1f}% "
         f"balanced accuracy. It reads an image and no text:\n\n```sh\n"
         f"{command(choice.run)}\n```{doubt}"
@@ -152,16 +146,14 @@ def summary(stored: Sequence[StoredRun], draws: int) -> pd.DataFrame:
     run = {each.spec.setting for each in stored}
     firsts = [name for name in ADDED if name in run]
     if WHOLE not in run or not firsts:
-        raise ClipItError(
-            f"no runs of {WHOLE} beside a control", "study own", "Leave out its `settings`"
-        )
+        what = f"no runs of {WHOLE} beside a control"
+        raise ClipItError(what, "study own", "Leave out its `settings`")
     pooled = []
     for first in firsts:
         value = tables.pooled_gain(stored, first, WHOLE, draws)
         if value is None:
-            raise ClipItError(
-                f"{first} and {WHOLE} share no seeds", "study own", "Give both the same seeds"
-            )
+            what = f"{first} and {WHOLE} share no seeds"
+            raise ClipItError(what, "study own", "Give both the same seeds")
         pooled.append((POOLED, POOLED, first, WHOLE, *astuple(value)))
     cells = tables.gain_table(stored, [(first, WHOLE) for first in firsts], draws)
     found = pd.concat([pd.DataFrame(pooled, columns=cells.columns), cells], ignore_index=True)

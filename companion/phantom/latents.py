@@ -9,7 +9,6 @@ from typing import Literal, TypeVar
 
 import numpy as np
 
-from clipit_lib.errors import ClipItError
 from clipit_lib.settings import Strict
 from companion.published import PUBLISHED_DATA
 from companion.reading import read_strict
@@ -139,28 +138,11 @@ _NAMES = tuple(field.name for field in fields(Latents))
 MORPHOLOGY = _NAMES[: _NAMES.index("haematoxylin")]
 
 
-def world_named(name: str) -> World:
-    """The world of this name.
-
-    Raises:
-        ClipItError: there is none.
-    """
-    if name not in WORLDS:
-        raise ClipItError(f"no world {name!r}", "phantom", f"Known: {', '.join(WORLDS)}")
-    return WORLDS[name]
-
-
 def draw(world: str, labels: np.ndarray, patients: np.ndarray, rng: np.random.Generator) -> Latents:
     """Latents of patches with these labels ([n] int) and patients ([n] int).
 
     The first rows do not depend on how many follow, if patients come in ascending order.
-
-    Raises:
-        ClipItError: the world is unknown or a label lies outside its classes.
     """
-    size = len(world_named(world).classes)
-    if len(labels) and not (0 <= labels.min() and labels.max() < size):
-        raise ClipItError(f"labels outside 0..{size - 1}", f"phantom {world}", "Mend the labels")
     patient_rng, patch_rng, mixing_rng = rng.spawn(3)
     ids, row = np.unique(patients, return_inverse=True)
     persons = patient_rng.standard_normal((len(ids), len(MORPHOLOGY) + 6))[row]
@@ -212,11 +194,8 @@ def draw_dataset(
 
     Classes are balanced within one patch per class. A patient has 20 patches of mixed classes and
     belongs to one split. The first patches of a split do not depend on the sizes asked for.
-
-    Raises:
-        ClipItError: the world is unknown.
     """
-    classes, place = len(world_named(world).classes), list(WORLDS).index(world)
+    classes, place = len(WORLDS[world].classes), list(WORLDS).index(world)
     counts, parts = (train, validation, test), []
     for number, count in enumerate(counts):
         seeds = np.random.SeedSequence(seed, spawn_key=(place, number))

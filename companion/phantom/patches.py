@@ -274,7 +274,9 @@ def disordered(latents: Latents) -> np.ndarray:
 
 def epithelium(layers: Layers, latents: Latents, noise: Noise, depth: np.ndarray) -> Layers:
     """Draw nests, then glands, whose walls are cells and whose lumen is empty or debris."""
-    layers = _nests(layers, latents, noise)
+    nests = region(noise.nests, 0.85 * latents.invasion, 0.25)
+    haematoxylin, eosin = _cytoplasm(latents, noise)
+    layers = layers.covered(nests, haematoxylin, eosin, solid=1.0)
     filling, regularity = column(latents.filling), column(latents.regularity)
     layers = layers.covered(
         np.clip(1 - np.abs(depth - 1.07) / 0.07, 0, 1) * (0.25 + 0.6 * filling) * regularity,
@@ -282,7 +284,6 @@ def epithelium(layers: Layers, latents: Latents, noise: Noise, depth: np.ndarray
         0.20 * (1 - filling),
     )
     goblets = column(goblet_cells(latents))
-    haematoxylin, eosin = _cytoplasm(latents, noise)
     pale = goblets * np.clip(1.5 - 5 * np.abs(depth - 0.5) + 0.8 * noise.mottle, 0, 1)
     wall = np.clip((1 - depth) / 0.08 + 0.5, 0, 1)
     solid = np.clip(filling + 0.6 * column(disordered(latents)), 0, 1) * (depth < 0.88)
@@ -313,11 +314,6 @@ def _lumen(layers: Layers, latents: Latents, noise: Noise, depth: np.ndarray) ->
     core = column(size + 0.3 * np.sqrt(latents.necrosis))
     dead = amount * np.clip((core - depth) / 0.12, 0, 1)
     return layers.covered(dead, 0.20 + 0.3 * noise.speck, 0.42 + 0.4 * noise.grain, dying=0.7)
-
-
-def _nests(layers: Layers, latents: Latents, noise: Noise) -> Layers:
-    share = region(noise.nests, 0.85 * latents.invasion, 0.25)
-    return layers.covered(share, *_cytoplasm(latents, noise), solid=1.0)
 
 
 def _cytoplasm(latents: Latents, noise: Noise) -> tuple[np.ndarray, np.ndarray]:
@@ -591,9 +587,6 @@ def _lattice(
     return x, y
 
 
-# -- Draw nuclei into the haematoxylin layer.
-
-
 PIXELS_AT_ONCE = 2**19
 
 
@@ -673,9 +666,6 @@ def transmitted(haematoxylin: np.ndarray, eosin: np.ndarray, latents: Latents) -
         light = np.exp(-np.maximum(density, 0) - column(lamp[:, channel]))
         pixels[..., channel] = 255 * light
     return pixels
-
-
-# -- Latents to pixels.
 
 
 SMALLEST_SIDE = 16

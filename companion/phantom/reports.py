@@ -22,7 +22,6 @@ from companion.phantom.latents import (
     World,
     balanced_labels,
     draw,
-    world_named,
 )
 from companion.phantom.patches import render
 from companion.reading import read_strict
@@ -141,11 +140,8 @@ def captions(world: str, latents: Latents, rng: np.random.Generator) -> list[str
 
     A caption names some of the findings, each left out now and then, and in six of ten the kind
     of tissue, by the text of its class or a synonym.
-
-    Raises:
-        ClipItError: the world is unknown.
     """
-    kinds = world_named(world)
+    kinds = WORLDS[world]
     tissues = zip(kinds.class_texts, kinds.tissues.values(), strict=True)
     names = [(text, *tissue.names) for text, tissue in tissues]
     return [_caption(names[latents.label[k]], latents, k, rng) for k in range(len(latents))]

@@ -114,27 +114,20 @@ def read_bag(path: Path, most: int | None = None) -> Bag:
             if name in file.keys()  # noqa: SIM118
         }
     if FEATURES not in arrays:
-        raise ClipItError(
-            f"no {FEATURES!r} in it", path, "Write the patch features under this name"
-        )
+        what = f"no {FEATURES!r} in it"
+        raise ClipItError(what, path, "Write the patch features under this name")
     for name, values in arrays.items():
         if values.ndim != 2 or 0 in values.shape or values.dtype.kind not in "fiu":
-            raise ClipItError(
-                f"{name} is {values.dtype} of shape {list(values.shape)}", path,
-                "Write it as numbers [patches, width]",
-            )  # fmt: skip
+            what = f"{name} is {values.dtype} of shape {list(values.shape)}"
+            raise ClipItError(what, path, "Write it as numbers [patches, width]")
         if len(values) != (count := len(arrays[FEATURES])):
-            raise ClipItError(
-                f"{name} has {len(values)} patches, {FEATURES} {count}", path,
-                "Embed the same patches in the same order",
-            )  # fmt: skip
+            what = f"{name} has {len(values)} patches, {FEATURES} {count}"
+            raise ClipItError(what, path, "Embed the same patches in the same order")
         with np.errstate(over="ignore"):
             arrays[name] = values.astype(np.float32)
         if not np.isfinite(arrays[name]).all():
-            raise ClipItError(
-                f"{name} holds NaN, infinity or what float32 cannot hold", path,
-                "Embed the slide again",
-            )  # fmt: skip
+            what = f"{name} holds NaN, infinity or what float32 cannot hold"
+            raise ClipItError(what, path, "Embed the slide again")
     kept = slice(None) if most is None or count <= most else np.arange(most) * count // most
     return Bag(**{name: values[kept] for name, values in arrays.items()})
 
@@ -285,10 +278,8 @@ class Cohort:
         """
         held = [bag.retriever for bag in self.bags if bag.retriever is not None]
         if not held:
-            raise ClipItError(
-                "no retriever embeddings in the bags", "survival, clip_it",
-                "Write them as `retriever`, or run unimodal only",
-            )  # fmt: skip
+            fix = "Write them as `retriever`, or run unimodal only"
+            raise ClipItError("no retriever embeddings in the bags", "survival, clip_it", fix)
         return held
 
     @property
@@ -321,10 +312,8 @@ def read_cohort(folder: Path, clinical: Path, folds: int, most: int | None = Non
     widths = [{name: values.shape[1] for name, values in bag.arrays().items()} for bag in bags]
     for path, found in zip(paths, widths, strict=True):
         if found != widths[0]:
-            raise ClipItError(
-                f"widths {found}, but {paths[0].name} has {widths[0]}", path,
-                "Embed all slides with the same encoders",
-            )  # fmt: skip
+            what = f"widths {found}, but {paths[0].name} has {widths[0]}"
+            raise ClipItError(what, path, "Embed all slides with the same encoders")
     owner = table.get(PATIENT, table["slide"])
     rows = table.assign(slide=table.groupby(owner)["slide"].transform(";".join))
     rows = rows[~owner.duplicated()].reset_index(drop=True)
@@ -443,9 +432,8 @@ def settings_of(profile: Profile) -> SurvivalSettings:
         ClipItError: it has none.
     """
     if profile.survival is None:
-        raise ClipItError(
-            "no survival section", f"profile {profile.name}", "Add one; profiles/demo.yaml has it"
-        )
+        what = "no survival section"
+        raise ClipItError(what, f"profile {profile.name}", "Add one; profiles/demo.yaml has it")
     return profile.survival
 
 

@@ -62,8 +62,7 @@ def censoring_weights(
 ) -> Float[np.ndarray, " m"]:
     """1 / P(censoring later than each time in `at`), by Kaplan-Meier; 0 where that is 0."""
     times = (torch.tensor(values, dtype=torch.float32) for values in (time, at))
-    weights: np.ndarray = _torchsurv().get_ipcw(torch.tensor(event), *times).numpy()
-    return weights
+    return _torchsurv().get_ipcw(torch.tensor(event), *times).numpy()
 
 
 def logrank(split: pd.DataFrame) -> float:
@@ -103,8 +102,7 @@ class AttentionMil(nn.Module):
         gated = torch.tanh(self.content(hidden)) * torch.sigmoid(self.gate(hidden))
         scores = self.score(gated).squeeze(-1).masked_fill(~mask, float("-inf"))  # [b, p]
         pooled = torch.einsum("bp,bph->bh", scores.softmax(dim=-1), hidden)
-        log_risk: Tensor = self.cox(pooled).squeeze(-1)
-        return log_risk
+        return self.cox(pooled).squeeze(-1)
 
 
 class SurvivalModel(nn.Module):
@@ -356,9 +354,6 @@ def predict(model: nn.Module, slides: PaddedSlides, rows: Int[Tensor, " m"]) -> 
     """Log risk of some slides, image only, 64 at a time."""
     model.eval()
     return torch.cat([model(slides.patches[r], slides.mask[r])[0] for r in rows.split(64)])
-
-
-# -- The text of a slide: every patch paired with its most similar report (equation 1).
 
 
 def pairs(

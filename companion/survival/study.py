@@ -137,10 +137,9 @@ def perform(spec: SurvivalSpec, inputs: Inputs, cohort: Cohort) -> Made:
     of_any_risk = fold_metrics(cohort.clinical.assign(log_risk=0.0))
     for metric in METRICS:
         if of_any_risk[metric].isna().all():
-            raise ClipItError(
-                f"{METRICS[metric]} is defined in no fold: {NOT_DEFINED}", "clinical table",
-                "Give times that differ within a fold, or fewer folds",
-            )  # fmt: skip
+            what = f"{METRICS[metric]} is defined in no fold: {NOT_DEFINED}"
+            fix = "Give times that differ within a fold, or fewer folds"
+            raise ClipItError(what, "clinical table", fix)
     slides, targets, width = model.PaddedSlides.of(cohort), None, cohort.bags[0].features.shape[1]
     if spec.setting == "clip_it":
         assert spec.retriever and spec.corpus and spec.long_text

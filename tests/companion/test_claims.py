@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from clipit_lib.errors import ClipItError
+from clipit_lib.runs import StoredRun
+from clipit_lib.settings import RunSpec
 from companion import measures, paper, specs, studies
 from companion.claims import ledger, rules
 from companion.claims import ledger as words
 from companion.claims.rules import FUNCTIONS, Finding, Verdict, load_claims
-from companion.paper import HERE, table1
+from companion.paper import HERE
 from companion.profile import Profile, load_profile
 from companion.statistics import Interval
 
@@ -69,6 +72,60 @@ def test_falling_needs_both(correlation: float, low: float, verdict: Verdict) ->
     assert rules.falling(correlation, Interval(1.0, low, 2.0)) is verdict
 
 
+class Given(rules.Shelf):
+    """One run of each of some data sets, whatever is asked for."""
+
+    def __init__(self, *names: str) -> None:
+        self.draws, self.names = 1, names
+
+    def runs(self, *_: Any) -> list[StoredRun]:
+        spec = RunSpec.model_construct(backbone="b", setting="s", seed=0)
+        return [
+            StoredRun(Path(name), spec.model_copy(update={"dataset": name})) for name in self.names
+        ]
+
+
+@pytest.mark.parametrize(
+    ("low", "estimate", "verdict"),
+    [(20.1, 30.0, REPRODUCED), (20.0, 30.0, DIRECTION), (9.0, 20.0, NOT), (9.0, 10.0, NOT)],
+)
+def test_omega_on_pcam_is_above_that_of_every_other_data_set(
+    low: float, estimate: float, verdict: Verdict, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    omegas = {
+        "phantom-pcam": Interval(estimate, low, 40.0),
+        "phantom-crc": Interval(20.0, 1.0, 99.0),
+        "phantom-bach": Interval(5.0, 1.0, 9.0),
+    }
+    kinds = ("counterpart", "omega")
+    cells = {(name, "b", kind): (name, kind) for name in omegas for kind in kinds}
+    monkeypatch.setattr(rules, "matched", lambda *_: [])
+    monkeypatch.setattr(rules, "case_cells", lambda _: cells)
+
+    def bootstrap(chosen: list[tuple[str, str]], *_: Any) -> Interval:
+        ((name, kind),) = chosen
+        assert kind == "omega"
+        return omegas[name]
+
+    monkeypatch.setattr(rules, "pooled_bootstrap", bootstrap)
+    found = rules.omega_largest_on_pcam(Given(*omegas))
+    assert (found.verdict, found.ours, found.low) == (verdict, estimate, low)
+    with pytest.raises(rules.Untestable, match="no PCAM beside another"):
+        rules.omega_largest_on_pcam(Given("phantom-pcam"))
+
+
+def test_ours_of_several_gains_is_the_smallest_of_the_weakest_verdict(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    claim = CLAIMS["text_drives_the_gain"]
+    gains = dict.fromkeys(claim.firsts, Interval(9.0, -1.0, 19.0))  # direction only, and more
+    gains[claim.firsts[0]] = Interval(3.0, 1.0, 5.0)  # reproduced, and the smallest
+    gains[claim.firsts[-1]] = Interval(5.0, -1.0, 11.0)
+    monkeypatch.setattr(rules, "_pooled_gain", lambda runs, first, *_: gains[first])
+    found = rules.finding_of(claim, Given("d"))
+    assert (found.verdict, found.ours) == (DIRECTION, 5.0)
+
+
 # The file
 
 
@@ -120,25 +177,30 @@ def test_a_mistake_in_the_file_is_one_line(tmp_path: Path, added: str, said: str
 
 
 def test_the_papers_gains_follow_from_its_tables() -> None:
+    assert len(CLAIMS) == len(load_claims().claims)  # each once
     printed: dict[str, float] = {}
-    cells = table1().pivot_table(index=["dataset", "backbone"], columns="setting", values="mean")
+    cells = paper.printed("table1").pivot_table(
+        index=["dataset", "backbone"], columns="setting", values="mean"
+    )
     gains = cells["clip_it"] - cells["unimodal"]
     printed |= {f"gain_{n.lower()}": value for n, value in gains.groupby("dataset").mean().items()}
     printed["gain_overall"] = gains.mean()
     assert f"{(gains > 0).sum()} of {len(gains)} cells" in CLAIMS["gains_in_most_cells"].paper
-    two = paper.table2().pivot(index=["dataset", "backbone"], columns="setting", values="mean")
+    two = paper.printed("table2").pivot(
+        index=["dataset", "backbone"], columns="setting", values="mean"
+    )
     printed["over_contrastive"] = (two["clip_it"] - two["contrastive"]).mean()
     printed["over_vision_head"] = (two["clip_it"] - two["vision"]).mean()
-    five = paper.figure5().set_index("setting")["accuracy"]
+    five = paper.printed("figure5").set_index("setting")["accuracy"]
     for name in ("lora_matters", "without_lora_below_probe", "late_over_early", "dropout_30_holds",
                  "branch_over_direct", "architecture_gives_nothing", "random_falls_to_unimodal",
                  "pairing_over_random"):  # fmt: skip
         printed[name] = five[CLAIMS[name].second] - five[CLAIMS[name].first]
-    seven = paper.table7().groupby("setting")["accuracy"].mean()
+    seven = paper.printed("table7").groupby("setting")["accuracy"].mean()
     printed["domain_over_generic"] = seven["tcga_conch"] - seven["tcga_clip"]
     printed["generic_still_gains"] = seven["tcga_clip"] - seven["unimodal"]
     printed["real_over_synthetic"] = seven["tcga_conch"] - seven["synthetic_conch"]
-    six = paper.table6().groupby("setting")["accuracy"].mean()
+    six = paper.printed("table6").groupby("setting")["accuracy"].mean()
     printed["reports_over_prompts"] = six["text"] - six["text/prompts"]
     printed["reports_over_terms"] = six["text"] - six["text/terms"]
     ours = {c.id: c.paper_gain for c in CLAIMS.values() if c.paper_gain is not None}

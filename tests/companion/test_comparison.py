@@ -146,10 +146,16 @@ def test_the_gallery_shows_what_is_there(tmp_path, monkeypatch) -> None:
 
 
 def test_the_papers_further_numbers() -> None:
-    table = paper.table2().pivot(index=["dataset", "backbone"], columns="setting", values="mean")
+    table = paper.printed("table2").pivot(
+        index=["dataset", "backbone"], columns="setting", values="mean"
+    )
     wins = (table["clip_it"] > table["contrastive"]).sum()
     assert len(table) == 6 and wins == 4
-    seven = paper.table7().pivot(index="backbone", columns="setting", values="accuracy")
+    seven = paper.printed("table7").pivot(index="backbone", columns="setting", values="accuracy")
     assert (seven["tcga_conch"] - seven["tcga_clip"]).round(2).tolist() == [1.97, 0.56, 1.11, 1.28]
-    assert paper.figure5().set_index("setting").loc["clip_it", "accuracy"] == 95.49
-    assert paper.table6().query("dataset == 'BACH'")["accuracy"].tolist() == [55.5, 36.26, 43.06]
+    assert paper.printed("figure5").set_index("setting").loc["clip_it", "accuracy"] == 95.49
+    assert paper.printed("table6").query("dataset == 'BACH'")["accuracy"].tolist() == [
+        55.5,
+        36.26,
+        43.06,
+    ]

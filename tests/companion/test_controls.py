@@ -5,10 +5,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from toys import toy_bench
 
 from clipit_lib import run, runs
 from clipit_lib import text as text_stage
+from clipit_lib.data.reports import TEMPLATES, own_terms
+from clipit_lib.encoders.encoder import embed_texts
 from clipit_lib.inputs import (
+    SPLITS,
     choose_labels,
     paired_reports,
     paired_texts,
@@ -84,7 +88,8 @@ def test_class_prompts_say_the_label_and_never_of_a_test_patch(bench: Workbench)
     for split in ("train", "validation"):
         said = [paired.texts[k] for k in paired.chosen[split]]
         names = [data.class_texts[label] for label in data.labels[data.indices(split)]]
-        assert all(name in text for name, text in zip(names, said, strict=True))
+        first = TEMPLATES[asked.templates][0]
+        assert said == [first.format(name) for name in names]
     with pytest.raises(AssertionError):
         paired_texts(asked, bench, ["train", "test"])
 
@@ -105,8 +110,30 @@ def test_image_targets_are_the_retrievers_embeddings_or_few_of_their_centroids(
     reports = paired_reports(text(bench, "clip_it"), bench, "train")
     assert len(few.features) == round(effective_number(reports))
     nearest = torch.cdist(torch.from_numpy(unit), few.features).argmin(dim=1)
+    torch.testing.assert_close(few.features.norm(dim=1), torch.ones(len(few.features)))
     # Centroids at unit length: the nearest may differ from k-means' own on the border.
     assert (nearest == few.report).float().mean() > 0.8
+
+
+def cosines(images: np.ndarray, texts: list[str], desk: Workbench) -> np.ndarray:
+    embedded = embed_texts(desk.clip.text_tower, desk.clip.tokenizer, texts, "truncate").numpy()
+    return images @ embedded.T / np.linalg.norm(images, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize(("setting", "terms"), [("text/prompts", 1), ("text/terms", 5)])
+def test_each_patch_has_the_nearest_prompt_or_terms(setting: str, terms: int, monkeypatch) -> None:
+    desk = toy_bench(monkeypatch)
+    asked = specs.resolve(desk, "toy", "phantom_clip", setting, 0).text
+    assert asked is not None
+    paired = paired_texts(asked, desk, SPLITS)
+    choices = list(own_terms()) if terms > 1 else list(paired.texts)
+    for split in SPLITS:
+        near = cosines(desk.retriever_embeddings("toy", split), choices, desk)
+        assert len(near) == len(paired.chosen[split])
+        for row, text in zip(near, paired.chosen[split], strict=True):
+            said = paired.texts[text].split(", ") if terms > 1 else [paired.texts[text]]
+            found = [row[choices.index(each)] for each in said]
+            np.testing.assert_allclose(found, np.sort(row)[::-1][:terms], atol=1e-6)
 
 
 def test_controls_without_text_read_no_report(bench: Workbench, monkeypatch) -> None:

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from companion.coverage import token_coverage
+from companion.measures import token_coverage
 
 
 def words(texts: list[str]) -> list[int]:

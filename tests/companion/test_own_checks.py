@@ -10,8 +10,8 @@ import pytest
 
 from clipit_lib.data.patches import PatchDataset, ValidationSplit
 from clipit_lib.errors import ClipItError
-from companion.coverage import Coverage
 from companion.findings import Finding, Severity
+from companion.measures import Coverage
 from companion.own import checks
 from companion.own.checks import require_none_stops, warnings_text
 

@@ -19,13 +19,13 @@ from clipit_lib.data.folder import FolderData
 from clipit_lib.data.reports import FileCorpus
 from clipit_lib.encoders import registry
 from clipit_lib.errors import ClipItError
-from clipit_lib.predictions import balanced_accuracy
 from companion import specs, studies
 from companion.__main__ import main
 from companion.findings import Severity
 from companion.own.checks import check, datasets, findings_table, findings_text
 from companion.own.summary import ADDED, VERDICTS, choose, summary, summary_table
 from companion.profile import Profile, Study, Workbench, load_profile
+from companion.statistics import balanced_accuracy
 
 CELL = ("phantom-pcam", "phantom_vit_s16")
 

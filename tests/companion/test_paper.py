@@ -6,7 +6,7 @@ from companion import paper
 
 
 def test_table1_is_whole() -> None:
-    table = paper.table1()
+    table = paper.printed("table1")
     assert len(table) == 6 * 3 * 2 and table["mean"].between(78, 97).all()
     assert not table.duplicated(["dataset", "backbone", "setting"]).any()
 

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from clipit_lib.errors import ClipItError
 from clipit_lib.files import digest
 from companion.phantom.latents import MORPHOLOGY, WORLDS, draw_dataset
 from companion.phantom.patches import render
@@ -157,9 +156,3 @@ def test_a_caption_belongs_to_its_class() -> None:
     share = [np.mean([any(p in lines[k] for p in glands) for k in np.flatnonzero(ids == c)])
              for c in (normal, fat)]  # fmt: skip
     assert share[0] > share[1] + 0.2
-
-
-def test_captions_of_an_unknown_world_are_refused() -> None:
-    latents, _ = draw_dataset("pcam", 2, 0, 0, 0)
-    with pytest.raises(ClipItError, match="no world 'lung'"):
-        captions("lung", latents, np.random.default_rng(0))

@@ -1,6 +1,7 @@
 """The paired and the pooled bootstrap on cases with a known answer and on simulated truths."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,15 @@ from clipit_lib.errors import ClipItError
 from clipit_lib.runs import StoredRun
 from clipit_lib.settings import RunSpec
 from companion import tables
-from companion.statistics import Cell, Interval, paired_bootstrap, pooled_bootstrap
+from companion.statistics import Cell, Interval, Side, pooled_bootstrap, units
 
 
 def interval(first: np.ndarray, second: np.ndarray, labels: np.ndarray, groups: np.ndarray):
-    return paired_bootstrap(first, second, labels, groups, 300, np.random.default_rng(0))
+    return paired(Cell("", first, second, labels, groups), 300, np.random.default_rng(0))
+
+
+def paired(cell: Cell, draws: int, rng: np.random.Generator) -> Interval:
+    return pooled_bootstrap([cell], draws, rng, block=1)
 
 
 def test_estimate_is_the_gain_in_balanced_accuracy() -> None:
@@ -24,6 +29,22 @@ def test_estimate_is_the_gain_in_balanced_accuracy() -> None:
     second = np.array([[True, True, False, True]])  # (2/3 + 1) / 2
     found = interval(first, second, labels, np.arange(4))
     assert found.estimate == pytest.approx(100 * (5 / 6 - 1 / 6))
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "side"),
+    [
+        (0.1, 1, Side.ABOVE), (0, 1, Side.INCLUDES), (-1, 0, Side.INCLUDES), (-1, -0.1, Side.BELOW),
+        (-1, 1, Side.INCLUDES),
+    ],
+)  # fmt: skip
+def test_an_interval_that_ends_at_zero_includes_it(low: float, high: float, side: Side) -> None:
+    assert Interval(0.0, float(low), float(high)).side is side
+
+
+def test_patients_are_drawn_and_patches_where_none_is_known() -> None:
+    samples = pd.DataFrame({"sample": ["a", "b", "c"], "group": ["p", "", "p"]})
+    assert units(samples).tolist() == ["p", "b", "p"]
 
 
 def test_no_difference_has_no_width() -> None:
@@ -53,7 +74,7 @@ def simulated_share_excluding_zero(gain: float, repeats: int = 120) -> float:
         seeds = rng.normal(0, 0.01, (5, 1))
         first = rng.random((5, 200)) < 0.6 + patients
         second = rng.random((5, 200)) < 0.6 + gain + patients + seeds
-        found = paired_bootstrap(first, second, labels, groups, 200, rng)
+        found = paired(Cell("", first, second, labels, groups), 200, rng)
         excluded += found.low > 0 or found.high < 0
     return excluded / repeats
 
@@ -122,12 +143,9 @@ def same_interval(one: Interval, other: Interval) -> bool:
 
 def test_one_cell_pooled_is_the_paired_bootstrap() -> None:
     alone = cell(1)
-    paired = paired_bootstrap(
-        alone.first, alone.second, alone.labels, alone.groups, 2000, np.random.default_rng(3)
-    )
-    found = pooled(alone)
-    assert found.estimate == paired.estimate
-    assert same_interval(found, paired)
+    by_draw, found = paired(alone, 2000, np.random.default_rng(3)), pooled(alone)
+    assert found.estimate == by_draw.estimate
+    assert same_interval(found, by_draw)
 
 
 def test_one_cell_takes_its_random_numbers_draw_by_draw() -> None:
@@ -140,9 +158,7 @@ def test_one_cell_takes_its_random_numbers_draw_by_draw() -> None:
         right = [balanced(alone.second[s, at], alone.labels[at]) for s in seeds]
         before = [balanced(alone.first[s, at], alone.labels[at]) for s in seeds]
         values.append(100 * (np.mean(right) - np.mean(before)))
-    found = paired_bootstrap(
-        alone.first, alone.second, alone.labels, alone.groups, 50, np.random.default_rng(3)
-    )
+    found = paired(alone, 50, np.random.default_rng(3))
     assert (found.low, found.high) == pytest.approx(tuple(np.percentile(values, [2.5, 97.5])))
     assert pooled(alone, draws=50, seed=3).low != pytest.approx(found.low)
 
@@ -199,6 +215,8 @@ def test_a_class_missing_from_a_draw_is_left_out_of_it() -> None:
         ([], "no cell"),
         ([cell(1), cell(2, "b", seeds=2)], r"cells with \[2, 3\] seeds"),
         ([cell(1), cell(2, n=80)], "two backbones on a were tested on different samples"),
+        ([cell(1), replace(cell(2), groups=np.arange(120))], "on a were tested on different"),
+        ([cell(1), replace(cell(2), labels=np.arange(120) % 3)], "on a were tested on different"),
     ],
 )
 def test_cells_that_cannot_be_pooled_are_refused(cells: list[Cell], said: str) -> None:

@@ -12,6 +12,7 @@ import torch
 
 from clipit_lib import paths, runs
 from clipit_lib.errors import ClipItError
+from clipit_lib.training import History
 from companion import profile as profile_
 from companion.figures.survival import survival_figure
 from companion.profile import FileSlides, Workbench
@@ -124,6 +125,15 @@ def test_folds_never_meet_and_settings_share_them() -> None:
     assert sorted(held_out) == list(range(len(cohort)))
 
 
+def test_validation_has_an_event_and_a_censored_slide_whatever_its_share() -> None:
+    cohort = synthetic(1.0, 30)
+    _, validation, _ = split_rows(cohort, 1, 0.0, seed=0)
+    assert cohort.clinical["event"].iloc[validation].tolist() in ([True, False], [False, True])
+    _, half, _ = split_rows(cohort, 1, 0.5, seed=0)
+    event = cohort.clinical["event"][cohort.clinical["fold"] != 1]
+    assert cohort.clinical["event"].iloc[half].sum() == round(0.5 * event.sum())
+
+
 def spec(cohort: Cohort, setting: str = "unimodal", epochs: int = 6) -> study.SurvivalSpec:
     training = profile_.SlideTraining(epochs=epochs, learning_rate=1e-2)
     width = None if setting == "unimodal" else 4
@@ -143,6 +153,28 @@ def test_it_learns_a_planted_hazard_and_finds_none_where_there_is_none(bench: Wo
     nothing = synthetic(signal=0.0)
     predictions, *_ = study.perform(spec(nothing), bench, nothing)
     assert study.fold_metrics(predictions)["c_index"].mean() == pytest.approx(0.5, abs=0.12)
+
+
+def test_seeds_begin_with_other_weights_and_draw_other_batches(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[float, int]] = []
+
+    def fit(task: FoldTask, training: object, seed: int, **rest: object) -> History:
+        asked.append((sum(p.abs().sum().item() for p in task.model.parameters()), seed))
+        return History()
+
+    monkeypatch.setattr(study, "fit", fit)
+    own = synthetic(1.0, 30)
+    for seed in (0, 1):
+        study.perform(spec(own).model_copy(update={"seed": seed}), bench, own)
+    assert [seed for _, seed in asked] == [0] * 5 + [1] * 5
+    assert len({weights for weights, _ in asked}) == 10
+
+
+def test_stored_survival_runs_keep_their_names() -> None:
+    """A field that is added is None: not in the key."""
+    assert spec(replace(synthetic(0.0, 10), content_hash="c")).key == "45eef2cba0102d54"
 
 
 @pytest.fixture(scope="module")
@@ -287,6 +319,39 @@ def test_tables_say_what_the_predictions_say(
     summary = study.summary_table(table, limits)
     assert summary["paper's mean"].tolist() == ["0.609", "no such row", "0.661", "0.634",
                                                 "no such row", "0.699"]  # fmt: skip
+
+
+class Predicted(study.SurvivalRun):
+    """A run whose risks are given: a number of noise, none is perfect."""
+
+    def predictions(self) -> pd.DataFrame:
+        time = np.tile(np.arange(1.0, 13), 2)
+        noise = {"unimodal": 9.0, "clip_it/architecture_only": 3.0, "clip_it": 0.0}
+        drawn = np.random.default_rng(self.spec.seed).standard_normal(24)
+        return pd.DataFrame({
+            "slide": np.arange(24).astype(str), "time": time, "event": True,
+            "fold": np.repeat([1, 2], 12), "log_risk": noise[self.spec.setting] * drawn - time,
+        })  # fmt: skip
+
+
+def test_intervals_are_percentiles_of_their_own_settings() -> None:
+    own = synthetic(0.0, 10)
+    made = [
+        Predicted(Path(f"{setting}{seed}"), spec(own, setting).model_copy(update={"seed": seed}))
+        for setting in SETTINGS
+        for seed in (0, 1)
+    ]
+    limits = study.intervals(made, study.run_table(made), 200)
+    frames = {s: [run.predictions() for run in made if run.spec.setting == s] for s in SETTINGS}
+    drawn = text.bootstrap(frames, 200)
+    assert len(limits) == 2 * (3 + 2)
+    for metric, setting, over, value, low, high in limits.itertuples(index=False):
+        values = drawn[setting, metric] - (drawn[over, metric] if over else 0)
+        assert (low, high) == pytest.approx(np.percentile(values, [2.5, 97.5]))
+        assert low <= value <= high
+    perfect = limits.query("setting == 'clip_it' and over == ''")
+    assert (perfect[["value", "low", "high"]] == 1).all(axis=None)
+    assert (limits.query("over == 'unimodal'")["low"] > 0).all()
 
 
 def test_halves_are_split_within_folds_by_rank(tmp_path: Path) -> None:

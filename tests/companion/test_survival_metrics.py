@@ -156,6 +156,35 @@ def cohort(seed: int, slides: int, signal: float) -> pd.DataFrame:
     })  # fmt: skip
 
 
+def two_folds(first: int, second: int) -> pd.DataFrame:
+    """Ten slides a fold, all events; the sign of risk in each: 1 if early deaths are foreseen."""
+    time, fold = np.tile(np.arange(1.0, 11), 2), np.repeat([1, 2], 10)
+    risk = -time * np.where(fold == 1, first, second)
+    return pd.DataFrame({"time": time, "event": True, "fold": fold, "log_risk": risk})
+
+
+def test_resampled_means_are_over_folds_and_seeds() -> None:
+    drawn = model.bootstrap({"a": [two_folds(1, 1)] * 2, "b": [two_folds(1, -1)] * 2}, 20)
+    for metric in model.METRICS:
+        np.testing.assert_allclose(drawn["a", metric], 1)
+        np.testing.assert_allclose(drawn["b", metric], 0.5)
+    one_right = model.bootstrap({"a": [two_folds(1, 1), two_folds(-1, -1)]}, 50)["a", "c_index"]
+    assert {*one_right.round(9)} == {0, 0.5, 1}  # of two seeds none, one or both
+
+
+def test_censoring_is_that_of_the_other_folds() -> None:
+    # Fold 1: months 1 to 4, the second is censored; fold 2: the same, none is.
+    frame = pd.DataFrame({
+        "time": [1.0, 2, 3, 4] * 2, "event": [True, False, True, True, *[True] * 4],
+        "fold": [1] * 4 + [2] * 4, "log_risk": 0.0,
+    })  # fmt: skip
+    (first, of_first), (second, of_second) = model.held_out(frame)
+    assert first.tolist() == [0, 1, 2, 3] and second.tolist() == [4, 5, 6, 7]
+    np.testing.assert_allclose(of_first, 1)
+    # Of three slides at risk in month 2 one is censored: 1 / (2 / 3) from then on.
+    np.testing.assert_allclose(of_second[[0, 2, 3]], [1, 1.5, 1.5])
+
+
 def test_the_interval_of_a_gain_covers_the_truth() -> None:
     """Two noisy predictors of equal worth: the truth is 0; one that knows more: above 0."""
     covered = 0

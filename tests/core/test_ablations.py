@@ -18,10 +18,9 @@ from clipit_lib.inputs import choose_labels, paired_texts
 from clipit_lib.settings import Contrastive, PhantomPretraining, TextSpec
 from clipit_lib.training import Patches
 from companion import specs
-from companion.losses import supervised_contrastive
-from companion.phantom import training
-from companion.phantom.training import COLOURS, draw_shapes
+from companion import train_encoders as training
 from companion.profile import Workbench
+from companion.train_encoders import COLOURS, draw_shapes, supervised_contrastive
 
 CELL = ("phantom-pcam", "phantom_vit_s16")
 

@@ -24,7 +24,6 @@ from companion import __main__, archive, specs, tables, train_encoders
 from companion import search as search_trials
 from companion.figures import style
 from companion.own.summary import choice_words, choose, summary, summary_words
-from companion.phantom import training
 from companion.profile import (
     Profile,
     Search,
@@ -127,7 +126,7 @@ def test_an_encoder_says_that_its_loss_rose(bench: Workbench) -> None:
     def loss(rows: np.ndarray, generator: torch.Generator) -> Tensor:
         return 0 * model.weight.sum() + next(values)
 
-    course = training._descend(model, loss, few, 2, "toy")
+    course = train_encoders._cycle(model, loss, few, 2, "toy")
     assert course["loss"] == [1.0, 2.0]
     assert course["notes"] == ("training of toy, seed 0: the training loss rose from 1 to 2",)
 

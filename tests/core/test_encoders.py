@@ -15,8 +15,8 @@ from clipit_lib.files import digest, file_digest
 from clipit_lib.settings import PhantomPretraining, StandInTraining, trained_here
 from companion import train_encoders
 from companion.crc5 import DESCRIPTIONS, class_captions
-from companion.phantom.training import random_view
 from companion.profile import Workbench
+from companion.train_encoders import random_view, trained_once
 
 HAVE_WEIGHTS = importlib.util.find_spec(weights.MINILM) is not None
 needs_weights = pytest.mark.skipif(
@@ -67,7 +67,7 @@ def test_stand_in_learns_its_captions(monkeypatch) -> None:
     state, history = train_encoders.train_stand_in(settings, pixels, labels, texts)
     assert history["loss"][-1] < history["loss"][0]
     sources = Sources(stand_in=settings)
-    weights.get_or_train(sources.recipe("stand_in"), lambda: (state, history))
+    trained_once(sources.recipe("stand_in"), lambda: (state, history))
     encoder = registry.load_clip("stand_in", sources)
     words = encoder.tokenizer.windows(list(texts), "truncate").ids
     with torch.inference_mode():
@@ -134,8 +134,6 @@ def test_a_view_is_a_patch_seen_another_way() -> None:
 def test_captions_name_their_class() -> None:
     found = class_captions("villous adenoma", 50, np.random.default_rng(0))
     assert len(found) == 50 and len(set(found)) > 10
-    with pytest.raises(ClipItError, match="no descriptions of 'liver'"):
-        class_captions("liver", 1, np.random.default_rng(0))
 
 
 def test_a_trained_encoder_is_kept_and_checked(bench: Workbench, monkeypatch) -> None:
@@ -151,9 +149,9 @@ def test_a_trained_encoder_is_kept_and_checked(bench: Workbench, monkeypatch) ->
         with pytest.raises(ClipItError, match="the encoder tiny has not been trained yet"):
             attempt(recipe)
     assert not recipe.trained
-    first = weights.get_or_train(recipe, train)
+    first = trained_once(recipe, train)
     assert recipe.trained
-    assert weights.get_or_train(recipe, train) == first and len(calls) == 1
+    assert trained_once(recipe, train) == first and len(calls) == 1
     assert torch.equal(weights.load_trained(recipe)["weight"], torch.ones(3))
     assert first["weights_hash"] == file_digest(recipe.folder / weights.TRAINED_MODEL)[:16]
     (recipe.folder / weights.TRAINED_MODEL).write_bytes(b"damaged")
@@ -161,7 +159,7 @@ def test_a_trained_encoder_is_kept_and_checked(bench: Workbench, monkeypatch) ->
         weights.load_trained(recipe)
     (recipe.folder / weights.TRAINED_CARD).unlink()
     with pytest.raises(ClipItError, match=r"missing or damaged.*Delete the folder that it is in"):
-        weights.get_or_train(recipe, train)
+        trained_once(recipe, train)
     # Named by what it is trained from, whether it is trained or not.
     others = [
         Sources(pretraining=settings, kernels="other").recipe("tiny"),

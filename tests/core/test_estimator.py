@@ -15,37 +15,20 @@ from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_score
 from sklearn.utils.estimator_checks import parametrize_with_checks
 from sklearn.utils.validation import validate_data
-from torch import nn
-from toys import Bag, letters, transform
+from toys import SIDE, clip, transform, vision
 
 from clipit_lib import paths, runs
 from clipit_lib.encoders import registry
 from clipit_lib.encoders.clips import LIBRARIES
-from clipit_lib.encoders.encoder import ClipEncoder, Tokenizer
+from clipit_lib.encoders.encoder import ClipEncoder
 from clipit_lib.encoders.vision import VIT_TARGETS, VisionEncoder
 from clipit_lib.errors import ClipItError
 from clipit_lib.estimator import ClipItClassifier
 from companion import specs
 from companion.profile import Workbench
 
-SIDE, CONTEXT = 8, 12
 COLOURS = {"red": 0, "green": 1, "blue": 2}
 DOUBTS = pytest.mark.filterwarnings("ignore::sklearn.exceptions.ConvergenceWarning")
-
-
-def vision() -> VisionEncoder:
-    torch.manual_seed(0)
-    model = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE**2, 16), nn.Tanh())
-    return VisionEncoder("mine", model, transform(SIDE), 16, "1", "")
-
-
-def clip() -> ClipEncoder:
-    torch.manual_seed(1)
-    image = nn.Sequential(nn.Flatten(), nn.Linear(3 * SIDE**2, 6))
-    tokens = Tokenizer(letters, 1, 2, 0, CONTEXT)
-    return ClipEncoder(
-        "mine", image, Bag(), tokens, transform(SIDE), 6, "1", "layer", "", stand_in=False
-    )
 
 
 def patches(count: int = 60) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -26,7 +26,7 @@ def lite() -> nn.Module:
 
 
 def text_tower() -> nn.Module:
-    return clips.split_open_clip(clips.build_open_clip(CLIP, 32)).text.eval()
+    return clips.split_open_clip(clips.build_open_clip(CLIP, 32))[1].eval()
 
 
 CASES = [
@@ -72,15 +72,30 @@ def test_adapters_of_another_backbone_are_refused() -> None:
 
 
 @pytest.mark.parametrize("batch_first", [True, False])
-@pytest.mark.parametrize("mask", [None, "float", "bool"])
+@pytest.mark.parametrize("mask", [None, "float", "bool", "of each head"])
 def test_explicit_attention_is_pytorchs(batch_first: bool, mask: str | None) -> None:
     torch.manual_seed(0)
-    theirs = nn.MultiheadAttention(12, 3, batch_first=batch_first)
+    theirs = nn.MultiheadAttention(12, 3, dropout=0.5, batch_first=batch_first).eval()
     nn.init.normal_(theirs.in_proj_bias)
     hidden = torch.ones(5, 5).triu(1).bool()
-    masks = {"bool": hidden, "float": torch.zeros(5, 5).masked_fill(hidden, -torch.inf)}
+    each = (torch.rand(2 * 3, 5, 5) < 0.5) & ~torch.eye(5, dtype=torch.bool)
+    filled = torch.zeros(5, 5).masked_fill(hidden, -torch.inf)
+    masks = {"bool": hidden, "float": filled, "of each head": each}
     chosen = None if mask is None else masks[mask]
     x = torch.randn(2, 5, 12) if batch_first else torch.randn(5, 2, 12)
     expected = theirs(x, x, x, need_weights=False, attn_mask=chosen)[0]
-    ours = ExplicitAttention(theirs)(x, x, x, attn_mask=chosen)[0]
+    ours = ExplicitAttention(theirs).eval()(x, x, x, attn_mask=chosen)[0]
     torch.testing.assert_close(ours, expected)
+
+
+def test_adapters_have_the_rank_and_the_dropout_that_is_asked_for() -> None:
+    torch.manual_seed(0)
+    model, x = nn.Sequential(nn.Linear(6, 5)), torch.randn(4, 6)
+    lora.inject(model, "0", Lora(rank=3, alpha=3, dropout=0.5))
+    found = lora.adapters(model)
+    assert {name: tuple(value.shape) for name, value in found.items()} == {
+        "0.lora_A.default.weight": (3, 6), "0.lora_B.default.weight": (5, 3),
+    }  # fmt: skip
+    nn.init.normal_(model[0].lora_B.default.weight)
+    assert not torch.equal(model.train()(x), model(x))
+    assert torch.equal(model.eval()(x), model(x))

@@ -5,11 +5,12 @@ import math
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
 from clipit_lib import losses
-from clipit_lib.model import ClipIt, VisionClassifier, train_mode
-from companion.losses import normalised_temperature, supervised_contrastive
+from clipit_lib.model import ClipIt, EarlyFusion, VisionClassifier, train_mode
+from companion.train_encoders import normalised_temperature, supervised_contrastive
 
 
 def test_equation_4_and_its_gradient() -> None:
@@ -49,8 +50,13 @@ def test_named_losses_are_the_equations() -> None:
     probability = logits.double().exp() / logits.double().exp().sum(1, keepdim=True)
     by_hand = -np.mean([math.log(probability[i, y]) for i, y in enumerate(labels)])
     assert losses.cross_entropy(logits, labels).item() == pytest.approx(by_hand, rel=1e-5)
+    again = probability.exp() / probability.exp().sum(1, keepdim=True)
+    by_hand = -np.mean([math.log(again[i, y]) for i, y in enumerate(labels)])
+    assert losses.double_softmax(logits, labels).item() == pytest.approx(by_hand, rel=1e-5)
     a, b = torch.tensor([[3.0, 0.0]]), torch.tensor([[2.0, 2.0]])
     assert losses.cosine_distance(a, b).item() == pytest.approx(1 - math.sqrt(0.5))
+    two = losses.cosine_distance(torch.cat([a, a]), torch.cat([b, -a]))  # a mean: 1 - cos is 2
+    assert two.item() == pytest.approx((3 - math.sqrt(0.5)) / 2)
 
 
 @pytest.mark.parametrize(("classes", "lowest"), [(2, 0.313), (4, 0.744), (9, 1.372)])
@@ -75,17 +81,44 @@ def test_same_class_pairs_are_no_negatives() -> None:
     assert mixed.item() == pytest.approx(25, abs=1e-3)  # the other positive is pulled in
 
 
-def test_two_views_of_a_patch_attract() -> None:
-    first = torch.eye(8)
-    aligned = normalised_temperature(first, first)
-    shuffled = normalised_temperature(first, first.roll(1, 0))
-    assert aligned < shuffled
+@pytest.mark.parametrize("classes", [(0, 1, 2, 3, 4), (0, 1, 0, 2, 1)])
+def test_contrastive_losses_are_plain_sums_over_pairs(classes: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    images, texts = F.normalize(torch.randn(2, 5, 3).double(), dim=-1)
+    groups = torch.tensor(classes) if len(set(classes)) < 5 else None
+    left_out, shared = 0.0, 0.0
+    for table in (3 * images @ texts.T, 3 * texts @ images.T):
+        for i, own in enumerate(classes):
+            same = [j for j in range(5) if classes[j] == own]
+            rivals = [j for j in range(5) if j == i or j not in same]
+            left_out += float(torch.logsumexp(table[i, rivals], 0) - table[i, i]) / 10
+            shared += float(torch.logsumexp(table[i], 0) - table[i, same].mean()) / 10
+    assert losses.contrastive(images, texts, 3.0, groups).item() == pytest.approx(
+        left_out, rel=1e-5
+    )
+    found = supervised_contrastive(images, texts, 3.0, groups).item()
+    assert found == pytest.approx(shared, rel=1e-5)
+
+
+def test_two_views_of_a_patch_attract_and_all_others_repel() -> None:
+    torch.manual_seed(0)
+    first, second = torch.randn(2, 4, 3).double()
+    both, plain = torch.cat([first, second]), 0.0
+    for i, own in enumerate(both):
+        near = [math.exp(F.cosine_similarity(own, other, dim=0) / 0.2) for other in both]
+        plain -= math.log(near[(i + 4) % 8] / (sum(near) - near[i])) / 8
+    assert normalised_temperature(first, second).item() == pytest.approx(plain, rel=1e-5)
 
 
 def test_fusion_starts_as_the_mean_of_both_branches() -> None:
     model = ClipIt(nn.Flatten(), 12, 3, 5)
     both = torch.randn(2, 6)
     torch.testing.assert_close(model.fusion(both), (both[:, :3] + both[:, 3:]) / 2)
+
+
+def test_early_fusion_starts_as_the_vision_head() -> None:
+    model, images = EarlyFusion(nn.Flatten(), 12, 3, 5), torch.randn(4, 3, 2, 2)
+    torch.testing.assert_close(model(images).logits, model.vision_head(images.flatten(1)))
 
 
 def test_batch_statistics_do_not_drift() -> None:

@@ -15,8 +15,9 @@ from clipit_lib.encoders.vision import checkpoint_gradients
 from clipit_lib.errors import ClipItError
 from clipit_lib.settings import Lora
 from companion import paper
+from companion.conch import Conch, untrained_backbone
 from companion.cost.measure import count_parameters, flops_per_image
-from companion.paper import table1
+from companion.tables import namesake
 
 STATISTICS = {
     vision.HALF: "0.5 / 0.5", vision.IMAGENET[0]: "ImageNet", vision.OPENAI_CLIP[0]: "OpenAI CLIP",
@@ -46,12 +47,13 @@ def sizes() -> Sizes:
     rows: Sizes = {}
     for name in registry.published():
         with torch.device("meta"):
-            encoder, entry = registry.untrained_backbone(name, None, None), registry.entry(name)
+            encoder, entry = untrained_backbone(name, None, None), registry.entry(name)
             parts: dict[str, nn.Module] = {USED: encoder.model}  # without CONCH's caption pooler
             if entry.text_targets:
-                parts[WHOLE] = clips.LIBRARIES[entry.library].build(entry, None, None)
+                library = clips.LIBRARIES[entry.library]
+                parts[WHOLE] = Conch() if name == "conch" else library.build(entry, None, None)
             if name == "conch":
-                parts[SIZED_VISION] = clips.Conch().visual
+                parts[SIZED_VISION] = Conch().visual
         for part, model in parts.items():
             size = encoder.transform.size
             row = {"parameters_M": count_parameters(model) / 1e6, "size": size}
@@ -62,7 +64,7 @@ def sizes() -> Sizes:
 
 
 def test_parameters_are_those_of_table_5(sizes: Sizes) -> None:
-    table5 = paper.parameters().set_index("backbone")["parameters_M"]
+    table5 = paper.printed("table5").set_index("backbone")["parameters_M"]
     # Every row of Table 5 has a model here, and agrees in whole millions, as it is printed.
     printed = {name: sizes[which] for name, which in TABLE5.items()}
     assert {name: round(each["parameters_M"]) for name, each in printed.items()} == dict(table5)
@@ -100,8 +102,7 @@ def test_the_page_on_models_states_what_is_counted(sizes: Sizes) -> None:
 
 def test_every_published_model_is_registered_and_printed() -> None:
     for name, model in registry.published().items():
-        with torch.device("meta"):
-            transform = registry.untrained_backbone(name, None, None).transform
+        transform = registry.entry(name).transform(None)
         stated = [
             name, f"{model.repo}, {model.file}", model.revision[:12], model.licence, model.terms,
             "on request" if model.gated else "open", str(transform.size),
@@ -111,8 +112,8 @@ def test_every_published_model_is_registered_and_printed() -> None:
         assert f"| {' | '.join(stated)} |" in DOCS and model.licence
         assert name not in VITS[1:] or transform.mean == vision.HALF
     # Every vision backbone of Table 1 has one that stands for it.
-    assert set(table1()["backbone"]) == {registry.namesake(name) for name in VITS}
-    assert not any(registry.namesake(name) for name in ("conch", "phantom_clip"))
+    assert set(paper.printed("table1")["backbone"]) == {namesake(name) for name in VITS}
+    assert not any(namesake(name) for name in ("conch", "phantom_clip"))
     with pytest.raises(ClipItError, match=r"unknown backbone 'uni3'.*Known: clip, conch"):
         registry.entry("uni3")
 
@@ -127,7 +128,7 @@ def short(name: str) -> nn.Module:
 def text(name: str) -> Callable[[], nn.Module]:
     row = registry.clip_entry(name)
     library = clips.LIBRARIES[row.library]
-    return lambda: library.split(library.build(row, None, None)).text
+    return lambda: library.split(library.build(row, None, None))[1]
 
 
 def half(name: str) -> Callable[[], nn.Module]:

@@ -16,7 +16,6 @@ from torch import Tensor, nn
 
 from clipit_lib import lora, runs
 from clipit_lib.encoders import clips, registry, weights
-from clipit_lib.encoders.clips import Conch
 from clipit_lib.encoders.encoder import ClipEncoder
 from clipit_lib.encoders.vision import checkpoint_gradients
 from clipit_lib.encoders.weights import Sources
@@ -24,6 +23,7 @@ from clipit_lib.errors import ClipItError
 from clipit_lib.predict import load_classifier
 from clipit_lib.settings import Lora
 from companion import specs
+from companion.conch import Conch, untrained_backbone
 from companion.profile import Profile, Workbench, load_profile
 
 SETTINGS = Lora(rank=4, alpha=6)
@@ -190,7 +190,9 @@ def test_a_missing_package_is_said_in_one_line(file: Path, monkeypatch: pytest.M
         with pytest.raises(ClipItError, match=r"not installed.*pip install git\+https") as caught:
             attempt("conch", sources(file))
         assert "\n" not in str(caught.value)
-    assert registry.untrained_backbone("conch", None, None).width == 512  # counted without it
+    with pytest.raises(ClipItError, match="no weights"):
+        registry.untrained_backbone("conch", None, None)
+    assert untrained_backbone("conch", None, None).width == 512  # counted without it
 
 
 def test_what_the_package_overlooks_is_refused(file: Path, tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from clipit_lib.encoders.weights import Published, Sources
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import file_digest
 from clipit_lib.settings import Probe, RunSpec
+from companion.doctor import hub_size
 from companion.profile import Profile, load_profile, sources_of_profile
 
 NAME = "kaiko_vits16"
@@ -112,7 +113,7 @@ def test_what_the_hub_refuses_is_said_in_one_line(
     stub: StubHub, model: Published, status: int, code: str, words: str
 ) -> None:
     stub.status, stub.code = status, code
-    for attempt in (weights.hub_download, weights.hub_size):
+    for attempt in (weights.hub_download, hub_size):
         with pytest.raises(ClipItError, match=words) as caught:
             attempt(model, stub.url)
         assert "\n" not in str(caught.value)
@@ -122,7 +123,7 @@ def test_what_the_hub_refuses_is_said_in_one_line(
 def test_no_answer_and_no_copy(stub: StubHub, monkeypatch: pytest.MonkeyPatch) -> None:
     nobody = "http://127.0.0.1:9"
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda seconds: None)
-    for attempt in (weights.hub_download, weights.hub_size):
+    for attempt in (weights.hub_download, hub_size):
         with pytest.raises(ClipItError, match=rf"not here.*`weights: \{{{NAME}: PATH\}}`"):
             attempt(MODEL, nobody)
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
@@ -143,7 +144,7 @@ def test_a_token_is_used_and_never_shown(
     stub: StubHub, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("HF_TOKEN", "hf_stub_of_a_token")
-    assert weights.hub_size(MODEL, stub.url) == len(CONTENT)
+    assert hub_size(MODEL, stub.url) == len(CONTENT)
     assert stub.asked[-1][2] == "Bearer hf_stub_of_a_token"
     stub.status, stub.code = 403, "GatedRepo"
     with pytest.raises(ClipItError) as caught:
@@ -153,7 +154,7 @@ def test_a_token_is_used_and_never_shown(
 
 
 def test_asking_for_the_size_downloads_nothing(stub: StubHub, tmp_path: Path) -> None:
-    assert weights.hub_size(MODEL, stub.url) == len(CONTENT)
+    assert hub_size(MODEL, stub.url) == len(CONTENT)
     assert [method for method, *_ in stub.asked] == ["HEAD"] and not weights.on_disk(MODEL, {})
 
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 from clipit_lib import pairing
 from clipit_lib.errors import ClipItError
 from companion.profile import Workbench
+from companion.statistics import top_share
 
 
 def double_loop(images: np.ndarray, texts: np.ndarray, k: int) -> list[list[int]]:
@@ -54,6 +55,7 @@ def test_length_of_embeddings_does_not_matter() -> None:
     [
         (np.ones((2, 3)), np.ones((4, 5)), 1, "3 wide"),
         (np.ones((2, 3)), np.ones((4, 3)), 5, "rank 5 of 4 reports"),
+        (np.ones((2, 3)), np.ones((4, 3)), 0, "rank 0 of 4 reports"),
         (np.full((2, 3), np.nan), np.ones((4, 3)), 1, "NaN"),
     ],
 )
@@ -79,4 +81,4 @@ def test_diversity_by_hand() -> None:
     assert pairing.effective_number(np.arange(9)) == pytest.approx(9)
     # 2 and 1 of 3: entropy ln 3 - (2/3) ln 2, so the number is 3 / 2^(2/3).
     assert pairing.effective_number(np.array([0, 0, 1])) == pytest.approx(3 / 2 ** (2 / 3))
-    assert pairing.top_share(np.array([0, 0, 1, 2]), top=1) == pytest.approx(0.5)
+    assert top_share(np.array([0, 0, 1, 2]), top=1) == pytest.approx(0.5)

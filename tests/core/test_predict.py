@@ -10,14 +10,21 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from safetensors.torch import load_file, save_file
+from torch import nn
+from toys import CELL as TOY
+from toys import toy_bench
 
 from clipit_lib import predict, runs
 from clipit_lib import run as experiment
+from clipit_lib.errors import ClipItError
 from clipit_lib.inputs import Inputs
 from clipit_lib.predict import load_classifier
+from companion import predict as answering
 from companion import specs
 from companion.__main__ import main
 from companion.deploy import export
+from companion.exported import ClassEmbeddings
 from companion.profile import Workbench
 
 CELL = ("phantom-crc", "phantom_vit_s16")
@@ -147,7 +154,7 @@ def test_folders_are_read_at_any_depth_a_batch_at_a_time(
         sizes.append(len(pixels))
         return whole(self, pixels)
 
-    monkeypatch.setattr(predict, "BATCH", 3)
+    monkeypatch.setattr(answering, "BATCH", 3)
     monkeypatch.setattr(predict.ImageClassifier, "probabilities", counted)
     assert main(["predict", str(run.folder), str(folder), "--output", str(output)]) == 0
     assert sizes == [3, 3, 1]
@@ -206,7 +213,7 @@ def test_what_was_answered_before_a_failure_is_on_disk(
         return whole(self, pixels)
 
     part = tmp_path / "answers.csv.part"
-    monkeypatch.setattr(predict, "BATCH", 3)
+    monkeypatch.setattr(answering, "BATCH", 3)
     monkeypatch.setattr(predict.ImageClassifier, "probabilities", failing)
     command = ["predict", str(run.folder), str(folder), "--output", str(output)]
     if isinstance(error, OSError):
@@ -235,6 +242,45 @@ def test_files_beside_the_images_are_counted_and_odd_names_answered(
 def test_a_folder_without_images_is_said(run: runs.StoredRun, tmp_path: Path, capsys) -> None:
     assert main(["predict", str(run.folder), str(tmp_path)]) == 2
     assert "no images in this folder" in capsys.readouterr().err
+
+
+def test_weights_of_another_run_or_encoder_are_refused(monkeypatch) -> None:
+    desk = toy_bench(monkeypatch)
+    one, other = (
+        runs.get_or_run(specs.resolve(desk, *TOY, "lora_only", seed), desk) for seed in (50, 51)
+    )
+    kept = (one.folder / runs.MODEL).read_bytes()
+    (one.folder / runs.MODEL).write_bytes((other.folder / runs.MODEL).read_bytes())
+    with pytest.raises(ClipItError, match="the weights are not those of this run"):
+        load_classifier(one.folder)
+    (one.folder / runs.MODEL).write_bytes(kept)
+    state = load_file(one.folder / runs.MODEL) | {"no.such": torch.zeros(1)}
+    save_file(state, one.folder / runs.MODEL, metadata={"spec": one.spec.model_dump_json()})
+    with pytest.raises(ClipItError, match=r"unknown weights no\.such"):
+        load_classifier(one.folder)
+    monkeypatch.setattr(predict.weights, "read_card", lambda _: {"weights_hash": "trained anew"})
+    with pytest.raises(ClipItError, match="are not those it was trained with"):
+        load_classifier(other.folder)
+
+
+def test_class_embeddings_answer_by_cosines() -> None:
+    torch.manual_seed(0)
+    images, classes = torch.randn(3, 3, 2, 2), torch.randn(4, 12)
+    found = ClassEmbeddings(nn.Flatten(), classes)(images).logits
+    for row, image in zip(found, images.flatten(1), strict=True):
+        for value, own in zip(row, classes, strict=True):
+            assert value.item() == pytest.approx((image @ own / image.norm()).item(), abs=1e-5)
+
+
+def test_batches_of_any_number_of_patches_are_answered_in_order(monkeypatch) -> None:
+    monkeypatch.setattr(predict, "BATCH", 3)
+    desk = toy_bench(monkeypatch)
+    classifier = load_classifier(
+        runs.get_or_run(specs.resolve(desk, *TOY, "unimodal", 0), desk).folder
+    )
+    pixels = desk.dataset(TOY[0]).pixels[:7]
+    alone = torch.cat([classifier.probabilities(pixels[i : i + 1]) for i in range(7)])
+    torch.testing.assert_close(classifier.probabilities(pixels), alone)
 
 
 def test_what_is_no_run_is_said(tmp_path: Path, capsys) -> None:

@@ -4,15 +4,17 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file
 from torch import nn
+from toys import CELL as TOY
+from toys import toy_bench
 
-from clipit_lib import lora, losses, runs, text
+from clipit_lib import lora, losses, run, runs, text
 from clipit_lib.data.reports import lose_letters
 from clipit_lib.inputs import choose_labels, paired_texts
 from clipit_lib.predict import load_classifier
 from clipit_lib.prompts import PromptClassifier
 from clipit_lib.settings import (
-    SWITCHES,
     Contrastive,
     Lora,
     Protocol,
@@ -22,7 +24,7 @@ from clipit_lib.training import spread
 from companion import specs
 from companion.measures import spread_table, spread_words
 from companion.profile import Workbench
-from companion.protocols import PROTOCOLS, protocol_named, switched
+from companion.protocols import PROTOCOLS, SWITCHES, protocol_named, switched
 
 CELL = ("phantom-pcam", "phantom_vit_s16")
 
@@ -127,6 +129,23 @@ def test_an_adapted_head_moves_through_its_adapter_alone_and_folds_away() -> Non
     assert torch.linalg.matrix_rank(update) <= 2 and update.abs().max() > 0
 
 
+@pytest.mark.parametrize(
+    ("setting", "layers", "of_text"),
+    [("clip_it", {"1"}, {"layer"}),
+     ("clip_it/switch_lora_everywhere", {"1", "3"}, {"layer", "embedding"})],
+)  # fmt: skip
+def test_lora_is_where_the_switch_puts_it_in_both_towers(
+    setting: str, layers: set[str], of_text: set[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk = toy_bench(monkeypatch)
+    own = specs.resolve(desk, *TOY, setting, 0)
+    state = load_file(runs.get_or_run(own, desk).folder / runs.MODEL)
+    assert own.text is not None
+    _, stage = text.stage_one(own.text, desk, choose_labels(own, desk.dataset(TOY[0])))
+    assert {name.split(".")[1] for name in state if name.startswith("backbone.")} == layers
+    assert {name.split(".")[0] for name in stage.adapters} == of_text
+
+
 def test_a_random_head_does_not_start_from_the_probe(bench: Workbench) -> None:
     settings = "unimodal", "clip_it/switch_lora_everywhere", "clip_it/switch_random_vision_head"
     stored = [runs.get_or_run(spec(bench, setting), bench) for setting in settings]
@@ -143,6 +162,22 @@ def test_names_off_by_one_give_every_class_another_ones_prompts(bench: Workbench
     listed = PromptClassifier(bench.clip, Contrastive(class_texts=moved))
     assert torch.equal(wrong.windows.ids, listed.windows.ids)
     assert not torch.equal(wrong.windows.ids, right.windows.ids)
+
+
+def test_a_moving_target_reads_whole_texts_and_learns_with_the_image(monkeypatch) -> None:
+    settings = {"long_text": "chunk", "learning_rate": 0.1}
+    desk = toy_bench(monkeypatch, text_stage=settings, training={"learning_rate": 0.1})
+    own = specs.resolve(desk, *TOY, "clip_it/switch_moving_target", 0)
+    labels, encoder = choose_labels(own, desk.dataset(TOY[0])), desk.backbone(TOY[1])
+    stage, moving = text.for_stage_two(own, desk, labels)
+    plain = specs.resolve(desk, *TOY, "clip_it", 0)
+    fixed = text.for_stage_two(plain, desk, labels)[1]
+    rows = torch.arange(len(labels["train"].at))
+    before = moving(rows, 0).detach()
+    torch.testing.assert_close(before, fixed(rows, 0))
+    model = run.assembled(own, encoder, 3, nn.Linear(encoder.width, 3), stage)
+    run.stage_two(own, desk.dataset(TOY[0]), encoder, labels, model, moving, 9.0)
+    assert (moving(rows, 0) - before).abs().max() > 1e-3
 
 
 def test_spread_is_total_variance_at_unit_length() -> None:

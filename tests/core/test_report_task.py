@@ -50,6 +50,19 @@ def test_batches_of_an_epoch_average_to_the_full_loss() -> None:
     torch.testing.assert_close(torch.stack(parts).mean(), full)
 
 
+def test_each_epoch_learns_from_what_is_drawn_for_it_and_is_chosen_by_whole_texts() -> None:
+    whole, model = task([0, 0, 2, 3], [0, 1, 2, 1])
+    drawn = [words(8).windows([text[:1]] * 4, "truncate") for text in ("x", "y")]
+    counts, rows = whole.validation_counts, torch.arange(3)
+    redrawn = ReportTask(model, whole.windows, counts, counts, redraw=drawn.__getitem__)
+    for epoch, windows in enumerate(drawn):
+        redrawn.begin(epoch)
+        expected = ReportTask(model, windows, counts, counts)
+        found, plain = (each.loss(model, rows, torch.Generator()) for each in (redrawn, expected))
+        assert torch.equal(found["classification"], plain["classification"])
+        assert redrawn.validate() == whole.validate() != expected.validate()
+
+
 def test_chunks_read_what_truncation_drops() -> None:
     tower, tokenizer = Bag(), words(5)  # three letters a window
     texts = ["abc", "abcdef", "abcxyz"]

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from toys import toy_encoders
 
 from clipit_lib import text as text_stage
 from clipit_lib.data.folder import FolderData
@@ -16,7 +17,7 @@ from clipit_lib.inputs import Inputs, paired_reports
 from clipit_lib.run import perform
 from clipit_lib.runs import get_or_run
 from clipit_lib.settings import Lora, Probe, RunSpec, StandInTraining, TextStage, Training
-from companion import crc5, specs, train_encoders
+from companion import specs, train_encoders
 from companion.phantom.reports import PhantomCorpus
 from companion.profile import Profile, Study, Workbench
 
@@ -51,6 +52,13 @@ def like(bench: Workbench, **changes: Any) -> Workbench:
 
 def bits(spec: RunSpec, inputs: Inputs) -> bytes:
     return perform(spec, inputs).predictions.filter(like="logit_").to_numpy().tobytes()
+
+
+@pytest.fixture
+def bench(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> Workbench:
+    """The smoke profile with the smallest encoders: what a run reads does not depend on them."""
+    toy_encoders(monkeypatch, side=32)
+    return Workbench(bench.profile)
 
 
 @pytest.fixture
@@ -269,7 +277,7 @@ def test_the_stand_in_reads_its_patches_as_its_own_settings_say(
         asked.append(side)
         raise ClipItError("enough", "here", "stop")
 
-    monkeypatch.setattr(crc5, "retriever_patches", patches)
+    monkeypatch.setattr(train_encoders, "retriever_patches", patches)
     pilot = specs_of_pilot()
     with pytest.raises(ClipItError, match="enough"):
         train_encoders.get_or_train("stand_in", pilot)

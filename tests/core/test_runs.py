@@ -3,20 +3,27 @@
 import json
 import multiprocessing
 import os
+import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from toys import CELL as TOY
+from toys import toy_bench
 
 from clipit_lib import inputs, paths, runs
 from clipit_lib import run as experiment
 from clipit_lib.errors import ClipItError
-from clipit_lib.settings import SWITCHES, RunSpec
+from clipit_lib.predictions import predictions_frame
+from clipit_lib.settings import RunSpec
+from clipit_lib.training import Stage
 from companion import specs, tables
 from companion.profile import Workbench
-from companion.protocols import PROTOCOLS
+from companion.protocols import PROTOCOLS, SWITCHES
+from companion.statistics import accuracy, balanced_accuracy, correct
 
 CELL = ("phantom-crc", "phantom_vit_s16")
 
@@ -30,17 +37,19 @@ FURTHER = (
 )  # fmt: skip
 
 
-def spec(bench: Workbench, setting: str, seed: int = 0, **changes: object) -> RunSpec:
+def spec(
+    bench: Workbench, setting: str, seed: int = 0, dataset: str = CELL[0], **changes: object
+) -> RunSpec:
     by_clip = setting.split("/")[0] in ("zero_shot", "contrastive", "text", "vision")
     backbone = bench.profile.retriever if by_clip else CELL[1]
-    return specs.resolve(bench, CELL[0], backbone, setting, seed, **changes)
+    return specs.resolve(bench, dataset, backbone, setting, seed, **changes)
 
 
 @pytest.mark.parametrize("setting", [*sorted(specs.SETTINGS), *FURTHER])
-def test_every_setting_runs_and_is_read_back(bench: Workbench, setting: str) -> None:
-    run = runs.get_or_run(spec(bench, setting), bench)
-    predictions = run.predictions()
-    data = bench.dataset(CELL[0])
+def test_every_setting_runs_and_is_read_back(setting: str, monkeypatch) -> None:
+    desk = toy_bench(monkeypatch)
+    run = runs.get_or_run(spec(desk, setting, dataset=TOY[0]), desk)
+    predictions, data = run.predictions(), desk.dataset(TOY[0])
     assert predictions["sample"].tolist() == data.samples["id"].iloc[data.indices("test")].tolist()
     assert predictions["label"].tolist() == data.labels[data.indices("test")].tolist()
     assert np.isfinite(predictions.filter(like="logit_").to_numpy()).all()
@@ -63,6 +72,64 @@ def test_protocol_and_data_switches_run(bench: Workbench, change: dict[str, obje
     assert any("lora_" in name for name in outcome.state) == (
         change.get("adaptation", "lora") == "lora"
     )
+
+
+@pytest.mark.parametrize("setting", ["unimodal", "text"])
+def test_predictions_name_patches_and_patients(setting: str, monkeypatch) -> None:
+    desk = toy_bench(monkeypatch)
+    run = runs.get_or_run(spec(desk, setting, dataset=TOY[0]), desk)
+    data, answers = desk.dataset(TOY[0]), {}
+    for split in ("validation", "test"):
+        found, samples = run.predictions(split), data.samples.iloc[data.indices(split)]
+        for ours, theirs in (("sample", "id"), ("group", "group"), ("label", "label")):
+            assert found[ours].tolist() == samples[theirs].tolist()
+        if setting == "text":  # a text has one answer, in every split
+            chosen = desk.pairs(TOY[0], split, 1).reports[:, 0]
+            for report, logits in zip(chosen, found.filter(like="logit_").to_numpy(), strict=True):
+                assert answers.setdefault(report, logits.tolist()) == logits.tolist()
+    assert setting != "text" or len({*map(tuple, answers.values())}) == len(answers) > 3
+
+
+def test_a_folder_that_is_not_finished_is_no_run(monkeypatch) -> None:
+    desk = toy_bench(monkeypatch)
+    made = [
+        runs.get_or_run(specs.resolve(desk, *TOY, "unimodal", seed), desk) for seed in range(40, 46)
+    ]
+    assert {run.key[0].isdigit() for run in made} == {True, False}
+    keys = {run.key for run in runs.stored("smoke")}
+    assert keys >= {run.key for run in made}
+    (made[0].folder / runs.DONE).unlink()
+    assert {run.key for run in runs.stored("smoke")} == keys - {made[0].key}
+    assert runs.find("smoke", made[0].key) is None and runs.find("smoke", made[1].key) == made[1]
+    with pytest.raises(ClipItError, match="no finished run here"):
+        runs.read(made[0].folder)
+    for run in made:
+        shutil.rmtree(run.folder)
+
+
+def test_doubts_of_every_stage_are_kept_with_a_run(monkeypatch) -> None:
+    floors, courses = [], []
+
+    def stage_two(*asked: Any) -> Any:
+        floors.append(asked[-1])
+        return second(*asked)
+
+    def probe(*asked: Any) -> Any:
+        head, course = first(*asked)
+        courses.append([row["validation"] for row in course])
+        return head, course
+
+    first, second = experiment.probe, experiment.stage_two
+    monkeypatch.setattr(experiment, "probe", probe)
+    monkeypatch.setattr(experiment, "stage_two", stage_two)
+    monkeypatch.setattr(Stage, "doubts", lambda self, *_: (self.name,))
+    desk = toy_bench(monkeypatch)
+    for _ in range(2):  # stage one is trained, and read
+        wanted = specs.resolve(desk, *TOY, "clip_it", 47)
+        run = runs.get_or_run(wanted, desk)
+        assert run.notes == ("the probe", "stage one", "stage two")
+        shutil.rmtree(run.folder)
+    assert floors == [min(course) for course in courses] and len(set(courses[0])) > 1
 
 
 def test_a_stored_run_is_not_trained_again(bench: Workbench, monkeypatch) -> None:
@@ -148,6 +215,14 @@ def test_tables_follow_from_stored_predictions(bench: Workbench) -> None:
     assert gain == pytest.approx(by_setting["clip_it"] - by_setting["lora_only"])
     with pytest.raises(ClipItError, match="same seeds"):
         tables.gain_table(stored[:3], pair, 50)
+
+
+def test_accuracies_by_hand() -> None:
+    labels, answers = np.array([0, 0, 0, 1]), np.array([[1, 1], [0, 2], [-3, 2], [0, 1.0]])
+    frame = predictions_frame(list("abcd"), [""] * 4, labels, answers, "test")
+    assert correct(frame).tolist() == [True, False, False, True]  # of equal logits the first
+    assert accuracy(frame) == 50
+    assert balanced_accuracy(frame) == pytest.approx(100 * (1 / 3 + 1) / 2)
 
 
 def test_saved_tables_escape_what_came_from_data(tmp_path: Path) -> None:

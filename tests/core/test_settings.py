@@ -7,10 +7,23 @@ from pydantic import ValidationError
 
 from clipit_lib import paths, run, runs, text
 from clipit_lib.errors import ClipItError
+from clipit_lib.files import digest
 from clipit_lib.inputs import Inputs
-from clipit_lib.settings import Lora
+from clipit_lib.settings import (
+    Descent,
+    Lora,
+    Pairing,
+    PhantomPretraining,
+    Probe,
+    RunSpec,
+    Strict,
+    TextSpec,
+    TextStage,
+    Training,
+)
 from companion import specs
 from companion.profile import Chosen, FoundWith, Workbench, load_profile, read_profile
+from companion.protocols import PAPER, SWITCHES, switched
 from companion.reading import plain
 
 SMOKE = (Path(__file__).parents[2] / "profiles" / "smoke.yaml").read_text(encoding="utf-8")
@@ -112,6 +125,37 @@ def test_the_key_follows_what_changes_a_result(bench: Workbench) -> None:
         spec(bench, "clip_it/architecture_only"),
     ]
     assert len({base.key, *(other.key for other in others)}) == 8
+
+
+def test_stored_runs_keep_their_names() -> None:
+    """No default of the method changes, and a field that is added is None: not in the key."""
+    own = {"kernels": "any", "dataset": "d", "data_hash": "0", "seed": 0}
+    text = TextSpec(
+        **own, retriever="r", retriever_hash="0", corpus="c", corpus_hash="0", pairing=Pairing(),
+        training=TextStage(), lora=Lora(),
+    )  # fmt: skip
+    whole = RunSpec(
+        **own, backbone="b", backbone_hash="0", setting="clip_it", pretraining=None,
+        normalisation="own", probe=Probe(), adaptation="lora", lora=Lora(), training=Training(),
+        protocol=PAPER, branch="late", text=text, distillation_weight=1.0,
+    )  # fmt: skip
+    switches = (whole.model_copy(update={"protocol": switched(name)}).key for name in SWITCHES)
+    assert digest(*switches) == "5c9576e72ef5456a"
+    assert (text.key, whole.key) == ("42a82e8f088d3e9e", "77c65c60fdc7d1e0")
+
+
+@pytest.mark.parametrize(
+    ("kind", "values"),
+    [
+        (Lora, {"dropout": 1.0}), (Lora, {"rank": 0}), (Lora, {"rank": "4"}),
+        (Lora, {"ranks": 4}), (Descent, {"learning_rate": 0.0}),
+        (Descent, {"learning_rate": float("inf")}), (Descent, {"weight_decay": -1e-9}),
+        (PhantomPretraining, {"images": 1, "clip_epochs": 1, "vision_epochs": 1, "seed": -1}),
+    ],
+)  # fmt: skip
+def test_what_is_out_of_range_is_refused(kind: type[Strict], values: dict[str, object]) -> None:
+    with pytest.raises(ValidationError):
+        kind(**values)
 
 
 def test_a_setting_without_text_does_not_depend_on_the_text(bench: Workbench) -> None:

@@ -113,12 +113,12 @@ def test_published_models_are_those_of_the_paper() -> None:
     assert macs[UNMERGED] - macs[MERGED] == pytest.approx(adapters, rel=1e-3)
     assert published.prompt_gmacs(counts) == pytest.approx(prompt / 1e9, rel=1e-3)
     assert macs[ENCODED] == pytest.approx(505e9, rel=0.01)  # what the paper prints
-    said = words.paper_sentence(counts, published.prompt_gmacs(counts), paper.compute())
+    said = words.paper_sentence(counts, published.prompt_gmacs(counts), paper.printed("compute"))
     assert "44 prompts of 11.17" in said and "29% above" in said and "(printed: 0.001)" in said
 
 
 def test_printed_overheads_follow_from_the_printed_times() -> None:
-    times = paper.compute().set_index("variant")["latency_ms"] / 33.3
+    times = paper.printed("compute").set_index("variant")["latency_ms"] / 33.3
     assert times["clip_it"] == pytest.approx(1.29, abs=0.01)
     assert times["clip"] == pytest.approx(4.76, abs=0.01)
 
@@ -253,7 +253,7 @@ def test_words_and_figure_say_what_the_tables_hold() -> None:
     said = words.time_sentence(table, Machine("A processor", 1, "2.0"))
     assert "1 interleaved rounds on A processor, 1 thread, PyTorch 2.0" in said
     assert "unmerged 1.50" in said and "encoded 10.00" in said
-    figure = inference_cost_figure(costs, table, paper.compute())
+    figure = inference_cost_figure(costs, table, paper.printed("compute"))
     labels = {text.get_text() for text in figure.axes[0].texts}
     assert {"1.50", "10.00", "9.00", "0.90"} <= labels
     assert {"1.29", "4.76", "29.71"} <= {text.get_text() for text in figure.axes[1].texts}

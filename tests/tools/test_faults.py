@@ -27,6 +27,7 @@ from clipit_lib.settings import PhantomPretraining, Probe, RunSpec
 from companion import archive, tables
 from companion.figures import style
 from companion.profile import Workbench, load_profile
+from companion.train_encoders import trained_once
 
 resource = pytest.importorskip("resource", reason="no limits of a process to set here")
 SPACE = "Free space, or set CLIPIT_OUTPUT (for caches CLIPIT_CACHE) to another disk"
@@ -44,7 +45,7 @@ def make_run(number: int) -> runs.StoredRun:
 def make_encoder(number: int) -> dict[str, Any]:
     asked = PhantomPretraining(images=8, clip_epochs=1, vision_epochs=1, seed=number)
     recipe = weights.Recipe("toy", asked.model_dump())
-    weights.get_or_train(recipe, lambda: ({"w": torch.zeros(20_000)}, {}))
+    trained_once(recipe, lambda: ({"w": torch.zeros(20_000)}, {}))
     return weights.load_trained(recipe)
 
 

@@ -139,7 +139,7 @@ def test_an_executed_notebook_holds_its_values_and_runs_under_this_python(
         ),
         (
             "from pydantic import TypeAdapter\nTypeAdapter(int).validate_python('two')",
-            r"In \[4\]: ValidationError: Input should be a valid integer",
+            r"In \[4\]: ValidationError: 1 validation error for int: Input should be a valid",
         ),
         ("raise SystemExit", r"stopped early at 'raise SystemExit'"),
         ("import sys; sys.exit()", r"stopped early at 'import sys"),
