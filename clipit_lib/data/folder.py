@@ -236,8 +236,7 @@ def undecoded(listed: pd.DataFrame, folder: Path, classes: tuple[str, ...], side
 def _require_apart(listed: pd.DataFrame, files: list[tuple[int, int]], folder: Path) -> None:
     """Raises ClipItError if one file, by two names or by a link, is in two splits or classes."""
     first: dict[tuple[int, int], list[str]] = {}
-    columns = (listed[name] for name in ("path", "split", "label"))
-    for file, *row in zip(files, *columns, strict=True):
+    for file, *row in zip(files, *(listed[n] for n in ("path", "split", "label")), strict=True):
         other = first.setdefault(file, row)
         if file[1] and row[1:] != other[1:]:  # 0: a disk that does not number its files
             both = (f"{path} ({split}, {label})" for path, split, label in (other, row))

@@ -42,11 +42,13 @@ def image_files(
     Returns:
         Paths relative to `folder`, sorted; how many files there are of each suffix that is not
         known, and of links that lead back above the folder.
+
+    Raises:
+        OSError: a folder cannot be read.
     """
     home, seen = os.path.realpath(folder), set[str]()
-    found: list[str] = []
-    others: Counter[str] = Counter()
-    for base, folders, names in os.walk(folder, followlinks=True):
+    found, others, closed = list[str](), Counter[str](), list[OSError]()
+    for base, folders, names in os.walk(folder, onerror=closed.append, followlinks=True):
         here = os.path.realpath(base)
         above = home.startswith(os.path.join(here, ""))
         if above:
@@ -58,13 +60,14 @@ def image_files(
         folders[:] = sorted(each for each in folders if not each.startswith("."))
         # As text, which lists ten times faster than paths do.
         within = os.path.relpath(base, folder)
-        start = "" if within == "." else f"{within}/"
         for name in names:
             suffix = os.path.splitext(name)[1].lower()
             if suffix in suffixes and not name.startswith("."):
-                found.append(start + name)
+                found.append(os.path.normpath(f"{within}/{name}"))
             elif not name.startswith("."):
                 others[suffix or "no suffix"] += 1
+    if closed:
+        raise closed[0]
     return sorted(found), others
 
 
@@ -163,9 +166,8 @@ def _rgb(image: Image.Image, where: str) -> Image.Image:
         if 0 < deep.max() < 4096:
             what = f"integers of 16 bits up to {deep.max()}: which of them is white is not known"
             raise ClipItError(what, where, "Scale them to 0 to 65535, or save it with 8 bits")
-        return Image.fromarray(np.where(deep == clear, 255, deep >> 8).astype(np.uint8)).convert(
-            "RGB"
-        )
+        upper = np.where(deep == clear, 255, deep >> 8).astype(np.uint8)
+        return Image.fromarray(upper).convert("RGB")
     if image.has_transparency_data:
         over = image.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", over.size, "white"), over).convert("RGB")

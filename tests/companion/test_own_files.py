@@ -116,7 +116,7 @@ def test_the_page_explains_every_field_and_model() -> None:
 
 def test_the_page_explains_every_check() -> None:
     source = (paths.repository() / "companion" / "own" / "checks.py").read_text()
-    names = re.findall(r'_found\(\n +"(\w+)"', source)
+    names = re.findall(r'_found\(\s*"(\w+)"', source)
     assert len(names) >= 13 and {name for name in names if f"`{name}`" not in PAGE} == set()
 
 
@@ -146,7 +146,7 @@ def test_from_files_to_a_classifier(
         run.key: balanced_accuracy(run.predictions("validation"))
         for run in stored if run.spec.setting == choice.run.spec.setting
     }  # fmt: skip
-    assert held[choice.run.key] == max(held.values()) == pytest.approx(choice.validation)
+    assert held[choice.run.key] == max(held.values())
     images = sorted((own_file.parent / "patches" / "test").rglob("*.png"))[:4]
     with contextlib.redirect_stdout(io.StringIO()) as answers:
         assert main(["predict", str(choice.run.folder), *map(str, images)]) == 0

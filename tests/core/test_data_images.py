@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import struct
 from collections import Counter
 from pathlib import Path
@@ -170,3 +171,18 @@ def test_images_below_a_folder(tmp_path: Path) -> None:
     (said,) = passed_over(others)
     assert said == "5 files passed over (.gif 2, .svs 1, links that lead back 1, no suffix 1)"
     assert passed_over(Counter()) == []
+
+
+def test_a_folder_that_cannot_be_read_is_not_passed_over(tmp_path: Path, monkeypatch: Any) -> None:
+    (tmp_path / "closed").mkdir()
+    (tmp_path / "a.png").touch()
+    read = os.scandir
+
+    def refused(path: Any) -> Any:  # whoever runs the tests may be allowed to read everything
+        if os.path.basename(path) == "closed":
+            raise PermissionError(13, "Permission denied", path)
+        return read(path)
+
+    monkeypatch.setattr(os, "scandir", refused)
+    with pytest.raises(PermissionError, match="closed"):
+        image_files(tmp_path)

@@ -121,7 +121,7 @@ CASES = [
              "list.csv", "no label in line 8", "Fill it in"),
     BadInput("a label of two lines", lambda w: w.manifest(HEAD, *ROWS,
              'train/calm/1.png,"be\nnign",train', classes=["calm", "wild"]), "list.csv",
-             "labels outside the classes: 'be\\nnign'", "Classes of the profile"),
+             "labels outside the classes: be nign", "Classes of the profile"),
     BadInput("commas that make cells", listed("path,label", *(f"{r},extra" for r in ROWS)),
              "list.csv", "more cells than the header", "Quote"),
     BadInput("a class without training images", listed(HEAD, *ROWS[:1], *ROWS[2:]),
