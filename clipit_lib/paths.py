@@ -13,11 +13,7 @@ FOLDERS = ("CLIPIT_OUTPUT", "CLIPIT_CACHE", "CLIPIT_DATA")
 
 
 def expanded(given: str) -> Path:
-    """A path as its user means it: `~` is a home folder.
-
-    Raises:
-        ClipItError: `~NAME`, where nobody has that name.
-    """
+    """A path as its user means it: `~` is a home folder; a ClipItError if nobody has one."""
     try:
         return Path(given).expanduser()
     except RuntimeError as error:
@@ -44,24 +40,13 @@ def repository() -> Path:
     return Path(__file__).resolve().parent.parent
 
 
-def other_clone(folder: Path) -> Path | None:
-    """The clone that a folder lies in, if another one's code runs, as an environment has it."""
-    around = (f for f in (folder, *folder.parents) if (f / "clipit_lib" / "paths.py").is_file())
-    clone = next(around, repository())
-    return None if clone == repository() else clone
-
-
 def output() -> Path:
     """Where results, figures and caches go: `$CLIPIT_OUTPUT`, or the repository."""
     return _named("CLIPIT_OUTPUT") or repository()
 
 
 def data_to_be() -> Path:
-    """`$CLIPIT_DATA`, which need not exist yet.
-
-    Raises:
-        ClipItError: the variable is unset.
-    """
+    """`$CLIPIT_DATA`, which need not exist yet; a ClipItError if the variable is unset."""
     folder = _named("CLIPIT_DATA")
     if folder is None:
         fix = "Set it to the folder of the data, for example by `export CLIPIT_DATA=/data`; "
@@ -120,10 +105,7 @@ def language_model_key() -> str | None:
 
 
 def threads() -> int | None:
-    """Threads this process may use, from `$OMP_NUM_THREADS`; None leaves it to the libraries.
-
-    It is 1 where `kernels` holds the CPU's.
-    """
+    """Threads this process may use: `$OMP_NUM_THREADS`, 1 where `kernels` holds the CPU's."""
     value = os.environ.get("OMP_NUM_THREADS", "")
     return int(value) if value.isdigit() and int(value) > 0 else None
 

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from clipit_lib import __version__, paths
 from clipit_lib.errors import ClipItError
+from companion import other_clone
 
 COMMANDS = {
     "check": "what in a profile's data, reports or retriever will hurt, before anything is trained",
@@ -47,7 +48,7 @@ def main(arguments: list[str]) -> int:
             print(f"error: unknown command {arguments[0]!r}. Name one of these", file=sys.stderr)
         return 0 if helped else 2
     try:
-        if clone := paths.other_clone(Path.cwd()):
+        if clone := other_clone(Path.cwd()):
             print(f"note: the code of {paths.repository()} runs, not {clone}'s", file=sys.stderr)
         if (threads := paths.threads()) is not None and arguments[0] != "notebook":
             importlib.import_module("torch").set_num_threads(threads)

@@ -21,6 +21,7 @@ from clipit_lib import paths
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import written_beside
 from clipit_lib.settings import known
+from companion import other_clone
 from companion.reading import is_file_name, plain
 
 INJECTED = "# Parameters"  # how papermill begins the cell it injects
@@ -51,7 +52,7 @@ def parameters(namespace: Mapping[str, Any]) -> SimpleNamespace:
 
 def _at_home(here: Path) -> None:
     """A kernel imports what its environment has installed, and inherits what was exported."""
-    if clone := paths.other_clone(here):
+    if clone := other_clone(here):
         fix = f"Run `export PYTHONPATH={clone}`, then start Jupyter or papermill again"
         what = f"the notebook is of this clone, its code of {paths.repository()}"
         raise ClipItError(what, clone, fix)
