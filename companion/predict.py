@@ -23,10 +23,10 @@ from tqdm import tqdm
 from clipit_lib.data.images import (
     MEGAPIXELS,
     SUFFIXES,
+    decode_image,
     fitted,
     image_files,
     is_image,
-    oddities,
     passed_over,
     read_image,
     visible,
@@ -346,11 +346,9 @@ def answers(
 
 def _decoded(path: Path, side: int, odd: Counter[str]) -> UInt8[np.ndarray, "s s 3"] | ClipItError:
     try:
-        image = read_image(path)
+        return decode_image(path, side, odd=odd)
     except ClipItError as error:
         return error
-    odd.update(oddities(image))
-    return fitted(image, side)
 
 
 def main(arguments: list[str]) -> None:

@@ -16,13 +16,11 @@ from pydantic import AfterValidator
 
 from clipit_lib import paths
 from clipit_lib.data.images import (
-    fitted,
+    decode_image,
     image_files,
     is_image,
     no_image,
-    oddities,
     passed_over,
-    read_image,
     visible,
 )
 from clipit_lib.data.patches import (
@@ -222,9 +220,7 @@ def undecoded(listed: pd.DataFrame, folder: Path, classes: tuple[str, ...], side
     def decode(begin: int, end: int) -> np.ndarray:
         patches = np.empty((end - begin, side, side, 3), np.uint8)
         for row, (path, sha256) in zip(patches, files[begin:end], strict=True):
-            image = read_image(folder / path, sha256)
-            odd.update(oddities(image))
-            row[:] = fitted(image, side)
+            row[:] = decode_image(folder / path, side, sha256, odd)
         return patches
 
     def notes() -> list[str]:

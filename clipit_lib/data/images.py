@@ -205,6 +205,11 @@ def oddities(image: Image.Image) -> list[str]:
     return small + (cut if long > ELONGATED * short else [])
 
 
-def decode_image(path: Path, side: int, sha256: str = "") -> UInt8[np.ndarray, "side side 3"]:
-    """A patch as it is trained on and predicted: `read_image`, then `fitted`."""
-    return fitted(read_image(path, sha256), side)
+def decode_image(
+    path: Path, side: int, sha256: str = "", odd: Counter[str] | None = None
+) -> UInt8[np.ndarray, "side side 3"]:
+    """A patch as it is trained on and predicted; `odd` counts what is unusual in the image."""
+    image = read_image(path, sha256)
+    if odd is not None:
+        odd.update(oddities(image))
+    return fitted(image, side)
