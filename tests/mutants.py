@@ -82,9 +82,8 @@ TESTS: dict[str, tuple[str, ...]] = {
         "their_centroids",
     ),
     "clipit_lib/inputs.py": (
-        *RUNS,
-        "companion/test_controls.py::test_each_patch_has_the_nearest_prompt_or_terms",
-        "companion/test_controls.py::test_one_report_for_all_is_the_most_used_one",
+        "companion/test_controls.py::test_one_report_for_all_is_the_most_used_one_of_training",
+        *RUNS, "companion/test_controls.py::test_each_patch_has_the_nearest_prompt_or_terms",
         "companion/test_controls.py::test_class_prompts_say_the_label_and_never_of_a_test_patch",
         "core/test_run_is_its_spec.py::test_inputs_that_are_not_those_of_the_specification_are_"
         "refused",
