@@ -297,3 +297,11 @@ def test_pooled_gain_takes_the_cells_that_have_both_settings() -> None:
     other = simulated("other", "unimodal", (3, 4)) + simulated("other", "clip_it", (3, 4))
     with pytest.raises(ClipItError, match="cells differ in their seeds"):
         tables.pooled_gain([*both, *other], "unimodal", "clip_it", 200)
+
+
+def test_intervals_of_a_table_are_taken_draw_by_draw() -> None:
+    pair = "unimodal", "clip_it"
+    both = [run for setting in pair for run in simulated("b", setting, (0, 1))]
+    row = tables.gain_table(both, [pair], 20).iloc[0]
+    _, hits = tables.paired_cell(both, "d", "b", *pair)
+    assert Interval.of(row) == paired(hits, 20, np.random.default_rng(0))
