@@ -55,7 +55,7 @@ def listed_images(given: Iterable[Path]) -> list[Path]:
         within, others = image_files(path)
         if not within:
             what = "; ".join(["no images in this folder", *passed_over(others)])
-            raise ClipItError(what, visible(path), f"Known: {' '.join(sorted(SUFFIXES))}")
+            raise ClipItError(what, path, f"Known: {' '.join(sorted(SUFFIXES))}")
         for said in passed_over(others):
             print(f"{visible(path)}: {said}", file=sys.stderr)
         found += [path / name for name in within]

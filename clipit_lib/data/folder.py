@@ -153,7 +153,7 @@ def _class_folders(folder: Path) -> tuple[pd.DataFrame, list[str]]:
     for path in (str(folder), *(path for path, *_ in rows)):
         if visible(path) != path:  # no table could hold it
             fix = "Rename it (convmv -t utf8 renames all that lies in a folder)"
-            raise ClipItError(f"the name {visible(path)} is not UTF-8", visible(folder), fix)
+            raise ClipItError(f"the name {path} is not UTF-8", folder, fix)
     listed = pd.DataFrame(rows, columns=["path", "split", "label"]).assign(group="", sha256="")
     return listed, notes
 

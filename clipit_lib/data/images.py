@@ -18,7 +18,6 @@ from clipit_lib.files import file_digest
 
 # -- Which files are images.
 
-
 SUFFIXES = {".png", ".jpg", ".jpeg", ".jfif", ".tif", ".tiff", ".bmp", ".webp"}
 
 
@@ -82,7 +81,6 @@ def passed_over(others: Counter[str]) -> list[str]:
 
 # -- Pixels. Transparent is glass: black would be the densest tissue.
 
-
 MEGAPIXELS = 200  # 0.8 GB decoded
 SMALL, ELONGATED = 32, 2.0  # pixels of the shorter side; the longer over the shorter
 JPEG_2000 = (33003, 33005, 34712)  # Aperio's two, and the registered one
@@ -103,10 +101,10 @@ def read_image(path: Path, sha256: str = "", megapixels: int = MEGAPIXELS) -> Im
     try:
         if sha256 and file_digest(path) != sha256.lower():
             what = "the image differs from its sha256"
-            raise ClipItError(what, visible(path), "Restore the original file")
+            raise ClipItError(what, path, "Restore the original file")
         with _of_any_size(), Image.open(path) as image:
-            _require_one_page_within(image, visible(path), megapixels)
-            return _rgb(image, visible(path))
+            _require_one_page_within(image, path, megapixels)
+            return _rgb(image, path)
     except FileNotFoundError as error:
         raise no_image(path) from error
     except UNREADABLE as error:
@@ -115,15 +113,16 @@ def read_image(path: Path, sha256: str = "", megapixels: int = MEGAPIXELS) -> Im
             name = " (JPEG 2000)" if code in JPEG_2000 else ""
             what = f"TIFF compression {code}{name} is not read"
             fix = "Save it as PNG, or as TIFF without that compression"
-            raise ClipItError(what, visible(path), fix) from error
-        raise ClipItError("not a readable image or cut short", visible(path), out) from error
+            raise ClipItError(what, path, fix) from error
+        raise ClipItError("not a readable image or cut short", path, out) from error
 
 
 def no_image(path: Path) -> ClipItError:
     """What is said of an image that is not there."""
     fix = "Add it or take it out of the list"
-    return ClipItError("no such image", visible(path), f"Write / in paths, not \\. {fix}"
-                       if "\\" in str(path) else fix)  # fmt: skip
+    if "\\" in str(path):
+        fix = f"Write / in paths, not \\. {fix}"
+    return ClipItError("no such image", path, fix)
 
 
 @contextmanager
@@ -136,7 +135,7 @@ def _of_any_size() -> Iterator[None]:
         Image.MAX_IMAGE_PIXELS = limit
 
 
-def _require_one_page_within(image: Image.Image, where: str, megapixels: int) -> None:
+def _require_one_page_within(image: Image.Image, where: Path, megapixels: int) -> None:
     if image.width * image.height > megapixels * 10**6:
         what = f"more than {megapixels} megapixels, which take {megapixels * 4 / 1000:.1f} GB of"
         fix = "Cut it into patches, or raise --max-megapixels of `predict --tiles`"
@@ -148,7 +147,7 @@ def _require_one_page_within(image: Image.Image, where: str, megapixels: int) ->
         raise ClipItError(f"{pages} pages in one file", where, fix)
 
 
-def _rgb(image: Image.Image, where: str) -> Image.Image:
+def _rgb(image: Image.Image, where: Path) -> Image.Image:
     clear = image.info.get("transparency")
     ImageOps.exif_transpose(image, in_place=True)  # as Pillow itself does with TIFF
     if image.mode in ("I", "F"):

@@ -393,9 +393,14 @@ def zero_shot_hits(bench: Workbench, dataset: str, split: Split) -> Bool[np.ndar
 
 
 def zero_shot_table(bench: Workbench) -> pd.DataFrame:
-    """One row a data set: balanced accuracy on test by the nearest class text, and chance."""
-    rows = []
+    """One row a data set: balanced accuracy on test by the nearest class text, and chance; or what
+    stops there, which is no fault of the retriever.
+    """
+    rows: list[tuple[object, ...]] = []
     for name in bench.profile.data:
+        if stops := _not_opened(bench, name):
+            rows.append((name, f"stop: {stops[0].what}", ""))
+            continue
         data, hits = bench.dataset(name), pd.Series(zero_shot_hits(bench, name, "test"))
         recalls = hits.groupby(data.labels[data.indices("test")]).mean()
         rows.append((name, round(100 * float(recalls.mean()), 1),
@@ -442,9 +447,14 @@ def _refused(name: str, attempt: Callable[[], object]) -> list[Finding]:
     return []
 
 
+def _not_opened(bench: Workbench, name: str) -> list[Finding]:
+    """Why a data set cannot be opened."""
+    leaks = _leaks(bench.profile.data_settings(name))
+    return leaks or _refused("data", partial(bench.dataset, name))
+
+
 def _dataset(bench: Workbench, name: str) -> list[Finding]:
-    stops = _leaks(bench.profile.data_settings(name))
-    if stops := stops or _refused("data", partial(bench.dataset, name)):
+    if stops := _not_opened(bench, name):
         return stops
     found = _patches(bench.profile, name, bench.dataset(name))
     return [*found, *(_refused("reports", partial(bench.corpus, name)) or _texts(bench, name))]

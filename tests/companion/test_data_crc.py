@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clipit_lib.data import folder
+from clipit_lib.data import images
 from clipit_lib.errors import ClipItError
 from companion.published import PUBLISHED_DATA, CrcData
 
@@ -66,7 +66,7 @@ def test_the_cache_is_opened_without_decoding(
     def refuse(*_: object) -> None:
         raise AssertionError("an image was decoded")
 
-    monkeypatch.setattr(folder, "read_image", refuse)
+    monkeypatch.setattr(images, "read_image", refuse)
     again = SETTINGS.open("crc")
     assert isinstance(again.pixels, np.memmap) and again.content_hash == first.content_hash
 

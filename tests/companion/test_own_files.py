@@ -22,7 +22,13 @@ from clipit_lib.errors import ClipItError
 from companion import specs, studies
 from companion.__main__ import main
 from companion.findings import Severity
-from companion.own.checks import check, datasets, findings_table, findings_text
+from companion.own.checks import (
+    check,
+    datasets,
+    findings_table,
+    findings_text,
+    zero_shot_table,
+)
 from companion.own.summary import ADDED, VERDICTS, choose, summary, summary_table
 from companion.profile import Profile, Study, Workbench, load_profile
 from companion.statistics import balanced_accuracy
@@ -190,6 +196,8 @@ def test_a_leak_in_a_manifest_is_a_finding_and_not_only_an_error(
     found = check(Workbench(load_profile(str(path))))
     assert [(f.check, f.severity) for f in found] == [("shared_groups", Severity.STOP)]
     assert found[0].dataset == "leak"
+    shown = zero_shot_table(Workbench(load_profile(str(path))))  # the encoders are sound
+    assert shown["zero-shot balanced accuracy (%)"].tolist() == [f"stop: {found[0].what}"]
     assert "twice" in findings_text(found)
     assert findings_table(found)["severity"].tolist() == ["stop"]
 

@@ -78,7 +78,7 @@ def test_a_report_speaks_of_its_dominant_kind() -> None:
     assert share["MUS"][1] > 2 * share["ADI"][1]
 
 
-def test_every_latent_has_words() -> None:
+def test_every_latent_and_class_has_words() -> None:
     assert tuple(FINDINGS) == MORPHOLOGY
     for finding in FINDINGS.values():
         assert len(finding.limits) == len(finding.grades)
@@ -86,6 +86,9 @@ def test_every_latent_has_words() -> None:
         assert all(phrase for phrases in finding.grades for phrase in phrases)
     phrases = [p for f in FINDINGS.values() for synonyms in f.grades for p in synonyms]
     assert len(phrases) == len(set(phrases))
+    for world in WORLDS.values():
+        assert tuple(world.tissues) == world.classes
+        assert all(each.names and each.diagnoses for each in world.tissues.values())
 
 
 @given(st.sampled_from(MORPHOLOGY), st.floats(0, 1), st.floats(0, 1))

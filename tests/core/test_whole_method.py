@@ -48,12 +48,13 @@ SETTINGS = (
 )
 # Those that are held at the phantom's size too, with towers of the real kind.
 OF_THE_PHANTOM = ("lora_only", "clip_it/word_dropout_30/labels_5")
-# At these rates neither the first look nor the last is the best, in both stages: which weights are
-# kept shows, and what they learned from after the first epoch.
+# At these rates neither the first look nor the last is the best, in the probe and in both stages:
+# which weights are kept shows, and what they learned from after the first epoch.
 TRAINING = {
-    "epochs": 3, "batch_size": 8, "learning_rate": 0.3, "checks_per_epoch": 2, "augment": True,
+    "epochs": 3, "batch_size": 8, "learning_rate": 0.5, "checks_per_epoch": 2, "augment": True,
 }  # fmt: skip
 TEXT = {"epochs": 3, "batch_size": 4, "learning_rate": 0.3}
+PROBE = {"epochs": 6, "batch_size": 8, "learning_rate": 1.0}
 
 
 def written_out(spec: RunSpec, bench: Workbench) -> Whole:
@@ -142,7 +143,7 @@ def hold(desk: Workbench, cell: tuple[str, str], setting: str) -> runs.StoredRun
 
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_a_run_is_the_method_written_out(setting: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    desk = toy_bench(monkeypatch, training=TRAINING, text_stage=TEXT)
+    desk = toy_bench(monkeypatch, training=TRAINING, text_stage=TEXT, probe=PROBE)
     run, data = hold(desk, CELL, setting), desk.dataset(CELL[0])
     # Deployed, adapters merged, from images alone.
     found = load_classifier(run.folder).probabilities(data.pixels[data.indices("test")])
