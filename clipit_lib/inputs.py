@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from torch import Tensor
 
@@ -216,10 +217,15 @@ def paired_texts(spec: TextSpec, inputs: Inputs, splits: Sequence[Split]) -> Pai
 
 def paired_reports(spec: TextSpec, inputs: Inputs, split: Split) -> np.ndarray:
     """Index of the report that each patch of a split is paired with, [m] int64 (equation 1)."""
-    if spec.pairing.reports in ("random", "redrawn"):
+    if spec.pairing.reports in ("random", "redrawn") or spec.pairing.right is not None:
         rng = np.random.default_rng([spec.seed, 2])
         count = len(inputs.dataset(spec.dataset).indices(split))
-        return rng.integers(len(_reports(spec, inputs)), size=count)
+        drawn = rng.integers(len(_reports(spec, inputs)), size=count)
+        if spec.pairing.right is None:
+            return drawn
+        # The pairs that are right with a share are right with every larger one.
+        right = rng.random(count) < spec.pairing.right
+        return np.where(right, oracle_reports(spec, inputs, split, rng), drawn)
     rank = spec.pairing.rank
     best = nearest(spec, inputs, split, rank).reports[:, -1]
     if spec.pairing.reports == "constant":
@@ -231,6 +237,39 @@ def paired_reports(spec: TextSpec, inputs: Inputs, split: Split) -> np.ndarray:
         whole = np.zeros_like(labels) if spec.pairing.reports == "shuffled" else labels
         return shuffled(best, whole, np.random.default_rng([spec.seed, 5]))
     return best
+
+
+NEIGHBOURS = 10
+
+
+def oracle_reports(
+    spec: TextSpec, inputs: Inputs, split: Split, rng: np.random.Generator
+) -> np.ndarray:
+    """The right report of each patch of a split, [m] int64, by ids and true classes.
+
+    Raises:
+        ClipItError: a patch of train or validation has no report of its own in the corpus.
+    """
+    data, corpus = inputs.dataset(spec.dataset), _reports(spec, inputs)
+    place = pd.Series(range(len(corpus)), corpus.ids)
+    paired = data.samples[data.samples["split"] != "test"]
+    reports = place.reindex(paired["id"])
+    if reports.isna().any():
+        missing = paired["id"][reports.isna().to_numpy()]
+        what = f"no report of {len(missing)} of {len(paired)} patches ({missing.iloc[0]}, ...)"
+        raise ClipItError(what, f"corpus {corpus.name}", "Give each report the id of its patch")
+    chosen = reports.astype(np.int64).to_numpy()
+    here = (paired["split"] == split).to_numpy()
+    own, labels = chosen[here], paired["label"].to_numpy()
+    if spec.pairing.reports == "own":
+        return own
+    if spec.pairing.reports == "own_class":
+        others = [chosen[labels == label] for label in range(len(data.classes))]
+        return np.array([rng.choice(others[label]) for label in labels[here]])
+    texts = text_embeddings(inputs.retriever(spec.retriever), corpus, spec.training.long_text)
+    close = pairing.top_k(texts[own], texts, NEIGHBOURS + 1, device=device()).reports
+    others = [row[row != mine][:NEIGHBOURS] for row, mine in zip(close, own, strict=True)]
+    return np.array([rng.choice(row) for row in others])
 
 
 def nearest(spec: TextSpec, inputs: Inputs, split: Split, k: int) -> pairing.Pairs:

@@ -48,7 +48,10 @@ def perform(spec: RunSpec, inputs: Inputs) -> Outcome:
     labels = choose_labels(spec, dataset)
     head, course = probe(spec, dataset, encoder, labels)
     notes, stage_one, targets = course.notes, None, None
-    if spec.text is not None:  # equations 1 and 2: which text is whose, and its features
+    if spec.target == "soft_labels":
+        labels, said = text.soft_labels(spec, inputs, labels)
+        notes += said
+    elif spec.text is not None:  # equations 1 and 2: which text is whose, and its features
         stage_one, targets = text.for_stage_two(spec, inputs, labels)
         notes += stage_one.notes
     model = assembled(spec, encoder, len(dataset.classes), head, stage_one)

@@ -9,6 +9,7 @@ import resource
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
@@ -110,7 +111,8 @@ def get_or_make(
             temporary.mkdir()
             (temporary / SPEC).write_text(spec.model_dump_json(indent=1), encoding="utf-8")
             added = write(temporary, made[0])
-            done = {"key": folder.name, "seconds": round(made[1], 2), **added}
+            now = datetime.now(UTC).isoformat(timespec="seconds")
+            done = {"key": folder.name, "finished": now, "seconds": round(made[1], 2), **added}
             (temporary / DONE).write_text(json.dumps(done, indent=1), encoding="utf-8")
 
     lock = folder.with_name(f".{folder.name}.lock")

@@ -114,15 +114,20 @@ class Pairing(Strict):
 
     Controls: `random` draws a report for each patch once, `redrawn` anew in each epoch; `shuffled`
     moves the paired reports among all patches, `shuffled_within_class` among those of a class;
-    `constant` gives every patch the most used one. `source` replaces reports by the retriever's
+    `constant` gives every patch the most used one. An oracle gives a share `right` of the patches,
+    drawn by the seed, the report whose id is the patch's (`own`), one on another patch of the same
+    true class (`own_class`), or one of the ten most similar to its own (`own_neighbour`); the rest
+    get a random one. `source` replaces reports by the retriever's
     nearest class prompt, by the histology terms nearest to the image (Table 6), or by a prompt of
     the patch's own class.
     """
 
     rank: Positive = 1
     reports: Literal[
-        "matched", "random", "none", "redrawn", "shuffled", "shuffled_within_class", "constant"
-    ] = "matched"
+        "matched", "random", "none", "redrawn", "shuffled", "shuffled_within_class", "constant",
+        "own", "own_class", "own_neighbour",
+    ] = "matched"  # fmt: skip
+    right: Annotated[float, Field(gt=0, le=1)] | None = None
     source: Literal["prompts", "terms", "class_prompts"] | None = None
 
 
@@ -264,7 +269,7 @@ class RunSpec(Labelled):
     protocol: Protocol | None = None
     branch: Literal["late", "early", "direct", "text_only"] | None = None
     text: TextSpec | None = None
-    target: Literal["image", "image_centroids"] | None = None
+    target: Literal["image", "image_centroids", "soft_labels"] | None = None
     distillation_weight: Weight | None = None
     contrastive: Contrastive | None = None
 

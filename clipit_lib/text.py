@@ -298,6 +298,30 @@ def for_stage_two(
     return stage, Targets(torch.stack([*map(drop, range(training.epochs))]), report)
 
 
+def soft_labels(spec: RunSpec, inputs: Inputs, labels: Labels) -> tuple[Labels, tuple[str, ...]]:
+    """Labels to learn from, mixed with what the text classifier says of each patch's report:
+    (y + lambda p) / (1 + lambda), [n, c]; and the notes of stage one. Not of the paper:
+    generalised distillation (Lopez-Paz et al. 2016), with the text as privileged information.
+    """
+    assert spec.text is not None and spec.distillation_weight is not None
+    paired, stage = stage_one(spec.text, inputs, labels)
+    train, weight = labels["train"], spec.distillation_weight
+    logits = classified(stage, len(inputs.dataset(spec.dataset).classes))
+    said = logits.softmax(dim=-1)[torch.from_numpy(paired.chosen["train"][train.at])]
+    hard = F.one_hot(train.labels, said.shape[1])
+    soft = (hard + weight * said) / (1 + weight)
+    return labels | {"train": train._replace(labels=soft)}, stage.notes
+
+
+@torch.inference_mode()
+def classified(stage: TextFeatures, classes: int) -> Float[Tensor, "m c"]:
+    """Logits of h_t for each text."""
+    head = TextHead(stage.features.shape[1], classes)
+    head.load_state_dict(stage.head)
+    logits: Tensor = head(stage.features)
+    return logits
+
+
 # -- The text classifier of stage one as a run of its own: what the paired text alone knows.
 
 
@@ -309,10 +333,7 @@ def perform_text(spec: RunSpec, inputs: Inputs) -> Outcome:
     assert spec.text is not None
     dataset = inputs.dataset(spec.dataset)
     paired, stage = stage_one(spec.text, inputs, choose_labels(spec, dataset), SPLITS)
-    head = TextHead(stage.features.shape[1], len(dataset.classes))
-    head.load_state_dict(stage.head)
-    with torch.inference_mode():
-        logits = head(stage.features).numpy()  # [texts, c]
+    logits = classified(stage, len(dataset.classes)).numpy()
     predictions = predicted(dataset, lambda split: logits[paired.chosen[split]])
     state = {f"text_head.{name}": value for name, value in stage.head.items()}
     state |= {f"text_tower.{name}": value for name, value in stage.adapters.items()}

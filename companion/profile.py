@@ -42,6 +42,7 @@ from clipit_lib.settings import (
 )
 from companion.crc5 import Crc5Data
 from companion.phantom.datasets import PhantomData
+from companion.phantom.known import KnownCorpus, KnownData
 from companion.phantom.reports import PhantomCorpus
 from companion.protocols import protocol_named
 from companion.published import BachData, CrcData, PcamData
@@ -51,11 +52,12 @@ from companion.synthetic import SyntheticCorpus
 from companion.tcga import TcgaCorpus
 
 DataSettings = Annotated[
-    PhantomData | FolderData | Crc5Data | PcamData | BachData | CrcData,
+    PhantomData | KnownData | FolderData | Crc5Data | PcamData | BachData | CrcData,
     Field(discriminator="source"),
 ]
 CorpusSettings = Annotated[
-    PhantomCorpus | FileCorpus | SyntheticCorpus | TcgaCorpus, Field(discriminator="source")
+    PhantomCorpus | KnownCorpus | FileCorpus | SyntheticCorpus | TcgaCorpus,
+    Field(discriminator="source"),
 ]
 
 

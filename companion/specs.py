@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import pandas as pd
@@ -104,6 +105,10 @@ SETTINGS: dict[str, tuple[str, Fields]] = {
     ),
     "clip_it/constant_report": ("one report for all", _paired(reports="constant")),
     "clip_it/class_prompts": ("class prompt as the text", _paired(source="class_prompts")),
+    "clip_it/soft_labels": (  # an extension, not the paper's
+        "soft labels of the text classifier",
+        CLIP_IT | {"branch": None, "target": "soft_labels"},
+    ),
     "clip_it/image_target": ("retriever's image as target", CLIP_IT | {"target": "image"}),
     "clip_it/image_centroids": (
         "few image centroids as target", CLIP_IT | {"target": "image_centroids"},
@@ -153,6 +158,11 @@ def _lora_of_rank(text: str, profile: Profile) -> Fields:
     return {"lora": Lora(rank=rank, alpha=alpha, dropout=profile.lora.dropout)}
 
 
+def _oracle(kind: Any, text: str, profile: Profile) -> Fields:
+    """Right pairs for so many percent of the patches."""
+    return {"pairing": Pairing(reports=kind, right=int(text) / 100)}
+
+
 # These raise ValueError where a value is out of range, as the models above do.
 _count, _share, _weight = (
     TypeAdapter(kind).validate_python for kind in (Positive, Fraction, Weight)
@@ -162,6 +172,14 @@ _count, _share, _weight = (
 CHANGES: dict[str, tuple[str, Callable[[str, Profile], Fields]]] = {
     "lambda": ("λ = {}", lambda text, _: {"distillation_weight": _weight(float(text))}),
     "report_rank": ("report of rank {}", lambda text, _: {"pairing": Pairing(rank=int(text))}),
+    **{
+        name: (words, partial(_oracle, name))
+        for name, words in {
+            "own_class": "reports of the true class for {}%",
+            "own_neighbour": "reports like their own for {}%",
+            "own": "own reports for {}%",
+        }.items()
+    },
     "word_dropout": (
         "{}% of the words dropped", lambda text, _: {"word_dropout": _share(int(text) / 100)},
     ),

@@ -52,16 +52,22 @@ CLIP_AUDIT = (
     "contrastive", "contrastive/same_class_negatives", "contrastive/misaligned_names", "clip_it",
     "clip_it/switch_random_vision_head",
 )  # fmt: skip
+# A world whose answer is known (notebook 19): from reports that are drawn to a patch's own.
+KNOWN = (
+    "lora_only", "clip_it/architecture_only", "clip_it/random_reports", "clip_it/own_25",
+    "clip_it/own_50", "clip_it/own_75", "clip_it/own_100", "clip_it/own_neighbour_100",
+    "clip_it/own_class_100", "clip_it", "clip_it/soft_labels/own_100",
+)  # fmt: skip
 # What the map compares at each of its points, and the points on each of its axes.
 COMPARED = ("lora_only", "clip_it/random_reports", "clip_it")
 LABELS = ("labels_5", "labels_20", "labels_80")
 NOISE = ("label_noise_10", "label_noise_30", "label_noise_50")
 STUDIES = (
     "table1", "table2", "complementarity", "tsne", "ablations", "text_statistics", "table6",
-    "table7", "map", "controls", "protocol_audit", "clip_audit", "own",
+    "table7", "map", "controls", "protocol_audit", "clip_audit", "own", "known",
 )  # fmt: skip
 
-ONE_BACKBONE = ("tsne", "ablations", "map", "controls", "protocol_audit")
+ONE_BACKBONE = ("tsne", "ablations", "map", "controls", "protocol_audit", "known")
 
 
 def asked(profile: Profile, name: str) -> bool:
@@ -131,6 +137,10 @@ def settings(profile: Profile, name: str, dataset: str) -> Sequence[str]:
             if settings.source != "synthetic" and settings.organ != organ
         ]
         return [*CONTROLS[:-1], *others, CONTROLS[-1]]
+    if name == "known":  # the other corpora are of the same patches, and inform less
+        own = profile.data_settings(dataset).corpus
+        less = [f"clip_it/own_100/corpus_{corpus}" for corpus in profile.corpora if corpus != own]
+        return [*KNOWN, *less]
     if name == "map":
         points = [f"{each}/{point}" for point in (*LABELS, *NOISE) for each in COMPARED]
         # Retriever and lambda change nothing for a run without them.

@@ -144,10 +144,19 @@ def draw(world: str, labels: np.ndarray, patients: np.ndarray, rng: np.random.Ge
     The first rows do not depend on how many follow, if patients come in ascending order.
     """
     patient_rng, patch_rng, mixing_rng = rng.spawn(3)
-    ids, row = np.unique(patients, return_inverse=True)
-    persons = patient_rng.standard_normal((len(ids), len(MORPHOLOGY) + 6))[row]
-    noise = patch_rng.standard_normal((len(labels), len(MORPHOLOGY) + 1))
     mean = _mixed_means(world, labels, mixing_rng.random((len(labels), 2)))
+    return scattered(mean, labels, patients, patient_rng, patch_rng)
+
+
+def scattered(
+    mean: np.ndarray, labels: np.ndarray, patients: np.ndarray, *rngs: np.random.Generator
+) -> Latents:
+    """Latents around mean morphology [n, latents]; `rngs` draw what belongs to patients, and to
+    patches.
+    """
+    ids, row = np.unique(patients, return_inverse=True)
+    persons = rngs[0].standard_normal((len(ids), len(MORPHOLOGY) + 6))[row]
+    noise = rngs[1].standard_normal((len(labels), len(MORPHOLOGY) + 1))
     # What is absent from a class stays nearly absent, and what fills it nearly full.
     room = 2 * np.sqrt(mean * (1 - mean))
     scatter = PATCH_SPREAD * noise[:, :-1] + PATIENT_SPREAD * persons[:, 6:]
@@ -165,13 +174,19 @@ def draw(world: str, labels: np.ndarray, patients: np.ndarray, rng: np.random.Ge
 def _mixed_means(world: str, labels: np.ndarray, uniform: np.ndarray) -> np.ndarray:
     """Mean morphology [n, latents]: the class's own, mixed with a neighbour's."""
     classes, tissues = WORLDS[world].classes, WORLDS[world].tissues.values()
-    means = np.array([[own.mean.get(name, 0.0) for name in MORPHOLOGY] for own in tissues])
+    means = class_means(world)
     around = [[classes.index(other) for other in own.neighbours] for own in tissues]
     drawn = zip(labels, uniform[:, 0], strict=True)
     other = [around[label][int(u * len(around[label]))] for label, u in drawn]
     neighbour = np.array(other, np.int64)  # there may be none
     share = WORLDS[world].overlap * uniform[:, 1:] ** 1.5
     return (1 - share) * means[labels] + share * means[neighbour]
+
+
+def class_means(world: str) -> np.ndarray:
+    """Mean morphology of each class, [classes, latents]."""
+    tissues = WORLDS[world].tissues.values()
+    return np.array([[own.mean.get(name, 0.0) for name in MORPHOLOGY] for own in tissues])
 
 
 def _stain(person: np.ndarray, patch: np.ndarray) -> dict[str, np.ndarray]:

@@ -1,0 +1,195 @@
+"""Four words for a comparison, and what a design of seeds and patients can see."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Float
+from scipy import stats
+
+from companion.statistics import Cell, Interval, pooled_bootstrap
+
+MARGIN = 1.0  # points of balanced accuracy: less is smaller than what a second seed changes
+POWER, LEVEL = 0.8, 0.95
+
+
+class Word(StrEnum):
+    """What an interval says of a gain."""
+
+    HELPS = "helps"
+    HURTS = "hurts"
+    EQUIVALENT = "equivalent"
+    UNDECIDED = "undecided"
+
+
+@dataclass(frozen=True)
+class Gain:
+    """A gain in points, its standard error, and the degrees of freedom of that error."""
+
+    estimate: float
+    error: float
+    freedom: float
+
+    def interval(self, level: float = LEVEL) -> Interval:
+        """Student's interval."""
+        half = float(stats.t.ppf((1 + level) / 2, self.freedom)) * self.error
+        return Interval(self.estimate, self.estimate - half, self.estimate + half)
+
+    def word(self, margin: float = MARGIN) -> Word:
+        """`helps` or `hurts` where the 95% interval lies off zero, `equivalent` where the 90%
+        interval lies within the margin (two one-sided tests), `undecided` otherwise.
+        """
+        sure, likely = self.interval(), self.interval(0.90)
+        if sure.low > 0 or sure.high < 0:
+            return Word.HELPS if sure.low > 0 else Word.HURTS
+        within = -margin < likely.low and likely.high < margin
+        return Word.EQUIVALENT if within else Word.UNDECIDED
+
+    @property
+    def smallest(self) -> float:
+        """The smallest gain that such a design finds (as `helps`) with a power of 80%."""
+        quantiles = stats.t.ppf([(1 + LEVEL) / 2, POWER], self.freedom)
+        return float(quantiles.sum()) * self.error
+
+
+def crossed_gain(cells: Sequence[Cell]) -> Gain:
+    """The mean gain over cells in a model of crossed random effects of seeds and patients.
+
+    Variance components are those of the two-way analysis of variance, none below zero (Searle,
+    Casella and McCulloch 1992, section 4.4); degrees of freedom are Satterthwaite's. What a patient
+    adds to a balanced accuracy is linearised. Backbones on one data set share seeds and patients,
+    data sets share neither.
+
+    Raises:
+        ValueError: fewer than two seeds or two groups.
+    """
+    by_dataset: dict[str, list[Float[np.ndarray, "seeds units"]]] = {}
+    for cell in cells:
+        by_dataset.setdefault(cell.dataset, []).append(_contributions(cell))
+    gains = [_two_way(np.mean(tables, axis=0)) for tables in by_dataset.values()]
+    variances = np.array([gain.error**2 for gain in gains])
+    freedom = variances.sum() ** 2 / (variances**2 / [gain.freedom for gain in gains]).sum()
+    error = float(np.sqrt(variances.sum())) / len(gains)
+    return Gain(float(np.mean([gain.estimate for gain in gains])), error, float(freedom))
+
+
+def _contributions(cell: Cell) -> Float[np.ndarray, "seeds units"]:
+    """What each unit adds to the gain with each seed, in points; a seed's mean is its gain."""
+    total, size = cell.sums()
+    whole = size.sum(axis=0)  # [classes]
+    per_class = total.sum(axis=1) / whole  # [seeds, classes]
+    off = (total - per_class[:, None] * size) / whole
+    gains: np.ndarray = per_class.mean(axis=1, keepdims=True) + len(size) * off.mean(axis=2)
+    return 100 * gains
+
+
+def _two_way(table: Float[np.ndarray, "seeds units"]) -> Gain:
+    seeds, units = table.shape
+    if seeds < 2 or units < 2:
+        raise ValueError(f"{seeds} seeds and {units} groups: at least two of each are needed")
+    rows, columns = table.mean(axis=1, keepdims=True), table.mean(axis=0, keepdims=True)
+    mean = float(table.mean())
+    rest = table - rows - columns + mean
+    free = np.array([seeds - 1, units - 1, (seeds - 1) * (units - 1)], float)
+    of_seed, of_unit, residual = (
+        np.array([units * ((rows - mean) ** 2).sum(), seeds * ((columns - mean) ** 2).sum(),
+                  (rest**2).sum()]) / free
+    )  # fmt: skip
+    # A component below zero is zero, and what is left stands for the mean square of the others.
+    share = np.array([of_seed > residual, of_unit > residual])
+    weights = np.array([*share, 1.0 - share.sum()]) / (seeds * units)
+    squares = np.array([of_seed, of_unit, residual])
+    variance = float(weights @ squares)
+    if variance == 0:  # the two settings are right on the same samples
+        return Gain(mean, 0.0, float(free[2]))
+    freedom = variance**2 / ((weights * squares) ** 2 / free).sum()
+    return Gain(mean, float(np.sqrt(variance)), float(freedom))
+
+
+# -- What a design can see: worlds with a planted gain, judged as ours are.
+
+
+@dataclass(frozen=True)
+class Spread:
+    """Standard deviations of what makes a sample right or wrong, in a probit model.
+
+    Attributes:
+        right: share of samples that the reference gets right, in percent.
+        patient, sample: of what both settings share.
+        patient_gain, seed_gain: of what they do not share; the noise of each sample has 1.
+        sample_gain: of how much a sample suits one setting more than the other.
+    """
+
+    right: float = 85.0
+    patient: float = 0.3
+    sample: float = 2.5
+    patient_gain: float = 0.1
+    seed_gain: float = 0.1
+    sample_gain: float = 0.3
+
+    @property
+    def total(self) -> float:
+        """Of one setting's latent, so that its share of right samples is known."""
+        own = (self.patient_gain**2 + self.seed_gain**2 + self.sample_gain**2) / 2
+        return float(np.sqrt(1 + self.patient**2 + self.sample**2 + own))
+
+
+@dataclass(frozen=True)
+class Design:
+    """How much is run and tested."""
+
+    seeds: int
+    patients: int
+    patches: int = 20
+
+
+def planted(design: Design, spread: Spread, gain: float, rng: np.random.Generator) -> Cell:
+    """What two settings get right whose accuracies differ by `gain` points in expectation."""
+    people = np.repeat(np.arange(design.patients), design.patches)
+    count, ends = len(people), stats.norm.ppf(np.array([spread.right, spread.right + gain]) / 100)
+    shared = spread.patient * rng.standard_normal(design.patients)[people]
+    shared = shared + spread.sample * rng.standard_normal(count)
+    hits = []
+    for end in ends:
+        own = spread.patient_gain * rng.standard_normal(design.patients)[people]
+        own = own + spread.sample_gain * rng.standard_normal(count)
+        seed = spread.seed_gain * rng.standard_normal((design.seeds, 1))
+        # Half of the variance of a difference is each one's.
+        latent = shared + (own + seed) / np.sqrt(2) + rng.standard_normal((design.seeds, count))
+        hits.append(latent + end * spread.total > 0)
+    return Cell("planted", hits[0], hits[1], np.zeros(count, np.int64), people)
+
+
+def judged(
+    designs: Sequence[Design],
+    gains: Iterable[float],
+    worlds: int,
+    draws: int,
+    seed: int = 0,
+    spread: Spread = Spread(),
+) -> pd.DataFrame:
+    """How planted gains are judged: one row per design, gain and world.
+
+    Columns: seeds, patients, planted, estimate, smallest, word, crossed and bootstrap (whether
+    each 95% interval holds the planted gain), and the widths of both.
+    """
+    rows = []
+    for design in designs:
+        for number, gain in enumerate(gains):
+            for world in range(worlds):
+                rng = np.random.default_rng([seed, design.seeds, design.patients, number, world])
+                cell = planted(design, spread, gain, rng)
+                found = crossed_gain([cell])
+                both = found.interval(), pooled_bootstrap([cell], draws, rng)
+                rows.append(
+                    (design.seeds, design.patients, gain, found.estimate, found.smallest,
+                     found.word(), *(each.low <= gain <= each.high for each in both),
+                     *(each.high - each.low for each in both))
+                )  # fmt: skip
+    columns = ["seeds", "patients", "planted", "estimate", "smallest", "word", "crossed",
+               "bootstrap", "crossed_width", "bootstrap_width"]  # fmt: skip
+    return pd.DataFrame(rows, columns=columns)
