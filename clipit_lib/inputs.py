@@ -251,14 +251,11 @@ def oracle_reports(
         ClipItError: a patch of train or validation has no report of its own in the corpus.
     """
     data, corpus = inputs.dataset(spec.dataset), _reports(spec, inputs)
-    place = pd.Series(range(len(corpus)), corpus.ids)
     paired = data.samples[data.samples["split"] != "test"]
-    reports = place.reindex(paired["id"])
-    if reports.isna().any():
-        missing = paired["id"][reports.isna().to_numpy()]
-        what = f"no report of {len(missing)} of {len(paired)} patches ({missing.iloc[0]}, ...)"
+    chosen = pd.Index(corpus.ids).get_indexer(paired["id"])
+    if len(lost := paired["id"][chosen < 0]):
+        what = f"no report of {len(lost)} of {len(paired)} patches ({lost.iloc[0]}, ...)"
         raise ClipItError(what, f"corpus {corpus.name}", "Give each report the id of its patch")
-    chosen = reports.astype(np.int64).to_numpy()
     here = (paired["split"] == split).to_numpy()
     own, labels = chosen[here], paired["label"].to_numpy()
     if spec.pairing.reports == "own":

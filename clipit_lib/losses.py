@@ -8,12 +8,15 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 
-def cross_entropy(logits: Float[Tensor, "b c"], labels: Int[Tensor, " b"]) -> Float[Tensor, ""]:
+Labels = Int[Tensor, " b"] | Float[Tensor, "b c"]  # the latter are soft
+
+
+def cross_entropy(logits: Float[Tensor, "b c"], labels: Labels) -> Float[Tensor, ""]:
     """Equation 2: mean negative log-probability of the true class, in nats."""
     return F.cross_entropy(logits.float(), labels)
 
 
-def double_softmax(logits: Float[Tensor, "b c"], labels: Int[Tensor, " b"]) -> Float[Tensor, ""]:
+def double_softmax(logits: Float[Tensor, "b c"], labels: Labels) -> Float[Tensor, ""]:
     """What the released code computes: cross-entropy of softmax(logits) taken as logits."""
     return F.cross_entropy(logits.float().softmax(dim=-1), labels)
 

@@ -326,11 +326,13 @@ BLOCK = 64
 
 @dataclass(frozen=True)
 class Patches:
-    """Some rows [m] of a data set's pixels uint8 [n, s, s, 3], with the labels [m] to learn."""
+    """Some rows [m] of a data set's pixels uint8 [n, s, s, 3], with the labels to learn: [m], or
+    [m, c] where they are soft.
+    """
 
     pixels: np.ndarray
     rows: np.ndarray
-    labels: Int[Tensor, " m"]
+    labels: Int[Tensor, " m"] | Float[Tensor, "m c"]
     transform: Transform
 
     @classmethod

@@ -11,10 +11,14 @@ import pandas as pd
 from jaxtyping import Float
 from scipy import stats
 
-from companion.statistics import Cell, Interval, pooled_bootstrap
+from clipit_lib.runs import StoredRun
+from companion import tables
+from companion.specs import Setting, label
+from companion.statistics import Cell, Interval, each_interval, pooled_bootstrap
 
 MARGIN = 1.0  # points of balanced accuracy: less is smaller than what a second seed changes
 POWER, LEVEL = 0.8, 0.95
+RANDOM = "clip_it/random_reports"
 
 
 class Word(StrEnum):
@@ -71,8 +75,9 @@ def crossed_gain(cells: Sequence[Cell]) -> Gain:
     for cell in cells:
         by_dataset.setdefault(cell.dataset, []).append(_contributions(cell))
     gains = [_two_way(np.mean(tables, axis=0)) for tables in by_dataset.values()]
-    variances = np.array([gain.error**2 for gain in gains])
-    freedom = variances.sum() ** 2 / (variances**2 / [gain.freedom for gain in gains]).sum()
+    variances, free = (np.array([(gain.error**2, gain.freedom) for gain in gains])).T
+    # Without any error, Satterthwaite's formula has no value.
+    freedom = variances.sum() ** 2 / (variances**2 / free).sum() if variances.any() else free.min()
     error = float(np.sqrt(variances.sum())) / len(gains)
     return Gain(float(np.mean([gain.estimate for gain in gains])), error, float(freedom))
 
@@ -193,3 +198,78 @@ def judged(
     columns = ["seeds", "patients", "planted", "estimate", "smallest", "word", "crossed",
                "bootstrap", "crossed_width", "bootstrap_width"]  # fmt: skip
     return pd.DataFrame(rows, columns=columns)
+
+
+def summary(found: pd.DataFrame) -> pd.DataFrame:
+    """One row per design and planted gain: percent of the worlds with each word, and of the
+    intervals that hold the gain; the mean of the smallest gain that a world could have found.
+    """
+    given = found.assign(**{str(word): found["word"] == word for word in Word})
+    shares = [*map(str, Word), "crossed", "bootstrap"]
+    by_design = given.groupby(["seeds", "patients", "planted"])
+    table = (100 * by_design[shares].mean()).assign(worlds=by_design.size())
+    return table.assign(smallest=by_design["smallest"].mean()).reset_index()
+
+
+def power_words(table: pd.DataFrame) -> str:
+    """What `summary` says, one Markdown item per design."""
+    lines = []
+    for (seeds, patients), rows in table.groupby(["seeds", "patients"]):
+        by_gain = rows.set_index("planted")
+        none, two = by_gain.loc[0], by_gain.loc[2]
+        lines.append(
+            f"- {seeds} seeds, {patients} patients: a gain of 2 points is found in "
+            f"{two['helps']:.0f}% of the worlds; where there is none, {none['helps']:.0f}% are "
+            f"called helps, {none['hurts']:.0f}% hurts and {none['equivalent']:.0f}% equivalent; "
+            f"the 95% interval holds the truth in {rows['crossed'].mean():.1f}% (the bootstrap's: "
+            f"{rows['bootstrap'].mean():.1f}%)."
+        )
+    return "\n".join(lines)
+
+
+# -- Stored runs judged so.
+
+
+def gain_of(stored: Sequence[StoredRun], first: str, second: str) -> Gain:
+    """The gain of one setting over another, over all cells that have both."""
+    cells = tables.by_cell(run for run in stored if run.spec.setting in (first, second))
+    return crossed_gain(
+        [tables.paired_cell(own, *cell, first, second)[1] for cell, own in cells.items()]
+    )
+
+
+JUDGED = ["gain", "low", "high", "low_90", "high_90", "word", "smallest"]
+
+
+def judgement(gain: Gain, margin: float = MARGIN) -> tuple[object, ...]:
+    """A gain as `JUDGED`."""
+    sure, likely = gain.interval(), gain.interval(0.90)
+    ends = sure.low, sure.high, likely.low, likely.high
+    return gain.estimate, *ends, str(gain.word(margin)), gain.smallest
+
+
+def over_random(stored: Sequence[StoredRun], margin: float = MARGIN) -> pd.DataFrame:
+    """The gain of each setting of a known world over random reports, with its word.
+
+    Columns: setting, label, right (percent of the patches with their own informed report; missing
+    elsewhere) and `JUDGED`.
+    """
+    rows = []
+    for setting in dict.fromkeys(run.spec.setting for run in stored):
+        changes = Setting.of(setting).changes
+        right = float(changes["own"]) if list(changes) == ["own"] else float("nan")
+        if setting.startswith("clip_it/soft_labels"):
+            right = float("nan")
+        if setting != RANDOM:
+            gain = gain_of(stored, RANDOM, setting)
+            rows.append((setting, label(setting), right, *judgement(gain, margin)))
+    return pd.DataFrame(rows, columns=["setting", "label", "right", *JUDGED])
+
+
+def words(found: pd.DataFrame) -> str:
+    """One Markdown item per row: what was compared, its gain, word and smallest gain seen."""
+    return tables.items(
+        found.assign(value=each_interval(found)),
+        "{label}: {value} points, **{word}**; a gain of {smallest:.1f} would have been found with "
+        "a power of 80%",
+    )

@@ -18,9 +18,10 @@ from clipit_lib.files import canonical_json, digest
 from clipit_lib.runs import StoredRun
 from clipit_lib.settings import Rate, Seeds, Strict, known
 from companion import tables
-from companion.power import Gain, crossed_gain
+from companion.power import JUDGED, gain_of, judgement
 from companion.profile import Workbench
 from companion.reading import read_strict
+from companion.statistics import each_interval
 from companion.studies import runs_of
 
 FOLDER = Path(__file__).with_name("registration")
@@ -111,6 +112,11 @@ def load(name: str, folder: Path = FOLDER) -> Registered:
     return Registered(name, question, datetime.fromisoformat(since), "the repository's history")
 
 
+def every(folder: Path = FOLDER) -> list[Registered]:
+    """All registered questions, by name."""
+    return [load(path.stem, folder) for path in sorted(folder.glob("*.yaml"))]
+
+
 def _git(path: Path, *arguments: str) -> str:
     """What git says of a file; "" where there is no git or no history."""
     command = ["git", "-C", str(path.parent), *arguments]
@@ -165,18 +171,26 @@ def answers(registered: Registered, stored: Sequence[StoredRun]) -> pd.DataFrame
     return pd.DataFrame(rows, columns=columns)
 
 
-JUDGED = ["gain", "low", "high", "low_90", "high_90", "word", "smallest"]
-
-
-def judgement(gain: Gain, margin: float) -> tuple[object, ...]:
-    """A gain as `JUDGED`."""
-    sure, likely = gain.interval(), gain.interval(0.90)
-    ends = sure.low, sure.high, likely.low, likely.high
-    return gain.estimate, *ends, str(gain.word(margin)), gain.smallest
-
-
-def gain_of(stored: Sequence[StoredRun], first: str, second: str) -> Gain:
-    """The gain of one setting over another, over all cells that have both."""
-    cells = tables.by_cell(run for run in stored if run.spec.setting in (first, second))
-    return crossed_gain([tables.paired_cell(own, *cell, first, second)[1]
-                         for cell, own in cells.items()])  # fmt: skip
+def words(registered: Registered, found: pd.DataFrame, stored: Sequence[StoredRun]) -> str:
+    """A question with its answer: when it was asked, what was found, what that means."""
+    asked, gains = registered.question, found.assign(value=each_interval(found))
+    times = sorted(run.done()["finished"] for run in stored)
+    said = [
+        f"**{asked.question}** Registered {registered.since.isoformat()} (by "
+        f"{registered.dated_by}; hash `{asked.hash}`); its {len(stored)} runs were made from "
+        f"{times[0]} to {times[-1]}. Margin: {asked.margin:g} points, since "
+        f"{asked.margin_because}. Seen before: {asked.seen} Expected: {asked.expected}"
+    ]
+    heads = {
+        "primary": "What the answer rests on:", "secondary": "Explored beside it:",
+        "negative": "Where there is nothing to find by construction:",
+    }  # fmt: skip
+    line = (
+        "{comparison} ({second} over {first}): {value} points, **{word}**; the smallest gain it "
+        "could have found is {smallest:.1f}"
+    )
+    for role, head in heads.items():
+        if len(rows := gains[gains["role"] == role]):
+            said.append(f"{head}\n\n{tables.items(rows, line)}")
+    said += [f"Deviation: {each}" for each in asked.deviations]
+    return "\n\n".join(said)

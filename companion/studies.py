@@ -163,11 +163,12 @@ def settings(profile: Profile, name: str, dataset: str) -> Sequence[str]:
 
 
 def _datasets(profile: Profile, name: str) -> Sequence[str]:
+    usual = profile.studies.get("table1", Study()).datasets or list(profile.data)
     if name in ("tsne", "ablations", "map", "clip_audit"):
-        return list(profile.data)[:1]
+        return usual[:1]
     if name == "table7" and profile.synthetic:
         return list(profile.synthetic)
-    return list(profile.data)
+    return usual
 
 
 def _backbones(profile: Profile, name: str) -> Sequence[str]:

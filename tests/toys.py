@@ -136,6 +136,16 @@ class ToyCorpus(Corpus):
         return ReportCorpus(name, tuple(map(str, range(9))), texts, "toy", "toy")
 
 
+class ToyOwnCorpus(ToyCorpus):
+    """A report on each patch of `ToyData` that is paired, in another order, and one on none."""
+
+    def open(self, name: str) -> ReportCorpus:
+        rng = np.random.default_rng(2)
+        ids = ("of nobody", *(f"p{number}" for number in rng.permutation(82)))
+        texts = tuple(" ".join(rng.choice([*"abcdefghijk"], 9)) for _ in ids)
+        return ReportCorpus(name, ids, texts, "toy", "toy-own")
+
+
 def toy_bench(patch: pytest.MonkeyPatch, **sections: Any) -> Any:
     """The smoke profile on these, as long as the patch lasts.
 
@@ -149,5 +159,6 @@ def toy_bench(patch: pytest.MonkeyPatch, **sections: Any) -> Any:
     profile = load_profile("smoke")
     new = {name: getattr(profile, name).model_copy(update=of) for name, of in sections.items()}
     data = ToyData(source="folder", folder="", class_texts=("a", "b", "c"), corpus="toy")
-    opened = {"data": {"toy": data}, "corpora": profile.corpora | {"toy": ToyCorpus()}}
+    corpora = profile.corpora | {"toy": ToyCorpus(), "toy-own": ToyOwnCorpus()}
+    opened = {"data": {"toy": data}, "corpora": corpora}
     return Workbench(profile.model_copy(update=opened | new))

@@ -101,6 +101,15 @@ class Whole:
             model.vision_head.load_state_dict(head.state_dict())
             return self.logits(model, self.data.indices("test"))
         targets, text_head = self.distilled()
+        if spec.target == "soft_labels":  # instead of text features, the text classifier's answers
+            assert targets is not None and self.clip is not None
+            answers, true = TextHead(self.clip.width, classes), self.labels["train"]
+            answers.load_state_dict(text_head)
+            with torch.inference_mode():
+                said = answers(targets(torch.arange(len(true)), 0)).softmax(dim=-1)
+            weight = spec.distillation_weight
+            self.labels["train"] = (F.one_hot(true, classes) + weight * said) / (1 + weight)
+            targets, text_head = None, {}
         protocol = spec.protocol
         assert protocol is not None
         with seeded(spec.seed):

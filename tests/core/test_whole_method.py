@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from toys import CELL, toy_bench
 from whole_method import Whole, pair
 
@@ -31,6 +32,12 @@ SETTINGS = (
     "clip_it/constant_report",
     "clip_it/shuffled_pairs",
     "clip_it/shuffled_within_class",
+    "clip_it/own_60/corpus_toy-own",
+    "clip_it/own_100/corpus_toy-own/labels_5",
+    "clip_it/own_class_60/corpus_toy-own",
+    "clip_it/own_neighbour_60/corpus_toy-own",
+    "clip_it/soft_labels/own_60/corpus_toy-own",
+    "clip_it/soft_labels/lambda_3",
     "clip_it/image_target",
     "clip_it/image_target/labels_5",
     "clip_it/without_lora",
@@ -87,7 +94,7 @@ def written_out(spec: RunSpec, bench: Workbench) -> Whole:
     }
     if spec.text is None:
         return Whole(spec, data, encoder, features, rows, labels)
-    clip, corpus, asked = bench.clip, bench.corpus(spec.dataset), spec.text.pairing
+    clip, corpus, asked = bench.clip, bench.named_corpus(spec.text.corpus), spec.text.pairing
     images = {s: torch.from_numpy(np.array(bench.retriever_embeddings(spec.dataset, s)))
               for s in splits}  # fmt: skip
     if spec.target == "image":
@@ -110,6 +117,25 @@ def written_out(spec: RunSpec, bench: Workbench) -> Whole:
             for each in np.unique(group):
                 where = np.flatnonzero(group == each)
                 psi[split][where] = before[draws.permutation(where)]
+    if asked.right is not None:  # psi of an oracle, for a share of the patches
+        place = {report: number for number, report in enumerate(corpus.ids)}
+        paired = [n for n, split in enumerate(data.samples["split"]) if split != "test"]
+        own = {n: place[data.samples["id"][n]] for n in paired}
+        for split in splits:
+            draws = np.random.default_rng([SEED, 2])
+            chosen = draws.integers(len(corpus), size=len(psi[split]))
+            right = draws.random(len(chosen)) < asked.right
+            for n, row in enumerate(data.indices(split)):
+                choice = [own[row]]
+                if asked.reports == "own_class":
+                    choice = [own[k] for k in paired if data.labels[k] == data.labels[row]]
+                if asked.reports == "own_neighbour":
+                    unit = F.normalize(texts, dim=-1)
+                    close = (unit @ unit.T)[own[row]].argsort(descending=True)
+                    choice = [k for k in close.tolist() if k != own[row]][:10]
+                report = choice[0] if len(choice) == 1 else draws.choice(choice)
+                chosen[n] = report if right[n] else chosen[n]
+            psi[split] = torch.from_numpy(chosen)
     drawn_reports = None
     if asked.reports == "redrawn":
         assert spec.training is not None
