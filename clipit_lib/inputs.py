@@ -252,7 +252,7 @@ def oracle_reports(
     """
     data, corpus = inputs.dataset(spec.dataset), _reports(spec, inputs)
     paired = data.samples[data.samples["split"] != "test"]
-    chosen = pd.Index(corpus.ids).get_indexer(paired["id"])
+    chosen = pd.Index(corpus.ids).get_indexer(pd.Index(paired["id"]))
     if len(lost := paired["id"][chosen < 0]):
         what = f"no report of {len(lost)} of {len(paired)} patches ({lost.iloc[0]}, ...)"
         raise ClipItError(what, f"corpus {corpus.name}", "Give each report the id of its patch")

@@ -7,7 +7,6 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-
 Labels = Int[Tensor, " b"] | Float[Tensor, "b c"]  # the latter are soft
 
 
