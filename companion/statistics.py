@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int, Int64
+from scipy.special import stdtrit
 
 from clipit_lib.errors import ClipItError
 from clipit_lib.predictions import LOGIT
@@ -209,3 +210,104 @@ def _check(cells: Sequence[Cell]) -> None:
         if not (same and np.array_equal(cell.groups, other.groups)):
             what = f"two backbones on {cell.dataset} were tested on different samples"
             raise ClipItError(what, where, "Pool runs of one profile")
+
+
+# -- Four words for a gain, by a model of crossed random effects.
+
+
+MARGIN = 1.0  # points of balanced accuracy: less is smaller than what a second seed changes
+POWER, LEVEL = 0.8, 0.95
+
+
+class Word(StrEnum):
+    """What an interval says of a gain."""
+
+    HELPS = "helps"
+    HURTS = "hurts"
+    EQUIVALENT = "equivalent"
+    UNDECIDED = "undecided"
+
+
+@dataclass(frozen=True)
+class Gain:
+    """A gain in points, its standard error, and the degrees of freedom of that error."""
+
+    estimate: float
+    error: float
+    freedom: float
+
+    def interval(self, level: float = LEVEL) -> Interval:
+        """Student's interval."""
+        half = float(stdtrit(self.freedom, (1 + level) / 2)) * self.error
+        return Interval(self.estimate, self.estimate - half, self.estimate + half)
+
+    def word(self, margin: float = MARGIN) -> Word:
+        """`helps` or `hurts` where the 95% interval lies off zero, `equivalent` where the 90%
+        interval lies within the margin (two one-sided tests), `undecided` otherwise.
+        """
+        sure, likely = self.interval(), self.interval(0.90)
+        if sure.low > 0 or sure.high < 0:
+            return Word.HELPS if sure.low > 0 else Word.HURTS
+        within = -margin < likely.low and likely.high < margin
+        return Word.EQUIVALENT if within else Word.UNDECIDED
+
+    @property
+    def smallest(self) -> float:
+        """The smallest gain that such a design finds (as `helps`) with a power of 80%."""
+        quantiles = stdtrit(self.freedom, np.array([(1 + LEVEL) / 2, POWER]))
+        return float(quantiles.sum()) * self.error
+
+
+def crossed_gain(cells: Sequence[Cell]) -> Gain:
+    """The mean gain over cells in a model of crossed random effects of seeds and patients.
+
+    Variance components are those of the two-way analysis of variance, none below zero (Searle,
+    Casella and McCulloch 1992, section 4.4); degrees of freedom are Satterthwaite's. What a patient
+    adds to a balanced accuracy is linearised. Backbones on one data set share seeds and patients,
+    data sets share neither.
+
+    Raises:
+        ValueError: fewer than two seeds or two groups.
+    """
+    by_dataset: dict[str, list[Float[np.ndarray, "seeds units"]]] = {}
+    for cell in cells:
+        by_dataset.setdefault(cell.dataset, []).append(_contributions(cell))
+    gains = [_two_way(np.mean(tables, axis=0)) for tables in by_dataset.values()]
+    variances, free = (np.array([(gain.error**2, gain.freedom) for gain in gains])).T
+    # Without any error, Satterthwaite's formula has no value.
+    freedom = variances.sum() ** 2 / (variances**2 / free).sum() if variances.any() else free.min()
+    error = float(np.sqrt(variances.sum())) / len(gains)
+    return Gain(float(np.mean([gain.estimate for gain in gains])), error, float(freedom))
+
+
+def _contributions(cell: Cell) -> Float[np.ndarray, "seeds units"]:
+    """What each unit adds to the gain with each seed, in points; a seed's mean is its gain."""
+    total, size = cell.sums()
+    whole = size.sum(axis=0)  # [classes]
+    per_class = total.sum(axis=1) / whole  # [seeds, classes]
+    off = (total - per_class[:, None] * size) / whole
+    gains: np.ndarray = per_class.mean(axis=1, keepdims=True) + len(size) * off.mean(axis=2)
+    return 100 * gains
+
+
+def _two_way(table: Float[np.ndarray, "seeds units"]) -> Gain:
+    seeds, units = table.shape
+    if seeds < 2 or units < 2:
+        raise ValueError(f"{seeds} seeds and {units} groups: at least two of each are needed")
+    rows, columns = table.mean(axis=1, keepdims=True), table.mean(axis=0, keepdims=True)
+    mean = float(table.mean())
+    rest = table - rows - columns + mean
+    free = np.array([seeds - 1, units - 1, (seeds - 1) * (units - 1)], float)
+    of_seed, of_unit, residual = (
+        np.array([units * ((rows - mean) ** 2).sum(), seeds * ((columns - mean) ** 2).sum(),
+                  (rest**2).sum()]) / free
+    )  # fmt: skip
+    # A component below zero is zero, and what is left stands for the mean square of the others.
+    share = np.array([of_seed > residual, of_unit > residual])
+    weights = np.array([*share, 1.0 - share.sum()]) / (seeds * units)
+    squares = np.array([of_seed, of_unit, residual])
+    variance = float(weights @ squares)
+    if variance == 0:  # the two settings are right on the same samples
+        return Gain(mean, 0.0, float(free[2]))
+    freedom = variance**2 / ((weights * squares) ** 2 / free).sum()
+    return Gain(mean, float(np.sqrt(variance)), float(freedom))

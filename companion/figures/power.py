@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from companion.figures.style import CYCLE, intervals, legend_below, named_lines, right_of, styled
-from companion.power import Word
+from companion.statistics import Word
 
 LOOKS = {
     Word.HELPS: (CYCLE[0], "D"),

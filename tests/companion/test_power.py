@@ -16,9 +16,9 @@ from clipit_lib import runs
 from clipit_lib.errors import ClipItError
 from companion import power, registration, specs, studies
 from companion.phantom.known import Drawn, Known, KnownCorpus, KnownData, information
-from companion.power import Design, Gain, Spread, Word, crossed_gain, judged, planted
+from companion.power import Design, Spread, judged, planted
 from companion.profile import Study, Workbench
-from companion.statistics import Cell
+from companion.statistics import Cell, Gain, Word, crossed_gain
 
 # -- Four words.
 
