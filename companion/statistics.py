@@ -165,21 +165,32 @@ def pooled_bootstrap(
         for parts in sums.values()
         for total, size in parts
     ]
-    values = [_drawn(sums, min(block, draws - begin), rng) for begin in range(0, draws, block)]
+    values = [
+        _drawn(sums, min(BLOCK, draws - begin), rng, block) for begin in range(0, draws, BLOCK)
+    ]
     low, high = np.percentile(np.concatenate(values), [2.5, 97.5])
     return Interval(float(np.mean(estimates)), 100 * float(low), 100 * float(high))
 
 
 def _drawn(
-    sums: dict[str, list[tuple[np.ndarray, np.ndarray]]], draws: int, rng: np.random.Generator
+    sums: dict[str, list[tuple[np.ndarray, np.ndarray]]],
+    draws: int,
+    rng: np.random.Generator,
+    together: int,
 ) -> Float[np.ndarray, " draws"]:
     """The mean over cells in each draw, as a fraction."""
     seeds = next(iter(sums.values()))[0][0].shape[0]
-    seed_weight = _times_drawn(seeds, draws, rng) / seeds  # [draws, seeds]
+    counts = [seeds, *(len(parts[0][1]) for parts in sums.values())]
+    rounds = [
+        [_times_drawn(count, min(together, draws - begin), rng) for count in counts]
+        for begin in range(0, draws, together)
+    ]
+    # [draws, seeds], and [draws, units] for each data set
+    seed_weight, *unit_weights = (np.concatenate(each) for each in zip(*rounds, strict=True))
+    seed_weight = seed_weight / seeds
     per_cell = []
-    for parts in sums.values():
+    for parts, unit_weight in zip(sums.values(), unit_weights, strict=True):
         size = parts[0][1]  # [units, classes], shared by the backbones
-        unit_weight = _times_drawn(len(size), draws, rng)  # [draws, units]
         drawn = unit_weight @ size
         for total, _ in parts:
             gained = np.einsum("ds,du,suc->dc", seed_weight, unit_weight, total, optimize=True)
