@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int, Int64
-from scipy.special import stdtrit
+from scipy.special import softmax, stdtrit
 
 from clipit_lib.errors import ClipItError
 from clipit_lib.predictions import LOGIT
@@ -37,6 +37,47 @@ def balanced_accuracy(predictions: pd.DataFrame) -> float:
     """
     hits = pd.Series(correct(predictions)).groupby(predictions["label"].to_numpy()).mean()
     return 100 * float(hits.mean())
+
+
+BINS = 15  # of confidence
+
+
+def scores(predictions: pd.DataFrame) -> dict[str, float]:
+    """What is read beside accuracy, of one run.
+
+    `log_loss` (nats) and `brier` (from 0 to 2) are proper scores, of which less is better;
+    `calibration_error` is the mean distance of accuracy from confidence in 15 bins of it (percent;
+    Guo et al. 2017); `auroc` is that of one class against the rest, averaged over classes, and
+    `lowest_recall` that of the class which is recalled least (percent).
+    """
+    from sklearn.metrics import log_loss, roc_auc_score  # slow to import
+
+    labels, said = predictions["label"].to_numpy(), probabilities(predictions)
+    classes, sure, hits = range(said.shape[1]), said.max(axis=1), correct(predictions)
+    bins = np.minimum((sure * BINS).astype(int), BINS - 1)
+    off = np.bincount(bins, hits - sure, BINS)
+    ranked = [roc_auc_score(labels == label, said[:, label]) for label in classes]
+    return {
+        "log_loss": float(log_loss(labels, said, labels=classes)),
+        "brier": float(brier(predictions).mean()),
+        "calibration_error": 100 * float(np.abs(off).sum() / len(labels)),
+        "auroc": 100 * float(np.mean(ranked)),
+        "lowest_recall": 100 * float(pd.Series(hits).groupby(labels).mean().min()),
+    }
+
+
+def probabilities(predictions: pd.DataFrame) -> Float[np.ndarray, "n c"]:
+    """Of each class, from the logits of the classes that there are."""
+    found: np.ndarray = softmax(predictions.filter(like=LOGIT).to_numpy(np.float64), axis=1)
+    return found
+
+
+def brier(predictions: pd.DataFrame) -> Float[np.ndarray, " n"]:
+    """The squared distance of each sample's probabilities from its true class."""
+    said = probabilities(predictions)
+    true = np.arange(said.shape[1]) == predictions["label"].to_numpy()[:, None]
+    distances: np.ndarray = ((said - true) ** 2).sum(axis=1)
+    return distances
 
 
 def top_share(reports: Int64[np.ndarray, " n"], top: int = 10) -> float:
@@ -299,6 +340,17 @@ def _contributions(cell: Cell) -> Float[np.ndarray, "seeds units"]:
     off = (total - per_class[:, None] * size) / whole
     gains: np.ndarray = per_class.mean(axis=1, keepdims=True) + len(size) * off.mean(axis=2)
     return 100 * gains
+
+
+def crossed_difference(
+    first: Float[np.ndarray, "seeds n"], second: Float[np.ndarray, "seeds n"], groups: np.ndarray
+) -> Gain:
+    """The mean of `second - first` over samples, by the same model."""
+    names, unit = np.unique(groups, return_inverse=True)
+    change = second - first
+    by_seed = change.mean(axis=1, keepdims=True)
+    off = (change - by_seed) @ np.eye(len(names))[unit] / change.shape[1]
+    return _two_way(by_seed + len(names) * off)
 
 
 def _two_way(table: Float[np.ndarray, "seeds units"]) -> Gain:

@@ -28,9 +28,12 @@ from companion.statistics import (
     Side,
     accuracy,
     balanced_accuracy,
+    brier,
     correct,
+    crossed_difference,
     each_interval,
     pooled_bootstrap,
+    scores,
     sides,
     units,
 )
@@ -549,3 +552,31 @@ def family_words(tests: pd.DataFrame) -> str:
 
 def _against(rows: pd.DataFrame) -> pd.Series:
     return rows["second"].map(label) + " over " + rows["first"].map(label)
+
+
+# -- Beside accuracy: proper scores, which see more than hits do.
+
+
+def score_table(runs: Sequence[StoredRun], reference: str) -> pd.DataFrame:
+    """One row per cell and setting: `statistics.scores`, averaged over seeds, and how far its Brier
+    score (times 100) lies from the reference's, with the 95% interval of the crossed model.
+
+    Columns: dataset, backbone, setting, those of the scores, brier_gain, low, high.
+    """
+    rows = []
+    for cell, own in by_cell(runs).items():
+        found: dict[str, dict[int, pd.DataFrame]] = {}
+        for run in own:
+            found.setdefault(run.spec.setting, {})[run.spec.seed] = run.predictions()
+        each = {name: 100 * np.stack([brier(said[seed]) for seed in sorted(said)])
+                for name, said in found.items()}  # fmt: skip
+        for name, said in found.items():
+            means = pd.DataFrame(map(scores, said.values())).mean().to_dict()
+            ends = (float("nan"),) * 3
+            groups = units(next(iter(said.values())))
+            if name != reference and len(said) > 1 and sorted(said) == sorted(found[reference]):
+                gain = crossed_difference(each[reference], each[name], groups)
+                ends = astuple(gain.interval())
+            rows.append(dict(zip([*GAIN_CELL, "setting"], [*cell, name], strict=True)) | means
+                        | dict(zip(["brier_gain", "low", "high"], ends, strict=True)))  # fmt: skip
+    return pd.DataFrame(rows)

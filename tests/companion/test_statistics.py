@@ -9,10 +9,19 @@ import pandas as pd
 import pytest
 
 from clipit_lib.errors import ClipItError
+from clipit_lib.predictions import LOGIT
 from clipit_lib.runs import StoredRun
 from clipit_lib.settings import RunSpec
 from companion import tables
-from companion.statistics import Cell, Interval, Side, pooled_bootstrap, units
+from companion.statistics import (
+    Cell,
+    Interval,
+    Side,
+    crossed_difference,
+    pooled_bootstrap,
+    scores,
+    units,
+)
 
 
 def interval(first: np.ndarray, second: np.ndarray, labels: np.ndarray, groups: np.ndarray):
@@ -305,3 +314,22 @@ def test_intervals_of_a_table_are_taken_draw_by_draw() -> None:
     row = tables.gain_table(both, [pair], 20).iloc[0]
     _, hits = tables.paired_cell(both, "d", "b", *pair)
     assert Interval.of(row) == paired(hits, 20, np.random.default_rng(0))
+
+
+def test_scores_worked_by_hand() -> None:
+    """Three samples of two classes, with probabilities 3/4, 1/2 and 9/10 of class 1."""
+    ones = np.array([0.75, 0.5, 0.9])
+    logits = {f"{LOGIT}0": np.log(1 - ones), f"{LOGIT}1": np.log(ones)}
+    found = scores(pd.DataFrame(logits | {"label": [1, 0, 0]}))
+    assert found["log_loss"] == pytest.approx(-np.log([0.75, 0.5, 0.1]).mean())
+    assert found["brier"] == pytest.approx(2 * np.mean([0.25**2, 0.5**2, 0.9**2]))
+    # Sure by 0.75 and right, by 0.5 and right (equal logits go to the lower class), by 0.9 and not.
+    assert found["calibration_error"] == pytest.approx(100 * (0.25 + 0.5 + 0.9) / 3)
+    assert found["auroc"] == pytest.approx(50)  # 3/4 over 1/2, and under 9/10
+    assert found["lowest_recall"] == pytest.approx(50)
+
+
+def test_a_difference_of_scores_has_the_error_of_its_seeds_and_patients() -> None:
+    change = np.repeat([[1.0, 3.0], [1.0, 3.0]], 3, axis=1)  # two seeds, two patients of three
+    found = crossed_difference(np.zeros((2, 6)), change, np.repeat([0, 1], 3))
+    assert (found.estimate, found.error, found.freedom) == (2.0, pytest.approx(1.0), 1.0)
