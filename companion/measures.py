@@ -21,7 +21,8 @@ from clipit_lib.predict import load_classifier
 from clipit_lib.runs import StoredRun
 from clipit_lib.training import BLOCK, Patches
 from companion import paper
-from companion.phantom.datasets import PhantomData
+from companion.phantom.datasets import Phantom
+from companion.phantom.known import KnownCorpus
 from companion.phantom.reports import PhantomCorpus
 from companion.profile import Profile, Workbench
 from companion.specs import label
@@ -610,7 +611,7 @@ def may_be_shown(profile: Profile, dataset: str) -> bool:
     """Whether patches and reports may be kept in a figure: those of the phantom, no others."""
     settings = profile.data_settings(dataset)
     corpus = profile.corpora.get(settings.corpus)
-    return isinstance(settings, PhantomData) and isinstance(corpus, PhantomCorpus)
+    return isinstance(settings, Phantom) and isinstance(corpus, PhantomCorpus | KnownCorpus)
 
 
 def pairing_sentences(table: pd.DataFrame) -> str:

@@ -20,7 +20,7 @@ from clipit_lib.model import VisionClassifier
 from companion import crc5, specs, studies
 from companion.cost.measure import flops_per_image
 from companion.crc5 import Crc5Data
-from companion.phantom.datasets import PhantomData
+from companion.phantom.datasets import Phantom
 from companion.profile import Profile, Workbench, load_profile, sources_of_profile
 from companion.published import PUBLISHED_DATA, OfThePaper
 from companion.reading import parser_of
@@ -122,8 +122,8 @@ def sizes(profile: Profile, dataset: str) -> Sizes:
         ClipItError: it is the user's own and cannot be opened.
     """
     settings = profile.data_settings(dataset)
-    if isinstance(settings, PhantomData):
-        return Sizes(settings.train, settings.validation, settings.test, settings.side)
+    if isinstance(settings, Phantom):
+        return Sizes(*settings.sizes, settings.side)
     if isinstance(settings, Crc5Data | OfThePaper):
         own = isinstance(settings, Crc5Data)
         counts = crc5.SIZES if own else PUBLISHED_DATA[settings.source].images

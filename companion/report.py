@@ -36,7 +36,7 @@ from companion import archive, tables
 from companion.cost.measure import this_machine
 from companion.figures import gallery
 from companion.measures import may_be_shown
-from companion.phantom.datasets import PhantomData
+from companion.phantom.datasets import Phantom
 from companion.profile import Profile, load_profile, searched_path
 from companion.reading import parser_of
 
@@ -454,7 +454,7 @@ def page(profile: Profile) -> str:
     return environment.get_template("template.html").render(
         profile=profile,
         title=gallery.TITLES.get(profile.name, profile.name),
-        phantom=any(isinstance(each, PhantomData) for each in profile.data.values()),
+        phantom=any(isinstance(each, Phantom) for each in profile.data.values()),
         failed=failed,
         claims=claims,
         sections=sections,

@@ -11,7 +11,7 @@ from clipit_lib import paths
 from clipit_lib.encoders import registry
 from companion import tables
 from companion.claims.rules import Claim, Finding, Shelf, Verdict, finding_of, load_claims
-from companion.phantom.datasets import PhantomData
+from companion.phantom.datasets import Phantom
 from companion.profile import Profile, Workbench
 from companion.specs import Setting
 from companion.tables import markdown
@@ -89,7 +89,7 @@ def save_ledger(profile: str, judged: Sequence[Judged], text: str) -> None:
 
 def is_phantom(profile: Profile) -> bool:
     """Whether all data of a profile are drawn by a program."""
-    return all(isinstance(each, PhantomData) for each in profile.data.values())
+    return all(isinstance(each, Phantom) for each in profile.data.values())
 
 
 def headline(profile: Profile) -> str:

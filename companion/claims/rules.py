@@ -21,6 +21,7 @@ from companion import archive, paper, studies, tables
 from companion.cost.measure import MERGED, UNIMODAL
 from companion.measures import case_cells, matched
 from companion.paper import HERE
+from companion.phantom.known import KnownData
 from companion.profile import Workbench
 from companion.reading import read_strict
 from companion.specs import label
@@ -123,10 +124,11 @@ class Shelf:
         self._resolved = cache(lambda study: studies.runs_of(bench, study))
 
     def specs(self, study: str) -> list[RunSpec]:
-        """The runs that a study asks for."""
+        """The runs that a study asks for; a world whose answer is known tests no claim."""
         if not studies.asked(self.bench.profile, study):
             raise Untestable(f"{study} not in the profile")
-        return self._resolved(study)
+        data = self.bench.profile.data
+        return [s for s in self._resolved(study) if not isinstance(data[s.dataset], KnownData)]
 
     def runs(
         self, study: str, settings: Sequence[str], datasets: Sequence[str] = ()

@@ -15,7 +15,7 @@ from clipit_lib.errors import ClipItError
 from clipit_lib.predictions import LOGIT
 from clipit_lib.runs import StoredRun
 from companion import tables
-from companion.phantom.datasets import PhantomData
+from companion.phantom.datasets import Phantom
 from companion.profile import Profile
 from companion.specs import label
 from companion.statistics import Interval, Side, balanced_accuracy, sides
@@ -162,7 +162,7 @@ def summary(stored: Sequence[StoredRun], draws: int) -> pd.DataFrame:
 
 def headline(profile: Profile, datasets: Sequence[str]) -> str:
     """The title of the figure; it says so where all is drawn by a program."""
-    phantom = all(isinstance(profile.data_settings(each), PhantomData) for each in datasets)
+    phantom = all(isinstance(profile.data_settings(each), Phantom) for each in datasets)
     about = f"{profile.name}: {', '.join(datasets)}"
     return f"What CLIP-IT adds ({about}{'; a phantom, not tissue' if phantom else ''})"
 

@@ -23,7 +23,18 @@ from companion.phantom.patches import render
 PHANTOM_LIMITS = "A phantom: drawn by a program, not tissue; it says nothing about patients."
 
 
-class PhantomData(PatchData):
+class Phantom(PatchData):
+    """Patches that a program draws: a phantom, never tissue."""
+
+    side: Positive = 64
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        """Patches of train, validation and test."""
+        raise NotImplementedError
+
+
+class PhantomData(Phantom):
     """A procedural data set; `train`, `validation` and `test` count patches."""
 
     source: Literal["phantom"]
@@ -31,13 +42,16 @@ class PhantomData(PatchData):
     train: Positive
     validation: Positive
     test: Positive
-    side: Positive = 64
     seed: int = 0
     validation_split: ValidationSplit = ValidationSplit()
 
     @property
     def paper_name(self) -> str:
         return self.world.upper()
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        return self.train, self.validation, self.test
 
     def open(self, name: str) -> PatchDataset:
         world = WORLDS[self.world]

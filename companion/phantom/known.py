@@ -12,7 +12,6 @@ from scipy import stats
 
 from clipit_lib import kernels
 from clipit_lib.data.patches import (
-    PatchData,
     PatchDataset,
     Recipe,
     Undecoded,
@@ -22,7 +21,7 @@ from clipit_lib.data.patches import (
 from clipit_lib.data.reports import Corpus, ReportCorpus
 from clipit_lib.files import digest
 from clipit_lib.settings import PHANTOM_VERSION, Positive, Rate, Strict
-from companion.phantom.datasets import PHANTOM_LIMITS
+from companion.phantom.datasets import PHANTOM_LIMITS, Phantom
 from companion.phantom.latents import (
     PATCH_SPREAD,
     PATCHES_PER_PATIENT,
@@ -152,12 +151,15 @@ def information(world: Known, informs: float) -> Information:
     return Information(label, bits(0), both, bits(0, 1, 2) - both, bits(1, 2) - label)
 
 
-class KnownData(PatchData):
+class KnownData(Phantom):
     """The patches of a known world."""
 
     source: Literal["known"]
     world: Known
-    side: Positive = 64
+
+    @property
+    def sizes(self) -> tuple[int, int, int]:
+        return self.world.train, self.world.validation, self.world.test
 
     def open(self, name: str) -> PatchDataset:
         recipe = Recipe(

@@ -18,9 +18,9 @@ from companion import studies
 from companion.claims import ledger
 from companion.claims import ledger as words
 from companion.claims.ledger import evaluate, ledger_table
-from companion.claims.rules import Finding, Verdict, load_claims
+from companion.claims.rules import Finding, Shelf, Verdict, load_claims
 from companion.figures.claims import claims_figure
-from companion.profile import Study, Workbench
+from companion.profile import Study, Workbench, load_profile
 
 REPRODUCED, DIRECTION, NOT, UNTESTABLE = Verdict
 CLAIMS = {claim.id: claim for claim in load_claims().claims}
@@ -276,3 +276,8 @@ def test_the_figure_shows_every_claim_in_points(whole: Workbench, simulate) -> N
     assert sorted(float(line.get_xdata()[0]) for line in hollow) == sorted(
         c.paper_gain for c in CLAIMS.values() if c.paper_gain is not None
     )
+
+
+def test_a_world_whose_answer_is_known_tests_no_claim(bench: Workbench) -> None:
+    assert studies.runs_of(bench, "known") and not Shelf(bench).specs("known")
+    assert ledger.is_phantom(load_profile("instrument"))  # and is called so
