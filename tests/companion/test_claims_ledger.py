@@ -253,7 +253,10 @@ def test_omega_is_the_mean_over_backbones(bench: Workbench, simulate) -> None:
     assert omega(bench).verdict is DIRECTION
     simulate(bench, lambda spec: 80 if spec.setting == "text" else 70)
     assert omega(bench).verdict is NOT
-    alone = {"data": {"phantom-pcam": bench.profile.data["phantom-pcam"]}}
+    alone = {
+        "data": {"phantom-pcam": bench.profile.data["phantom-pcam"]},
+        "studies": bench.profile.studies | {"table1": Study(datasets=("phantom-pcam",))},
+    }
     found = omega(Workbench(bench.profile.model_copy(update=alone)))
     assert found.reason == "no PCAM beside another data set"
 
