@@ -12,7 +12,7 @@ from matplotlib.patches import Rectangle
 
 from companion.claims.ledger import Judged
 from companion.claims.rules import Verdict
-from companion.figures.style import CYCLE, legend_below, named_lines, right_of, styled, zero
+from companion.figures.style import CYCLE, legend_below, named_lines, on_line, styled, zero
 
 LOOKS = {
     Verdict.REPRODUCED: (CYCLE[0], "D"),
@@ -71,7 +71,7 @@ def _draw(axis: Axes, line: int, one: Judged) -> None:
     if (value := one.finding.interval) is not None:
         axis.plot([value.low, value.high], [line + OFFSET] * 2, color=colour, lw=1.4)
         axis.plot(value.estimate, line + OFFSET, marker, ms=5, color=colour)
-    right_of(axis, line, str(verdict), "0.5" if grey else colour)
+    on_line(axis, line, str(verdict), color="0.5" if grey else colour)
 
 
 def _name(one: Judged) -> str:
