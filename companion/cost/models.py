@@ -25,7 +25,6 @@ from companion.cost.measure import (
     MERGED,
     UNIMODAL,
     UNMERGED,
-    Machine,
     Variant,
     prompted,
 )
@@ -106,7 +105,7 @@ def count_sentences(costs: pd.DataFrame) -> str:
     )
 
 
-def time_sentence(latency: pd.DataFrame, machine: Machine) -> str:
+def time_sentence(latency: pd.DataFrame, machine: str) -> str:
     """A Markdown item on `latency_table`."""
     parts = []
     for batch, rows in latency.groupby("batch"):

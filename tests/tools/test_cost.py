@@ -21,7 +21,6 @@ from companion.cost.measure import (
     MERGED,
     UNIMODAL,
     UNMERGED,
-    Machine,
     Variant,
     cost_columns,
     count_flops,
@@ -250,7 +249,7 @@ def test_words_and_figure_say_what_the_tables_hold() -> None:
     )
     table = measure.latency_summary(times, UNIMODAL)
     table.insert(1, "batch", 1)
-    said = words.time_sentence(table, Machine("A processor", 1, "2.0"))
+    said = words.time_sentence(table, "A processor, 1 thread, PyTorch 2.0")
     assert "1 interleaved rounds on A processor, 1 thread, PyTorch 2.0" in said
     assert "unmerged 1.50" in said and "encoded 10.00" in said
     figure = inference_cost_figure(costs, table, paper.printed("compute"))
