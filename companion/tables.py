@@ -188,8 +188,6 @@ def namesake(name: str) -> str | None:
 def _printed_gain(dataset: str, backbone: str) -> str:
     """The paper's gain in the cell that a phantom's cell is named after."""
     mirrored, named = paper.MIRRORS.get(dataset), namesake(backbone)
-    if mirrored is None or named is None:
-        return "no such cell"
     printed = paper.gains().get((mirrored, named))
     return "no such cell" if printed is None else f"{printed:+.1f} ({named}, {mirrored})"
 
@@ -235,19 +233,16 @@ def save_pairs(profile: str, dataset: str, pairs: pd.DataFrame) -> None:
 
 def markdown(frame: pd.DataFrame) -> str:
     """A frame as a Markdown table; text from data is escaped."""
-    rule = "|" + "---|" * len(frame.columns)
-    rows = [_markdown_row(list(row)) for row in frame.to_numpy()]
-    return "\n".join([_markdown_row(list(frame.columns)), rule, *rows])
+    head, *rows = (
+        f"| {' | '.join(map(escaped, row))} |" for row in (frame.columns, *frame.to_numpy())
+    )
+    return "\n".join([head, "|" + "---|" * len(frame.columns), *rows])
 
 
 def escaped(value: object) -> str:
     """Text from data for Markdown, in a cell too: one line, no markup of HTML, no formula."""
     text = re.sub(r"&(?=#?\w+;)", "&amp;", " ".join(str(value).splitlines()))
     return text.replace("<", "&lt;").replace("|", "\\|").replace("$", "\\$")
-
-
-def _markdown_row(values: Sequence[object]) -> str:
-    return f"| {' | '.join(map(escaped, values))} |"
 
 
 # -- Results in words, written from the numbers.
@@ -328,7 +323,7 @@ def map_words(gains: pd.DataFrame) -> str:
 
 
 # From the probe to CLIP-IT, one change at a time; each step is named after what it adds.
-STEPS: tuple[tuple[str, str, str], ...] = (
+STEPS = (
     ("LoRA", "unimodal", "lora_only"),
     ("the branch, no text", "lora_only", "clip_it/architecture_only"),
     ("any report as target", "clip_it/architecture_only", "clip_it/random_reports"),

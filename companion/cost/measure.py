@@ -287,15 +287,13 @@ def cost_table(models: dict[str, Variant], batches: Sequence[int] = BATCHES) -> 
     return pd.DataFrame(rows, columns=[*columns, "trainable"])
 
 
-def latency_table(
-    models: dict[str, Variant], rounds: int, batches: Sequence[int] = BATCHES
-) -> pd.DataFrame:
+def latency_table(models: dict[str, Variant], rounds: int) -> pd.DataFrame:
     """One row a variant and batch size: batch, and the columns of `latency_summary`.
 
     Times are of a whole call. Decoding, the transform and tokenising are not in them.
     """
     parts = []
-    for batch in batches:
+    for batch in BATCHES:
         rng = torch.Generator().manual_seed(0)
         calls = {name: _call(variant, batch, rng) for name, variant in models.items()}
         table = latency_summary(interleaved(calls, rounds), next(iter(models)))
@@ -310,14 +308,14 @@ def _call(variant: Variant, batch: int, rng: torch.Generator) -> Callable[[], Ou
 
 
 @torch.inference_mode()
-def largest_differences(models: dict[str, Variant], images: int = 8) -> pd.DataFrame:
-    """How far apart the answers of two ways to deploy one model are, on random images.
+def largest_differences(models: dict[str, Variant]) -> pd.DataFrame:
+    """How far apart the answers of two ways to deploy one model are, on eight random images.
 
     One row a pair: variant, beside, largest_difference, largest_answer (both absolute).
     """
     rows = []
     for pair in ((UNMERGED, MERGED), (ENCODED, CACHED)):
-        calls = [_call(models[name], images, torch.Generator().manual_seed(0)) for name in pair]
+        calls = [_call(models[name], 8, torch.Generator().manual_seed(0)) for name in pair]
         first, second = (call().logits for call in calls)
         rows.append([*pair, (first - second).abs().max().item(), first.abs().max().item()])
     return pd.DataFrame(rows, columns=["variant", "beside", "largest_difference", "largest_answer"])

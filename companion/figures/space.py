@@ -79,11 +79,10 @@ def space_figure(
 
 
 @styled()
-def contact_sheet(dataset: PatchDataset, columns: int = 8, seed: int = 0) -> Figure:
+def contact_sheet(dataset: PatchDataset, columns: int = 8) -> Figure:
     """Random training patches, one row per class."""
     style.have_fonts_for(dataset.classes)
-    rng = np.random.default_rng(seed)
-    train, rows = dataset.indices("train"), len(dataset.classes)
+    rng, train, rows = np.random.default_rng(0), dataset.indices("train"), len(dataset.classes)
     figure, axes = plt.subplots(rows, columns, figsize=(columns * 0.85, rows * 0.9))
     for number, name in enumerate(dataset.classes):
         own = train[dataset.labels[train] == number]
@@ -143,13 +142,13 @@ def pairing_figure(pairs: Pairs, reports: int, title: str) -> Figure:
 
 @styled()
 def text_statistics_figure(
-    similarities: Mapping[str, np.ndarray], distilled: Mapping[str, Sequence[Distillation]]
+    similarities: Mapping[str, np.ndarray], distilled: Sequence[tuple[str, Distillation]]
 ) -> Figure:
     """One row per data set. Left: similarity of the best report. Right: distilled cosines.
 
     Args:
         similarities: [n] best-report similarity of each training patch, by data set.
-        distilled: every run's test cosines, by data set.
+        distilled: every run's test cosines, with its data set.
     """
     size = (7.0, 1.55 * len(similarities) + 0.6)
     figure, axes = plt.subplots(len(similarities), 2, figsize=size, squeeze=False, sharex="col")
@@ -158,7 +157,7 @@ def text_statistics_figure(
         left.axvline(values.mean(), color="black", lw=1)
         left.set(title=name, ylabel="patches", yticks=[])
         _above(left, 1, f"mean {values.mean():.2f}, sd {values.std():.2f}", "black")
-        _cosines(right, distilled[name])
+        _cosines(right, [each for dataset, each in distilled if dataset == name])
     axes[-1, 0].set_xlabel("cosine of patch and best report")
     axes[-1, 1].set_xlabel("cosine with the true text features (test)")
     figure.tight_layout()
@@ -192,13 +191,9 @@ def _above(axis: Axes, side: int, words: str, colour: str) -> None:
 
 @styled()
 def hubs_figure(
-    dataset: PatchDataset,
-    texts: Sequence[str],
-    hubs: Sequence[tuple[int, np.ndarray]],
-    patches: int = 6,
-    seed: int = 0,
+    dataset: PatchDataset, texts: Sequence[str], hubs: Sequence[tuple[int, np.ndarray]]
 ) -> Figure:
-    """The most used reports, each beside some training patches that chose it, drawn at random.
+    """The most used reports, each beside six training patches that chose it, drawn at random.
 
     It shows patches and report texts: keep it only where both may be redistributed.
 
@@ -207,14 +202,12 @@ def hubs_figure(
         hubs: (report, positions within the train split), see `measures.hubs`.
     """
     style.have_fonts_for([*dataset.class_texts, *(texts[report] for report, _ in hubs)])
-    rng = np.random.default_rng(seed)
-    train = dataset.indices("train")
+    rng, train = np.random.default_rng(0), dataset.indices("train")
     figure, axes = plt.subplots(
-        len(hubs), patches + 1, figsize=(7.2, 0.95 * len(hubs)), squeeze=False,
-        gridspec_kw={"width_ratios": [*[1] * patches, 6]},
-    )  # fmt: skip
+        len(hubs), 7, figsize=(7.2, 0.95 * len(hubs)), squeeze=False, width_ratios=[*[1] * 6, 6]
+    )
     for row, (report, chosen) in zip(axes, hubs, strict=True):
-        for axis, position in zip(row, rng.permutation(chosen)[:patches], strict=False):
+        for axis, position in zip(row, rng.permutation(chosen)[:6], strict=False):
             axis.imshow(dataset.pixels[train[position]])
         counts = np.bincount(dataset.labels[train[chosen]])
         most = f"{counts.max() / len(chosen):.0%} {dataset.class_texts[counts.argmax()]}"

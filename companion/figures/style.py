@@ -121,7 +121,7 @@ def paired_panels(heights: Sequence[float], ratio: float, more: float = 0.0) -> 
     """
     return plt.subplots(
         len(heights), 2, figsize=(7.2, sum(heights) + more), squeeze=False,
-        gridspec_kw={"height_ratios": heights, "width_ratios": [ratio, 1]},
+        height_ratios=heights, width_ratios=[ratio, 1],
     )  # fmt: skip
 
 

@@ -24,11 +24,12 @@ from clipit_lib.encoders import registry
 from clipit_lib.encoders.encoder import embed_texts
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import tidy
+from clipit_lib.inputs import SPLITS
 from clipit_lib.pairing import effective_number
 from clipit_lib.settings import Strict
 from companion import findings, studies
 from companion.findings import Finding, Severity
-from companion.measures import Coverage, token_coverage
+from companion.measures import Coverage
 from companion.profile import Profile, Workbench, load_profile, sources_of_profile
 from companion.reading import parser_of, read_strict
 from companion.specs import fields_of
@@ -97,7 +98,6 @@ def _found(check: str, **values: object) -> list[Finding]:
 # -- What in patches, labels, groups and splits will hurt; each check is [] where all is well.
 
 
-SPLITS = ("train", "validation", "test")
 FEW_GROUPS = 20
 VALIDATION_ERROR = 5.0  # points
 IMBALANCE = 10.0
@@ -489,7 +489,7 @@ def _texts(bench: Workbench, name: str) -> list[Finding]:
     except ClipItError as error:
         why = "pairs, length of reports and the retriever could not be checked"
         return [*found, Finding("retriever", Severity.NOTE, str(error.what), why, error.fix)]
-    cover = token_coverage(corpus.texts, tokenizer.lengths, tokenizer.context_length)
+    cover = Coverage.of(corpus.texts, tokenizer)
     reports = bench.pairs(name, "train", 1).reports[:, 0]
     groups, hits = units(data.samples.iloc[rows], "id"), zero_shot_hits(bench, name, "train")
     return [
