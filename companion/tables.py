@@ -433,31 +433,22 @@ def comparison_words(comparison: Comparison) -> str:
 LEVEL = 0.05
 
 
-@dataclass(frozen=True)
-class McNemar:
-    """Test samples on which two classifiers differ, and the two-sided exact p-value.
-
-    Attributes:
-        lost: samples that only the first has right.
-        gained: samples that only the second has right.
-    """
-
-    lost: int
-    gained: int
-    p: float
-
-
-def mcnemar(first: Bool[np.ndarray, " n"], second: Bool[np.ndarray, " n"]) -> McNemar:
+def mcnemar(
+    first: Bool[np.ndarray, " n"], second: Bool[np.ndarray, " n"]
+) -> tuple[int, int, float]:
     """Exact McNemar test that both classifiers are right equally often (in plain accuracy).
 
     Under that null each sample on which they differ is a fair coin. It takes samples as
     independent: where many patches come from one patient, p is too small.
+
+    Returns:
+        How many samples only the first has right and only the second; the two-sided p-value.
     """
     from scipy.stats import binomtest  # slow to import
 
     lost, gained = int((first & ~second).sum()), int((second & ~first).sum())
     differ = lost + gained
-    return McNemar(lost, gained, float(binomtest(gained, differ).pvalue) if differ else 1.0)
+    return lost, gained, float(binomtest(gained, differ).pvalue) if differ else 1.0
 
 
 def holm(p: Float[np.ndarray, " k"]) -> Float[np.ndarray, " k"]:
@@ -497,7 +488,7 @@ def seed_tests(runs: Sequence[StoredRun], pairs: Sequence[tuple[str, str]]) -> p
     for cell, pair in product(by_cell(runs), pairs):
         seeds, hits = paired_cell(runs, *cell, *pair)
         for seed, before, after in zip(seeds, hits.first, hits.second, strict=True):
-            rows.append((*cell, *pair, seed, *astuple(mcnemar(before, after))))
+            rows.append((*cell, *pair, seed, *mcnemar(before, after)))
     tests = pd.DataFrame(rows, columns=[*GAIN_CELL, *PAIR, "seed", "lost", "gained", "p"])
     return tests.assign(p_holm=holm(tests["p"].to_numpy(dtype=float)))
 

@@ -281,9 +281,6 @@ def _names(axis: Axes, rows: pd.DataFrame, front: np.ndarray, cost: str) -> None
 # -- Figure 4: what text gets right where vision is wrong, and the reverse.
 
 
-MEASURES = {"omega": "text right, vision wrong (Ω)", "counterpart": "vision right, text wrong"}
-
-
 @styled()
 def complementarity_figure(table: pd.DataFrame, limits: pd.DataFrame) -> Figure:
     """One panel per data set, one row per backbone.
@@ -292,6 +289,7 @@ def complementarity_figure(table: pd.DataFrame, limits: pd.DataFrame) -> Figure:
         table: `measures.complementarity_table`.
         limits: `measures.interval_table` of the same runs.
     """
+    measures = {"omega": "text right, vision wrong (Ω)", "counterpart": "vision right, text wrong"}
     backbones = list(dict.fromkeys(table["backbone"]))
     cells = list(table.groupby("dataset", sort=False))
     figure, axes = plt.subplots(
@@ -300,7 +298,7 @@ def complementarity_figure(table: pd.DataFrame, limits: pd.DataFrame) -> Figure:
     )  # fmt: skip
     for axis, (dataset, cell) in zip(axes[0], cells, strict=True):
         axis.set_title(str(dataset))
-        for place, (measure, name) in enumerate(MEASURES.items()):
+        for place, (measure, name) in enumerate(measures.items()):
             rows = limits.query("dataset == @dataset and measure == @measure")
             heights = [backbones.index(each) + 0.36 * (place - 0.5) for each in rows["backbone"]]
             look: dict[str, Any] = {"color": CYCLE[place], "marker": MARKER_CYCLE[place]}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -28,29 +27,17 @@ CLASS_COLOURS = (*CYCLE, "#000000", "#B8A800")
 CLASS_MARKERS = (*MARKER_CYCLE, "*", "<")
 
 
-@dataclass(frozen=True)
-class Panel:
-    """One space of one setting.
-
-    Attributes:
-        plane: [m, 2], t-SNE coordinates.
-        note: its numbers, measured in the original space.
-    """
-
-    setting: str
-    space: str
-    plane: np.ndarray
-    note: str
+# By setting and space: t-SNE coordinates [m, 2], and numbers measured in the original space.
+Planes = Mapping[tuple[str, str], tuple[np.ndarray, str]]
 
 
 @styled()
 def space_figure(
-    panels: Sequence[Panel], labels: np.ndarray, classes: Sequence[str], caption: str
+    planes: Planes, labels: np.ndarray, classes: Sequence[str], caption: str
 ) -> Figure:
     """One row per setting, one column per space; `labels` [m] number the classes."""
     style.have_fonts_for(classes)
-    settings = list(dict.fromkeys(panel.setting for panel in panels))
-    spaces = list(dict.fromkeys(panel.space for panel in panels))
+    settings, spaces = (list(dict.fromkeys(names)) for names in zip(*planes, strict=True))
     shape = (len(settings), len(spaces))
     figure, axes = plt.subplots(*shape, figsize=(7.2, 2.25 * shape[0] + 0.4), squeeze=False)
     looks: list[dict[str, Any]] = [
@@ -58,11 +45,11 @@ def space_figure(
          "marker": CLASS_MARKERS[k % len(CLASS_MARKERS)]}
         for k in range(len(classes))
     ]  # fmt: skip
-    for panel in panels:
-        axis = axes[settings.index(panel.setting), spaces.index(panel.space)]
+    for (setting, space), (plane, note) in planes.items():
+        axis = axes[settings.index(setting), spaces.index(space)]
         for label in np.unique(labels):  # hollow, so that another class at the place is seen
-            axis.plot(*panel.plane[labels == label].T, **looks[label], ms=3)
-        axis.set_xlabel(panel.note, fontsize=8, loc="left")
+            axis.plot(*plane[labels == label].T, **looks[label], ms=3)
+        axis.set_xlabel(note, fontsize=8, loc="left")
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set(visible=True, color="#BBBBBB", linewidth=0.8)
     for axis, space in zip(axes[0], spaces, strict=True):

@@ -18,7 +18,7 @@ from scipy.stats import entropy, t
 
 from clipit_lib import paths
 from clipit_lib.data.folder import FolderData, read_manifest
-from clipit_lib.data.patches import PatchData, PatchDataset, Split, ValidationSplit
+from clipit_lib.data.patches import PatchDataset, Split, ValidationSplit
 from clipit_lib.data.reports import says_nothing
 from clipit_lib.encoders import registry
 from clipit_lib.encoders.encoder import embed_texts
@@ -433,8 +433,13 @@ def _refused(name: str, attempt: Callable[[], object]) -> list[Finding]:
 
 
 def _not_opened(bench: Workbench, name: str) -> list[Finding]:
-    """Why a data set cannot be opened."""
-    leaks = _leaks(bench.profile.data_settings(name))
+    """Why a data set cannot be opened; groups that a readable manifest lets leak come first."""
+    settings = bench.profile.data_settings(name)
+    leaks: list[Finding] = []
+    if isinstance(settings, FolderData) and settings.manifest is not None:
+        with suppress(ClipItError):  # said when the data set is opened
+            listed = read_manifest(paths.in_data(settings.folder) / settings.manifest)
+            leaks = shared_groups(listed) + split_through_groups(listed, settings.validation_split)
     return leaks or _refused("data", partial(bench.dataset, name))
 
 
@@ -443,15 +448,6 @@ def _dataset(bench: Workbench, name: str) -> list[Finding]:
         return stops
     found = _patches(bench.profile, name, bench.dataset(name))
     return [*found, *(_refused("reports", partial(bench.corpus, name)) or _texts(bench, name))]
-
-
-def _leaks(settings: PatchData) -> list[Finding]:
-    """Groups that a manifest, if it can be read, lets into several splits."""
-    if isinstance(settings, FolderData) and settings.manifest is not None:
-        with suppress(ClipItError):  # said when the data set is opened
-            listed = read_manifest(paths.in_data(settings.folder) / settings.manifest)
-            return shared_groups(listed) + split_through_groups(listed, settings.validation_split)
-    return []
 
 
 def _patches(profile: Profile, name: str, data: PatchDataset) -> list[Finding]:
