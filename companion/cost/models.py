@@ -123,15 +123,10 @@ def readable(costs: pd.DataFrame) -> pd.DataFrame:
     return costs.assign(**{name: costs[name].map(how.format) for name, how in shown.items()})
 
 
-def paper_sentence(counts: pd.DataFrame, prompt: float, printed: pd.DataFrame) -> str:
-    """What explains the paper's numbers.
-
-    Args:
-        counts: `cost_table` of `published_variants`.
-        prompt: multiply-adds of one encoded prompt, in units of 10^9.
-        printed: of `paper.printed("compute")`.
-    """
-    gmacs, printed = counts.set_index("variant")["gmacs"], printed.set_index("variant")
+def paper_sentence(counts: pd.DataFrame) -> str:
+    """What explains the paper's numbers, from `cost_table` of `published_variants`."""
+    gmacs, prompt = counts.set_index("variant")["gmacs"], prompt_gmacs(counts)
+    printed = paper.printed("compute").set_index("variant")
     heads, adapters = gmacs[MERGED] - gmacs[UNIMODAL], gmacs[UNMERGED] - gmacs[MERGED]
     operations, time = printed["gflops"], printed["latency_ms"]
     added = operations["clip_it"] - operations["unimodal"]

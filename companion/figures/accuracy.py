@@ -378,9 +378,7 @@ def loss_figure(losses: dict[str, list[float]]) -> Figure:
     return figure
 
 
-SIDES = {
-    Side.ABOVE: ("#0072B2", "D"), Side.INCLUDES: ("#6E6E6E", "o"), Side.BELOW: ("#D55E00", "s"),
-}  # fmt: skip
+SIDES = {Side.ABOVE: (CYCLE[0], "D"), Side.INCLUDES: (CYCLE[6], "o"), Side.BELOW: (CYCLE[5], "s")}
 
 
 @styled()

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, NullFormatter
 
+from companion import paper
 from companion.cost.measure import ENCODED, UNIMODAL, UNMERGED
 from companion.figures.style import CYCLE, MARKER_CYCLE, beside, named_lines, styled
 
@@ -19,10 +20,8 @@ PRINTED = {"unimodal": UNIMODAL, "clip_it": UNMERGED, "clip": ENCODED}
 
 
 @styled()
-def inference_cost_figure(
-    costs: pd.DataFrame, latency: pd.DataFrame, printed: pd.DataFrame
-) -> Figure:
-    """Left: ours, from `cost_table` and `latency_table`. Right: `paper.printed("compute")`.
+def inference_cost_figure(costs: pd.DataFrame, latency: pd.DataFrame) -> Figure:
+    """Left: ours, from `cost_table` and `latency_table`. Right: what the paper prints.
 
     One row per variant; filled: median time over unimodal with quartiles; hollow: operations.
     """
@@ -41,6 +40,7 @@ def inference_cost_figure(
                 ours.hlines(lines, rows["ratio_low"], right, color=colour, lw=1.3)
             look = {"color": colour, "marker": marker, "label": f"{kind}, batch {batch}"}
             _marks(ours, rows[column], right, lines, kind, **look)
+    printed = paper.printed("compute")
     at = np.array([names.index(PRINTED[name]) for name in printed["variant"]])
     for column, said, marker, place in (
         ("latency_ms", "time on an RTX A6000, batch 1", "D", -STEP),

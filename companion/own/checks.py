@@ -27,7 +27,7 @@ from clipit_lib.files import tidy
 from clipit_lib.inputs import SPLITS
 from clipit_lib.pairing import effective_number
 from clipit_lib.settings import Strict
-from companion import findings, studies
+from companion import studies
 from companion.findings import Finding, Severity
 from companion.measures import Coverage
 from companion.profile import Profile, Workbench, load_profile, sources_of_profile
@@ -40,11 +40,6 @@ from companion.statistics import Cell, pooled_bootstrap, top_share, units
 
 COLUMNS = {"severity": "severity", "dataset": "data set", "check": "check", "what": "what",
            "why": "why it hurts", "fix": "what to do"}  # fmt: skip
-
-
-def findings_table(found: Sequence[Finding]) -> pd.DataFrame:
-    """To read and to keep: severity, data set, check, what, why, what to do."""
-    return findings.table(found, COLUMNS)
 
 
 def counts_sentence(found: Sequence[Finding]) -> str:
