@@ -164,15 +164,15 @@ def on_line(axis: Axes, line: Place, words: str, at: float = 1.02, **look: Any) 
 
 
 def named(axes: Iterable[Axes]) -> list[Any]:
-    """What has a name on some axes: artists, then error bars."""
-    return [each for axis in axes for each in axis.get_legend_handles_labels()[0]]
+    """What has a name on some axes, each name once: of an axis artists, then error bars."""
+    found = (each for axis in axes for each in axis.get_legend_handles_labels()[0])
+    return list({each.get_label(): each for each in found}.values())
 
 
-def legend_below(figure: Figure, handles: Iterable[Any], columns: int, **look: Any) -> None:
-    """A legend of artists and error bars under all axes, each name once."""
-    once = {each.get_label(): each for each in handles}
-    look = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.0), **look}
-    figure.legend(handles=list(once.values()), ncols=columns, **look)
+def legend_below(figure: Figure, handles: list[Any], columns: int, **look: Any) -> None:
+    """A legend of artists and error bars under all axes."""
+    place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.0)}
+    figure.legend(handles=handles, ncols=columns, **place, **look)
 
 
 def save(figure: Figure, profile: str, name: str, runs: Sequence[str] = ()) -> Path:
