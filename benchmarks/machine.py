@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import os
 
-from companion.cost.measure import this_machine
+import torch
+
+from companion.cost.measure import processor
 
 
 def machine() -> str:
     """Processor, cores, memory, PyTorch, and whether another process was at work too."""
-    own = this_machine()
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2**30
     other = ", other work beside it" if os.getloadavg()[0] > 1.5 else ""
-    return f"{own.processor}, {os.cpu_count()} cores, {memory:.0f} GiB, PyTorch {own.torch}{other}"
+    beside = f"PyTorch {torch.__version__}{other}"
+    return f"{processor()}, {os.cpu_count()} cores, {memory:.0f} GiB, {beside}"
 
 
 def cores() -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import astuple, dataclass
 
 import numpy as np
@@ -15,6 +15,7 @@ from torch import nn
 from clipit_lib import text as text_stage
 from clipit_lib.compute import device, stacked
 from clipit_lib.data.patches import Split
+from clipit_lib.encoders.encoder import Tokenizer
 from clipit_lib.errors import ClipItError
 from clipit_lib.inputs import SPLITS, choose_labels
 from clipit_lib.predict import load_classifier
@@ -105,11 +106,6 @@ def aligned_hits(vision: pd.DataFrame, text: pd.DataFrame) -> tuple[Hits, Hits]:
     return correct(vision), correct(text)
 
 
-def pair_hits(pair: Pair) -> tuple[Hits, Hits]:
-    """`aligned_hits` of a vision model and a text classifier on test."""
-    return aligned_hits(*(run.predictions() for run in pair))
-
-
 def matched(vision: Sequence[StoredRun], text: Sequence[StoredRun]) -> list[Pair]:
     """Each run of a vision model beside the text classifier of its data set and seed.
 
@@ -133,7 +129,8 @@ def complementarity_table(pairs: Sequence[Pair]) -> pd.DataFrame:
     """
     table = run_table([text for _, text in pairs])
     table["backbone"] = [vision.spec.backbone for vision, _ in pairs]
-    table = table.join(pd.DataFrame([shares(*pair_hits(pair)) for pair in pairs]))
+    hits = [aligned_hits(vision.predictions(), text.predictions()) for vision, text in pairs]
+    table = table.join(pd.DataFrame([shares(*each) for each in hits]))
     return table.assign(vision_run=[vision.key for vision, _ in pairs])
 
 
@@ -142,7 +139,7 @@ def case_cells(pairs: Sequence[Pair]) -> dict[tuple[str, str, str], Cell]:
     found: dict[tuple[str, str, str], Cell] = {}
     texts = {vision.key: text for vision, text in pairs}
     for cell, runs in by_cell(vision for vision, _ in pairs).items():
-        hits = [pair_hits((run, texts[run.key])) for run in runs]
+        hits = [aligned_hits(run.predictions(), texts[run.key].predictions()) for run in runs]
         vision, text = (np.stack(each) for each in zip(*hits, strict=True))  # [seeds, n]
         groups = units(runs[0].predictions())
         found[*cell, "omega"] = Cell.of_cases(text & ~vision, groups)
@@ -165,8 +162,7 @@ def interval_table(pairs: Sequence[Pair], draws: int) -> pd.DataFrame:
 def complementarity_sentences(table: pd.DataFrame, intervals: pd.DataFrame) -> str:
     """One Markdown item per cell, and where omega came out largest."""
     means = table.groupby(GAIN_CELL, sort=False, as_index=False).mean(numeric_only=True)
-    omega = intervals.query("measure == 'omega'")[[*GAIN_CELL, "low", "high"]]
-    cells = means.merge(omega, on=GAIN_CELL)
+    cells = means.merge(intervals.query("measure == 'omega'"), on=GAIN_CELL)
     said = items(
         cells,
         "{dataset}, {backbone}: text is right where vision is wrong on {omega:.1f}% [{low:.1f}, "
@@ -277,22 +273,19 @@ def changed_by(points: pd.DataFrame, cost: str, other: str) -> str:
 def reading_table(points: pd.DataFrame) -> pd.DataFrame:
     """The cells to read, by data set and cost; frontiers are marked."""
     ordered = points.sort_values(["dataset", "parameters_deployed"], kind="stable")
-    return pd.DataFrame(
-        {
-            "data set": ordered["dataset"],
-            "backbone": ordered["backbone"],
-            "setting": ordered["setting"].map(label),
-            "balanced accuracy (%), range over seeds": filled(
-                ordered, "{mean:.1f} ({low:.1f} to {high:.1f})"
-            ),
-            "parameters": ordered["parameters_deployed"].map("{:,}".format),
-            "GFLOPs": ordered["gflops"].map("{:.3g}".format),
-            "on the frontier by": [
-                ", ".join(n for n, on in (("parameters", a), ("FLOPs", b)) if on)
-                for a, b in ordered[["on_front_parameters", "on_front_gflops"]].to_numpy()
-            ],
-        }
-    )
+    fronts = ordered[["on_front_parameters", "on_front_gflops"]].to_numpy()
+    named = [", ".join(np.array(["parameters", "FLOPs"])[on]) for on in fronts]
+    return pd.DataFrame({
+        "data set": ordered["dataset"],
+        "backbone": ordered["backbone"],
+        "setting": ordered["setting"].map(label),
+        "balanced accuracy (%), range over seeds": filled(
+            ordered, "{mean:.1f} ({low:.1f} to {high:.1f})"
+        ),
+        "parameters": ordered["parameters_deployed"].map("{:,}".format),
+        "GFLOPs": ordered["gflops"].map("{:.3g}".format),
+        "on the frontier by": named,
+    })  # fmt: skip
 
 
 # -- How well the classes part in a space of features, in numbers and as a picture (appendix F.2).
@@ -357,19 +350,15 @@ def silhouette(features: Features, labels: ClassLabels) -> float:
     return float(silhouette_score(unit_length(features), labels, metric="cosine"))
 
 
-def project(features: Features, seed: int, perplexity: float = 30.0) -> Float[np.ndarray, "m 2"]:
-    """t-SNE of unit-length features to the plane; distances in it prove nothing.
-
-    Args:
-        perplexity: lowered to a quarter of the samples where they are few.
-    """
+def project(features: Features, seed: int) -> Float[np.ndarray, "m 2"]:
+    """t-SNE of unit-length features to the plane; distances in it prove nothing."""
     from sklearn.manifold import TSNE  # slow to import
 
     unit = unit_length(features)
     if np.ptp(unit, axis=0).max() < TIE:  # one point: principal components do not exist
         return np.zeros((len(unit), 2))
-    smaller = min(perplexity, len(unit) / 4)
-    tsne = TSNE(perplexity=smaller, init="pca", max_iter=500, random_state=seed)
+    perplexity = min(30.0, len(unit) / 4)
+    tsne = TSNE(perplexity=perplexity, init="pca", max_iter=500, random_state=seed)
     return tsne.fit_transform(unit)
 
 
@@ -475,11 +464,17 @@ class Coverage:
     """Lengths of reports in tokens, against a window of `context_length` tokens.
 
     Attributes:
-        lengths: [reports] int64, tokens of each report as the tokenizer counts them.
+        lengths: [reports] int64, tokens of each report, before anything is cut.
     """
 
     context_length: int
     lengths: np.ndarray
+
+    @classmethod
+    def of(cls, texts: Sequence[str], tokenizer: Tokenizer) -> Coverage:
+        """Measure texts with the tokenizer of an encoder."""
+        lengths = np.array(tokenizer.lengths(list(texts)), np.int64)
+        return cls(tokenizer.context_length, lengths)
 
     @property
     def median(self) -> float:
@@ -499,18 +494,6 @@ class Coverage:
         """Share of all tokens that are seen when each report is cut at the window."""
         seen = np.minimum(self.lengths, self.context_length).sum()
         return float(seen / max(self.lengths.sum(), 1))
-
-
-def token_coverage(
-    texts: Sequence[str], tokenize_length: Callable[[list[str]], list[int]], context_length: int
-) -> Coverage:
-    """Measure `texts` with a tokenizer.
-
-    Args:
-        tokenize_length: tokens of each text, before anything is cut.
-        context_length: tokens that the encoder sees, counted in the same way.
-    """
-    return Coverage(context_length, np.array(tokenize_length(list(texts)), np.int64))
 
 
 # -- How close reports are to patches, and what the image really predicts of them (F.3 and F.4).
@@ -568,36 +551,24 @@ def of_run(run: StoredRun, bench: Workbench) -> Distillation:
 
 def distillation_table(runs: Sequence[StoredRun], found: Sequence[Distillation]) -> pd.DataFrame:
     """One row per run: accuracies, mean and sd of both cosines, share of variance explained."""
-    table = run_table(runs)
-    for name in ("cosines", "constant"):
-        values = [getattr(each, name) for each in found]
-        table[f"{name}_mean"] = [float(each.mean()) for each in values]
-        table[f"{name}_sd"] = [float(each.std()) for each in values]
-    table["explained"] = [each.explained for each in found]
-    return table
-
-
-def by_dataset(
-    runs: Sequence[StoredRun], found: Sequence[Distillation]
-) -> dict[str, list[Distillation]]:
-    """What was found of every run, by its data set."""
-    pairs = list(zip(runs, found, strict=True))
-    names = dict.fromkeys(run.spec.dataset for run in runs)
-    return {name: [each for run, each in pairs if run.spec.dataset == name] for name in names}
+    return run_table(runs).assign(
+        cosines_mean=[float(each.cosines.mean()) for each in found],
+        cosines_sd=[float(each.cosines.std()) for each in found],
+        constant_mean=[float(each.constant.mean()) for each in found],
+        constant_sd=[float(each.constant.std()) for each in found],
+        explained=[each.explained for each in found],
+    )
 
 
 def pairing_row(bench: Workbench, dataset: str) -> dict[str, object]:
     """Similarity, report use and token coverage of one data set's train split."""
-    corpus, tokenizer = bench.corpus(dataset), bench.clip.tokenizer
-    cover = token_coverage(corpus.texts, tokenizer.lengths, tokenizer.context_length)
+    cover = Coverage.of(bench.corpus(dataset).texts, bench.clip.tokenizer)
     pairing = bench.pairing_summary(dataset, 1).drop(columns="rank").iloc[0]
     return {str(name): value for name, value in pairing.items()} | {
-        "context_length": cover.context_length,
-        "tokens_median": cover.median,
-        "tokens_longest": cover.longest,
-        "longer_share": cover.longer_share,
+        "context_length": cover.context_length, "tokens_median": cover.median,
+        "tokens_longest": cover.longest, "longer_share": cover.longer_share,
         "seen_share": cover.seen_share,
-    }
+    }  # fmt: skip
 
 
 def hubs(reports: Int[np.ndarray, " n"], most: int) -> list[tuple[int, Int[np.ndarray, " c"]]]:

@@ -33,7 +33,7 @@ from clipit_lib import paths, runs
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import digest, whole, write_text
 from companion import archive, tables
-from companion.cost.measure import this_machine
+from companion.cost.measure import processor
 from companion.figures import gallery
 from companion.measures import may_be_shown
 from companion.phantom.datasets import Phantom
@@ -373,7 +373,7 @@ def made(profile: Profile, cited: pd.DataFrame) -> dict[str, str]:
         }
     if (peak := cited["peak_memory_mib"].max()) > 0:  # NaN where no run has measured it
         facts["Peak memory"] = f"{peak / 1024:.1f} GiB of the process of one run, at most"
-    machine = f"{platform.system()}, {this_machine().processor}, {os.cpu_count()} cores"
+    machine = f"{platform.system()}, {processor()}, {os.cpu_count()} cores"
     return facts | {
         "Seeds": ", ".join(map(str, profile.seeds)),
         "Versions": _software(profile.name, cited["key"]),

@@ -191,8 +191,6 @@ def namesake(name: str) -> str | None:
 def _printed_gain(dataset: str, backbone: str) -> str:
     """The paper's gain in the cell that a phantom's cell is named after."""
     mirrored, named = paper.MIRRORS.get(dataset), namesake(backbone)
-    if mirrored is None or named is None:
-        return "no such cell"
     printed = paper.gains().get((mirrored, named))
     return "no such cell" if printed is None else f"{printed:+.1f} ({named}, {mirrored})"
 
@@ -238,19 +236,16 @@ def save_pairs(profile: str, dataset: str, pairs: pd.DataFrame) -> None:
 
 def markdown(frame: pd.DataFrame) -> str:
     """A frame as a Markdown table; text from data is escaped."""
-    rule = "|" + "---|" * len(frame.columns)
-    rows = [_markdown_row(list(row)) for row in frame.to_numpy()]
-    return "\n".join([_markdown_row(list(frame.columns)), rule, *rows])
+    head, *rows = (
+        f"| {' | '.join(map(escaped, row))} |" for row in (frame.columns, *frame.to_numpy())
+    )
+    return "\n".join([head, "|" + "---|" * len(frame.columns), *rows])
 
 
 def escaped(value: object) -> str:
     """Text from data for Markdown, in a cell too: one line, no markup of HTML, no formula."""
     text = re.sub(r"&(?=#?\w+;)", "&amp;", " ".join(str(value).splitlines()))
     return text.replace("<", "&lt;").replace("|", "\\|").replace("$", "\\$")
-
-
-def _markdown_row(values: Sequence[object]) -> str:
-    return f"| {' | '.join(map(escaped, values))} |"
 
 
 # -- Results in words, written from the numbers.
@@ -331,7 +326,7 @@ def map_words(gains: pd.DataFrame) -> str:
 
 
 # From the probe to CLIP-IT, one change at a time; each step is named after what it adds.
-STEPS: tuple[tuple[str, str, str], ...] = (
+STEPS = (
     ("LoRA", "unimodal", "lora_only"),
     ("the branch, no text", "lora_only", "clip_it/architecture_only"),
     ("any report as target", "clip_it/architecture_only", "clip_it/random_reports"),
@@ -441,31 +436,22 @@ def comparison_words(comparison: Comparison) -> str:
 LEVEL = 0.05
 
 
-@dataclass(frozen=True)
-class McNemar:
-    """Test samples on which two classifiers differ, and the two-sided exact p-value.
-
-    Attributes:
-        lost: samples that only the first has right.
-        gained: samples that only the second has right.
-    """
-
-    lost: int
-    gained: int
-    p: float
-
-
-def mcnemar(first: Bool[np.ndarray, " n"], second: Bool[np.ndarray, " n"]) -> McNemar:
+def mcnemar(
+    first: Bool[np.ndarray, " n"], second: Bool[np.ndarray, " n"]
+) -> tuple[int, int, float]:
     """Exact McNemar test that both classifiers are right equally often (in plain accuracy).
 
     Under that null each sample on which they differ is a fair coin. It takes samples as
     independent: where many patches come from one patient, p is too small.
+
+    Returns:
+        How many samples only the first has right and only the second; the two-sided p-value.
     """
     from scipy.stats import binomtest  # slow to import
 
     lost, gained = int((first & ~second).sum()), int((second & ~first).sum())
     differ = lost + gained
-    return McNemar(lost, gained, float(binomtest(gained, differ).pvalue) if differ else 1.0)
+    return lost, gained, float(binomtest(gained, differ).pvalue) if differ else 1.0
 
 
 def holm(p: Float[np.ndarray, " k"]) -> Float[np.ndarray, " k"]:
@@ -505,7 +491,7 @@ def seed_tests(runs: Sequence[StoredRun], pairs: Sequence[tuple[str, str]]) -> p
     for cell, pair in product(by_cell(runs), pairs):
         seeds, hits = paired_cell(runs, *cell, *pair)
         for seed, before, after in zip(seeds, hits.first, hits.second, strict=True):
-            rows.append((*cell, *pair, seed, *astuple(mcnemar(before, after))))
+            rows.append((*cell, *pair, seed, *mcnemar(before, after)))
     tests = pd.DataFrame(rows, columns=[*GAIN_CELL, *PAIR, "seed", "lost", "gained", "p"])
     return tests.assign(p_holm=holm(tests["p"].to_numpy(dtype=float)))
 

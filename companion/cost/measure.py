@@ -74,27 +74,19 @@ WARM_UP = 3
 CPU_INFO = Path("/proc/cpuinfo")
 
 
-@dataclass(frozen=True)
-class Machine:
-    """Where a time was taken."""
-
-    processor: str
-    threads: int
-    torch: str
-
-    def __str__(self) -> str:
-        threads = f"{self.threads} thread" + "s" * (self.threads > 1)
-        return f"{self.processor}, {threads}, PyTorch {self.torch}"
-
-
-def this_machine() -> Machine:
+def processor() -> str:
     """The accelerator if there is one, else the processor as it names itself."""
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
     lines = CPU_INFO.read_text(encoding="utf-8").splitlines() if CPU_INFO.exists() else []
     named = (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name"))
-    name = next(named, "") or platform.processor() or platform.machine()
-    if torch.cuda.is_available():
-        name = torch.cuda.get_device_name()
-    return Machine(name, torch.get_num_threads(), torch.__version__)
+    return next(named, "") or platform.processor() or platform.machine()
+
+
+def this_machine() -> str:
+    """Where a time was taken."""
+    threads = torch.get_num_threads()
+    return f"{processor()}, {threads} thread{'s' * (threads > 1)}, PyTorch {torch.__version__}"
 
 
 def interleaved(calls: Mapping[str, Callable[[], object]], rounds: int) -> pd.DataFrame:
@@ -105,10 +97,11 @@ def interleaved(calls: Mapping[str, Callable[[], object]], rounds: int) -> pd.Da
     a round and one column a call; WARM_UP rounds before them are thrown away.
     """
     rng = np.random.default_rng(0)
-    rows = []
     with torch.inference_mode():
-        for _ in range(WARM_UP + rounds):
-            rows.append({n: _milliseconds(calls[n]) for n in rng.permutation(list(calls))})
+        rows = [
+            {name: _milliseconds(calls[name]) for name in rng.permutation(list(calls))}
+            for _ in range(WARM_UP + rounds)
+        ]
     return pd.DataFrame(rows[WARM_UP:], columns=list(calls))
 
 
@@ -129,10 +122,9 @@ def latency_summary(times: pd.DataFrame, baseline: str) -> pd.DataFrame:
     ratio_high.
     """
     quartiles = times.quantile([0.5, 0.25, 0.75]).T  # [variants, 3]
-    ratios = quartiles / times[baseline].median()
-    quartiles.columns = pd.Index(["median_ms", "low_ms", "high_ms"])
-    ratios.columns = pd.Index(["ratio", "ratio_low", "ratio_high"])
-    table = quartiles.join(ratios).rename_axis("variant").reset_index()
+    both = np.hstack([quartiles, quartiles / times[baseline].median()])
+    columns = ["median_ms", "low_ms", "high_ms", "ratio", "ratio_low", "ratio_high"]
+    table = pd.DataFrame(both, times.columns, columns).rename_axis("variant").reset_index()
     table.insert(1, "rounds", len(times))
     return table
 
@@ -238,15 +230,13 @@ def variants(unimodal: StoredRun, clip_it: StoredRun, bench: Workbench) -> dict[
     merged.model.requires_grad_(False)
     texts, size = bench.dataset(clip_it.spec.dataset).class_texts, merged.transform.size
     asked = Contrastive(templates=bench.profile.templates, class_texts=texts, temperature=1.0)
-    by_prompts = {
-        name: Variant(model.to(device()).eval(), bench.clip.transform.size)
-        for name, model in prompted(bench.clip, asked).items()
-    }
     return {
         UNIMODAL: Variant(probe.model, probe.transform.size),
         UNMERGED: Variant(unmerged(clip_it, bench), size),
         MERGED: Variant(merged.model, size),
-        **by_prompts,
+    } | {
+        name: Variant(model.to(device()).eval(), bench.clip.transform.size)
+        for name, model in prompted(bench.clip, asked).items()
     }
 
 
@@ -297,15 +287,13 @@ def cost_table(models: dict[str, Variant], batches: Sequence[int] = BATCHES) -> 
     return pd.DataFrame(rows, columns=[*columns, "trainable"])
 
 
-def latency_table(
-    models: dict[str, Variant], rounds: int, batches: Sequence[int] = BATCHES
-) -> pd.DataFrame:
+def latency_table(models: dict[str, Variant], rounds: int) -> pd.DataFrame:
     """One row a variant and batch size: batch, and the columns of `latency_summary`.
 
     Times are of a whole call. Decoding, the transform and tokenising are not in them.
     """
     parts = []
-    for batch in batches:
+    for batch in BATCHES:
         rng = torch.Generator().manual_seed(0)
         calls = {name: _call(variant, batch, rng) for name, variant in models.items()}
         table = latency_summary(interleaved(calls, rounds), next(iter(models)))
@@ -320,14 +308,14 @@ def _call(variant: Variant, batch: int, rng: torch.Generator) -> Callable[[], Ou
 
 
 @torch.inference_mode()
-def largest_differences(models: dict[str, Variant], images: int = 8) -> pd.DataFrame:
-    """How far apart the answers of two ways to deploy one model are, on random images.
+def largest_differences(models: dict[str, Variant]) -> pd.DataFrame:
+    """How far apart the answers of two ways to deploy one model are, on eight random images.
 
     One row a pair: variant, beside, largest_difference, largest_answer (both absolute).
     """
     rows = []
     for pair in ((UNMERGED, MERGED), (ENCODED, CACHED)):
-        calls = [_call(models[name], images, torch.Generator().manual_seed(0)) for name in pair]
+        calls = [_call(models[name], 8, torch.Generator().manual_seed(0)) for name in pair]
         first, second = (call().logits for call in calls)
         rows.append([*pair, (first - second).abs().max().item(), first.abs().max().item()])
     return pd.DataFrame(rows, columns=["variant", "beside", "largest_difference", "largest_answer"])

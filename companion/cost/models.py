@@ -25,7 +25,6 @@ from companion.cost.measure import (
     MERGED,
     UNIMODAL,
     UNMERGED,
-    Machine,
     Variant,
     prompted,
 )
@@ -70,10 +69,9 @@ def beside_printed(counted: pd.DataFrame) -> pd.DataFrame:
     """Multiply-adds and parameters of `published_variants` (see `cost_table`), the first beside
     what the paper prints: variant, gmacs, printed, parameters_M."""
     printed = paper.printed("compute").set_index("variant")["gflops"]
+    names = {UNIMODAL: "unimodal", MERGED: "clip_it", ENCODED: "clip"}
     table = counted[["variant", "gmacs"]].assign(
-        printed=counted["variant"].map(
-            {UNIMODAL: printed["unimodal"], MERGED: printed["clip_it"], ENCODED: printed["clip"]}
-        ),
+        printed=counted["variant"].map(names).map(printed),
         parameters_M=counted["parameters"] / 1e6,
     )
     return table.round(4)
@@ -90,10 +88,9 @@ def prompt_gmacs(counted: pd.DataFrame) -> float:
 
 def count_sentences(costs: pd.DataFrame) -> str:
     """Markdown items on `cost_table`, at a batch of one image."""
-    one = costs[costs["batch"] == 1]
-    held = dict(zip(one["variant"], one["parameters"], strict=True))
-    flops = dict(zip(one["variant"], one["flops"], strict=True))
-    more = {name: f"{100 * (flops[name] / flops[UNIMODAL] - 1):.1f}%" for name in flops}
+    one = costs[costs["batch"] == 1].set_index("variant")
+    held, flops = one["parameters"], one["flops"]
+    more = (100 * (flops / flops[UNIMODAL] - 1)).map("{:.1f}%".format)
     times = flops[ENCODED] / flops[CACHED]
     return (
         f"- CLIP-IT merged runs {more[MERGED]} more operations an image than the plain probe and "
@@ -106,11 +103,11 @@ def count_sentences(costs: pd.DataFrame) -> str:
     )
 
 
-def time_sentence(latency: pd.DataFrame, machine: Machine) -> str:
+def time_sentence(latency: pd.DataFrame, machine: str) -> str:
     """A Markdown item on `latency_table`."""
     parts = []
     for batch, rows in latency.groupby("batch"):
-        ratio = dict(zip(rows["variant"], rows["ratio"], strict=True))
+        ratio = rows.set_index("variant")["ratio"]
         each = (f"{name} {ratio[name]:.2f}" for name in (UNMERGED, MERGED, ENCODED, CACHED))
         parts.append(f"Batch {batch}: {'; '.join(each)}.")
     return (
@@ -119,27 +116,19 @@ def time_sentence(latency: pd.DataFrame, machine: Machine) -> str:
     )
 
 
-READABLE = dict.fromkeys(("flops", "parameters", "trainable"), "{:,}")
-READABLE |= dict.fromkeys(("gflops", "gmacs", "flops_ratio"), "{:.4g}")
-
-
 def readable(costs: pd.DataFrame) -> pd.DataFrame:
     """`cost_table` with numbers to read."""
-    return costs.assign(**{name: costs[name].map(how.format) for name, how in READABLE.items()})
+    shown = dict.fromkeys(("flops", "parameters", "trainable"), "{:,}")
+    shown |= dict.fromkeys(("gflops", "gmacs", "flops_ratio"), "{:.4g}")
+    return costs.assign(**{name: costs[name].map(how.format) for name, how in shown.items()})
 
 
-def paper_sentence(counts: pd.DataFrame, prompt: float, printed: pd.DataFrame) -> str:
-    """What explains the paper's numbers.
-
-    Args:
-        counts: `cost_table` of `published_variants`.
-        prompt: multiply-adds of one encoded prompt, in units of 10^9.
-        printed: of `paper.printed("compute")`.
-    """
-    gmacs = dict(zip(counts["variant"], counts["gmacs"], strict=True))
+def paper_sentence(counts: pd.DataFrame) -> str:
+    """What explains the paper's numbers, from `cost_table` of `published_variants`."""
+    gmacs, prompt = counts.set_index("variant")["gmacs"], prompt_gmacs(counts)
+    printed = paper.printed("compute").set_index("variant")
     heads, adapters = gmacs[MERGED] - gmacs[UNIMODAL], gmacs[UNMERGED] - gmacs[MERGED]
-    operations = dict(zip(printed["variant"], printed["gflops"], strict=True))
-    time = dict(zip(printed["variant"], printed["latency_ms"], strict=True))
+    operations, time = printed["gflops"], printed["latency_ms"]
     added = operations["clip_it"] - operations["unimodal"]
     slower = 100 * (time["clip_it"] / time["unimodal"] - 1)
     return (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -25,9 +25,10 @@ from companion.figures.style import (
     beside,
     intervals,
     legend_below,
+    named,
     named_lines,
+    on_line,
     paired_panels,
-    right_of,
     seeds,
     styled,
     zero,
@@ -68,25 +69,14 @@ def table1_figure(runs: pd.DataFrame, gains: pd.DataFrame) -> Figure:
             )  # fmt: skip
     axes[-1, 0].set_xlabel("balanced accuracy on test (%)")
     axes[-1, 1].set_xlabel("gain of CLIP-IT (points, 95% interval)")
-    legend_below(figure, _once(axes[0]), 5)
+    legend_below(figure, named(axes[0]), 5)
     figure.tight_layout()
     return figure
-
-
-def _once(axes: Iterable[Axes]) -> list[Any]:
-    """What is named on some axes, each name once."""
-    found: dict[str, Any] = {}
-    for axis in axes:
-        for handle, name in zip(*axis.get_legend_handles_labels(), strict=True):
-            found.setdefault(name, handle)
-    return list(found.values())
 
 
 # -- Settings compared: every seed, means, and differences to a reference with their intervals.
 
 
-# Inches of a setting's line, and of what surrounds a cell.
-COMPARISON_LINE, COMPARISON_HEAD = 0.24, 0.75
 FAR = 6.0  # ranges of the others between a setting and them, from which on it would hide them
 
 
@@ -94,7 +84,7 @@ FAR = 6.0  # ranges of the others between a setting and them, from which on it w
 def comparison_figure(comparison: Comparison) -> Figure:
     """A row of two panels per cell: accuracy of each setting, difference to the reference."""
     cells = list(comparison.runs.groupby(GAIN_CELL, sort=False))
-    heights = [COMPARISON_HEAD + COMPARISON_LINE * cell["setting"].nunique() for _, cell in cells]
+    heights = [0.75 + 0.24 * cell["setting"].nunique() for _, cell in cells]
     figure, axes = paired_panels(heights, 1.2, 0.2)
     for (left, right), ((dataset, backbone), cell) in zip(axes, cells, strict=True):
         gains = comparison.gains.query("dataset == @dataset and backbone == @backbone")
@@ -150,18 +140,12 @@ def _compared(
 
 def _at_edge(axis: Axes, line: int, words: str, right: bool, colour: str) -> None:
     """What lies outside of the axis, on its side: an arrow and the number."""
-    axis.text(
-        0.99 if right else 0.01, line, f"{words} ▸" if right else f"◂ {words}",
-        transform=axis.get_yaxis_transform(), ha="right" if right else "left", va="center",
-        fontsize=7, color=colour,
-    )  # fmt: skip
+    said, at, side = (f"{words} ▸", 0.99, "right") if right else (f"◂ {words}", 0.01, "left")
+    on_line(axis, line, said, at, ha=side, fontsize=7, color=colour)
 
 
 def _colour(setting: str) -> str:
     return COLOURS.get(setting, CYCLE[0] if setting.startswith("clip_it") else CYCLE[2])
-
-
-STEPS_LINE, STEPS_HEAD = 0.26, 0.85  # inches
 
 
 @styled()
@@ -170,7 +154,7 @@ def controls_figure(found: pd.DataFrame) -> Figure:
     cells = list(found.groupby(GAIN_CELL, sort=False))
     names = [step for step, *_ in (*STEPS, WHOLE)]
     colours = [*CYCLE[: len(STEPS)], "0.55"]
-    height = len(cells) * (STEPS_HEAD + STEPS_LINE * len(names))
+    height = len(cells) * (0.85 + 0.26 * len(names))
     figure, axes = plt.subplots(len(cells), 1, figsize=(6.0, height), squeeze=False, sharex=True)
     for axis, ((dataset, backbone), cell) in zip(axes.flat, cells, strict=True):
         steps = cell.set_index("step").loc[names]
@@ -182,7 +166,7 @@ def controls_figure(found: pd.DataFrame) -> Figure:
         moved = steps[["gain", "low", "high"]].add(begin, axis=0)
         intervals(axis, moved, range(len(names)), color="black", lw=1)
         for line, (_, step) in enumerate(steps.iterrows()):
-            right_of(axis, line, str(Interval.of(step)))
+            on_line(axis, line, str(Interval.of(step)))
         axis.set_title(f"{dataset}, {backbone}")
     axes[-1, 0].set_xlabel("points of balanced accuracy (95% interval)")
     figure.tight_layout()
@@ -297,9 +281,6 @@ def _names(axis: Axes, rows: pd.DataFrame, front: np.ndarray, cost: str) -> None
 # -- Figure 4: what text gets right where vision is wrong, and the reverse.
 
 
-MEASURES = {"omega": "text right, vision wrong (Ω)", "counterpart": "vision right, text wrong"}
-
-
 @styled()
 def complementarity_figure(table: pd.DataFrame, limits: pd.DataFrame) -> Figure:
     """One panel per data set, one row per backbone.
@@ -308,6 +289,7 @@ def complementarity_figure(table: pd.DataFrame, limits: pd.DataFrame) -> Figure:
         table: `measures.complementarity_table`.
         limits: `measures.interval_table` of the same runs.
     """
+    measures = {"omega": "text right, vision wrong (Ω)", "counterpart": "vision right, text wrong"}
     backbones = list(dict.fromkeys(table["backbone"]))
     cells = list(table.groupby("dataset", sort=False))
     figure, axes = plt.subplots(
@@ -316,7 +298,7 @@ def complementarity_figure(table: pd.DataFrame, limits: pd.DataFrame) -> Figure:
     )  # fmt: skip
     for axis, (dataset, cell) in zip(axes[0], cells, strict=True):
         axis.set_title(str(dataset))
-        for place, (measure, name) in enumerate(MEASURES.items()):
+        for place, (measure, name) in enumerate(measures.items()):
             rows = limits.query("dataset == @dataset and measure == @measure")
             heights = [backbones.index(each) + 0.36 * (place - 0.5) for each in rows["backbone"]]
             look: dict[str, Any] = {"color": CYCLE[place], "marker": MARKER_CYCLE[place]}
@@ -334,8 +316,8 @@ def complementarity_figure(table: pd.DataFrame, limits: pd.DataFrame) -> Figure:
     named_lines(axes[0, 0], backbones)
     axes[0, 0].set_xlim(0, 1.05 * max(limits["high"].max(), table["omega_independent"].max()))
     figure.supxlabel("test patches (%), mean over seeds with 95% interval", fontsize=9)
-    handles = _once(axes[0])
-    legend_below(figure, [*handles[1:], handles[0]], 3)  # lines come first
+    independent, *others = named(axes[0, :1])  # lines come first
+    legend_below(figure, [*others, independent], 3)
     figure.tight_layout()
     return figure
 
@@ -396,10 +378,7 @@ def loss_figure(losses: dict[str, list[float]]) -> Figure:
     return figure
 
 
-OWN_LINE, OWN_HEAD = 0.46, 0.95  # inches of a control, and of what surrounds them
-SIDES = {
-    Side.ABOVE: ("#0072B2", "D"), Side.INCLUDES: ("#6E6E6E", "o"), Side.BELOW: ("#D55E00", "s"),
-}  # fmt: skip
+SIDES = {Side.ABOVE: (CYCLE[0], "D"), Side.INCLUDES: (CYCLE[6], "o"), Side.BELOW: (CYCLE[5], "s")}
 
 
 @styled()
@@ -410,14 +389,14 @@ def own_figure(found: pd.DataFrame, title: str) -> Figure:
         found: of `own.summary.summary`.
     """
     pooled, cells = found[found["dataset"] == POOLED], found[found["dataset"] != POOLED]
-    figure, axis = plt.subplots(figsize=(6.4, OWN_HEAD + OWN_LINE * len(pooled)))
+    figure, axis = plt.subplots(figsize=(6.4, 0.95 + 0.46 * len(pooled)))
     named_lines(axis, [f"{ADDED[name]}\nover {label(name)}" for name in pooled["first"]])
     zero(axis)
     for line, first in enumerate(pooled["first"]):
         value = Interval.of(pooled.iloc[line])
         colour, marker = SIDES[value.side]
         intervals(axis, pooled.iloc[[line]], [line], color=colour, marker=marker, ms=6, lw=1.6)
-        right_of(axis, line, f"{value}\n{VERDICTS[value.side]}", colour)
+        on_line(axis, line, f"{value}\n{VERDICTS[value.side]}", color=colour)
         if len(cells) > len(pooled):
             dots = cells[cells["first"] == first]["gain"]
             axis.plot(dots, [line + 0.25] * len(dots), ".", ms=6, color="0.6", mew=0)

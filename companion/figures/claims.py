@@ -5,14 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from companion.claims.ledger import Judged
 from companion.claims.rules import Verdict
-from companion.figures.style import CYCLE, legend_below, named_lines, right_of, styled, zero
+from companion.figures.style import CYCLE, legend_below, named_lines, on_line, styled, zero
 
 LOOKS = {
     Verdict.REPRODUCED: (CYCLE[0], "D"),
@@ -20,7 +19,6 @@ LOOKS = {
     Verdict.NOT: (CYCLE[5], "X"),
     Verdict.UNTESTABLE: ("0.6", "o"),
 }
-LINE, HEAD = 0.23, 1.15  # inches of a claim's line, and of what surrounds them
 CAPITALS = {"pcam": "PCAM", "bach": "BACH", "crc": "CRC", "lora": "LoRA"}
 OFFSET = 0.17  # between the paper's mark and ours, in lines
 
@@ -35,12 +33,25 @@ def claims_figure(judged: Sequence[Judged], title: str) -> Figure:
         and (one.claim.paper_gain is not None or one.finding.ours is not None)
     ]
     shown.sort(key=lambda one: one.finding.verdict is Verdict.UNTESTABLE)
-    figure, axis = plt.subplots(figsize=(5.4, HEAD + LINE * max(len(shown), 2)))
+    figure, axis = plt.subplots(figsize=(5.4, 1.15 + 0.23 * max(len(shown), 2)))
     named_lines(axis, [_name(one) for one in shown])
     zero(axis)
     for line, (one, name) in enumerate(zip(shown, axis.get_yticklabels(), strict=True)):
-        _draw(axis, line, one)
-        name.set_color("0.5" if one.finding.verdict is Verdict.UNTESTABLE else "black")
+        claim, verdict = one.claim, one.finding.verdict
+        colour, marker = LOOKS[verdict]
+        grey = verdict is Verdict.UNTESTABLE
+        name.set_color("0.5" if grey else "black")
+        if claim.margin:  # what the rule tolerates: either side of zero, or below it
+            width = 2 * claim.margin if claim.kind == "equal" else claim.margin
+            place = (-claim.margin, line - 0.4)
+            axis.add_patch(Rectangle(place, width, 0.8, fc="0.92", lw=0, zorder=0))
+        if claim.paper_gain is not None:
+            edge = "0.6" if grey else "0.25"
+            axis.plot(claim.paper_gain, line - OFFSET, "o", ms=4.5, mfc="white", mec=edge)
+        if (value := one.finding.interval) is not None:
+            axis.plot([value.low, value.high], [line + OFFSET] * 2, color=colour, lw=1.4)
+            axis.plot(value.estimate, line + OFFSET, marker, ms=5, color=colour)
+        on_line(axis, line, str(verdict), color="0.5" if grey else colour)
     axis.set_xlabel("points of balanced accuracy (95% interval)")
     axis.set_title(f"{title}\n", fontsize=10)
     more = f"{len(judged) - len(shown)} further claims have no such number: see the table"
@@ -54,24 +65,6 @@ def claims_figure(judged: Sequence[Judged], title: str) -> Figure:
     ]
     legend_below(figure, handles, 4)
     return figure
-
-
-def _draw(axis: Axes, line: int, one: Judged) -> None:
-    """What the rule tolerates, the paper's number, ours with its interval, and the verdict."""
-    claim, verdict = one.claim, one.finding.verdict
-    colour, marker = LOOKS[verdict]
-    grey = verdict is Verdict.UNTESTABLE
-    if claim.margin:  # either side of zero, or below it
-        width = 2 * claim.margin if claim.kind == "equal" else claim.margin
-        place = (-claim.margin, line - 0.4)
-        axis.add_patch(Rectangle(place, width, 0.8, fc="0.92", lw=0, zorder=0))
-    if claim.paper_gain is not None:
-        edge = "0.6" if grey else "0.25"
-        axis.plot(claim.paper_gain, line - OFFSET, "o", ms=4.5, mfc="white", mec=edge)
-    if (value := one.finding.interval) is not None:
-        axis.plot([value.low, value.high], [line + OFFSET] * 2, color=colour, lw=1.4)
-        axis.plot(value.estimate, line + OFFSET, marker, ms=5, color=colour)
-    right_of(axis, line, str(verdict), "0.5" if grey else colour)
 
 
 def _name(one: Judged) -> str:

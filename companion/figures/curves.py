@@ -1,9 +1,8 @@
-"""Curves and maps of settings that differ in one value."""
+"""How a result moves along one knob, and where text helps: CLIP-IT's gain over its controls."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -13,30 +12,29 @@ from matplotlib.figure import Figure
 
 from clipit_lib.runs import StoredRun
 from companion import tables
-from companion.figures.style import COLOURS, MARKERS, beside, intervals, legend_below, styled
+from companion.figures.style import COLOURS, MARKERS, beside, intervals, legend_below, named, styled
 from companion.profile import Profile
 from companion.specs import Setting, label
 
-# -- How a result moves along one knob: words dropped, rank of the report, lambda, labels ...
+KNOBS = ("word_dropout", "report_rank", "lambda", "lora_rank")
+AXES = ("labels", "label_noise", "retriever", "lambda")  # of the map
+RANDOM = "clip_it/random_reports"
+# What a control is not changed by: a run without text has no retriever and no lambda, and random
+# reports need no retriever.
+UNCHANGED = {"lora_only": ("retriever", "lambda"), RANDOM: ("retriever",)}
+# What stands on an axis, with its points by the name that they have there, each a setting.
+Curves = Mapping[str, Mapping[str, str]]
 
 
-@dataclass(frozen=True)
-class Curve:
-    """Settings along one axis: `points` maps what stands on the axis to a setting."""
-
-    title: str
-    points: Mapping[str, str]
-
-
-def _panels(curves: Sequence[Curve], ylabel: str) -> tuple[Figure, list[Axes]]:
+def _panels(curves: Curves, ylabel: str) -> tuple[Figure, list[Axes]]:
     """Two panels per row, one per curve, with its points as ticks."""
     rows = -(-len(curves) // 2)
     figure, axes = plt.subplots(
         rows, 2, figsize=(6.8, 2.1 * rows + 0.4), squeeze=False, sharey=True
     )
-    for axis, curve in zip(axes.flat, curves, strict=False):
-        names = [point.replace("_", "\n") for point in curve.points]  # retrievers' are long
-        axis.set(xlabel=curve.title, xticks=range(len(names)), xticklabels=names)
+    for axis, (title, points) in zip(axes.flat, curves.items(), strict=False):
+        names = [point.replace("_", "\n") for point in points]  # retrievers' are long
+        axis.set(xlabel=title, xticks=range(len(names)), xticklabels=names)
     for axis in axes.flat[len(curves) :]:
         axis.axis("off")
     for axis in axes[:, 0]:
@@ -45,36 +43,35 @@ def _panels(curves: Sequence[Curve], ylabel: str) -> tuple[Figure, list[Axes]]:
 
 
 @styled()
-def curves_figure(runs: pd.DataFrame, curves: Sequence[Curve], levels: Sequence[str]) -> Figure:
+def curves_figure(runs: pd.DataFrame, curves: Curves, levels: Sequence[str]) -> Figure:
     """One panel per curve: every seed, the mean as a line; means of `levels` as dashed lines."""
     figure, axes = _panels(curves, "balanced accuracy (%)")
     found, colour = runs.groupby("setting")["balanced_accuracy"], COLOURS["clip_it"]
-    for axis, curve in zip(axes, curves, strict=True):
-        means = [found.get_group(setting).mean() for setting in curve.points.values()]
-        axis.plot(means, "D-", ms=4, color=colour)
-        for place, setting in enumerate(curve.points.values()):
-            values = found.get_group(setting)
+    for axis, points in zip(axes, curves.values(), strict=True):
+        seeds = [found.get_group(setting) for setting in points.values()]
+        axis.plot([values.mean() for values in seeds], "D-", ms=4, color=colour)
+        for place, values in enumerate(seeds):
             axis.plot([place] * len(values), values, "o", ms=3, color=colour, alpha=0.5, mew=0)
         for level in levels:
             style = {"unimodal": ":", "lora_only": "--"}.get(level, "-.")
             look: dict[str, Any] = {"color": COLOURS[level], "lw": 1.2, "ls": style}
             axis.axhline(found.get_group(level).mean(), **look, label=label(level))
-    legend_below(figure, axes[0].get_legend_handles_labels()[0], max(len(levels), 1))
+    legend_below(figure, named(axes[:1]), max(len(levels), 1))
     figure.tight_layout()
     return figure
 
 
 @styled()
-def gain_curves_figure(gains: pd.DataFrame, panels: Sequence[Curve]) -> Figure:
+def gain_curves_figure(gains: pd.DataFrame, curves: Curves) -> Figure:
     """The map: gain of CLIP-IT (95% interval) along each axis, one line per control.
 
     Args:
         gains: of `map_table`.
     """
-    figure, axes = _panels(panels, "gain of CLIP-IT (points)")
-    for axis, panel in zip(axes, panels, strict=True):
-        places = list(panel.points)
-        controls = list(gains[gains["axis"] == panel.title].groupby("control", sort=False))
+    figure, axes = _panels(curves, "gain of CLIP-IT (points)")
+    for axis, (title, points) in zip(axes, curves.items(), strict=True):
+        places = list(points)
+        controls = list(gains[gains["axis"] == title].groupby("control", sort=False))
         for (control, rows), shift in zip(controls, beside(len(controls), 0.16), strict=True):
             intervals(
                 axis, rows, [places.index(point) + shift for point in rows["point"]],
@@ -82,37 +79,38 @@ def gain_curves_figure(gains: pd.DataFrame, panels: Sequence[Curve]) -> Figure:
                 marker=MARKERS[str(control)], label=f"over {label(str(control))}",
             )  # fmt: skip
         axis.axhline(0, color="black", lw=0.8)
-    legend_below(figure, axes[0].get_legend_handles_labels()[0], 2)
+    legend_below(figure, named(axes[:1]), 2)
     figure.tight_layout()
     return figure
 
 
-def knobs(runs: pd.DataFrame, profile: Profile) -> list[Curve]:
-    """Words dropped, rank of the report, lambda and LoRA rank, each with the profile's own point.
+def curves_along(names: Iterable[str], profile: Profile, changes: Iterable[str]) -> Curves:
+    """CLIP-IT along each change, in ascending order, with the profile's own point.
 
     Curves without a further point are left out.
     """
-    names = set(runs["setting"])
-    further = {"random": RANDOM} if RANDOM in names else {}
-    curves = [
-        curve(names, "words dropped (%)", "word_dropout", "0"),
-        curve(names, "rank of the paired report", "report_rank", "1", further),
-        curve(names, "λ", "lambda", f"{profile.distillation_weight:g}"),
-        curve(names, "LoRA rank", "lora_rank", str(profile.lora.rank)),
-    ]
-    return [each for each in curves if len(each.points) > 1]
-
-
-def curve(
-    names: Iterable[str], title: str, change: str, own: str, further: Mapping[str, str] = {}
-) -> Curve:
-    """CLIP-IT along one change, in ascending order; `own` is the profile's value of it."""
-    points = {own: "clip_it"}
-    for name in names:
-        setting = Setting.of(name)
-        if setting.base == "clip_it" and list(setting.changes) == [change]:
-            points[setting.changes[change]] = name
-    return Curve(title, dict(sorted(points.items(), key=_size)) | dict(further))
+    known = {  # what stands on the axis, and the profile's own point
+        "word_dropout": ("words dropped (%)", "0"),
+        "report_rank": ("rank of the paired report", "1"),
+        "lambda": ("λ", f"{profile.distillation_weight:g}"),
+        "lora_rank": ("LoRA rank", str(profile.lora.rank)),
+        "labels": ("labels per class", "all"),
+        "label_noise": ("wrong labels (%)", "0"),
+        "retriever": ("retriever", profile.retriever),
+    }
+    settings = {name: Setting.of(name) for name in names}
+    curves = {}
+    for change in changes:
+        title, own = known[change]
+        points = {own: "clip_it"} | {
+            setting.changes[change]: name
+            for name, setting in settings.items()
+            if setting.base == "clip_it" and list(setting.changes) == [change]
+        }
+        curves[title] = dict(sorted(points.items(), key=_size))
+        if change == "report_rank" and RANDOM in settings:
+            curves[title]["random"] = RANDOM
+    return {title: points for title, points in curves.items() if len(points) > 1}
 
 
 def _size(item: tuple[str, str]) -> tuple[float, str]:
@@ -123,38 +121,17 @@ def _size(item: tuple[str, str]) -> tuple[float, str]:
         return float("inf"), item[0]
 
 
-# -- Where text helps: the gain of CLIP-IT over its controls along four axes.
-
-
-RANDOM = "clip_it/random_reports"
-# What a control is not changed by: a run without text has no retriever and no lambda, and random
-# reports need no retriever.
-UNCHANGED = {"lora_only": ("retriever", "lambda"), RANDOM: ("retriever",)}
-
-
-def axes_of(stored: Sequence[StoredRun], profile: Profile) -> list[Curve]:
-    """The axes with the points that were run, the profile's own point among them."""
-    names = {run.spec.setting for run in stored}
-    axes = [
-        curve(names, "labels per class", "labels", "all"),
-        curve(names, "wrong labels (%)", "label_noise", "0"),
-        curve(names, "retriever", "retriever", profile.retriever),
-        curve(names, "λ", "lambda", f"{profile.distillation_weight:g}"),
-    ]
-    return [axis for axis in axes if len(axis.points) > 1]
-
-
-def map_table(stored: Sequence[StoredRun], axes: Sequence[Curve], draws: int) -> pd.DataFrame:
+def map_table(stored: Sequence[StoredRun], axes: Curves, draws: int) -> pd.DataFrame:
     """Gains at every point: axis, point, control, then the columns of `tables.gain_table`."""
     frames = []
-    for axis in axes:
-        for point, setting in axis.points.items():
+    for axis, points in axes.items():
+        for point, setting in points.items():
             changes = Setting.of(setting).changes
             for control, unchanged in UNCHANGED.items():
                 kept = {name: value for name, value in changes.items() if name not in unchanged}
                 first = str(Setting(control, kept))
                 two = [run for run in stored if run.spec.setting in (first, setting)]
                 gains = tables.gain_table(two, [(first, setting)], draws)
-                place = {"axis": axis.title, "point": point, "control": control}
+                place = {"axis": axis, "point": point, "control": control}
                 frames.append(pd.DataFrame(place, gains.index).join(gains))
     return pd.concat(frames, ignore_index=True)

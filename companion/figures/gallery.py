@@ -8,16 +8,13 @@ from clipit_lib import paths
 from clipit_lib.files import write_text
 from companion.reading import read_strict
 
-PAIRING = "How few of the paired reports serve how many patches."
-
-
 _READ = read_strict(Path(__file__).with_suffix(".yaml"), dict[str, dict[str, str]])
 MEANING, TITLES = _READ["meaning"], _READ["titles"]
 
 
 def meaning(name: str) -> str | None:
     """One line on a figure, None if there is none."""
-    return PAIRING if name.startswith("pairing_") else MEANING.get(name)
+    return MEANING.get("pairing" if name.startswith("pairing_") else name)
 
 
 def write() -> Path:

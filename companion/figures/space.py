@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -28,29 +27,17 @@ CLASS_COLOURS = (*CYCLE, "#000000", "#B8A800")
 CLASS_MARKERS = (*MARKER_CYCLE, "*", "<")
 
 
-@dataclass(frozen=True)
-class Panel:
-    """One space of one setting.
-
-    Attributes:
-        plane: [m, 2], t-SNE coordinates.
-        note: its numbers, measured in the original space.
-    """
-
-    setting: str
-    space: str
-    plane: np.ndarray
-    note: str
+# By setting and space: t-SNE coordinates [m, 2], and numbers measured in the original space.
+Planes = Mapping[tuple[str, str], tuple[np.ndarray, str]]
 
 
 @styled()
 def space_figure(
-    panels: Sequence[Panel], labels: np.ndarray, classes: Sequence[str], caption: str
+    planes: Planes, labels: np.ndarray, classes: Sequence[str], caption: str
 ) -> Figure:
     """One row per setting, one column per space; `labels` [m] number the classes."""
     style.have_fonts_for(classes)
-    settings = list(dict.fromkeys(panel.setting for panel in panels))
-    spaces = list(dict.fromkeys(panel.space for panel in panels))
+    settings, spaces = (list(dict.fromkeys(names)) for names in zip(*planes, strict=True))
     shape = (len(settings), len(spaces))
     figure, axes = plt.subplots(*shape, figsize=(7.2, 2.25 * shape[0] + 0.4), squeeze=False)
     looks: list[dict[str, Any]] = [
@@ -58,11 +45,11 @@ def space_figure(
          "marker": CLASS_MARKERS[k % len(CLASS_MARKERS)]}
         for k in range(len(classes))
     ]  # fmt: skip
-    for panel in panels:
-        axis = axes[settings.index(panel.setting), spaces.index(panel.space)]
+    for (setting, space), (plane, note) in planes.items():
+        axis = axes[settings.index(setting), spaces.index(space)]
         for label in np.unique(labels):  # hollow, so that another class at the place is seen
-            axis.plot(*panel.plane[labels == label].T, **looks[label], ms=3)
-        axis.set_xlabel(panel.note, fontsize=8, loc="left")
+            axis.plot(*plane[labels == label].T, **looks[label], ms=3)
+        axis.set_xlabel(note, fontsize=8, loc="left")
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set(visible=True, color="#BBBBBB", linewidth=0.8)
     for axis, space in zip(axes[0], spaces, strict=True):
@@ -79,11 +66,10 @@ def space_figure(
 
 
 @styled()
-def contact_sheet(dataset: PatchDataset, columns: int = 8, seed: int = 0) -> Figure:
+def contact_sheet(dataset: PatchDataset, columns: int = 8) -> Figure:
     """Random training patches, one row per class."""
     style.have_fonts_for(dataset.classes)
-    rng = np.random.default_rng(seed)
-    train, rows = dataset.indices("train"), len(dataset.classes)
+    rng, train, rows = np.random.default_rng(0), dataset.indices("train"), len(dataset.classes)
     figure, axes = plt.subplots(rows, columns, figsize=(columns * 0.85, rows * 0.9))
     for number, name in enumerate(dataset.classes):
         own = train[dataset.labels[train] == number]
@@ -143,13 +129,13 @@ def pairing_figure(pairs: Pairs, reports: int, title: str) -> Figure:
 
 @styled()
 def text_statistics_figure(
-    similarities: Mapping[str, np.ndarray], distilled: Mapping[str, Sequence[Distillation]]
+    similarities: Mapping[str, np.ndarray], distilled: Sequence[tuple[str, Distillation]]
 ) -> Figure:
     """One row per data set. Left: similarity of the best report. Right: distilled cosines.
 
     Args:
         similarities: [n] best-report similarity of each training patch, by data set.
-        distilled: every run's test cosines, by data set.
+        distilled: every run's test cosines, with its data set.
     """
     size = (7.0, 1.55 * len(similarities) + 0.6)
     figure, axes = plt.subplots(len(similarities), 2, figsize=size, squeeze=False, sharex="col")
@@ -158,7 +144,7 @@ def text_statistics_figure(
         left.axvline(values.mean(), color="black", lw=1)
         left.set(title=name, ylabel="patches", yticks=[])
         _above(left, 1, f"mean {values.mean():.2f}, sd {values.std():.2f}", "black")
-        _cosines(right, distilled[name])
+        _cosines(right, [each for dataset, each in distilled if dataset == name])
     axes[-1, 0].set_xlabel("cosine of patch and best report")
     axes[-1, 1].set_xlabel("cosine with the true text features (test)")
     figure.tight_layout()
@@ -192,13 +178,9 @@ def _above(axis: Axes, side: int, words: str, colour: str) -> None:
 
 @styled()
 def hubs_figure(
-    dataset: PatchDataset,
-    texts: Sequence[str],
-    hubs: Sequence[tuple[int, np.ndarray]],
-    patches: int = 6,
-    seed: int = 0,
+    dataset: PatchDataset, texts: Sequence[str], hubs: Sequence[tuple[int, np.ndarray]]
 ) -> Figure:
-    """The most used reports, each beside some training patches that chose it, drawn at random.
+    """The most used reports, each beside six training patches that chose it, drawn at random.
 
     It shows patches and report texts: keep it only where both may be redistributed.
 
@@ -207,14 +189,12 @@ def hubs_figure(
         hubs: (report, positions within the train split), see `measures.hubs`.
     """
     style.have_fonts_for([*dataset.class_texts, *(texts[report] for report, _ in hubs)])
-    rng = np.random.default_rng(seed)
-    train = dataset.indices("train")
+    rng, train = np.random.default_rng(0), dataset.indices("train")
     figure, axes = plt.subplots(
-        len(hubs), patches + 1, figsize=(7.2, 0.95 * len(hubs)), squeeze=False,
-        gridspec_kw={"width_ratios": [*[1] * patches, 6]},
-    )  # fmt: skip
+        len(hubs), 7, figsize=(7.2, 0.95 * len(hubs)), squeeze=False, width_ratios=[*[1] * 6, 6]
+    )
     for row, (report, chosen) in zip(axes, hubs, strict=True):
-        for axis, position in zip(row, rng.permutation(chosen)[:patches], strict=False):
+        for axis, position in zip(row, rng.permutation(chosen)[:6], strict=False):
             axis.imshow(dataset.pixels[train[position]])
         counts = np.bincount(dataset.labels[train[chosen]])
         most = f"{counts.max() / len(chosen):.0%} {dataset.class_texts[counts.argmax()]}"

@@ -121,7 +121,7 @@ def paired_panels(heights: Sequence[float], ratio: float, more: float = 0.0) -> 
     """
     return plt.subplots(
         len(heights), 2, figsize=(7.2, sum(heights) + more), squeeze=False,
-        gridspec_kw={"height_ratios": heights, "width_ratios": [ratio, 1]},
+        height_ratios=heights, width_ratios=[ratio, 1],
     )  # fmt: skip
 
 
@@ -157,19 +157,22 @@ def zero(axis: Axes) -> None:
     axis.axvline(0, color="black", lw=0.8, zorder=1)
 
 
-def right_of(axis: Axes, line: Place, words: str, colour: str = "black") -> None:
-    """Words beside a line, right of the axis."""
-    axis.text(
-        1.02, line, words, transform=axis.get_yaxis_transform(), va="center", fontsize=8,
-        color=colour,
-    )  # fmt: skip
+def on_line(axis: Axes, line: Place, words: str, at: float = 1.02, **look: Any) -> None:
+    """Words on a line, by default right of the axis, which spans 0 to 1."""
+    look = {"va": "center", "fontsize": 8, "color": "black", **look}
+    axis.text(at, line, words, transform=axis.get_yaxis_transform(), **look)
 
 
-def legend_below(figure: Figure, handles: Sequence[Any], columns: int, **look: Any) -> None:
+def named(axes: Iterable[Axes]) -> list[Any]:
+    """What has a name on some axes, each name once: of an axis artists, then error bars."""
+    found = (each for axis in axes for each in axis.get_legend_handles_labels()[0])
+    return list({each.get_label(): each for each in found}.values())
+
+
+def legend_below(figure: Figure, handles: list[Any], columns: int, **look: Any) -> None:
     """A legend of artists and error bars under all axes."""
-    figure.legend(
-        handles=list(handles), loc="upper center", ncols=columns, bbox_to_anchor=(0.5, 0.0), **look
-    )
+    place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.0)}
+    figure.legend(handles=handles, ncols=columns, **place, **look)
 
 
 def save(figure: Figure, profile: str, name: str, runs: Sequence[str] = ()) -> Path:

@@ -29,9 +29,7 @@ def survival_figure(
 
     Of `run_table`, `intervals`, `halves` and `planted_metrics` in `companion.survival.study`.
     """
-    figure, (left, right) = plt.subplots(
-        1, 2, figsize=(7.2, 3.1), gridspec_kw={"width_ratios": [1.2, 1]}
-    )
+    figure, (left, right) = plt.subplots(1, 2, figsize=(7.2, 3.1), width_ratios=[1.2, 1])
     _concordance(left, table, limits, planted)
     _curves(right, split)
     figure.tight_layout(w_pad=2.5)

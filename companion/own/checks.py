@@ -18,17 +18,18 @@ from scipy.stats import entropy, t
 
 from clipit_lib import paths
 from clipit_lib.data.folder import FolderData, read_manifest
-from clipit_lib.data.patches import PatchData, PatchDataset, Split, ValidationSplit
+from clipit_lib.data.patches import PatchDataset, Split, ValidationSplit
 from clipit_lib.data.reports import says_nothing
 from clipit_lib.encoders import registry
 from clipit_lib.encoders.encoder import embed_texts
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import tidy
+from clipit_lib.inputs import SPLITS
 from clipit_lib.pairing import effective_number
 from clipit_lib.settings import Strict
-from companion import findings, studies
+from companion import studies
 from companion.findings import Finding, Severity
-from companion.measures import Coverage, token_coverage
+from companion.measures import Coverage
 from companion.profile import Profile, Workbench, load_profile, sources_of_profile
 from companion.reading import parser_of, read_strict
 from companion.specs import fields_of
@@ -39,16 +40,6 @@ from companion.statistics import Cell, pooled_bootstrap, top_share, units
 
 COLUMNS = {"severity": "severity", "dataset": "data set", "check": "check", "what": "what",
            "why": "why it hurts", "fix": "what to do"}  # fmt: skip
-
-
-def sorted_findings(found: Sequence[Finding]) -> list[Finding]:
-    """The worst first, otherwise in the order given; each once."""
-    return sorted(dict.fromkeys(found), key=lambda one: list(Severity).index(one.severity))
-
-
-def findings_table(found: Sequence[Finding]) -> pd.DataFrame:
-    """To read and to keep: severity, data set, check, what, why, what to do."""
-    return findings.table(sorted_findings(found), COLUMNS)
 
 
 def counts_sentence(found: Sequence[Finding]) -> str:
@@ -73,17 +64,12 @@ def require_none_stops(found: Sequence[Finding], where: object) -> None:
     Raises:
         ClipItError: a finding is a stop; the first is said.
     """
-    stops = [one for one in sorted_findings(found) if one.severity is Severity.STOP]
+    stops = [one for one in found if one.severity is Severity.STOP]
     if stops:
         first, number = stops[0], f"{len(stops)} finding{'s' * (len(stops) > 1)}"
         about = f"{first.dataset}: " * bool(first.dataset)
         what = f"{number} must be mended first: {about}{first.what} [{first.check}]"
         raise ClipItError(what, where, first.fix)
-
-
-def findings_text(found: Sequence[Finding]) -> str:
-    """For a terminal: three lines a finding, then the counts."""
-    return "\n".join([*map(str, sorted_findings(found)), counts_sentence(found)])
 
 
 class Words(Strict):
@@ -107,7 +93,6 @@ def _found(check: str, **values: object) -> list[Finding]:
 # -- What in patches, labels, groups and splits will hurt; each check is [] where all is well.
 
 
-SPLITS = ("train", "validation", "test")
 FEW_GROUPS = 20
 VALIDATION_ERROR = 5.0  # points
 IMBALANCE = 10.0
@@ -175,8 +160,8 @@ def duplicates(dataset: PatchDataset) -> list[Finding]:
     frame = dataset.samples[["id", "split"]].assign(digest=digests)
     found: list[Finding] = []
     for first, second in combinations(SPLITS, 2):
-        here, there = (frame[frame["split"] == split] for split in (first, second))
-        twice = there[there["digest"].isin(here["digest"])]
+        there = frame[frame["split"] == second]
+        twice = there[there["digest"].isin(frame["digest"][frame["split"] == first])]
         if not twice.empty:
             found += _found(
                 "duplicates", twice=len(twice), whole=len(there), first=first, second=second,
@@ -362,12 +347,8 @@ def classes_without_text(
 
 def unmentioned(texts: Sequence[str], class_texts: Sequence[str]) -> list[Finding]:
     """Classes whose words stand together in no report."""
-    vocabularies = [_words(text) for text in texts]
-    absent = [
-        each
-        for each in class_texts
-        if not any(_words(each) - FILLERS <= words for words in vocabularies)
-    ]
+    known = [_words(text) for text in texts]
+    absent = [each for each in class_texts if not any(_words(each) - FILLERS <= w for w in known)]
     if not absent:
         return []
     return _found("unmentioned", absent=", ".join(absent), reports=len(texts))
@@ -402,15 +383,14 @@ def zero_shot_table(bench: Workbench) -> pd.DataFrame:
             rows.append((name, f"stop: {stops[0].what}", ""))
             continue
         data, hits = bench.dataset(name), pd.Series(zero_shot_hits(bench, name, "test"))
-        recalls = hits.groupby(data.labels[data.indices("test")]).mean()
-        rows.append((name, round(100 * float(recalls.mean()), 1),
-                     round(100 / len(data.classes), 1)))  # fmt: skip
+        recall = float(hits.groupby(data.labels[data.indices("test")]).mean().mean())
+        rows.append((name, round(100 * recall, 1), round(100 / len(data.classes), 1)))
     columns = ["data set", "zero-shot balanced accuracy (%)", "chance (%)"]
     return pd.DataFrame(rows, columns=columns)
 
 
 def check(bench: Workbench) -> list[Finding]:
-    """Everything known to hurt in what the study `own` would run, the worst first.
+    """Everything known to hurt in what the study `own` would run, the worst first, each once.
 
     Nothing is trained, and no test label is compared with an answer. Pairs are checked if the
     retriever is there; one that is trained on the spot must have been.
@@ -418,7 +398,7 @@ def check(bench: Workbench) -> list[Finding]:
     found = list(_names(bench.profile))
     for dataset in datasets(bench.profile):
         found += [replace(one, dataset=dataset) for one in _dataset(bench, dataset)]
-    return sorted_findings(found)
+    return sorted(dict.fromkeys(found), key=lambda one: list(Severity).index(one.severity))
 
 
 def datasets(profile: Profile) -> list[str]:
@@ -448,8 +428,13 @@ def _refused(name: str, attempt: Callable[[], object]) -> list[Finding]:
 
 
 def _not_opened(bench: Workbench, name: str) -> list[Finding]:
-    """Why a data set cannot be opened."""
-    leaks = _leaks(bench.profile.data_settings(name))
+    """Why a data set cannot be opened; groups that a readable manifest lets leak come first."""
+    settings = bench.profile.data_settings(name)
+    leaks: list[Finding] = []
+    if isinstance(settings, FolderData) and settings.manifest is not None:
+        with suppress(ClipItError):  # said when the data set is opened
+            listed = read_manifest(paths.in_data(settings.folder) / settings.manifest)
+            leaks = shared_groups(listed) + split_through_groups(listed, settings.validation_split)
     return leaks or _refused("data", partial(bench.dataset, name))
 
 
@@ -460,37 +445,23 @@ def _dataset(bench: Workbench, name: str) -> list[Finding]:
     return [*found, *(_refused("reports", partial(bench.corpus, name)) or _texts(bench, name))]
 
 
-def _leaks(settings: PatchData) -> list[Finding]:
-    """Groups that a manifest, if it can be read, lets into several splits."""
-    if isinstance(settings, FolderData) and settings.manifest is not None:
-        with suppress(ClipItError):  # said when the data set is opened
-            listed = read_manifest(paths.in_data(settings.folder) / settings.manifest)
-            return shared_groups(listed) + split_through_groups(listed, settings.validation_split)
-    return []
-
-
 def _patches(profile: Profile, name: str, data: PatchDataset) -> list[Finding]:
-    labels = {split: data.labels[data.indices(split)] for split in ("train", "validation")}
-    batch = profile.training_settings(name).batch_size
+    train, validation = (data.labels[data.indices(split)] for split in SPLITS[:2])
+    side = profile.pretraining.side if profile.pretraining else None
+    sizes = {
+        backbone: row.transform(side).size
+        for _, backbone, *_ in studies.cells(profile, "own")
+        if (row := registry.ENCODERS.get(backbone)) and not row.text_targets
+    }
     return [
         *unknown_groups(data.samples),
         *few_groups(data.samples),
         *duplicates(data),
-        *small_validation(labels["validation"], data.classes),
-        *imbalance(labels["train"], data.classes, batch),
-        *resized_twice(data.pixels.shape[1], _sizes(profile)),
+        *small_validation(validation, data.classes),
+        *imbalance(train, data.classes, profile.training_settings(name).batch_size),
+        *resized_twice(data.pixels.shape[1], sizes),
         *files(data.notes),
     ]
-
-
-def _sizes(profile: Profile) -> dict[str, int]:
-    side = profile.pretraining.side if profile.pretraining else None
-    named = {backbone for _, backbone, *_ in studies.cells(profile, "own")}
-    return {
-        name: row.transform(side).size
-        for name in named
-        if (row := registry.ENCODERS.get(name)) and not row.text_targets
-    }
 
 
 def _texts(bench: Workbench, name: str) -> list[Finding]:
@@ -509,17 +480,15 @@ def _texts(bench: Workbench, name: str) -> list[Finding]:
     except ClipItError as error:
         why = "pairs, length of reports and the retriever could not be checked"
         return [*found, Finding("retriever", Severity.NOTE, str(error.what), why, error.fix)]
-    cover = token_coverage(corpus.texts, tokenizer.lengths, tokenizer.context_length)
+    cover = Coverage.of(corpus.texts, tokenizer)
     reports = bench.pairs(name, "train", 1).reports[:, 0]
-    samples = data.samples.iloc[rows]
-    groups = units(samples, "id")
-    hits, draws = zero_shot_hits(bench, name, "train"), bench.profile.bootstrap_draws
+    groups, hits = units(data.samples.iloc[rows], "id"), zero_shot_hits(bench, name, "train")
     return [
         *found,
         *few_used(reports, len(data.classes)),
         *hubs(reports, corpus.ids),
         *truncation(cover, bench.profile.text_stage.long_text),
-        *weak_retriever(hits, labels, groups, len(data.classes), draws),
+        *weak_retriever(hits, labels, groups, len(data.classes), bench.profile.bootstrap_draws),
         *classes_without_text(reports, labels, data.class_texts),
     ]
 
@@ -528,5 +497,5 @@ def main(arguments: list[str]) -> None:
     """`check --profile NAME|FILE.yaml`: print every finding; fail if one must be mended first."""
     given = parser_of("check", main.__doc__).parse_args(arguments).profile
     found = check(Workbench(load_profile(given), download=False))
-    print(findings_text(found), flush=True)
+    print(*found, counts_sentence(found), sep="\n", flush=True)
     require_none_stops(found, given)

@@ -56,8 +56,7 @@ def choose(stored: Sequence[StoredRun], dataset: str) -> Choice:
         raise ClipItError(what, "study own", f"Run one of {', '.join(DEPLOYABLE)}")
     candidates = pd.DataFrame([_row(run) for run in runs])
     means = candidates.groupby(GROUP, sort=False)[["validation", "nats"]].mean().reset_index()
-    backbone, setting = _best(means)[GROUP]
-    seeds = candidates[(candidates[GROUP] == [backbone, setting]).all(axis=1)]
+    seeds = candidates[(candidates[GROUP] == _best(means)[GROUP]).all(axis=1)]
     key = _best(seeds)["run"]
     return Choice(next(run for run in runs if run.key == key), candidates)
 
@@ -129,8 +128,6 @@ ADDED = {
     "clip_it/shuffled_pairs": "giving each patch its own report",
 }
 CONTROLS = tuple(name for name in ADDED if name != "unimodal")
-
-
 VERDICTS = {Side.ABOVE: "helps", Side.INCLUDES: "not shown", Side.BELOW: "hurts"}
 
 
@@ -175,8 +172,11 @@ def summary_words(found: pd.DataFrame, doubt: str = "") -> str:
     """
     pooled = found[found["dataset"] == POOLED]
     items = [f"- {_sentence(row, bool(doubt))}" for _, row in pooled.iterrows()]
-    words = "\n".join([conclusion(pooled, bool(doubt)), "", *items, "", _scope(found), "", MANY])
-    return f"{doubt}\n\n{words}" if doubt else words
+    cells = found[found["dataset"] != POOLED][tables.GAIN_CELL].drop_duplicates()
+    listed = "; ".join(f"{dataset}, {backbone}" for dataset, backbone in cells.to_numpy())
+    scope = f"Balanced accuracy on test, 95% intervals, mean over cells: {listed}."
+    parts = [doubt, conclusion(pooled, bool(doubt)), "\n".join(items), scope, MANY]
+    return "\n\n".join(filter(None, parts))
 
 
 def _sentence(row: pd.Series, doubtful: bool) -> str:
@@ -215,12 +215,6 @@ def conclusion(pooled: pd.DataFrame, doubtful: bool = False) -> str:
     parts = [f"{what} {', '.join(names)}" for what, names in found.items() if names]
     head = "The text is not shown to help here" if not helps else "Only a part is shown"
     return f"**{head}**: CLIP-IT is {'; '.join(parts)}."
-
-
-def _scope(found: pd.DataFrame) -> str:
-    cells = found[found["dataset"] != POOLED][tables.GAIN_CELL].drop_duplicates()
-    listed = "; ".join(f"{dataset}, {backbone}" for dataset, backbone in cells.to_numpy())
-    return f"Balanced accuracy on test, 95% intervals, mean over cells: {listed}."
 
 
 def summary_table(found: pd.DataFrame) -> pd.DataFrame:

@@ -19,16 +19,10 @@ from clipit_lib.data.folder import FolderData
 from clipit_lib.data.reports import FileCorpus
 from clipit_lib.encoders import registry
 from clipit_lib.errors import ClipItError
-from companion import specs, studies
+from companion import findings, specs, studies
 from companion.__main__ import main
 from companion.findings import Severity
-from companion.own.checks import (
-    check,
-    datasets,
-    findings_table,
-    findings_text,
-    zero_shot_table,
-)
+from companion.own.checks import COLUMNS, check, datasets, zero_shot_table
 from companion.own.summary import ADDED, VERDICTS, choose, summary, summary_table
 from companion.profile import Profile, Study, Workbench, load_profile
 from companion.statistics import balanced_accuracy
@@ -198,8 +192,8 @@ def test_a_leak_in_a_manifest_is_a_finding_and_not_only_an_error(
     assert found[0].dataset == "leak"
     shown = zero_shot_table(Workbench(load_profile(str(path))))  # the encoders are sound
     assert shown["zero-shot balanced accuracy (%)"].tolist() == [f"stop: {found[0].what}"]
-    assert "twice" in findings_text(found)
-    assert findings_table(found)["severity"].tolist() == ["stop"]
+    assert "twice" in str(found[0])
+    assert findings.table(found, COLUMNS)["severity"].tolist() == ["stop"]
 
 
 def test_an_untrained_retriever_is_a_note(own_file: Path, tmp_path: Path) -> None:

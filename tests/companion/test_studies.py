@@ -7,7 +7,7 @@ from clipit_lib.errors import ClipItError
 from clipit_lib.runs import StoredRun
 from clipit_lib.settings import RunSpec, TextSpec
 from companion import specs, studies
-from companion.figures.curves import axes_of, knobs, map_table
+from companion.figures.curves import AXES, KNOBS, curves_along, map_table
 from companion.profile import Profile, Study, Workbench, load_profile
 from companion.specs import label
 from companion.train import main as train_main
@@ -217,8 +217,8 @@ def test_the_map_shows_the_gain_at_each_point(bench: Workbench) -> None:
         for name in names
         for seed in (0, 1)
     ]
-    axes = axes_of(stored, bench.profile)
-    assert {axis.title: list(axis.points) for axis in axes} == {
+    axes = curves_along([run.spec.setting for run in stored], bench.profile, AXES)
+    assert {title: list(points) for title, points in axes.items()} == {
         "labels per class": ["5", "all"],
         "retriever": ["phantom_clip", "phantom_clip_noisy"],
         "λ": ["1", "3"],
@@ -235,11 +235,9 @@ def test_the_map_shows_the_gain_at_each_point(bench: Workbench) -> None:
 
 
 def test_knobs_are_in_order_and_hold_the_profiles_own_point(bench: Workbench) -> None:
-    import pandas as pd
-
     names = ["clip_it", "clip_it/lambda_10", "clip_it/lambda_0.3", "clip_it/report_rank_2",
              "clip_it/random_reports"]  # fmt: skip
-    curves = {c.title: c.points for c in knobs(pd.DataFrame({"setting": names}), bench.profile)}
+    curves = curves_along(names, bench.profile, KNOBS)
     assert list(curves["λ"]) == ["0.3", "1", "10"]
     assert list(curves["rank of the paired report"]) == ["1", "2", "random"]
     assert "LoRA rank" not in curves

@@ -21,7 +21,6 @@ from companion.cost.measure import (
     MERGED,
     UNIMODAL,
     UNMERGED,
-    Machine,
     Variant,
     cost_columns,
     count_flops,
@@ -113,7 +112,7 @@ def test_published_models_are_those_of_the_paper() -> None:
     assert macs[UNMERGED] - macs[MERGED] == pytest.approx(adapters, rel=1e-3)
     assert published.prompt_gmacs(counts) == pytest.approx(prompt / 1e9, rel=1e-3)
     assert macs[ENCODED] == pytest.approx(505e9, rel=0.01)  # what the paper prints
-    said = words.paper_sentence(counts, published.prompt_gmacs(counts), paper.printed("compute"))
+    said = words.paper_sentence(counts)
     assert "44 prompts of 11.17" in said and "29% above" in said and "(printed: 0.001)" in said
 
 
@@ -250,10 +249,10 @@ def test_words_and_figure_say_what_the_tables_hold() -> None:
     )
     table = measure.latency_summary(times, UNIMODAL)
     table.insert(1, "batch", 1)
-    said = words.time_sentence(table, Machine("A processor", 1, "2.0"))
+    said = words.time_sentence(table, "A processor, 1 thread, PyTorch 2.0")
     assert "1 interleaved rounds on A processor, 1 thread, PyTorch 2.0" in said
     assert "unmerged 1.50" in said and "encoded 10.00" in said
-    figure = inference_cost_figure(costs, table, paper.printed("compute"))
+    figure = inference_cost_figure(costs, table)
     labels = {text.get_text() for text in figure.axes[0].texts}
     assert {"1.50", "10.00", "9.00", "0.90"} <= labels
     assert {"1.29", "4.76", "29.71"} <= {text.get_text() for text in figure.axes[1].texts}

@@ -18,10 +18,10 @@ from report_material import EVIL, value, write_notebook
 
 from clipit_lib import paths
 from clipit_lib.data.folder import FolderData
-from companion import reading, report, tables
+from companion import findings, reading, report, tables
 from companion.figures.heat_map import heat_map
 from companion.figures.space import contact_sheet, pair_sheet
-from companion.own.checks import findings_table, imbalance, shared_groups
+from companion.own.checks import COLUMNS, imbalance, shared_groups
 from companion.profile import load_profile
 
 READERS = ("pickle.load", "pickle.loads", "pickle.Unpickler", "joblib.load", "pandas.read_pickle",
@@ -138,7 +138,7 @@ def test_markup_in_data_is_text_in_tables_and_in_the_report(
     labels = list(table["label"].unique())
     shared = shared_groups(table.assign(group=table["label"]))
     found = [*shared, *imbalance(counted, [labels[1], labels[0], labels[2]], 8)]
-    listed = findings_table(found)
+    listed = findings.table(found, COLUMNS)
     listed["what"] += " " + labels[1] + " " + labels[2]
     text = tables.markdown(listed)
     tables.save_table("smoke", "own_findings", listed, text, [])
