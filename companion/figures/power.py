@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from companion.figures.style import CYCLE, intervals, legend_below, named_lines, right_of, styled
+from companion.figures.style import CYCLE, intervals, legend_below, named_lines, on_line, styled
 from companion.statistics import Word
 
 LOOKS = {
@@ -47,7 +47,7 @@ def known_figure(gains: pd.DataFrame, margin: float) -> Figure:
         colour, marker = LOOKS[Word(row["word"])]
         shade = "0.45" if row["word"] == Word.UNDECIDED else colour
         intervals(lines, others.iloc[[line]], [line], color=shade, marker=marker)
-        right_of(lines, line, str(row["word"]), shade)
+        on_line(lines, line, str(row["word"]), color=shade)
     lines.set_xlabel("gain over random reports (points)")
     figure.tight_layout()
     return figure
