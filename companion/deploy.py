@@ -278,9 +278,10 @@ def _classifier(run: StoredRun) -> tuple[nn.Module, Transform]:
         weights.require_same(spec, registry.weights_hash(spec.backbone, sources), run.folder)
         encoder = registry.load_clip(spec.backbone, sources)
         model = PromptClassifier(encoder, spec.contrastive)
-        for name in ("image_tower", "text_tower") if spec.lora is not None else ():
+        for name in ("image_tower", "text_tower"):
             own = {k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(name)}
-            lora.merge(model.get_submodule(name), own, spec.lora)
+            if spec.lora is not None:
+                lora.merge(model.get_submodule(name), own, spec.lora)
         return cached(model.eval()).cpu().eval(), encoder.transform
     found = predict.load_classifier(run.folder)
     if isinstance(found.model, Direct):  # its map to text features has no part in the answer

@@ -159,7 +159,10 @@ def data_tables(source: str) -> Markup:
     boxes = Markup("")
     for table in BeautifulSoup(source, "html.parser").find_all("table"):
         rows = [list(row.find_all(["th", "td"])) for row in table.find_all("tr")]
-        if _only_counts(rows):
+        # A first column of 0, 1, 2, ... is pandas' own and says nothing.
+        first = [row[0].get_text() for row in rows if row]
+        single = all(sum(cell.name == "th" for cell in row) == 1 for row in rows[1:])
+        if single and first == ["", *map(str, range(len(rows) - 1))]:
             rows = [row[1:] for row in rows]
         head = sum(all(cell.name == "th" for cell in row) for row in rows)
         lines = [
@@ -168,17 +171,9 @@ def data_tables(source: str) -> Markup:
             )
             for place, row in enumerate(rows)
         ]
-        first, rest = Markup("").join(lines[:head]), Markup("").join(lines[head:])
         whole_table = Markup("<table><thead>{}</thead>\n<tbody>{}</tbody></table>")
-        boxes += in_a_box(whole_table.format(first, rest))
+        boxes += in_a_box(whole_table.format(*map(Markup("").join, (lines[:head], lines[head:]))))
     return boxes
-
-
-def _only_counts(rows: list[list[Tag]]) -> bool:
-    """Whether the first column is pandas' own 0, 1, 2, ..., which says nothing."""
-    first = [row[0].get_text() for row in rows if row]
-    single = all(sum(cell.name == "th" for cell in row) == 1 for row in rows[1:])
-    return single and first == ["", *map(str, range(len(rows) - 1))]
 
 
 def _cell(cell: Tag, in_head: bool) -> Markup:
@@ -287,12 +282,15 @@ def executed(profile: str) -> tuple[list[Path], list[Path], list[str]]:
 
     Third come the names of those that failed when they were last run.
     """
-    found = sorted((paths.results(profile) / "notebooks").glob("[0-9][0-9]_*.ipynb"))
-    failed = [path for path in found if path.stem.endswith(".failed")]
-    whole_ones = [path for path in found if path not in failed]
-    once = [path for path in whole_ones if int(path.name[:2]) >= FIRST_PER_PROFILE]
-    others = [path for path in whole_ones if path not in once]
-    return once, others, [path.stem.removesuffix(".failed") for path in failed]
+    once: list[Path] = []
+    others: list[Path] = []
+    failed = []
+    for path in sorted((paths.results(profile) / "notebooks").glob("[0-9][0-9]_*.ipynb")):
+        if path.stem.endswith(".failed"):
+            failed.append(path.stem.removesuffix(".failed"))
+        else:
+            (once if int(path.name[:2]) >= FIRST_PER_PROFILE else others).append(path)
+    return once, others, failed
 
 
 def section(path: Path, pictures: Pictures, level: int) -> Section:
@@ -316,9 +314,12 @@ def section(path: Path, pictures: Pictures, level: int) -> Section:
         title += f" ({', '.join(about)})"
     heading = outline.heading(Markup.escape(title), level, path.stem)
     anchor = outline.at
-    for cell in cells:  # a figure that is the value of a cell is drawn again when the cell ends
-        if cell.cell_type == "code":
-            cell.outputs = list({_drawn(each) or id(each): each for each in cell.outputs}.values())
+    for cell in (each for each in cells if each.cell_type == "code"):
+        drawn = {}  # a figure that is the value of a cell is drawn again when the cell ends
+        for output in cell.outputs:
+            data = output.get("data", {})
+            drawn[data.get("image/png") or data.get("image/jpeg") or id(output)] = output
+        cell.outputs = list(drawn.values())
 
     def printed(text: str) -> Markup:
         """What a cell printed, without progress bars and names of objects."""
@@ -340,12 +341,6 @@ def section(path: Path, pictures: Pictures, level: int) -> Section:
         },
     )  # fmt: skip
     return Section(anchor, title, heading + Markup(exporter.from_notebook_node(notebook)[0]))
-
-
-def _drawn(output: Any) -> str | None:
-    """A PNG or JPEG in base64."""
-    data = output.get("data", {})
-    return data.get("image/png") or data.get("image/jpeg")
 
 
 # -- How the results of a profile were made, from what its runs have kept.
@@ -446,11 +441,14 @@ def page(profile: Profile) -> str:
     cited = archive.listed(paths.results(profile.name))
     counts = pd.crosstab(cited["setting"], cited["dataset"]).reset_index()
     asked = [paths.profiles() / f"{profile.name}.yaml", searched_path(profile.name)]
-    style, script = ((HERE / name).read_text("utf-8") for name in ("style.css", "script.js"))
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
+    # How a policy names a style or script that is allowed.
+    environment.filters["sha256"] = lambda text: base64.b64encode(
+        hashlib.sha256(text.encode()).digest()
+    ).decode("ascii")
     return environment.get_template("template.html").render(
         profile=profile,
         title=gallery.TITLES.get(profile.name, profile.name),
@@ -462,10 +460,8 @@ def page(profile: Profile) -> str:
         facts=made(profile, cited),
         counts=prose(tables.markdown(counts), outline, 3),
         files={path.name: path.read_text("utf-8") for path in asked if path.exists()},
-        style=Markup(style),
-        script=Markup(script),
-        style_hash=_content_hash(style),
-        script_hash=_content_hash(script),
+        style=Markup((HERE / "style.css").read_text("utf-8")),
+        script=Markup((HERE / "script.js").read_text("utf-8")),
     )
 
 
@@ -481,8 +477,3 @@ def _claims(profile: str, outline: Outline) -> Section:
     else:
         text = "The claims have not been judged for this profile: there is no `claims.csv`."
     return Section("claims", "Claims of the paper", heading + prose(text, outline, 3))
-
-
-def _content_hash(text: str) -> str:
-    """How a policy names a style or script that is allowed."""
-    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
