@@ -36,18 +36,18 @@ def archive(profile: str, runs: Sequence[StoredRun]) -> Path:
         run.predictions().drop(columns="split").assign(run=run.key).sort_values(order)
         for run in sorted(runs, key=lambda run: (run.spec.dataset, run.key))
     ]
-    frame = pd.concat(frames, ignore_index=True)
-    return write(paths.results(profile) / PREDICTIONS, frame, ["run", *order])
+    return write(paths.results(profile) / PREDICTIONS, frames, ["run", *order])
 
 
 def archive_survival(profile: str, runs: Sequence[SurvivalRun]) -> Path:
     """Write survival_predictions.parquet: the risk of each slide, by a model that never saw it."""
-    frame = pd.concat([run.predictions().assign(run=run.key) for run in runs], ignore_index=True)
-    return write(paths.results(profile) / RISKS, frame, ["run", "slide"])
+    frames = [run.predictions().assign(run=run.key) for run in runs]
+    return write(paths.results(profile) / RISKS, frames, ["run", "slide"])
 
 
-def write(path: Path, frame: pd.DataFrame, names: list[str]) -> Path:
+def write(path: Path, frames: Sequence[pd.DataFrame], names: list[str]) -> Path:
     """Write an archive; the columns `names` hold few different values each."""
+    frame = pd.concat(frames, ignore_index=True)
     frame[names] = frame[names].astype("category")
     logits = [str(name) for name in frame if str(name).startswith(LOGIT)]
     others = [str(name) for name in frame if name not in logits]
@@ -65,15 +65,13 @@ def list_runs(
     profile: str, runs: Sequence[StoredRun], survival: Sequence[SurvivalRun] = ()
 ) -> Path:
     """Write runs.csv: what each key stands for, and what the run took."""
-    about: list[tuple[str, str, StoredRun | SurvivalRun]] = [
-        *((r.spec.dataset, r.spec.backbone, r) for r in runs),
-        *((SLIDES, "", r) for r in survival),
-    ]
+    every: list[StoredRun | SurvivalRun] = [*runs, *survival]
+    cells = [(run.spec.dataset, run.spec.backbone) for run in runs] + [(SLIDES, "")] * len(survival)
     rows = [
-        (r.key, dataset, backbone, r.spec.setting, r.spec.seed, r.spec.kernels, done["seconds"],
+        (run.key, *cell, run.spec.setting, run.spec.seed, run.spec.kernels, done["seconds"],
          done.get("peak_memory_mib"))
-        for dataset, backbone, r in about
-        for done in [r.done()]
+        for cell, run in zip(cells, every, strict=True)
+        for done in [run.done()]
     ]  # fmt: skip
     table = pd.DataFrame(rows, columns=list(LISTED))
     path = paths.results(profile) / RUNS

@@ -169,16 +169,6 @@ class Normalised(nn.Module):
         return logits, logits.softmax(dim=-1)
 
 
-def require_packages() -> None:
-    """Raises ClipItError if ONNX cannot be written or checked here."""
-    for name in PACKAGES:
-        try:
-            importlib.import_module(name)
-        except ImportError as error:
-            fix = f"Run `pip install {' '.join(PACKAGES)}`, or leave ONNX out with --no-onnx"
-            raise ClipItError(f"ONNX needs the package {name}", "export", fix) from error
-
-
 def write_graph(model: nn.Module, description: Description, folder: Path) -> tuple[int, float]:
     """Write model.onnx of a model on the CPU; return its opset and what `checked_graph` finds."""
     whole, size = Normalised(model, description.input).eval(), description.input.size
@@ -241,8 +231,12 @@ def export(run: StoredRun, output: Path, onnx: bool = True) -> Path:
         raise ClipItError(what, run.folder, "Name a run of another setting")
     if output.exists() and not (output / DESCRIPTION).exists():
         raise ClipItError("this exists and is no exported classifier", output, "Name a new folder")
-    if onnx:
-        require_packages()
+    for name in PACKAGES if onnx else ():
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            fix = f"Run `pip install {' '.join(PACKAGES)}`, or leave ONNX out with --no-onnx"
+            raise ClipItError(f"ONNX needs the package {name}", "export", fix) from error
     kept = run.folder / RUN_CARD  # what the run kept of its data set
     with whole(kept, AGAIN):
         read = json.loads(kept.read_text(encoding="utf-8"))

@@ -169,18 +169,14 @@ class Grid:
     side: int
     stride: int
 
-    def __len__(self) -> int:
-        return len(self._starts(self.width)) * len(self._starts(self.height))
-
-    def corners(self) -> Iterator[tuple[int, int]]:
+    @property
+    def corners(self) -> list[tuple[int, int]]:
         """Upper left corner (x, y) of every tile."""
-        for y in self._starts(self.height):
-            for x in self._starts(self.width):
-                yield x, y
-
-    def _starts(self, length: int) -> list[int]:
-        last = length - self.side
-        return [*range(0, last, self.stride), last]
+        across, down = (
+            [*range(0, length - self.side, self.stride), length - self.side]
+            for length in (self.width, self.height)
+        )
+        return [(x, y) for y in down for x in across]
 
 
 @dataclass(frozen=True)
@@ -208,7 +204,7 @@ def classified(
         size: side of the classifier's input; a tile is resized as a patch is.
         background: tiles below this mean optical density are left out; 0 leaves none out.
     """
-    corners = list(grid.corners())
+    corners = grid.corners
     for begin in range(0, len(corners), BATCH):
         block = corners[begin : begin + BATCH]
         crops = [image.crop((x, y, x + grid.side, y + grid.side)) for x, y in block]
@@ -365,7 +361,7 @@ def predict_tiles(given: argparse.Namespace, classifier: ImageClassifier) -> Non
             grid = Grid(*image.size, given.tiles, given.stride or given.tiles)
             found = classified(image, grid, classifier.probabilities, size, given.background)
             tiles, said = [], ""
-            for tile in tqdm(found, total=len(grid), unit="tile", disable=None):
+            for tile in tqdm(found, total=len(grid.corners), unit="tile", disable=None):
                 tiles.append(tile)
                 place = [visible(path), tile.x, tile.y, grid.side, f"{tile.density:.4f}"]
                 write([*place, *cells(tile.probabilities, classes)])

@@ -21,6 +21,8 @@ import torch
 import yaml
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 from pydantic import TypeAdapter
 from scipy.special import log_softmax
@@ -55,9 +57,6 @@ from companion.reading import parser_of, whole_from
 
 def open_study(journal: Path, name: str, first: Mapping[str, Any]) -> optuna.Study:
     """Open a study in a journal file, or begin it with the trial `first`."""
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
-
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     journal.parent.mkdir(parents=True, exist_ok=True)
     storage = JournalStorage(JournalFileBackend(str(journal)))
