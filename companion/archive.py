@@ -36,18 +36,18 @@ def archive(profile: str, runs: Sequence[StoredRun]) -> Path:
         run.predictions().drop(columns="split").assign(run=run.key).sort_values(order)
         for run in sorted(runs, key=lambda run: (run.spec.dataset, run.key))
     ]
-    return write(paths.results(profile) / PREDICTIONS, frames, ["run", *order])
+    frame = pd.concat(frames, ignore_index=True)
+    return write(paths.results(profile) / PREDICTIONS, frame, ["run", *order])
 
 
 def archive_survival(profile: str, runs: Sequence[SurvivalRun]) -> Path:
     """Write survival_predictions.parquet: the risk of each slide, by a model that never saw it."""
-    frames = [run.predictions().assign(run=run.key) for run in runs]
-    return write(paths.results(profile) / RISKS, frames, ["run", "slide"])
+    frame = pd.concat([run.predictions().assign(run=run.key) for run in runs], ignore_index=True)
+    return write(paths.results(profile) / RISKS, frame, ["run", "slide"])
 
 
-def write(path: Path, frames: Sequence[pd.DataFrame], names: list[str]) -> Path:
+def write(path: Path, frame: pd.DataFrame, names: list[str]) -> Path:
     """Write an archive; the columns `names` hold few different values each."""
-    frame = pd.concat(frames, ignore_index=True)
     frame[names] = frame[names].astype("category")
     logits = [str(name) for name in frame if str(name).startswith(LOGIT)]
     others = [str(name) for name in frame if name not in logits]

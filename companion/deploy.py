@@ -51,7 +51,7 @@ DRAWS = 2000
 NOT_IN_SETTINGS = {"version", "dataset", "data_hash", "backbone", "setting", "seed"}
 
 
-def scores_on_test(predictions: pd.DataFrame, draws: int = DRAWS) -> dict[str, Interval]:
+def scores_on_test(predictions: pd.DataFrame) -> dict[str, Interval]:
     """Accuracy and balanced accuracy in percent, each with a 95% bootstrap interval.
 
     Groups are drawn (single patches where none are known); the seed is one and is not drawn.
@@ -60,7 +60,7 @@ def scores_on_test(predictions: pd.DataFrame, draws: int = DRAWS) -> dict[str, I
     labels = predictions["label"].to_numpy()
     return {
         name: pooled_bootstrap(
-            [Cell.of_cases(hits, units(predictions), of)], draws, np.random.default_rng(0), block=1
+            [Cell.of_cases(hits, units(predictions), of)], DRAWS, np.random.default_rng(0), block=1
         )
         for name, of in (("accuracy", None), ("balanced accuracy", labels))
     }

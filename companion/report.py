@@ -156,7 +156,7 @@ SPANS = {"colspan": "colgroup", "rowspan": "rowgroup"}
 
 def data_tables(source: str) -> Markup:
     """The tables in a piece of HTML; empty if there is none. Whatever is in a cell is text."""
-    boxes = Markup("")
+    boxes, joined = Markup(""), Markup("").join
     for table in BeautifulSoup(source, "html.parser").find_all("table"):
         rows = [list(row.find_all(["th", "td"])) for row in table.find_all("tr")]
         # A first column of 0, 1, 2, ... is pandas' own and says nothing.
@@ -166,13 +166,11 @@ def data_tables(source: str) -> Markup:
             rows = [row[1:] for row in rows]
         head = sum(all(cell.name == "th" for cell in row) for row in rows)
         lines = [
-            Markup("<tr>{}</tr>\n").format(
-                Markup("").join(_cell(cell, place < head) for cell in row)
-            )
+            Markup("<tr>{}</tr>\n").format(joined(_cell(cell, place < head) for cell in row))
             for place, row in enumerate(rows)
         ]
         whole_table = Markup("<table><thead>{}</thead>\n<tbody>{}</tbody></table>")
-        boxes += in_a_box(whole_table.format(*map(Markup("").join, (lines[:head], lines[head:]))))
+        boxes += in_a_box(whole_table.format(joined(lines[:head]), joined(lines[head:])))
     return boxes
 
 
