@@ -176,8 +176,8 @@ def data_tables(source: str) -> Markup:
 
 def _cell(cell: Tag, in_head: bool) -> Markup:
     text = cell.get_text().strip()
-    spans = {name: str(cell.get(name)) for name in SPANS if str(cell.get(name)).isdigit()}
-    about: dict[str, Any] = {name: count for name, count in spans.items() if count != "1"}
+    spans = {name: str(cell.get(name)) for name in SPANS}
+    about: dict[str, Any] = {k: span for k, span in spans.items() if span.isdigit() and span != "1"}
     if cell.name == "th" and text:  # an empty header heads nothing
         side = "colspan" if in_head else "rowspan"
         about["scope"] = SPANS[side] if side in about else SPANS[side][:3]
@@ -280,15 +280,12 @@ def executed(profile: str) -> tuple[list[Path], list[Path], list[str]]:
 
     Third come the names of those that failed when they were last run.
     """
-    once: list[Path] = []
-    others: list[Path] = []
-    failed = []
-    for path in sorted((paths.results(profile) / "notebooks").glob("[0-9][0-9]_*.ipynb")):
-        if path.stem.endswith(".failed"):
-            failed.append(path.stem.removesuffix(".failed"))
-        else:
-            (once if int(path.name[:2]) >= FIRST_PER_PROFILE else others).append(path)
-    return once, others, failed
+    found = sorted((paths.results(profile) / "notebooks").glob("[0-9][0-9]_*.ipynb"))
+    failed = [path for path in found if path.stem.endswith(".failed")]
+    whole_ones = [path for path in found if path not in failed]
+    once = [path for path in whole_ones if int(path.name[:2]) >= FIRST_PER_PROFILE]
+    others = [path for path in whole_ones if path not in once]
+    return once, others, [path.stem.removesuffix(".failed") for path in failed]
 
 
 def section(path: Path, pictures: Pictures, level: int) -> Section:
@@ -304,10 +301,9 @@ def section(path: Path, pictures: Pictures, level: int) -> Section:
         notebook = nbformat.reads(path.read_text(encoding="utf-8"), as_version=4)
     cells = notebook.cells
     first = cells[0].source + "\n" if cells and cells[0].cell_type == "markdown" else ""
-    match = TITLE.match(first)
-    title = match[1] if match else path.stem
-    if match:
-        cells[0].source = first[match.end() :]
+    title = path.stem
+    if match := TITLE.match(first):
+        title, cells[0].source = match[1], first[match.end() :]
     if about := path.stem.split("__")[1:]:  # which encoder, data set or cell
         title += f" ({', '.join(about)})"
     heading = outline.heading(Markup.escape(title), level, path.stem)
