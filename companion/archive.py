@@ -65,15 +65,13 @@ def list_runs(
     profile: str, runs: Sequence[StoredRun], survival: Sequence[SurvivalRun] = ()
 ) -> Path:
     """Write runs.csv: what each key stands for, and what the run took."""
-    about: list[tuple[str, str, StoredRun | SurvivalRun]] = [
-        *((r.spec.dataset, r.spec.backbone, r) for r in runs),
-        *((SLIDES, "", r) for r in survival),
-    ]
+    every: list[StoredRun | SurvivalRun] = [*runs, *survival]
+    cells = [(run.spec.dataset, run.spec.backbone) for run in runs] + [(SLIDES, "")] * len(survival)
     rows = [
-        (r.key, dataset, backbone, r.spec.setting, r.spec.seed, r.spec.kernels, done["seconds"],
+        (run.key, *cell, run.spec.setting, run.spec.seed, run.spec.kernels, done["seconds"],
          done.get("peak_memory_mib"))
-        for dataset, backbone, r in about
-        for done in [r.done()]
+        for cell, run in zip(cells, every, strict=True)
+        for done in [run.done()]
     ]  # fmt: skip
     table = pd.DataFrame(rows, columns=list(LISTED))
     path = paths.results(profile) / RUNS

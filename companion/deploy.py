@@ -23,9 +23,9 @@ from clipit_lib.encoders import registry, weights
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import whole, written_beside
 from clipit_lib.model import ClipIt, Direct, VisionClassifier
-from clipit_lib.predictions import LOGIT, State
+from clipit_lib.predictions import LOGIT
 from clipit_lib.prompts import PromptClassifier
-from clipit_lib.runs import AGAIN, StoredRun
+from clipit_lib.runs import AGAIN, MODEL, StoredRun
 from clipit_lib.runs import CARD as RUN_CARD
 from clipit_lib.settings import RunSpec
 from companion.exported import (
@@ -51,18 +51,7 @@ DRAWS = 2000
 NOT_IN_SETTINGS = {"version", "dataset", "data_hash", "backbone", "setting", "seed"}
 
 
-def dataset_facts(run: StoredRun) -> dict[str, Any]:
-    """What a run kept of its data set: classes, class_texts, licence, limits.
-
-    Raises:
-        ClipItError: the run's card is damaged.
-    """
-    with whole(run.folder / RUN_CARD, AGAIN):
-        read = json.loads((run.folder / RUN_CARD).read_text(encoding="utf-8"))
-        return {name: read[name] for name in ("classes", "class_texts", "licence", "limits")}
-
-
-def scores_on_test(predictions: pd.DataFrame, draws: int = DRAWS) -> dict[str, Interval]:
+def scores_on_test(predictions: pd.DataFrame) -> dict[str, Interval]:
     """Accuracy and balanced accuracy in percent, each with a 95% bootstrap interval.
 
     Groups are drawn (single patches where none are known); the seed is one and is not drawn.
@@ -71,7 +60,7 @@ def scores_on_test(predictions: pd.DataFrame, draws: int = DRAWS) -> dict[str, I
     labels = predictions["label"].to_numpy()
     return {
         name: pooled_bootstrap(
-            [Cell.of_cases(hits, units(predictions), of)], draws, np.random.default_rng(0), block=1
+            [Cell.of_cases(hits, units(predictions), of)], DRAWS, np.random.default_rng(0), block=1
         )
         for name, of in (("accuracy", None), ("balanced accuracy", labels))
     }
@@ -121,7 +110,7 @@ def card_written(
     Args:
         onnx: opset of the graph and how far it is from torch, None without a graph.
     """
-    spec, predictions = run.spec, run.predictions()
+    predictions = run.predictions()
     scores = [
         {
             "score on test": name,
@@ -131,32 +120,24 @@ def card_written(
         for name, score in scores_on_test(predictions).items()
     ]
     groups = predictions["group"]
-    settings = spec.model_dump(mode="json", exclude_none=True, exclude=NOT_IN_SETTINGS)
-    trained, exported = (
-        ", ".join(f"{name} {version}" for name, version in versions.items())
-        for versions in (run.done()["versions"], description.versions)
-    )
+    settings = run.spec.model_dump(mode="json", exclude_none=True, exclude=NOT_IN_SETTINGS)
     environment = Environment(
         loader=FileSystemLoader(PAGE), undefined=StrictUndefined, trim_blocks=True,
         lstrip_blocks=True,
     )  # fmt: skip
     environment.filters["escaped"] = escaped
+    environment.filters["joined"] = lambda versions: ", ".join(map(" ".join, versions.items()))
     return environment.get_template("model_card.md.j2").render(
         run=run,
-        spec=spec,
-        label=label(spec.setting),
+        label=label(run.spec.setting),
         licence=facts["licence"],
         description=description,
-        network=description.network,
-        size=description.input.size,
-        caveats=caveats(spec, description, facts["limits"]),
+        caveats=caveats(run.spec, description, facts["limits"]),
         scores=markdown(pd.DataFrame(scores)),
         patches=len(predictions),
         groups=groups.nunique() if (groups != "").all() else 0,
         by_class=markdown(class_table(predictions, facts["classes"], facts["class_texts"])),
         settings=json.dumps(settings),
-        trained=trained,
-        exported=exported,
         onnx=onnx,
     )
 
@@ -186,16 +167,6 @@ class Normalised(nn.Module):
         """Logits and probabilities [b, c] of RGB from 0 to 1."""
         logits = self.model((images - self.mean) / self.std).logits
         return logits, logits.softmax(dim=-1)
-
-
-def require_packages() -> None:
-    """Raises ClipItError if ONNX cannot be written or checked here."""
-    for name in PACKAGES:
-        try:
-            importlib.import_module(name)
-        except ImportError as error:
-            fix = f"Run `pip install {' '.join(PACKAGES)}`, or leave ONNX out with --no-onnx"
-            raise ClipItError(f"ONNX needs the package {name}", "export", fix) from error
 
 
 def write_graph(model: nn.Module, description: Description, folder: Path) -> tuple[int, float]:
@@ -242,58 +213,34 @@ def checked_graph(path: Path, whole: nn.Module, size: int) -> float:
     return largest
 
 
-# -- Zero-shot and contrastive runs: their prompts are encoded now, for good.
-
-
-@torch.no_grad()
-def cached(model: PromptClassifier) -> ClassEmbeddings:
-    """The image-only classifier: all prompts are encoded now, for good."""
-    return ClassEmbeddings(model.image_tower, model.class_embeddings())
-
-
-def without_text(spec: RunSpec, state: State, folder: Path) -> tuple[ClassEmbeddings, Transform]:
-    """The image-only classifier of a run that classifies by prompts, and its input transform.
-
-    Args:
-        state: the run's adapters, of both towers.
-
-    Raises:
-        ClipItError: other weights of the CLIP than the run was made with.
-    """
-    settings = spec.contrastive
-    assert settings is not None
-    sources = weights.sources_of(spec)
-    weights.require_same(spec, registry.weights_hash(spec.backbone, sources), folder)
-    encoder = registry.load_clip(spec.backbone, sources)
-    model = PromptClassifier(encoder, settings)
-    if spec.lora is not None:
-        for name in ("image_tower", "text_tower"):
-            own = {k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(name)}
-            lora.merge(model.get_submodule(name), own, spec.lora)
-    return cached(model.eval()), encoder.transform
-
-
 # -- Export a trained classifier: one folder with merged weights, a description, ONNX and a card.
 
 
 VERSIONS = ("torch", "timm")
 
 
-def export(run: runs.StoredRun, output: Path, onnx: bool = True) -> Path:
+def export(run: StoredRun, output: Path, onnx: bool = True) -> Path:
     """Write the image-only classifier of a run to a folder of its own, whole or not at all.
 
     Raises:
-        ClipItError: the run has no image-only classifier, `output` holds something else, a package
-            for ONNX is missing; see also `predict.load_classifier`.
+        ClipItError: the run has no image-only classifier, its card is damaged, `output` holds
+            something else, a package for ONNX is missing; see also `predict.load_classifier`.
     """
     if run.spec.text_only:
         what = f"the run ({run.spec.setting}) classifies texts: there is no image-only model in it"
         raise ClipItError(what, run.folder, "Name a run of another setting")
     if output.exists() and not (output / DESCRIPTION).exists():
         raise ClipItError("this exists and is no exported classifier", output, "Name a new folder")
-    if onnx:
-        require_packages()
-    facts = dataset_facts(run)
+    for name in PACKAGES if onnx else ():
+        try:
+            importlib.import_module(name)
+        except ImportError as error:
+            fix = f"Run `pip install {' '.join(PACKAGES)}`, or leave ONNX out with --no-onnx"
+            raise ClipItError(f"ONNX needs the package {name}", "export", fix) from error
+    kept = run.folder / RUN_CARD  # what the run kept of its data set
+    with whole(kept, AGAIN):
+        read = json.loads(kept.read_text(encoding="utf-8"))
+        facts = {name: read[name] for name in ("classes", "class_texts", "licence", "limits")}
     model, transform = _classifier(run)
     description = _describe(run, facts, model, transform)
     with written_beside(output) as temporary:
@@ -309,13 +256,27 @@ def export(run: runs.StoredRun, output: Path, onnx: bool = True) -> Path:
     return output
 
 
-def _classifier(run: runs.StoredRun) -> tuple[nn.Module, Transform]:
+@torch.no_grad()
+def cached(model: PromptClassifier) -> ClassEmbeddings:
+    """The image-only classifier of a CLIP: all prompts are encoded now, for good."""
+    return ClassEmbeddings(model.image_tower, model.class_embeddings())
+
+
+def _classifier(run: StoredRun) -> tuple[nn.Module, Transform]:
     """The deployed model on the CPU, without what only training used, and its input transform."""
-    if run.spec.contrastive is not None:
-        with whole(run.folder / runs.MODEL, runs.AGAIN):
-            state = load_file(run.folder / runs.MODEL)
-        model, transform = without_text(run.spec, state, run.folder)
-        return model.cpu().eval(), transform
+    spec = run.spec
+    if spec.contrastive is not None:  # zero-shot runs as well; adapters are of both towers
+        with whole(run.folder / MODEL, AGAIN):
+            state = load_file(run.folder / MODEL)
+        sources = weights.sources_of(spec)
+        weights.require_same(spec, registry.weights_hash(spec.backbone, sources), run.folder)
+        encoder = registry.load_clip(spec.backbone, sources)
+        model = PromptClassifier(encoder, spec.contrastive)
+        for name in ("image_tower", "text_tower"):
+            own = {k.removeprefix(f"{name}."): v for k, v in state.items() if k.startswith(name)}
+            if spec.lora is not None:
+                lora.merge(model.get_submodule(name), own, spec.lora)
+        return cached(model.eval()).cpu().eval(), encoder.transform
     found = predict.load_classifier(run.folder)
     if isinstance(found.model, Direct):  # its map to text features has no part in the answer
         head = found.model.vision_head
@@ -326,7 +287,7 @@ def _classifier(run: runs.StoredRun) -> tuple[nn.Module, Transform]:
 
 
 def _describe(
-    run: runs.StoredRun, facts: Mapping[str, Any], model: nn.Module, transform: Transform
+    run: StoredRun, facts: Mapping[str, Any], model: nn.Module, transform: Transform
 ) -> Description:
     spec, text = run.spec, getattr(model, "distillation", None)
     # Columns of the first layer after the backbone.

@@ -144,12 +144,20 @@ def data(profile: Profile) -> list[Finding]:
     """Findings on all data sets of a profile; nothing is decoded, but for the user's own."""
 
     def look(name: str) -> Iterator[Finding]:
-        settings = profile.data_settings(name)
+        settings, seen = profile.data_settings(name), "drawn on the spot"
         if isinstance(settings, OfThePaper):
-            yield from _published_data(name, settings)
-            return
-        seen = "drawn on the spot"
-        if isinstance(settings, Crc5Data):
+            known, problems = settings.published, settings.problems()
+            for error in problems[:SHOWN]:
+                yield _refused("data", f"{name}: {known.name}", error)
+            if (more := len(problems) - SHOWN) > 0:
+                fix = "Mend the first; then ask again"
+                yield _graded("data", f"{name}: {more} further problems", fix)
+            if problems:
+                terms = f"Read the terms at {known.page}"
+                yield _graded("data", f"{name}: {known.licence}", warn=terms)
+                return
+            seen = f"{known.title}, whole; {known.terms}"
+        elif isinstance(settings, Crc5Data):
             crc5.check_crc5()
             seen = f"whole; {crc5.LICENCE}"
         elif isinstance(settings, FolderData):
@@ -158,19 +166,6 @@ def data(profile: Profile) -> list[Finding]:
         yield _graded("data", f"{name}: {seen}")
 
     return _each("data", profile.data, look)
-
-
-def _published_data(name: str, settings: OfThePaper) -> Iterator[Finding]:
-    known, problems = settings.published, settings.problems()
-    if not problems:
-        yield _graded("data", f"{name}: {known.title}, whole; {known.terms}")
-        return
-    for error in problems[:SHOWN]:
-        yield _refused("data", f"{name}: {known.name}", error)
-    if (more := len(problems) - SHOWN) > 0:
-        fix = "Mend the first; then ask again"
-        yield _graded("data", f"{name}: {more} further problems", fix)
-    yield _graded("data", f"{name}: {known.licence}", warn=f"Read the terms at {known.page}")
 
 
 def reports(profile: Profile) -> list[Finding]:
@@ -190,7 +185,17 @@ def models(profile: Profile) -> list[Finding]:
         entry = registry.clip_entry if name in profile.retrievers else registry.entry
         origin = entry(name).weights
         if isinstance(origin, Published):
-            yield from _published_model(origin, profile)
+            if origin.name in OPTIONAL and find_spec(origin.name) is None:
+                missing = f"{origin.name}: its own package is missing"
+                yield _graded("models", missing, OPTIONAL[origin.name])
+            if origin.doubt:
+                doubt = f"Compare with {origin.origin}"
+                yield _graded("models", f"{origin.name}: {origin.doubt}", warn=doubt)
+            path = on_disk(origin, sources_of_profile(profile).copies)
+            size = None if path else hub_size(origin)  # nothing is downloaded
+            large = "" if size is None else f" ({size / 1e9:.1f} GB)"
+            seen = path or f"will be downloaded{large}"
+            yield _graded("models", f"{origin.name}: {seen}; {origin.licence}")
             return
         for package in origin.packages:
             package_folder(package)
@@ -213,19 +218,6 @@ def hub_size(model: Published, endpoint: str | None = None) -> int | None:
     where = hub.hf_hub_url(*at, revision=model.revision, endpoint=endpoint)
     with plainly(model):
         return hub.get_hf_file_metadata(where, token=hub.get_token(), endpoint=endpoint).size
-
-
-def _published_model(model: Published, profile: Profile) -> Iterator[Finding]:
-    name = model.name
-    if name in OPTIONAL and find_spec(name) is None:
-        yield _graded("models", f"{name}: its own package is missing", OPTIONAL[name])
-    if model.doubt:
-        yield _graded("models", f"{name}: {model.doubt}", warn=f"Compare with {model.origin}")
-    path = on_disk(model, sources_of_profile(profile).copies)
-    size = None if path else hub_size(model)  # nothing is downloaded
-    large = "" if size is None else f" ({size / 1e9:.1f} GB)"
-    seen = path or f"will be downloaded{large}"
-    yield _graded("models", f"{name}: {seen}; {model.licence}")
 
 
 # -- What a profile needs of a machine, said without running or opening anything.

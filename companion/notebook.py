@@ -44,21 +44,17 @@ def parameters(namespace: Mapping[str, Any]) -> SimpleNamespace:
             for line in ast.parse(cell).body:
                 if isinstance(line, ast.Assign):
                     known(ast.unparse(line.targets[0]), declared, "parameter", NAMED)
-    _at_home(Path.cwd())
-    return SimpleNamespace(
-        **{name: _checked(name, namespace[name], kind) for name, kind in declared.items()}
-    )
-
-
-def _at_home(here: Path) -> None:
-    """A kernel imports what its environment has installed, and inherits what was exported."""
-    if clone := other_clone(here):
+    # A kernel imports what its environment has installed, and inherits what was exported.
+    if clone := other_clone(Path.cwd()):
         fix = f"Run `export PYTHONPATH={clone}`, then start Jupyter or papermill again"
         what = f"the notebook is of this clone, its code of {paths.repository()}"
         raise ClipItError(what, clone, fix)
     if loose := paths.unsettled():
         fix = "Export an absolute path: a kernel starts in the notebook's folder, not in yours"
         raise ClipItError("relative to a folder", ", ".join(loose), fix)
+    return SimpleNamespace(
+        **{name: _checked(name, namespace[name], kind) for name, kind in declared.items()}
+    )
 
 
 def execute(name: str, output: Path, parameters: Mapping[str, Any]) -> None:

@@ -239,19 +239,16 @@ def seconds_of(
     A frozen backbone's features are kept and shared. A text classifier reads no image, and the text
     stage is not counted: it is shared by all backbones and small beside the images.
     """
-
-    def seconds(job: Job) -> float:
-        if job.base == "text":
-            return 0.0
+    found = dict.fromkeys(todo, 0.0)
+    for job in reading_images(todo):
         size, speed = sizes[job.dataset], speeds[job.backbone]
         trained, seen = 0, size.validation + size.test
         if job.base not in FROZEN:
             training = profile.training_settings(job.dataset)
             trained = training.epochs * size.train
             seen += training.epochs * training.checks_per_epoch * size.validation
-        return trained * speed.step + seen * speed.forward
-
-    return {job: seconds(job) for job in todo}
+        found[job] = trained * speed.step + seen * speed.forward
+    return found
 
 
 def shared_seconds(

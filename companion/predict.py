@@ -9,7 +9,7 @@ import os
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,29 +75,37 @@ def csv_rows(output: Path | None, head: Sequence[str]) -> Iterator[Callable[[Ite
     """
     part = None
     try:
-        if output is None:
-            yield _row_by_row(sys.stdout, head)
-            return
-        output = output.absolute()  # "." has no name
-        if output.is_dir():
-            raise ClipItError("this is a folder", output, "Name a file")
-        if output.is_file() and is_image(output.name):
-            raise ClipItError("this is an image", output, "Name another file")
-        if output.exists() and not output.is_file():
-            with output.open("w", encoding="utf-8", newline="") as stream:
-                yield _row_by_row(stream, head)
-            return
-        part = output.with_name(f"{output.name}.part")
-        part.parent.mkdir(parents=True, exist_ok=True)
-        with part.open("w+", encoding="utf-8", newline="") as stream:
+        with ExitStack() as opened:
+            stream: Any = sys.stdout
+            if output is not None:
+                output = output.absolute()  # "." has no name
+                if output.is_dir():
+                    raise ClipItError("this is a folder", output, "Name a file")
+                if output.is_file() and is_image(output.name):
+                    raise ClipItError("this is an image", output, "Name another file")
+                if output.is_file() or not output.exists():
+                    part = output.with_name(f"{output.name}.part")
+                    part.parent.mkdir(parents=True, exist_ok=True)
+                mode = "w+" if part else "w"
+                stream = opened.enter_context(
+                    (part or output).open(mode, encoding="utf-8", newline="")
+                )
+            writer = csv.writer(stream, lineterminator="\n")
+
+            def write(row: Iterable[Any]) -> None:
+                writer.writerow(row)
+                stream.flush()  # so that nothing later can lose it
+
             try:
-                yield _row_by_row(stream, head)
+                write(head)
+                yield write
             finally:
-                if not part.exists():
+                if part and not part.exists():
                     stream.seek(0)
                     part.parent.mkdir(parents=True, exist_ok=True)
                     part.write_text(stream.read(), encoding="utf-8", newline="")
-        part.replace(output)
+        if part and output:
+            part.replace(output)
     except BaseException as error:
         if part and part.exists():
             print(f"{part}: the answers so far are kept here", file=sys.stderr)
@@ -107,18 +115,6 @@ def csv_rows(output: Path | None, head: Sequence[str]) -> Iterator[Callable[[Ite
             what, where = f"writing failed ({error.strerror})", output or "standard output"
             raise ClipItError(what, where, "Free space, or name a file you may write") from error
         raise
-
-
-def _row_by_row(stream: Any, head: Sequence[str]) -> Callable[[Iterable[Any]], Any]:
-    """What writes a row so that nothing later can lose it; `head` is written."""
-    writer = csv.writer(stream, lineterminator="\n")
-
-    def write(row: Iterable[Any]) -> None:
-        writer.writerow(row)
-        stream.flush()
-
-    write(head)
-    return write
 
 
 def conclude(unread: Sequence[ClipItError], images: int, allowed: bool = False) -> None:
@@ -173,18 +169,14 @@ class Grid:
     side: int
     stride: int
 
-    def __len__(self) -> int:
-        return len(self._starts(self.width)) * len(self._starts(self.height))
-
-    def corners(self) -> Iterator[tuple[int, int]]:
+    @property
+    def corners(self) -> list[tuple[int, int]]:
         """Upper left corner (x, y) of every tile."""
-        for y in self._starts(self.height):
-            for x in self._starts(self.width):
-                yield x, y
-
-    def _starts(self, length: int) -> list[int]:
-        last = length - self.side
-        return [*range(0, last, self.stride), last]
+        across, down = (
+            [*range(0, length - self.side, self.stride), length - self.side]
+            for length in (self.width, self.height)
+        )
+        return [(x, y) for y in down for x in across]
 
 
 @dataclass(frozen=True)
@@ -203,18 +195,6 @@ class Tile:
     probabilities: Float[np.ndarray, " c"] | None
 
 
-def grid_of(image: Image.Image, side: int, stride: int, path: Path) -> Grid:
-    """Tiles over an image.
-
-    Raises:
-        ClipItError: a tile is larger than the image.
-    """
-    if side > min(image.size):
-        what = f"a tile of {side} pixels is larger than the image ({image.width} x {image.height})"
-        raise ClipItError(what, path, f"Choose --tiles up to {min(image.size)}")
-    return Grid(image.width, image.height, side, stride)
-
-
 def classified(
     image: Image.Image, grid: Grid, classify: Classify, size: int, background: float
 ) -> Iterator[Tile]:
@@ -224,7 +204,7 @@ def classified(
         size: side of the classifier's input; a tile is resized as a patch is.
         background: tiles below this mean optical density are left out; 0 leaves none out.
     """
-    corners = list(grid.corners())
+    corners = grid.corners
     for begin in range(0, len(corners), BATCH):
         block = corners[begin : begin + BATCH]
         crops = [image.crop((x, y, x + grid.side, y + grid.side)) for x, y in block]
@@ -261,17 +241,6 @@ def probability_maps(
             total[:, y:below, x:right] += tile.probabilities[:, None, None]
             count[y:below, x:right] += 1
     return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
-
-
-def left_out_words(tiles: Sequence[Tile], background: float) -> str:
-    """How many tiles were left out, and why; nothing if none was."""
-    count = sum(tile.probabilities is None for tile in tiles)
-    if count == 0:
-        return ""
-    return (
-        f"{count} of {len(tiles)} tiles left out as background (mean optical density below "
-        f"{background:g})"
-    )
 
 
 THUMBNAIL = 900  # longer side of the picture and of the probability maps, in pixels
@@ -337,18 +306,16 @@ def answers(
     """
     for begin in range(0, len(images), BATCH):
         block = images[begin : begin + BATCH]
-        decoded = [_decoded(path, classifier.transform.size, odd) for path in block]
+        decoded: list[UInt8[np.ndarray, "s s 3"] | ClipItError] = []
+        for path in block:
+            try:
+                decoded.append(decode_image(path, classifier.transform.size, odd=odd))
+            except ClipItError as error:
+                decoded.append(error)
         readable = [pixels for pixels in decoded if isinstance(pixels, np.ndarray)]
         found = iter(classifier.probabilities(np.stack(readable)).numpy() if readable else ())
         for path, pixels in zip(block, decoded, strict=True):
             yield path, pixels if isinstance(pixels, ClipItError) else next(found)
-
-
-def _decoded(path: Path, side: int, odd: Counter[str]) -> UInt8[np.ndarray, "s s 3"] | ClipItError:
-    try:
-        return decode_image(path, side, odd=odd)
-    except ClipItError as error:
-        return error
 
 
 def main(arguments: list[str]) -> None:
@@ -384,39 +351,35 @@ def predict_tiles(given: argparse.Namespace, classifier: ImageClassifier) -> Non
         for path in images:
             try:
                 image = read_image(path, megapixels=given.max_megapixels)
-                grid = grid_of(image, given.tiles, given.stride or given.tiles, path)
+                if given.tiles > (most := min(image.size)):
+                    size_of = f"larger than the image ({image.width} x {image.height})"
+                    what = f"a tile of {given.tiles} pixels is {size_of}"
+                    raise ClipItError(what, path, f"Choose --tiles up to {most}")
             except ClipItError as error:
                 unread.append(error)
                 continue
+            grid = Grid(*image.size, given.tiles, given.stride or given.tiles)
             found = classified(image, grid, classifier.probabilities, size, given.background)
-            tiles = []
-            for tile in tqdm(found, total=len(grid), unit="tile", disable=None):
+            tiles, said = [], ""
+            for tile in tqdm(found, total=len(grid.corners), unit="tile", disable=None):
                 tiles.append(tile)
                 place = [visible(path), tile.x, tile.y, grid.side, f"{tile.density:.4f}"]
                 write([*place, *cells(tile.probabilities, classes)])
-            if said := left_out_words(tiles, given.background):
+            if left_out := sum(tile.probabilities is None for tile in tiles):
+                below = f"(mean optical density below {given.background:g})"
+                said = f"{left_out} of {len(tiles)} tiles left out as background {below}"
                 print(f"{visible(path)}: {said}", file=sys.stderr)
             if given.heatmap:
-                _draw(given, image, grid, tiles, classes)
+                from companion.figures import heat_map  # loaded only where something is drawn
+
+                scale = min(1.0, THUMBNAIL / max(image.size))
+                maps = probability_maps(tiles, grid, len(classes), scale)
+                shown = {
+                    name: each
+                    for name, each in zip(classes, maps, strict=True)
+                    if given.of_class in (None, name)
+                }
+                small = np.asarray(image.reduce(max(1, math.floor(1 / scale))))
+                figure = heat_map.heat_map(small, shown, image.size, grid.side, said)
+                heat_map.save(figure, given.heatmap)
         conclude(unread, len(images))
-
-
-def _draw(
-    given: argparse.Namespace,
-    image: Image.Image,
-    grid: Grid,
-    tiles: list[Tile],
-    classes: tuple[str, ...],
-) -> None:
-    from companion.figures import heat_map  # drawing is loaded only where something is drawn
-
-    scale = min(1.0, THUMBNAIL / max(image.size))
-    maps = dict(zip(classes, probability_maps(tiles, grid, len(classes), scale), strict=True))
-    figure = heat_map.heat_map(
-        np.asarray(image.reduce(max(1, math.floor(1 / scale)))),
-        {name: each for name, each in maps.items() if given.of_class in (None, name)},
-        image.size,
-        grid.side,
-        left_out_words(tiles, given.background),
-    )
-    heat_map.save(figure, given.heatmap)

@@ -156,35 +156,28 @@ SPANS = {"colspan": "colgroup", "rowspan": "rowgroup"}
 
 def data_tables(source: str) -> Markup:
     """The tables in a piece of HTML; empty if there is none. Whatever is in a cell is text."""
-    boxes = Markup("")
+    boxes, joined = Markup(""), Markup("").join
     for table in BeautifulSoup(source, "html.parser").find_all("table"):
         rows = [list(row.find_all(["th", "td"])) for row in table.find_all("tr")]
-        if _only_counts(rows):
+        # A first column of 0, 1, 2, ... is pandas' own and says nothing.
+        first = [row[0].get_text() for row in rows if row]
+        single = all(sum(cell.name == "th" for cell in row) == 1 for row in rows[1:])
+        if single and first == ["", *map(str, range(len(rows) - 1))]:
             rows = [row[1:] for row in rows]
         head = sum(all(cell.name == "th" for cell in row) for row in rows)
         lines = [
-            Markup("<tr>{}</tr>\n").format(
-                Markup("").join(_cell(cell, place < head) for cell in row)
-            )
+            Markup("<tr>{}</tr>\n").format(joined(_cell(cell, place < head) for cell in row))
             for place, row in enumerate(rows)
         ]
-        first, rest = Markup("").join(lines[:head]), Markup("").join(lines[head:])
         whole_table = Markup("<table><thead>{}</thead>\n<tbody>{}</tbody></table>")
-        boxes += in_a_box(whole_table.format(first, rest))
+        boxes += in_a_box(whole_table.format(joined(lines[:head]), joined(lines[head:])))
     return boxes
-
-
-def _only_counts(rows: list[list[Tag]]) -> bool:
-    """Whether the first column is pandas' own 0, 1, 2, ..., which says nothing."""
-    first = [row[0].get_text() for row in rows if row]
-    single = all(sum(cell.name == "th" for cell in row) == 1 for row in rows[1:])
-    return single and first == ["", *map(str, range(len(rows) - 1))]
 
 
 def _cell(cell: Tag, in_head: bool) -> Markup:
     text = cell.get_text().strip()
-    spans = {name: str(cell.get(name)) for name in SPANS if str(cell.get(name)).isdigit()}
-    about: dict[str, Any] = {name: count for name, count in spans.items() if count != "1"}
+    spans = {name: str(cell.get(name)) for name in SPANS}
+    about: dict[str, Any] = {k: span for k, span in spans.items() if span.isdigit() and span != "1"}
     if cell.name == "th" and text:  # an empty header heads nothing
         side = "colspan" if in_head else "rowspan"
         about["scope"] = SPANS[side] if side in about else SPANS[side][:3]
@@ -308,17 +301,19 @@ def section(path: Path, pictures: Pictures, level: int) -> Section:
         notebook = nbformat.reads(path.read_text(encoding="utf-8"), as_version=4)
     cells = notebook.cells
     first = cells[0].source + "\n" if cells and cells[0].cell_type == "markdown" else ""
-    match = TITLE.match(first)
-    title = match[1] if match else path.stem
-    if match:
-        cells[0].source = first[match.end() :]
+    title = path.stem
+    if match := TITLE.match(first):
+        title, cells[0].source = match[1], first[match.end() :]
     if about := path.stem.split("__")[1:]:  # which encoder, data set or cell
         title += f" ({', '.join(about)})"
     heading = outline.heading(Markup.escape(title), level, path.stem)
     anchor = outline.at
-    for cell in cells:  # a figure that is the value of a cell is drawn again when the cell ends
-        if cell.cell_type == "code":
-            cell.outputs = list({_drawn(each) or id(each): each for each in cell.outputs}.values())
+    for cell in (each for each in cells if each.cell_type == "code"):
+        drawn = {}  # a figure that is the value of a cell is drawn again when the cell ends
+        for output in cell.outputs:
+            data = output.get("data", {})
+            drawn[data.get("image/png") or data.get("image/jpeg") or id(output)] = output
+        cell.outputs = list(drawn.values())
 
     def printed(text: str) -> Markup:
         """What a cell printed, without progress bars and names of objects."""
@@ -340,12 +335,6 @@ def section(path: Path, pictures: Pictures, level: int) -> Section:
         },
     )  # fmt: skip
     return Section(anchor, title, heading + Markup(exporter.from_notebook_node(notebook)[0]))
-
-
-def _drawn(output: Any) -> str | None:
-    """A PNG or JPEG in base64."""
-    data = output.get("data", {})
-    return data.get("image/png") or data.get("image/jpeg")
 
 
 # -- How the results of a profile were made, from what its runs have kept.
@@ -446,11 +435,14 @@ def page(profile: Profile) -> str:
     cited = archive.listed(paths.results(profile.name))
     counts = pd.crosstab(cited["setting"], cited["dataset"]).reset_index()
     asked = [paths.profiles() / f"{profile.name}.yaml", searched_path(profile.name)]
-    style, script = ((HERE / name).read_text("utf-8") for name in ("style.css", "script.js"))
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
     )  # fmt: skip
+    # How a policy names a style or script that is allowed.
+    environment.filters["sha256"] = lambda text: base64.b64encode(
+        hashlib.sha256(text.encode()).digest()
+    ).decode("ascii")
     return environment.get_template("template.html").render(
         profile=profile,
         title=gallery.TITLES.get(profile.name, profile.name),
@@ -462,10 +454,8 @@ def page(profile: Profile) -> str:
         facts=made(profile, cited),
         counts=prose(tables.markdown(counts), outline, 3),
         files={path.name: path.read_text("utf-8") for path in asked if path.exists()},
-        style=Markup(style),
-        script=Markup(script),
-        style_hash=_content_hash(style),
-        script_hash=_content_hash(script),
+        style=Markup((HERE / "style.css").read_text("utf-8")),
+        script=Markup((HERE / "script.js").read_text("utf-8")),
     )
 
 
@@ -481,8 +471,3 @@ def _claims(profile: str, outline: Outline) -> Section:
     else:
         text = "The claims have not been judged for this profile: there is no `claims.csv`."
     return Section("claims", "Claims of the paper", heading + prose(text, outline, 3))
-
-
-def _content_hash(text: str) -> str:
-    """How a policy names a style or script that is allowed."""
-    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")

@@ -21,6 +21,8 @@ import torch
 import yaml
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 from optuna.exceptions import UpdateFinishedTrialError
+from optuna.storages import JournalStorage
+from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 from pydantic import TypeAdapter
 from scipy.special import log_softmax
@@ -55,9 +57,6 @@ from companion.reading import parser_of, whole_from
 
 def open_study(journal: Path, name: str, first: Mapping[str, Any]) -> optuna.Study:
     """Open a study in a journal file, or begin it with the trial `first`."""
-    from optuna.storages import JournalStorage
-    from optuna.storages.journal import JournalFileBackend
-
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     journal.parent.mkdir(parents=True, exist_ok=True)
     storage = JournalStorage(JournalFileBackend(str(journal)))
@@ -92,8 +91,10 @@ def do_trials(
         seed: the sampler is seeded anew for each trial, by how many are taken before it: with one
             process the trials are the same whether or not the study was interrupted.
     """
-    states = (TrialState.COMPLETE, TrialState.RUNNING)
-    while not _orphaned() and (taken := len(study.get_trials(False, states))) < budget:
+    states, parent = (TrialState.COMPLETE, TrialState.RUNNING), parent_process()
+    while (taken := len(study.get_trials(False, states))) < budget:
+        if parent is not None and not parent.is_alive():
+            return  # whoever started this process is gone: it begins nothing more
         own = int(digest(str(seed), study.study_name, str(taken)), 16) % 2**32
         study.sampler = optuna.samplers.TPESampler(seed=own)
         trial = study.ask(dict(sampled))
@@ -105,12 +106,6 @@ def do_trials(
 def finished(study: optuna.Study) -> list[FrozenTrial]:
     """The finished trials in the order they began."""
     return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-
-
-def _orphaned() -> bool:
-    """Whether this process was started by one that is gone: then it begins nothing more."""
-    parent = parent_process()
-    return parent is not None and not parent.is_alive()
 
 
 # -- What a search samples, and sampled values as settings.
@@ -211,8 +206,14 @@ def search(task: Task, processes: int = 1) -> pd.DataFrame:
         take_up(each)
     if processes == 1:
         work(task, bench)
-    else:
-        _work_together(task, processes)
+    else:  # a user's mistake in one of them is raised here
+        threads = paths.threads() or max(1, (os.cpu_count() or 1) // processes)
+        context = get_context("spawn")  # CUDA and threads do not survive a fork
+        with (
+            suppress(BrokenProcessPool),  # one was ended: what is missing is said below
+            ProcessPoolExecutor(processes, mp_context=context) as pool,
+        ):
+            list(pool.map(_worker, [task] * processes, [threads] * processes))
     table = trial_table(task, studies)
     done = table.groupby("setting").size().reindex(SETTINGS, fill_value=0)
     if (done < task.search.trials).any():
@@ -298,17 +299,6 @@ def trial_table(task: Task, studies: Mapping[SearchedSetting, optuna.Study]) -> 
             rows.append((setting, number, *about, *said))
     table = pd.DataFrame(rows, columns=[*COLUMNS, NOTE]).astype({"lambda": float})
     return table if table[NOTE].any() else table.drop(columns=NOTE)
-
-
-def _work_together(task: Task, processes: int) -> None:
-    """Several processes on the same studies; a user's mistake in one is raised here."""
-    threads = paths.threads() or max(1, (os.cpu_count() or 1) // processes)
-    context = get_context("spawn")  # CUDA and threads do not survive a fork
-    with (
-        suppress(BrokenProcessPool),  # one was ended: what is missing is said by the caller
-        ProcessPoolExecutor(processes, mp_context=context) as pool,
-    ):
-        list(pool.map(_worker, [task] * processes, [threads] * processes))
 
 
 def _worker(task: Task, threads: int) -> None:

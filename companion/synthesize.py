@@ -85,12 +85,6 @@ class Endpoint:
             max_retries=self.retries, http_client=openai.DefaultHttpxClient(follow_redirects=False),
         )  # fmt: skip
 
-    @property
-    def unsent(self) -> dict[str, openai.Omit]:
-        """Headers that the package would fill in from the environment, or with no key."""
-        names = ["OpenAI-Organization", "OpenAI-Project", *([] if self.key else ["Authorization"])]
-        return dict.fromkeys(names, openai.Omit())
-
 
 @dataclass(frozen=True)
 class Answer:
@@ -106,11 +100,16 @@ def ask(client: openai.OpenAI, endpoint: Endpoint, messages: Any, seed: int) -> 
     Raises:
         ClipItError: the last attempt failed too, or the server refuses the question itself.
     """
+    # Headers that the package would fill in from the environment, or with no key.
+    unsent = ["OpenAI-Organization", "OpenAI-Project", *([] if endpoint.key else ["Authorization"])]
     try:
         completion = client.chat.completions.create(
             model=endpoint.model, messages=messages, temperature=endpoint.temperature, seed=seed,
-            extra_headers=endpoint.unsent,
+            extra_headers=dict.fromkeys(unsent, openai.Omit()),
         )  # fmt: skip
+        choice = completion.choices[0]  # the package does not check what it is given
+        message, ending = choice.message, choice.finish_reason
+        text = (message.content or "").strip()
     except openai.APITimeoutError:
         what, fix = f"no answer within {endpoint.timeout:g} s", LATER
     except openai.APIConnectionError as error:
@@ -124,27 +123,16 @@ def ask(client: openai.OpenAI, endpoint: Endpoint, messages: Any, seed: int) -> 
             what += f" ({' '.join(words.split())[:160]})"
         mend = "Mend the request: --endpoint, --model or --temperature"
         fix = ADVICE.get(code, LATER if code >= 500 else mend)
-    except ValueError:
+    except (ValueError, LookupError, TypeError, AttributeError):
         return Answer("", "no chat completion in JSON")
     else:
-        return _read(completion)
+        refused = text.lower().replace("\u2019", "'").startswith(REFUSALS)
+        if refused or message.refusal or ending == "content_filter":
+            return Answer(text, "refused")
+        if not text:
+            return Answer(text, "empty")
+        return Answer(text, "cut short" if ending == "length" else None)
     raise ClipItError(what, endpoint.address, fix)
-
-
-def _read(completion: Any) -> Answer:
-    """The first choice of a chat completion; the package does not check what it is given."""
-    try:
-        choice = completion.choices[0]
-        message, ending = choice.message, choice.finish_reason
-        text = (message.content or "").strip()
-    except (LookupError, TypeError, AttributeError):
-        return Answer("", "no chat completion in JSON")
-    refused = text.lower().replace("\u2019", "'").startswith(REFUSALS)
-    if refused or message.refusal or ending == "content_filter":
-        return Answer(text, "refused")
-    if not text:
-        return Answer(text, "empty")
-    return Answer(text, "cut short" if ending == "length" else None)
 
 
 # -- How a language model is asked for reports, and what that takes (appendix F.5).
@@ -287,15 +275,15 @@ def kept(endpoint: Endpoint, wanted: Sequence[Order], journal: Path) -> dict[str
                 f"line {number} is not an answer", journal, "Delete this line and run again"
             ) from None
     for order in wanted:
-        request, text = entries.get((order.class_name, order.number), (None, ""))
-        if request not in (None, _request(endpoint, order)):
+        if (asked := (order.class_name, order.number)) not in entries:
+            continue
+        request, texts[order.id] = entries[asked]
+        if request != _request(endpoint, order):
             raise ClipItError(
                 f"report {order.id} was asked for otherwise (model, temperature, seed, examples)",
                 journal,
                 "Repeat the first command, or name another --output",
             )
-        if request is not None:
-            texts[order.id] = text
     return texts
 
 
@@ -305,8 +293,8 @@ def _request(endpoint: Endpoint, order: Order) -> str:
     return digest(canonical_json(asked))
 
 
-def _append(journal: Path, entry: dict[str, Any] | None = None) -> None:
-    """Write an entry through to the disk; without one, only make the file ready for it.
+def _append(journal: Path, line: str = "") -> None:
+    """Write a line through to the disk, after the last whole one.
 
     Raises:
         ClipItError: it cannot be written.
@@ -314,12 +302,10 @@ def _append(journal: Path, entry: dict[str, Any] | None = None) -> None:
     try:
         journal.parent.mkdir(parents=True, exist_ok=True)
         with journal.open("ab") as stream:
-            if entry is None:
-                stream.truncate(journal.read_bytes().rfind(b"\n") + 1)
-            else:
-                stream.write(f"{canonical_json(entry)}\n".encode())
-                stream.flush()
-                os.fsync(stream.fileno())
+            stream.truncate(journal.read_bytes().rfind(b"\n") + 1)
+            stream.write(line.encode())
+            stream.flush()
+            os.fsync(stream.fileno())
     except OSError as error:
         fix = "Free space or name another --output"
         raise ClipItError(f"cannot write ({error.strerror})", journal, fix) from error
@@ -354,42 +340,38 @@ def generate(
     todo = [order for order in wanted if order.id not in texts]
     with endpoint.client() as client:
         for order in tqdm(todo, desc="synthesize", unit="report", mininterval=5):
-            answer = _asked(client, endpoint, order, seen)
-            if answer.fault is None:
+            for attempt in range(TRIES):
+                seed = seed_of(order.seed, attempt) if attempt else order.seed
+                answer = ask(client, endpoint, order.messages, seed)
+                copied = "a copy of another report" if answer.text in seen else None
+                if (fault := answer.fault or copied) is None:
+                    break
+            if fault is None:
                 about = {"class_name": order.class_name, "number": order.number}
-                request = _request(endpoint, order)
-                _append(journal, about | {"request": request, "text": answer.text})
+                about |= {"request": _request(endpoint, order), "text": answer.text}
+                _append(journal, f"{canonical_json(about)}\n")
                 texts[order.id] = answer.text
                 seen.add(answer.text)
                 row = 0
                 continue
-            missing[order.id] = answer.fault
+            missing[order.id] = fault
             row += 1
             if row == ROW:
                 raise ClipItError(
-                    f"{ROW} reports in a row came to nothing (the last: {answer.fault})",
+                    f"{ROW} reports in a row came to nothing (the last: {fault})",
                     endpoint.address,
                     "Try another --model; what was answered before is kept",
                 )
     return {order.id: texts[order.id] for order in wanted if order.id in texts}, missing
 
 
-def _asked(client: openai.OpenAI, endpoint: Endpoint, order: Order, seen: set[str]) -> Answer:
-    for attempt in range(TRIES):
-        seed = order.seed if attempt == 0 else seed_of(order.seed, attempt)
-        answer = ask(client, endpoint, order.messages, seed)
-        if answer.fault is None and answer.text in seen:
-            answer = Answer(answer.text, "a copy of another report")
-        if answer.fault is None:
-            break
-    return answer
-
-
 def write_csv(wanted: Sequence[Order], texts: Mapping[str, str], output: Path) -> None:
     """Reports as a csv with the columns id, class, text: class by class, by number."""
-    rows = [(o.id, o.class_name, texts[o.id]) for o in wanted if o.id in texts]
-    classes = list(dict.fromkeys(o.class_name for o in wanted))
-    rows.sort(key=lambda row: classes.index(row[1]))  # which leaves the numbers in their order
+    rows = [
+        (order.id, name, texts[order.id])
+        for name in dict.fromkeys(order.class_name for order in wanted)
+        for order in wanted if order.class_name == name and order.id in texts
+    ]  # fmt: skip
     write_text(output, pd.DataFrame(rows, columns=["id", "class", "text"]).to_csv(index=False))
 
 

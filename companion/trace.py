@@ -61,7 +61,14 @@ def trace(results: Path, keys: Sequence[str]) -> pd.DataFrame:
     run is no column.
     """
     listed = archive.listed(results).set_index("key")[WHAT]
-    kept = _archived(results, keys)
+    kept: dict[Any, dict[Any, Any]] = {}  # scores of the runs that are in the archives
+    for name, read in (
+        (archive.PREDICTIONS, archive.recomputed), (archive.RISKS, archive.recomputed_survival),
+    ):  # fmt: skip
+        if (results / name).exists():
+            # A row a run, or a fold of a run.
+            means = read(results / name, keys).groupby("run").mean(numeric_only=True)
+            kept |= means[means.columns.intersection(SCORES)].to_dict("index")
     rows = []
     for key in keys:
         stored = _stored(results, key)
@@ -87,16 +94,3 @@ def _stored(results: Path, key: str) -> dict[str, object]:
         tested = pd.read_parquet(folder / runs.PREDICTIONS).query("split == 'test'")
     scores = {"balanced_accuracy": balanced_accuracy(tested), "accuracy": accuracy(tested)}
     return {name: spec[name] for name in WHAT} | scores
-
-
-def _archived(results: Path, keys: Sequence[str]) -> dict[Any, dict[Any, Any]]:
-    """Scores of the runs that are in the archives, by key."""
-    scores: dict[Any, dict[Any, Any]] = {}
-    for name, read in (
-        (archive.PREDICTIONS, archive.recomputed), (archive.RISKS, archive.recomputed_survival),
-    ):  # fmt: skip
-        if (results / name).exists():
-            table = read(results / name, keys)  # a row a run, or a fold of a run
-            means = table.groupby("run").mean(numeric_only=True)
-            scores |= means[means.columns.intersection(SCORES)].to_dict("index")
-    return scores

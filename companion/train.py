@@ -15,20 +15,15 @@ from companion.reading import parser_of
 KNOWN = ("profile", "seed", "dataset", "backbone")
 
 
-def train(
-    profile: str,
-    names: Sequence[str],
-    seed: int | None = None,
-    dataset: str | None = None,
-    backbone: str | None = None,
-) -> list[str]:
-    """Run what is missing of studies (of one seed, data set, backbone, if given); return the keys.
+def train(profile: str, names: Sequence[str], **only: int | str) -> list[str]:
+    """Run what is missing of studies; return the keys.
+
+    Args:
+        only: of one `seed`, `dataset` or `backbone`.
 
     Raises:
         ClipItError: the profile has no such study, or the studies no such part.
     """
-    asked_for = {"seed": seed, "dataset": dataset, "backbone": backbone}
-    only = {name: value for name, value in asked_for.items() if value is not None}
     main = parallel.processes().is_main_process  # before any tensor goes to a GPU
     bench = Workbench(load_profile(profile))
     for name in names:
@@ -67,14 +62,15 @@ def main(arguments: list[str]) -> None:
         help=f"KEY is {', '.join(KNOWN)}",
     )  # fmt: skip
     options = parser.parse_args(arguments)
-    given = dict(options.p)
-    if unknown := set(given) - set(KNOWN):
+    only = dict(options.p)
+    if unknown := set(only) - set(KNOWN):
         parser.error(f"unknown parameter {', '.join(sorted(unknown))}; known: {', '.join(KNOWN)}")
-    seed = given.pop("seed", None)
-    if seed is not None and not seed.isdigit():
-        parser.error(f"seed is {seed!r}; give a whole number")
-    profile = given.pop("profile", options.profile)
-    keys = train(profile, options.study.split(","), None if seed is None else int(seed), **given)
+    if "seed" in only:
+        if not only["seed"].isdigit():
+            parser.error(f"seed is {only['seed']!r}; give a whole number")
+        only["seed"] = int(only["seed"])
+    profile = only.pop("profile", options.profile)
+    keys = train(profile, options.study.split(","), **only)
     if options.output is not None and parallel.processes().is_main_process:
         write_text(options.output, "\n".join(keys) + "\n")
     parallel.processes().destroy_process_group()

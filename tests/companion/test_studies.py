@@ -184,7 +184,7 @@ def test_train_runs_one_seed_and_lists_its_runs(bench: Workbench, tmp_path, caps
         keys == wanted and "3 of 3: phantom-pcam phantom_clip text/terms" in capsys.readouterr().out
     )
     with pytest.raises(ClipItError, match="no run has seed 9"):
-        train("smoke", ["table6"], 9)
+        train("smoke", ["table6"], seed=9)
 
 
 class Answered(StoredRun):
