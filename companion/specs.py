@@ -175,7 +175,7 @@ CHANGES: dict[str, tuple[str, Callable[[str, Profile], Fields]]] = {
     **{
         name: (words, partial(_oracle, name))
         for name, words in {
-            "own_class": "reports of the true class for {}%",
+            "own_class": "a report of their label for {}%",
             "own_neighbour": "reports like their own for {}%",
             "own": "own reports for {}%",
         }.items()
