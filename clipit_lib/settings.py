@@ -115,11 +115,10 @@ class Pairing(Strict):
     Controls: `random` draws a report for each patch once, `redrawn` anew in each epoch; `shuffled`
     moves the paired reports among all patches, `shuffled_within_class` among those of a class;
     `constant` gives every patch the most used one. An oracle gives a share `right` of the patches,
-    drawn by the seed, the report whose id is the patch's (`own`), one on any patch of the same label
-    (`own_class`), or one of the ten most similar to its own (`own_neighbour`); the rest
-    get a random one. `source` replaces reports by the retriever's
-    nearest class prompt, by the histology terms nearest to the image (Table 6), or by a prompt of
-    the patch's own class.
+    drawn by the seed, the report whose id is the patch's (`own`), one on any patch of its label
+    (`own_class`), or one of the ten most similar to its own (`own_neighbour`); the rest get a
+    random one. `source` replaces reports by the retriever's nearest class prompt, by the histology
+    terms nearest to the image (Table 6), or by a prompt of the patch's own class.
     """
 
     rank: Positive = 1
