@@ -6,6 +6,8 @@ import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
 
+import mutants
+
 from clipit_lib.paths import repository
 
 PACKAGES = ("clipit_lib", "companion")
@@ -67,3 +69,11 @@ def test_only_paths_reads_the_environment() -> None:
     readers = {path.name for path in FILES if "os.environ" in path.read_text(encoding="utf-8")}
     # A notebook's kernel inherits the environment; the CPU's kernels are chosen by it.
     assert readers <= {"paths.py", "notebook.py", "kernels.py"}
+
+
+def test_planted_mistakes_have_their_place() -> None:
+    """`tests/mutants.py` is run by hand: here only that each of its mistakes can still be made."""
+    for file, listed in mutants.MISTAKES.items():
+        source = (repository() / file).read_text(encoding="utf-8")
+        for words in listed:
+            assert mutants.Mistake(file, *words).made(source) != source
