@@ -23,16 +23,9 @@ SWITCHES: dict[str, dict[str, Any]] = {
     "tiny_validation": {"validation_per_class": 4},
 }
 PAPER = Protocol()
-# Which of them meet everywhere, and which on one data set of the paper only.
-EVERYWHERE = (
-    "double_softmax", "moving_target", "text_stage_ignored", "lora_everywhere",
-    "imagenet_normalisation", "last_checkpoint", "random_fusion",
-)  # fmt: skip
-ONLY_ON: dict[str, tuple[str, ...]] = {
-    "PCAM": ("letters_lost",),
-    "BACH": ("tiny_validation",),
-    "CRC": ("class_text",),
-}
+# Those that are met on one data set of the paper only, and those that stand in place of another.
+ONLY_ON = {"letters_lost": "PCAM", "tiny_validation": "BACH", "class_text": "CRC"}
+ALTERNATIVES = ("clip_normalisation", "random_vision_head")
 
 
 def protocol_named(name: str, mirrored: str | None = None) -> Protocol:
@@ -40,8 +33,9 @@ def protocol_named(name: str, mirrored: str | None = None) -> Protocol:
     if name == "paper":
         return PAPER
     values: dict[str, Any] = {}
-    for switch in (*EVERYWHERE, *ONLY_ON.get(mirrored or "", ())):
-        values |= SWITCHES[switch]
+    for switch, changes in SWITCHES.items():
+        if switch not in ALTERNATIVES and ONLY_ON.get(switch, mirrored) == mirrored:
+            values |= changes
     return PAPER.model_copy(update=values)
 
 

@@ -28,7 +28,7 @@ from clipit_lib.data.patches import (
     open_or_build,
 )
 from clipit_lib.errors import ClipItError
-from clipit_lib.files import digest, read_text_table
+from clipit_lib.files import digest, named_column, read_text_table
 from clipit_lib.settings import Positive
 from companion.reading import read_strict
 
@@ -68,7 +68,7 @@ class Published:
     @property
     def terms(self) -> str:
         """The licence, and where to read it."""
-        return f"{self.licence}. Read the terms at the source before use: {self.page}"
+        return f"{self.licence}. {READ_TERMS}: {self.page}"
 
     def validate(self, found: Mapping[str, int], where: object, fix: str) -> None:
         """Compare counts a split with the published ones.
@@ -120,8 +120,7 @@ class OfThePaper(PatchData):
         """
         found: list[ClipItError] = []
         try:
-            for problem in self._look():
-                found.append(problem)
+            found.extend(self._look())
         except ClipItError as error:
             found.append(error)
         return found
@@ -131,13 +130,9 @@ class OfThePaper(PatchData):
         raise NotImplementedError
 
     def _opened(
-        self,
-        name: str,
-        folder: Path,
-        files: Mapping[str, object],
-        gather: Callable[[], Undecoded],
-        limits: str,
-    ) -> PatchDataset:
+        self, name: str, folder: Path, files: Mapping[str, object],
+        gather: Callable[[], Undecoded], limits: str,
+    ) -> PatchDataset:  # fmt: skip
         recipe = Recipe(
             name=name,
             declaration={"source": self.source, "folder": str(folder), **files},
@@ -222,9 +217,8 @@ class PcamData(OfThePaper):
                 if inside[0] < inside[1]:
                     blocks.append(read_patches(folder, part, *inside))
                 first += count
-            return np.stack(
-                [fitted(Image.fromarray(each), self.side) for each in np.concatenate(blocks)]
-            )
+            patches = (Image.fromarray(each) for each in np.concatenate(blocks))
+            return np.stack([fitted(each, self.side) for each in patches])
 
         return Undecoded(samples, decode)
 
@@ -267,11 +261,10 @@ def _slides(folder: Path, part: str, count: int) -> list[str]:
         return [""] * count
     fix = "Restore it, or move it away: without it slides are not known"
     table = read_text_table(path, fix)
-    if "wsi" not in table:
-        raise ClipItError(f"no column wsi (found: {', '.join(table.columns)})", path, fix)
+    slides = table[named_column(table, ["wsi"], path, fix)]
     if len(table) != count:
         raise ClipItError(f"{len(table):,} rows for {count:,} patches", path, fix)
-    return table["wsi"].str.strip().tolist()
+    return slides.str.strip().tolist()
 
 
 def _meta_file(folder: Path, part: str) -> Path:
@@ -380,9 +373,8 @@ class ClassFolderData(OfThePaper):
 
 PER_CLASS = 100
 # Numbers of the photographs, sorted by class folder and name, ends excluded (kaiko-ai/eva,
-# bach.py: its train, and its val, which is the paper's test).
+# bach.py: its train; all others are its val, which is the paper's test).
 TRAIN = ((0, 41), (59, 60), (90, 139), (169, 240), (258, 260), (273, 345), (368, 400))
-TEST = ((41, 59), (60, 90), (139, 169), (240, 258), (260, 273), (345, 368))
 
 
 class BachData(ClassFolderData):
@@ -402,10 +394,9 @@ class BachData(ClassFolderData):
         if other:
             what = f"{', '.join(other)}, expected {PER_CLASS} photographs of each class"
             raise ClipItError(what, root, f"Restore the published ones. {self.fetch}")
-        splits = np.full(len(listed), "", dtype=object)
-        for split, ranges in {"train": TRAIN, "test": TEST}.items():
-            for begin, end in ranges:
-                splits[begin:end] = split
+        splits = np.full(len(listed), "test", dtype=object)
+        for begin, end in TRAIN:
+            splits[begin:end] = "train"
         return root, listed.assign(split=splits, group="", sha256="")
 
 

@@ -10,13 +10,7 @@ import pyarrow.parquet as pq
 from pydantic import model_validator
 
 from clipit_lib import paths
-from clipit_lib.data.reports import (
-    CLEANING,
-    Corpus,
-    ReportCorpus,
-    checked,
-    clean,
-)
+from clipit_lib.data.reports import CLEANING, Corpus, ReportCorpus, checked, clean
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import named_column, read_text_table, tidy
 from clipit_lib.settings import Distinct
@@ -85,15 +79,9 @@ class TcgaCorpus(Corpus):
             f"without text, {(~reports['patient'].isin(known)).sum()} of patients whose "
             f"{'cancer type' if self.cancer_types else 'origin'} is not known"
         )
-        return checked(
-            name,
-            [f"{patient}/{number + 1}" if number else patient for patient, number in numbered],
-            first.tolist(),
-            self.organ,
-            self.licence or TERMS.get(column, "not stated"),
-            path,
-            notes,
-        )
+        ids = [f"{patient}/{number + 1}" if number else patient for patient, number in numbered]
+        licence = self.licence or TERMS.get(column, "not stated")
+        return checked(name, ids, first.tolist(), self.organ, licence, path, notes)
 
     def _patients(self, reports: pd.DataFrame, path: Path) -> tuple[set[str], set[str], str]:
         """All patients whose kind is known, those that are wanted, and what is wanted in words."""

@@ -42,8 +42,11 @@ def get_or_train(name: str, profile: Profile) -> History:
         raise ClipItError(f"no encoder {name!r} is trained here", f"profile {profile.name}", fix)
 
     def train() -> tuple[State, History]:
-        if name == registry.STAND_IN:
-            return _stand_in(profile)
+        if (own := profile.stand_in) is not None and name == registry.STAND_IN:
+            if not isinstance(profile.data_settings(own.dataset), Crc5Data):
+                what = f"{own.dataset} has no retriever split"
+                raise ClipItError(what, "stand_in.dataset", "Name a crc5 set")
+            return train_stand_in(own, *retriever_patches(own.side), CLASS_TEXTS)
         assert profile.pretraining is not None
         of_kind = train_clip if name in CLIP_PAIRS else train_vision
         return of_kind(name, profile.pretraining)
@@ -230,105 +233,84 @@ def train_clip(name: str, settings: PhantomPretraining) -> tuple[State, History]
     pixels, captions = CLIP_PAIRS[name](settings)
     torch.manual_seed(settings.seed)
     row = registry.clip_entry(name)
-    model = clips.build_open_clip(row, settings.side).to(device())
+    model = clips.build_open_clip(row, settings.side).to(device()).train()
     words = clips.open_clip_tokenizer().windows(captions, "truncate").ids
     transform = row.transform(settings.side)
+    generator = torch.Generator().manual_seed(settings.seed)
 
-    def loss(rows: np.ndarray, generator: torch.Generator) -> Tensor:
+    def loss(rows: np.ndarray) -> Tensor:
         images = transform(augment(torch.from_numpy(pixels[rows]), generator))
         image = F.normalize(model.encode_image(images.to(device())), dim=-1)
         text = F.normalize(clips.embed_ids(model, words[rows].to(device())), dim=-1)
         return supervised_contrastive(image, text, model.logit_scale.exp().clamp(max=100.0))
 
-    course = _cycle(model, loss, settings, settings.clip_epochs, name)
+    shuffle, learned = np.random.default_rng(settings.seed), list(model.parameters())
+    course = _descend(name, settings, learned, loss, settings.clip_epochs, settings.images, shuffle)
     return model.state_dict(), course
 
 
 def train_vision(name: str, settings: PhantomPretraining) -> tuple[State, History]:
     """SimCLR on the pretraining patches: two random views of a patch attract."""
-    pixels, _, _ = pretraining_pairs(settings.images, settings.side, settings.seed)
+    pixels, _ = patches_with_captions(settings)
     torch.manual_seed(settings.seed)
     encoder = registry.untrained_backbone(name, settings.side, None)
     width, transform = encoder.width, encoder.transform
     projector = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 64))
-    model = nn.Sequential(encoder.model, projector).to(device())
+    model = nn.Sequential(encoder.model, projector).to(device()).train()
+    generator = torch.Generator().manual_seed(settings.seed)
 
-    def loss(rows: np.ndarray, generator: torch.Generator) -> Tensor:
+    def loss(rows: np.ndarray) -> Tensor:
         patches = torch.from_numpy(pixels[rows])
         first, second = (
             model(transform(random_view(patches, generator)).to(device())) for _ in range(2)
         )
         return normalised_temperature(first, second)
 
-    course = _cycle(model, loss, settings, settings.vision_epochs, name)
+    shuffle, learned = np.random.default_rng(settings.seed), list(model.parameters())
+    course = _descend(
+        name, settings, learned, loss, settings.vision_epochs, settings.images, shuffle
+    )
     return encoder.model.state_dict(), course
 
 
-def _cycle(
-    model: nn.Module, loss: Callable[[np.ndarray, torch.Generator], Tensor],
-    settings: PhantomPretraining, epochs: int, name: str,
-) -> History:  # fmt: skip
-    """`_descend` over whole batches, with a one-cycle schedule."""
-    steps = max(settings.images // settings.batch_size, 1)
-    learned = list(model.parameters())
-    optimiser = _adam(learned, settings.learning_rate)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(
-        optimiser, settings.learning_rate, total_steps=epochs * steps
-    )
-    shuffle = np.random.default_rng(settings.seed)
-    generator = torch.Generator().manual_seed(settings.seed)
-
-    def batches(_: int) -> list[np.ndarray]:
-        order = shuffle.permutation(settings.images)[: steps * settings.batch_size]
-        return np.array_split(order, steps)
-
-    model.train()
-    stage = Stage("training", "pretraining", f"{name}, seed {settings.seed}")
-    return _descend(
-        learned, optimiser, epochs, steps, batches, lambda rows: loss(rows, generator), stage, name,
-        1.0, schedule.step,
-    )  # fmt: skip
-
-
-def _adam(learned: Sequence[nn.Parameter], rate: float) -> torch.optim.AdamW:
-    return torch.optim.AdamW(learned, lr=rate, weight_decay=0.05, fused=True)
-
-
 def _descend(
-    learned: Sequence[nn.Parameter], optimiser: torch.optim.Optimizer, epochs: int, steps: int,
-    batches: Callable[[int], list[np.ndarray]], loss: Callable[[np.ndarray], Tensor], stage: Stage,
-    name: str, clip: float = math.inf, after_step: Callable[[], None] = lambda: None,
+    name: str, settings: PhantomPretraining | StandInTraining, learned: Sequence[nn.Parameter],
+    loss: Callable[[np.ndarray], Tensor], epochs: int, patches: int, shuffle: np.random.Generator,
 ) -> History:  # fmt: skip
     """The mean loss of each epoch, and notes on it.
+
+    Pretraining takes whole batches, a one-cycle schedule and a gradient's norm of 1 at most.
 
     Raises:
         Diverged: a loss, a gradient or a learned weight is not finite.
     """
+    steps = max(patches // settings.batch_size, 1)
+    rate, taken, clip, section = settings.learning_rate, patches, math.inf, "stand_in"
+    optimiser = torch.optim.AdamW(learned, lr=rate, weight_decay=0.05, fused=True)
+    schedule: torch.optim.lr_scheduler.LRScheduler | None = None
+    if isinstance(settings, PhantomPretraining):
+        taken, clip, section = steps * settings.batch_size, 1.0, "pretraining"
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=epochs * steps)
     values = np.zeros((epochs, steps))
 
-    def parts(rows: np.ndarray) -> dict[str, Tensor]:
-        return {"contrastive": loss(rows)}
+    def batches(_: int) -> list[np.ndarray]:
+        return np.array_split(shuffle.permutation(patches)[:taken], steps)
 
     def after(epoch: int, step: int, _: int, losses: dict[str, float]) -> None:
-        after_step()
+        if schedule is not None:
+            schedule.step()
         values[epoch, step - 1] = losses["contrastive"]
 
-    descend(learned, optimiser, epochs, batches, parts, stage, clip, after, f"train {name}")
+    stage = Stage("training", section, f"{name}, seed {settings.seed}")
+    descend(
+        learned, optimiser, epochs, batches, lambda rows: {"contrastive": loss(rows)}, stage, clip,
+        after, f"train {name}",
+    )  # fmt: skip
     history = [float(np.mean(row)) for row in values]
     return {"loss": history, "notes": stage.doubts(history[0], history[-1])}
 
 
 # -- The pilot's stand-in retriever: two projections, trained contrastively.
-
-
-def _stand_in(profile: Profile) -> tuple[State, History]:
-    settings = profile.stand_in
-    assert settings is not None
-    if not isinstance(profile.data_settings(settings.dataset), Crc5Data):
-        what = f"{settings.dataset} has no retriever split"
-        raise ClipItError(what, "stand_in.dataset", "Name a crc5 set")
-    pixels, labels = retriever_patches(settings.side)
-    return train_stand_in(settings, pixels, labels, CLASS_TEXTS)
 
 
 def train_stand_in(
@@ -353,10 +335,6 @@ def train_stand_in(
     texts = _text_states(text_tower, clips.stand_in_tokenizer(settings), captions)
     images_to, texts_to = image_tower.projection, text_tower.projection
     learned = [*images_to.parameters(), *texts_to.parameters(), log_scale]
-    steps = max(1, len(labels) // settings.batch_size)
-
-    def batches(_: int) -> list[np.ndarray]:
-        return np.array_split(rng.permutation(len(labels)), steps)
 
     def loss(rows: np.ndarray) -> Tensor:
         group = torch.from_numpy(labels[rows])
@@ -366,9 +344,7 @@ def train_stand_in(
         scale = log_scale.exp().clamp(max=100.0)
         return supervised_contrastive(image, text, scale, group.to(image.device))
 
-    stage = Stage("training", "stand_in", f"stand_in, seed {settings.seed}")
-    optimiser = _adam(learned, settings.learning_rate)
-    course = _descend(learned, optimiser, settings.epochs, steps, batches, loss, stage, "stand_in")
+    course = _descend(registry.STAND_IN, settings, learned, loss, settings.epochs, len(labels), rng)
     state = {f"image.{k}": v.cpu() for k, v in images_to.state_dict().items()}
     state |= {f"text.{k}": v.cpu() for k, v in texts_to.state_dict().items()}
     return state, course

@@ -127,6 +127,16 @@ def pixel_centres(side: int) -> tuple[np.ndarray, np.ndarray]:
     return centres[None, None, :], centres[None, :, None]
 
 
+def in_ellipse(
+    dx: np.ndarray, dy: np.ndarray, angle: np.ndarray, long: np.ndarray, wide: np.ndarray
+) -> np.ndarray:
+    """Squared distance from the centre of ellipses [b]: 1 at the border, wherever it is met."""
+    cos, sin = np.cos(angle), np.sin(angle)
+    along = dx * column(cos / long) + dy * column(sin / long)
+    beside = dy * column(cos / wide) - dx * column(sin / wide)
+    return along**2 + beside**2
+
+
 def sample(field: np.ndarray, x: np.ndarray, y: np.ndarray) -> np.ndarray:
     """Value of a field [b, side, side] at the pixels nearest to points [b, k] in units."""
     side = field.shape[-1]
@@ -258,12 +268,10 @@ class Glands:
         for k in range(GLANDS):
             rows = np.flatnonzero(self.radius[:, k] > SMALLEST)
             dx, dy = x[rows] - column(self.x[rows, k]), y[rows] - column(self.y[rows, k])
-            cos, sin = np.cos(self.angle[rows, k]), np.sin(self.angle[rows, k])
-            long = self.radius[rows, k] * self.stretch[rows, k]
             wide = self.radius[rows, k]
-            along = dx * column(cos / long) + dy * column(sin / long)
-            beside = dy * column(cos / wide) - dx * column(sin / wide)
-            depth[rows] = np.minimum(depth[rows], np.sqrt(along**2 + beside**2))
+            long = wide * self.stretch[rows, k]
+            squared = in_ellipse(dx, dy, self.angle[rows, k], long, wide)
+            depth[rows] = np.minimum(depth[rows], np.sqrt(squared))
         return depth
 
 
@@ -275,25 +283,20 @@ def disordered(latents: Latents) -> np.ndarray:
 def epithelium(layers: Layers, latents: Latents, noise: Noise, depth: np.ndarray) -> Layers:
     """Draw nests, then glands, whose walls are cells and whose lumen is empty or debris."""
     nests = region(noise.nests, 0.85 * latents.invasion, 0.25)
-    haematoxylin, eosin = _cytoplasm(latents, noise)
+    # Cytoplasm around the nuclei is bluer the more atypical the cells are.
+    haematoxylin = column(0.13 + 0.12 * latents.pleomorphism) + 0.02 * noise.mottle
+    eosin = 0.36 + 0.05 * noise.mottle + 0.05 * noise.grain
     layers = layers.covered(nests, haematoxylin, eosin, solid=1.0)
     filling, regularity = column(latents.filling), column(latents.regularity)
-    layers = layers.covered(
-        np.clip(1 - np.abs(depth - 1.07) / 0.07, 0, 1) * (0.25 + 0.6 * filling) * regularity,
-        0.03,
-        0.20 * (1 - filling),
-    )
+    halo = np.clip(1 - np.abs(depth - 1.07) / 0.07, 0, 1) * (0.25 + 0.6 * filling) * regularity
+    layers = layers.covered(halo, 0.03, 0.20 * (1 - filling))
     goblets = column(goblet_cells(latents))
     pale = goblets * np.clip(1.5 - 5 * np.abs(depth - 0.5) + 0.8 * noise.mottle, 0, 1)
     wall = np.clip((1 - depth) / 0.08 + 0.5, 0, 1)
     solid = np.clip(filling + 0.6 * column(disordered(latents)), 0, 1) * (depth < 0.88)
-    layers = layers.covered(
-        wall,
-        haematoxylin * (1 - pale) + 0.14 * pale,
-        eosin * (1 - pale) + 0.06 * pale,
-        wall=1.0,
-        solid=solid,
-    )
+    haematoxylin = haematoxylin * (1 - pale) + 0.14 * pale
+    eosin = eosin * (1 - pale) + 0.06 * pale
+    layers = layers.covered(wall, haematoxylin, eosin, wall=1.0, solid=solid)
     return _lumen(layers, latents, noise, depth)
 
 
@@ -314,12 +317,6 @@ def _lumen(layers: Layers, latents: Latents, noise: Noise, depth: np.ndarray) ->
     core = column(size + 0.3 * np.sqrt(latents.necrosis))
     dead = amount * np.clip((core - depth) / 0.12, 0, 1)
     return layers.covered(dead, 0.20 + 0.3 * noise.speck, 0.42 + 0.4 * noise.grain, dying=0.7)
-
-
-def _cytoplasm(latents: Latents, noise: Noise) -> tuple[np.ndarray, np.ndarray]:
-    """Haematoxylin and eosin of cells around their nuclei: bluer the more atypical they are."""
-    blue = column(0.13 + 0.12 * latents.pleomorphism)
-    return blue + 0.02 * noise.mottle, 0.36 + 0.05 * noise.mottle + 0.05 * noise.grain
 
 
 # -- What lies between the cells: collagen and muscle, necrosis, mucin, fat, bare glass.
@@ -498,16 +495,10 @@ def lymphoid(latents: Latents, chance: Chance, noise: Noise, layers: Layers) -> 
     radius = np.where(fragment, 0.5 + 1.0 * u[..., 3] ** 2, 1.75 + 0.55 * u[..., 3])
     stretch = np.where(fragment, 1.2 + 0.4 * u[..., 4], 1 + 0.12 * u[..., 4])
     return _kept(
-        lymphocyte | fragment,
-        x=x,
-        y=y,
-        long=radius * stretch,
-        wide=radius / stretch,
-        angle=np.pi * u[..., 5],
-        density=1.25 + 0.4 * (u[..., 6] - 0.5),
-        vesicular=np.full((1, 1), 0.1, np.float32),
-        rough=np.where(fragment, 0.2, 0.03),
-    )
+        lymphocyte | fragment, x=x, y=y, long=radius * stretch, wide=radius / stretch,
+        angle=np.pi * u[..., 5], density=1.25 + 0.4 * (u[..., 6] - 0.5),
+        vesicular=np.full((1, 1), 0.1, np.float32), rough=np.where(fragment, 0.2, 0.03),
+    )  # fmt: skip
 
 
 def solid(latents: Latents, chance: Chance, layers: Layers) -> Nuclei:
@@ -563,16 +554,14 @@ def stromal(
     slope_y = sample(across, x, y + 1.5) - sample(across, x, y - 1.5)
     big = 0.85 + 0.4 * latents.nuclear_size[:, None]
     return _kept(
-        u[..., 2] < share,
-        x=x,
-        y=y,
+        u[..., 2] < share, x=x, y=y,
         long=(3.0 + 1.6 * muscle + 2.0 * (u[..., 3] - 0.5)) * big,
         wide=(0.95 + 0.6 * u[..., 4]) * big,
         angle=np.arctan2(slope_x, -slope_y) + (0.5 - 0.4 * muscle) * (u[..., 5] - 0.5),
         density=0.95 - 0.1 * muscle + 0.4 * (u[..., 6] - 0.5),
         vesicular=np.full((1, 1), 0.2, np.float32),
         rough=np.full((1, 1), 0.04, np.float32),
-    )
+    )  # fmt: skip
 
 
 def _lattice(
@@ -618,10 +607,7 @@ def _stamp(nuclei: Nuclei, half: int, noise: Noise, density: np.ndarray, cover: 
     rows = np.floor(nuclei.y / unit).astype(np.int32)[:, None] + offsets
     dx = ((columns + 0.5) * unit - nuclei.x[:, None]).astype(np.float32)[:, None, :]
     dy = ((rows + 0.5) * unit - nuclei.y[:, None]).astype(np.float32)[:, :, None]
-    cos, sin = np.cos(nuclei.angle), np.sin(nuclei.angle)
-    along = dx * column(cos / nuclei.long) + dy * column(sin / nuclei.long)
-    beside = dy * column(cos / nuclei.wide) - dx * column(sin / nuclei.wide)
-    squared = along**2 + beside**2
+    squared = in_ellipse(dx, dy, nuclei.angle, nuclei.long, nuclei.wide)
     tall, wide = ((at >= 0) & (at < side) for at in (rows, columns))
     inside = tall[:, :, None] & wide[:, None]
     which, row, place = np.nonzero((squared < 1.6) & inside)
@@ -704,14 +690,10 @@ def _block(latents: Latents, side: int, seed: int, indices: range) -> np.ndarray
     layers = epithelium(layers, latents, noise, placed.depth(noise))
     layers = fat(layers, latents, chance)
     layers = glass(layers, latents, noise)
-    cells = Nuclei.concatenate(
-        [
-            stromal(latents, chance, noise, layers, across),
-            lymphoid(latents, chance, noise, layers),
-            solid(latents, chance, layers),
-            ring(latents, chance, noise, layers, placed),
-        ]
-    )
+    cells = Nuclei.concatenate([
+        stromal(latents, chance, noise, layers, across), lymphoid(latents, chance, noise, layers),
+        solid(latents, chance, layers), ring(latents, chance, noise, layers, placed),
+    ])  # fmt: skip
     density, cover = paint(cells, noise)
     haematoxylin = layers.haematoxylin * (1 - cover) + density
     return transmitted(haematoxylin, layers.eosin * (1 - 0.6 * cover), latents)

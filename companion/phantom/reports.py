@@ -19,7 +19,6 @@ from companion.phantom.latents import (
     WORLDS,
     Latents,
     Tissue,
-    World,
     balanced_labels,
     draw,
 )
@@ -183,14 +182,16 @@ def write_report(organ: str, rng: np.random.Generator) -> str:
     worlds = [world for world in WORLDS.values() if world.organ == organ]
     kinds = [(world, label) for world in worlds for label in range(len(world.classes))]
     world, label = kinds[int(rng.integers(len(kinds)))]
-    fields = _case(world, label, rng)
+    others = [k for k in range(len(world.classes)) if k != label]
+    labels = np.array([label, label, *rng.choice(others, 2)])
+    latents = draw(world.name, labels, np.zeros(4, np.int64), rng)
     sections = [
         _filled(pick(rng, PHRASES.headers), rng),
         f"{pick(rng, ('Specimen', 'Source', 'Procedure'))}: {pick(rng, own['specimens'])}.",
         *_some(own["histories"], 1, rng),
         *_some(own["gross"], int(rng.integers(1, 4)), rng),
         *_some(PHRASES.blocks, 1, rng),
-        *_microscopy(fields, rng),
+        *_microscopy([field_of(latents, row) for row in range(4)], rng),
         *_some(own["asides"], int(rng.integers(1, 4)), rng),
         _diagnosis(world.tissues[world.classes[label]], rng),
         *_some(PHRASES.closings, 1, rng),
@@ -198,13 +199,6 @@ def write_report(organ: str, rng: np.random.Generator) -> str:
     while _words(" ".join(sections)) < SHORTEST_REPORT:
         sections.insert(-1, _some(own["asides"], 1, rng)[0])
     return " ".join(" ".join(sections).split()[:LONGEST_REPORT])
-
-
-def _case(world: World, label: int, rng: np.random.Generator) -> list[Field]:
-    others = [k for k in range(len(world.classes)) if k != label]
-    labels = np.array([label, label, *rng.choice(others, 2)])
-    latents = draw(world.name, labels, np.zeros(4, np.int64), rng)
-    return [field_of(latents, row) for row in range(4)]
 
 
 def _microscopy(fields: list[Field], rng: np.random.Generator) -> list[str]:

@@ -123,10 +123,11 @@ def test_an_encoder_says_that_its_loss_rose(bench: Workbench) -> None:
     values = iter([1.0, 1.0, 2.0, 2.0])
     model = nn.Linear(1, 1)
 
-    def loss(rows: np.ndarray, generator: torch.Generator) -> Tensor:
+    def loss(rows: np.ndarray) -> Tensor:
         return 0 * model.weight.sum() + next(values)
 
-    course = train_encoders._cycle(model, loss, few, 2, "toy")
+    learned, shuffle = list(model.parameters()), np.random.default_rng(0)
+    course = train_encoders._descend("toy", few, learned, loss, 2, 32, shuffle)
     assert course["loss"] == [1.0, 2.0]
     assert course["notes"] == ("training of toy, seed 0: the training loss rose from 1 to 2",)
 
