@@ -329,6 +329,13 @@ def test_scores_worked_by_hand() -> None:
     assert found["lowest_recall"] == pytest.approx(50)
 
 
+def test_the_ranks_of_each_class_count() -> None:
+    samples = np.array([[3.0, 0.0, -9.0], [0.0, 2.0, 3.0], [1.0, 3.0, 0.0]])
+    logits = {f"{LOGIT}{label}": samples[:, label] for label in range(3)}
+    found = scores(pd.DataFrame(logits | {"label": [0, 1, 2]}))
+    assert found["auroc"] == pytest.approx(100 * (1 + 0.5 + 0.5) / 3)
+
+
 def test_a_difference_of_scores_has_the_error_of_its_seeds_and_patients() -> None:
     change = np.repeat([[1.0, 3.0], [1.0, 3.0]], 3, axis=1)  # two seeds, two patients of three
     found = crossed_difference(np.zeros((2, 6)), change, np.repeat([0, 1], 3))
