@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from benchmarks.measure import Row, Scale, interleaved, measured, ratio, timed
-from clipit_lib import paths
+from companion import paths
 
 COLD, WARM = 20 * 60, 20  # seconds of the design
 WARM_REPEATS = 5

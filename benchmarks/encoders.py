@@ -19,7 +19,7 @@ VOCABULARY = 49408  # of the tokenizer that ships with open_clip
 
 def vision(name: str) -> VisionEncoder:
     """A backbone of the registry; the phantom's take patches of SIDE pixels."""
-    encoder = registry.untrained_backbone(name, SIDE, None)
+    encoder = registry.build_backbone(name, SIDE, None)
     encoder.model.eval()
     return encoder
 
@@ -46,7 +46,7 @@ def conch_sized_retriever() -> ClipEncoder:
 def _retriever(name: str, model: open_clip.CLIP, size: int) -> ClipEncoder:
     image, text = clips.split_open_clip(model.eval())
     tokenizer = replace(clips.open_clip_tokenizer(), context_length=model.context_length)
-    row = registry.clip_entry("clip")
+    row = registry.entry("clip", clip=True)
     return ClipEncoder(
         name, image, text, tokenizer, Transform(size, *OPENAI_CLIP), image.num_features,
         row.image_targets, row.text_targets, UNTRAINED, stand_in=False,

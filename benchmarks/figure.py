@@ -15,8 +15,8 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from benchmarks.table import goal as goal_of
 from benchmarks.table import number
-from clipit_lib import paths
 from clipit_lib.files import written_beside
+from companion import paths
 from companion.figures.style import CYCLE, STYLE, styled
 
 MET, MISSED = CYCLE[0], CYCLE[5]

@@ -23,8 +23,9 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import pandas as pd
 
-from clipit_lib import kernels, paths
+from clipit_lib import kernels
 from clipit_lib.files import write_text
+from companion import paths
 
 NPY = "NPY_DISABLE_CPU_FEATURES"
 NATIVE = {kernels.CHOICE: "native", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}

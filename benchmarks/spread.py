@@ -23,8 +23,9 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from benchmarks.figure import save
-from clipit_lib import kernels, paths
+from clipit_lib import kernels
 from clipit_lib.files import write_text
+from companion import paths
 from companion.figures.style import CYCLE, MARKER_CYCLE, styled
 from companion.specs import label
 

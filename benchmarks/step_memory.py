@@ -60,7 +60,7 @@ def training_memory(
     """What a LoRA step on a backbone needs; nothing is computed, and the encoder stays as it is.
 
     Args:
-        encoder: with or without weights, as of `registry.untrained_backbone` on the device `meta`.
+        encoder: with or without weights, as of `registry.build_backbone` on the device `meta`.
         checkpointing: with `checkpoint_gradients`.
     """
     model = copy.deepcopy(encoder.model).to("meta")

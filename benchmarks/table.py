@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 
 from benchmarks.measure import Row
-from clipit_lib import paths
 from clipit_lib.files import write_text, written_beside
+from companion import paths
 
 COLUMNS = ["name", "ratio", "goal", "sense", "note", "low", "high", "repeats", "met", "benchmark",
            "machine"]  # fmt: skip

@@ -12,8 +12,8 @@ import pandas as pd
 import torch
 
 from benchmarks.measure import Row, Scale, counted, interleaved, measured, ratio, timed
-from clipit_lib import paths
 from clipit_lib.pairing import top_k
+from companion import paths
 
 WIDTH, K, BLOCK = 512, 5, 4096
 

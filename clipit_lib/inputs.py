@@ -184,6 +184,7 @@ class Inputs:
 
 SPLITS: tuple[Split, ...] = ("train", "validation", "test")
 TERMS_PER_IMAGE = 5
+NEIGHBOURS = 10  # of a patch's own report
 
 
 @dataclass(frozen=True)
@@ -239,9 +240,6 @@ def paired_reports(spec: TextSpec, inputs: Inputs, split: Split) -> np.ndarray:
     return best
 
 
-NEIGHBOURS = 10
-
-
 def oracle_reports(
     spec: TextSpec, inputs: Inputs, split: Split, rng: np.random.Generator
 ) -> np.ndarray:
@@ -261,12 +259,12 @@ def oracle_reports(
     if spec.pairing.reports == "own":
         return own
     if spec.pairing.reports == "own_class":
-        others = [chosen[labels == label] for label in range(len(data.classes))]
-        return np.array([rng.choice(others[label]) for label in labels[here]])
-    texts = text_embeddings(inputs.retriever(spec.retriever), corpus, spec.training.long_text)
-    close = pairing.top_k(texts[own], texts, NEIGHBOURS + 1, device=device()).reports
-    others = [row[row != mine][:NEIGHBOURS] for row, mine in zip(close, own, strict=True)]
-    return np.array([rng.choice(row) for row in others])
+        choices = [chosen[labels == label] for label in labels[here]]
+    else:
+        texts = text_embeddings(inputs.retriever(spec.retriever), corpus, spec.training.long_text)
+        close = pairing.top_k(texts[own], texts, NEIGHBOURS + 1, device=device()).reports
+        choices = [row[row != mine][:NEIGHBOURS] for row, mine in zip(close, own, strict=True)]
+    return np.array([rng.choice(each) for each in choices])
 
 
 def nearest(spec: TextSpec, inputs: Inputs, split: Split, k: int) -> pairing.Pairs:

@@ -47,17 +47,12 @@ class Outcome:
     notes: tuple[str, ...] = ()
 
 
-def raw_predictions(dataset: PatchDataset, split: Split, logits: np.ndarray) -> pd.DataFrame:
-    """Logits [m, c] of one split as stored predictions, with the data set's own labels."""
-    samples = dataset.samples.iloc[dataset.indices(split)]
-    return predictions_frame(
-        samples["id"].tolist(), samples["group"].tolist(), samples["label"].to_numpy(), logits,
-        split,
-    )  # fmt: skip
-
-
 def predicted(dataset: PatchDataset, logits: Callable[[Split], np.ndarray]) -> pd.DataFrame:
-    """Raw predictions on validation and test, from the logits [m, c] of each."""
+    """Raw predictions on validation and test, from the logits [m, c] of each; own labels."""
     splits: tuple[Split, ...] = ("validation", "test")
-    frames = [raw_predictions(dataset, split, logits(split)) for split in splits]
+    parts = [dataset.samples.iloc[dataset.indices(split)] for split in splits]
+    frames = [
+        predictions_frame([*own["id"]], [*own["group"]], own["label"].to_numpy(), logits(s), s)
+        for s, own in zip(splits, parts, strict=True)
+    ]
     return pd.concat(frames, ignore_index=True)

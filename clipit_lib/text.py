@@ -303,13 +303,12 @@ def soft_labels(spec: RunSpec, inputs: Inputs, labels: Labels) -> tuple[Labels, 
     (y + lambda p) / (1 + lambda), [n, c]; and the notes of stage one. Not of the paper:
     generalised distillation (Lopez-Paz et al. 2016), with the text as privileged information.
     """
-    assert spec.text is not None and spec.distillation_weight is not None
-    paired, stage = stage_one(spec.text, inputs, labels)
     train, weight = labels["train"], spec.distillation_weight
-    logits = classified(stage, len(inputs.dataset(spec.dataset).classes))
-    said = logits.softmax(dim=-1)[torch.from_numpy(paired.chosen["train"][train.at])]
-    hard = F.one_hot(train.labels, said.shape[1])
-    soft = (hard + weight * said) / (1 + weight)
+    assert spec.text is not None and weight is not None
+    paired, stage = stage_one(spec.text, inputs, labels)
+    said = classified(stage, len(inputs.dataset(spec.dataset).classes)).softmax(dim=-1)
+    said = said[torch.from_numpy(paired.chosen["train"][train.at])]
+    soft = (F.one_hot(train.labels, said.shape[1]) + weight * said) / (1 + weight)
     return labels | {"train": train._replace(labels=soft)}, stage.notes
 
 

@@ -6,7 +6,7 @@ It imports `clipit_lib`, never the other way.
 from pathlib import Path
 
 import clipit_lib  # noqa: F401 - holds the CPU's kernels before anything imports NumPy
-from clipit_lib import paths
+from companion import paths
 
 
 def other_clone(folder: Path) -> Path | None:

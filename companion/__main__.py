@@ -7,9 +7,9 @@ import os
 import sys
 from pathlib import Path
 
-from clipit_lib import __version__, paths
+from clipit_lib import __version__
 from clipit_lib.errors import ClipItError
-from companion import other_clone
+from companion import other_clone, paths
 
 COMMANDS = {
     "check": "what in a profile's data, reports or retriever will hurt, before anything is trained",

@@ -11,12 +11,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import TypeAdapter
 
-from clipit_lib import paths, runs
+from clipit_lib import runs
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import whole, write_text, written_beside
 from clipit_lib.predictions import LOGIT
 from clipit_lib.runs import StoredRun, find_run
-from companion import tables
+from companion import paths, tables
 from companion.figures import gallery
 from companion.profile import load_profile
 from companion.reading import parser_of

@@ -79,10 +79,10 @@ class Conch(nn.Module):
 def untrained_backbone(
     name: str, side: int | None, stand_in: StandInTraining | None
 ) -> VisionEncoder:
-    """As `registry.untrained_backbone`, which does not know CONCH's shape."""
+    """As `registry.build_backbone`, which does not know CONCH's shape."""
     row = registry.entry(name)
     if row.library != "conch":
-        return registry.untrained_backbone(name, side, stand_in)
+        return registry.build_backbone(name, side, stand_in)
     tower, _ = split_conch(Conch())
     return VisionEncoder(
         name, tower.eval(), row.transform(side), tower.num_features, row.image_targets,

@@ -8,12 +8,12 @@ from typing import Any, Literal
 import numpy as np
 import pandas as pd
 
-from clipit_lib import paths
 from clipit_lib.data.folder import read_manifest, undecoded
 from clipit_lib.data.patches import PatchData, PatchDataset, Recipe, ValidationSplit, open_or_build
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import digest
 from clipit_lib.settings import Positive
+from companion import paths
 from companion.reading import read_strict
 
 # -- Short morphological descriptions of tissue classes, in our own words.

@@ -16,12 +16,12 @@ import huggingface_hub as hub
 import pandas as pd
 import torch
 
-from clipit_lib import kernels, paths
+from clipit_lib import kernels
 from clipit_lib.data.folder import FolderData
 from clipit_lib.encoders import registry
 from clipit_lib.encoders.weights import Published, Trained, on_disk, package_folder, plainly
 from clipit_lib.errors import ClipItError
-from companion import crc5, findings
+from companion import crc5, findings, paths
 from companion.crc5 import Crc5Data
 from companion.findings import Finding, Severity
 from companion.plan import sizes
@@ -182,8 +182,7 @@ def models(profile: Profile) -> list[Finding]:
     """Findings on every retriever and backbone of a profile; nothing is downloaded."""
 
     def look(name: str) -> Iterator[Finding]:
-        entry = registry.clip_entry if name in profile.retrievers else registry.entry
-        origin = entry(name).weights
+        origin = registry.entry(name, clip=name in profile.retrievers).weights
         if isinstance(origin, Published):
             if origin.name in OPTIONAL and find_spec(origin.name) is None:
                 missing = f"{origin.name}: its own package is missing"

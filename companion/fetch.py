@@ -25,11 +25,10 @@ from pooch.hashes import hash_matches
 from tqdm import tqdm
 from tqdm.contrib.concurrent import thread_map
 
-from clipit_lib import paths
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import held, write_text, written_beside
 from clipit_lib.settings import Strict
-from companion import crc5
+from companion import crc5, paths
 from companion.published import PUBLISHED_DATA
 from companion.reading import agree, parser_of, read_strict
 

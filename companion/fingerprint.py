@@ -8,11 +8,12 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from clipit_lib import kernels, paths, runs
+from clipit_lib import kernels, runs
 from clipit_lib.encoders import weights
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import digest, file_digest, whole, write_text
 from clipit_lib.predictions import LOGIT
+from companion import paths
 from companion.profile import Profile, Workbench, load_profile
 from companion.reading import parser_of
 from companion.survival.study import PREDICTIONS as RISKS

@@ -17,11 +17,10 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from clipit_lib import paths
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import written_beside
 from clipit_lib.settings import known
-from companion import other_clone
+from companion import other_clone, paths
 from companion.reading import is_file_name, plain
 
 INJECTED = "# Parameters"  # how papermill begins the cell it injects

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from clipit_lib import pairing, paths
+from clipit_lib import pairing
 from clipit_lib.data.folder import FolderData
 from clipit_lib.data.patches import Split
 from clipit_lib.data.reports import FileCorpus, ReportCorpus
@@ -40,6 +40,7 @@ from clipit_lib.settings import (
     known,
     trained_here,
 )
+from companion import paths
 from companion.crc5 import Crc5Data
 from companion.phantom.datasets import PhantomData
 from companion.phantom.known import KnownCorpus, KnownData

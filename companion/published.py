@@ -16,7 +16,6 @@ import numpy as np
 import pandas as pd
 from PIL import Image
 
-from clipit_lib import paths
 from clipit_lib.data.folder import undecoded, within
 from clipit_lib.data.images import fitted, read_image
 from clipit_lib.data.patches import (
@@ -30,6 +29,7 @@ from clipit_lib.data.patches import (
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import digest, named_column, read_text_table
 from clipit_lib.settings import Positive
+from companion import paths
 from companion.reading import read_strict
 
 READ_TERMS = "Read the terms at the source before use"

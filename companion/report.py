@@ -29,10 +29,10 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from PIL import Image
 from traitlets.config import Config
 
-from clipit_lib import paths, runs
+from clipit_lib import runs
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import digest, whole, write_text
-from companion import archive, tables
+from companion import archive, paths, tables
 from companion.cost.measure import processor
 from companion.figures import gallery
 from companion.measures import may_be_shown

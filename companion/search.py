@@ -27,14 +27,14 @@ from optuna.trial import FrozenTrial, Trial, TrialState
 from pydantic import TypeAdapter
 from scipy.special import log_softmax
 
-from clipit_lib import paths, runs
+from clipit_lib import runs
 from clipit_lib.encoders import registry
 from clipit_lib.errors import ClipItError, Diverged
 from clipit_lib.files import canonical_json, digest, held, write_text, written_beside
 from clipit_lib.predictions import LOGIT
 from clipit_lib.runs import StoredRun
 from clipit_lib.settings import Lora, RunSpec
-from companion import specs
+from companion import paths, specs
 from companion.profile import (
     Candidate,
     Chosen,

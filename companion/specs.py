@@ -281,7 +281,7 @@ def resolve(
     if learns and own.get("branch") != "text_only":
         fields["training"] = profile.training_settings(dataset)
     if own.get("contrastive") is not None:
-        registry.clip_entry(backbone)
+        registry.entry(backbone, clip=True)
         own["contrastive"] = _contrastive(
             profile, bench.dataset(dataset).class_texts, own["contrastive"]
         )

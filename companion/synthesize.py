@@ -15,11 +15,11 @@ import openai
 import pandas as pd
 from tqdm import tqdm
 
-from clipit_lib import paths
 from clipit_lib.data.reports import ReportCorpus
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import canonical_json, digest, write_text
 from clipit_lib.settings import known
+from companion import paths
 from companion.profile import load_profile
 from companion.reading import agree, parser_of, whole_from
 

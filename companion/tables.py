@@ -14,12 +14,11 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float
 
-from clipit_lib import paths
 from clipit_lib.encoders import registry
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import whole, write_text, written_beside
 from clipit_lib.runs import StoredRun
-from companion import paper
+from companion import paper, paths
 from companion.profile import Workbench
 from companion.specs import label
 from companion.statistics import (
@@ -305,7 +304,7 @@ def paper_sentence(dataset: str) -> str:
 def caveats(bench: Workbench, datasets: Iterable[str], retrievers: Iterable[str] = ()) -> str:
     """What a reader must know of the retrievers (by default the profile's) and the data sets."""
     names = tuple(retrievers) or (bench.profile.retriever,)
-    said = [registry.clip_entry(name).caveat for name in names]
+    said = [registry.entry(name, clip=True).caveat for name in names]
     said += sorted({bench.dataset(name).limits for name in datasets})
     return "\n\n".join(dict.fromkeys(text for text in said if text))
 

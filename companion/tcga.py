@@ -9,11 +9,11 @@ import pandas as pd
 import pyarrow.parquet as pq
 from pydantic import model_validator
 
-from clipit_lib import paths
 from clipit_lib.data.reports import CLEANING, Corpus, ReportCorpus, checked, clean
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import named_column, read_text_table, tidy
 from clipit_lib.settings import Distinct
+from companion import paths
 from companion.published import READ_TERMS
 
 # Of TCGA-Reports first, then of Lab-Rasool/TCGA, which has reports and clinical data apart.

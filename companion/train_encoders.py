@@ -232,7 +232,7 @@ def train_clip(name: str, settings: PhantomPretraining) -> tuple[State, History]
     """CLIP's symmetric contrastive loss on (image, caption) pairs that no data set contains."""
     pixels, captions = CLIP_PAIRS[name](settings)
     torch.manual_seed(settings.seed)
-    row = registry.clip_entry(name)
+    row = registry.entry(name, clip=True)
     model = clips.build_open_clip(row, settings.side).to(device()).train()
     words = clips.open_clip_tokenizer().windows(captions, "truncate").ids
     transform = row.transform(settings.side)
@@ -253,7 +253,7 @@ def train_vision(name: str, settings: PhantomPretraining) -> tuple[State, Histor
     """SimCLR on the pretraining patches: two random views of a patch attract."""
     pixels, _ = patches_with_captions(settings)
     torch.manual_seed(settings.seed)
-    encoder = registry.untrained_backbone(name, settings.side, None)
+    encoder = registry.build_backbone(name, settings.side, None)
     width, transform = encoder.width, encoder.transform
     projector = nn.Sequential(nn.Linear(width, width), nn.ReLU(), nn.Linear(width, 64))
     model = nn.Sequential(encoder.model, projector).to(device()).train()

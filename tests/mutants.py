@@ -234,9 +234,8 @@ MISTAKES: dict[str, list[tuple[str, str, str]]] = {
         ("sum(seen) / len(seen)", "seen[-1]", "the spread of the last batch"),
     ],
     "clipit_lib/text.py": [
-        ("(hard + weight * said) / (1 + weight)", "(weight * hard + said) / (1 + weight)",
-         "soft labels weighted the other way"),
-        ("hard = F.one_hot(train.labels", "hard = 0 * F.one_hot(train.labels", "soft labels alone"),
+        ("+ weight * said)", "* weight + said)", "soft labels weighted the other way"),
+        ("soft = (F.one_hot", "soft = (0 * F.one_hot", "soft labels alone"),
         ("self.redraw(epoch)", "self.redraw(0)", "words dropped once instead of in each epoch"),
         ("self.model(self.windows.select(part))", "self.model(self.read.select(part))",
          "validation reads what is left of the texts"),
@@ -351,8 +350,7 @@ MISTAKES: dict[str, list[tuple[str, str, str]]] = {
         ('.glob(f"[0-9a-f]*/{DONE}")', '.glob(f"[0-9]*/{DONE}")', "some runs are not listed"),
     ],
     "clipit_lib/predictions.py": [
-        ('samples["group"].tolist(), samples', 'samples["id"].tolist(), samples',
-         "patients are forgotten"),
+        ('[*own["group"]]', '[*own["id"]]', "patients are forgotten"),
         ("dataset.samples.iloc[dataset.indices(split)]", "dataset.samples.iloc[: len(logits)]",
          "names of other patches"),
     ],
@@ -447,7 +445,7 @@ MISTAKES: dict[str, list[tuple[str, str, str]]] = {
         ('{"checkpoint": "last"}', '{"checkpoint": "best"}', "a switch without effect"),
         ('"fusion_start": "random", "unit_distilled": False', '"fusion_start": "random"',
          "half a switch"),
-        ('"PCAM": ("letters_lost",)', '"PCAM": ("class_text",)', "another data set's switch"),
+        ('"letters_lost": "PCAM"', '"letters_lost": "CRC"', "another data set's switch"),
     ],
     "companion/train_encoders.py": [
         ("target = same / same.sum(dim=1, keepdim=True)", "target = same",
@@ -612,7 +610,7 @@ def copied(folder: Path) -> None:
 
 def trained() -> Path:
     """The cache, with the encoders of the smallest profile in it."""
-    from clipit_lib import paths
+    from companion import paths
     from companion.profile import load_profile
     from companion.train_encoders import get_or_train
 

@@ -6,8 +6,8 @@ import shlex
 import sys
 from pathlib import Path
 
-from clipit_lib import paths
 from clipit_lib.errors import ClipItError
+from companion import paths
 from companion.profile import load_profile
 from companion.reading import is_file_name
 

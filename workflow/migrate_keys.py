@@ -18,10 +18,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from clipit_lib import kernels, paths
+from clipit_lib import kernels
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import write_text
-from companion import archive, specs
+from companion import archive, paths, specs
 from companion.conch import untrained_backbone
 from companion.profile import Workbench, load_profile
 from companion.survival import cohort, study

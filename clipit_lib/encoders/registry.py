@@ -34,25 +34,10 @@ def entry(name: str, clip: bool = False) -> Entry:
     return ENCODERS[name]
 
 
-def clip_entry(name: str) -> Entry:
-    return entry(name, clip=True)
-
-
 def published() -> dict[str, Published]:
     """The weights that others published, by the encoder's name."""
     rows = ENCODERS.items()
     return {name: row.weights for name, row in rows if isinstance(row.weights, Published)}
-
-
-def untrained_backbone(
-    name: str, side: int | None, stand_in: StandInTraining | None
-) -> VisionEncoder:
-    """A backbone's architecture with random weights, to train, count or time it.
-
-    Args:
-        side: of the phantom's patches in pixels; stand_in: settings of the stand-in, if meant.
-    """
-    return _backbone(name, side, stand_in)
 
 
 # -- Encoders with their weights.
@@ -80,7 +65,7 @@ def load_backbone(name: str, sources: Sources, normalisation: str = "own") -> Vi
     """
     held = read_weights(name, entry(name).weights, sources)
     called = weights_hash(name, sources)
-    return _backbone(name, sources.side, sources.stand_in, held, called, normalisation)
+    return build_backbone(name, sources.side, sources.stand_in, held, called, normalisation)
 
 
 def load_clip(name: str, sources: Sources) -> ClipEncoder:
@@ -93,7 +78,7 @@ def load_clip(name: str, sources: Sources) -> ClipEncoder:
 
     image: Any
     text: Any
-    row = clip_entry(name)
+    row = entry(name, clip=True)
     held = read_weights(name, row.weights, sources)
     if row.library == "stand_in":
         assert sources.stand_in is not None
@@ -112,10 +97,15 @@ def load_clip(name: str, sources: Sources) -> ClipEncoder:
     )  # fmt: skip
 
 
-def _backbone(
+def build_backbone(
     name: str, side: int | None, stand_in: StandInTraining | None, held: Held | None = None,
     weights_hash: str = UNTRAINED, normalisation: str = "own",
 ) -> VisionEncoder:  # fmt: skip
+    """A backbone with the weights `held`, or random ones: to train, count or time it.
+
+    Args:
+        side: of the phantom's patches in pixels; stand_in: settings of the stand-in, if meant.
+    """
     row = entry(name)
     tower: Any
     if row.library == "timm":

@@ -194,7 +194,7 @@ def sources_of(spec: RunSpec) -> Sources:
     It names no path of a copy: that is the file, seen before, whose digest the run states.
     """
     copies = {}
-    for card in () if trained_here(spec.backbone) else _digests().glob("*.json"):
+    for card in () if trained_here(spec.backbone) else (paths.cache() / "digests").glob("*.json"):
         path, sha256 = (str(_stored(card, DELETE, key)) for key in ("file", "sha256"))
         if sha256.startswith(spec.backbone_hash) and Path(path).exists():
             copies[spec.backbone] = path
@@ -281,15 +281,11 @@ def published_hash(model: Published, sources: Sources) -> str:
     """As `package_hash`; it is kept under path, size and time: files of gigabytes are read once."""
     path = locate(model, sources).resolve()
     about = map(str, (path, path.stat().st_size, path.stat().st_mtime_ns))
-    card = _digests() / f"{digest(*about)}.json"
+    card = paths.cache() / "digests" / f"{digest(*about)}.json"
     if not card.exists():
         found = {"file": str(path), "sha256": file_digest(path)}
         write_text(card, json.dumps(found, indent=1))
     return str(_stored(card, DELETE, "sha256"))[:16]
-
-
-def _digests() -> Path:
-    return paths.cache() / "digests"
 
 
 def _stored(path: Path, fix: str, *keys: str) -> Any:

@@ -7,9 +7,8 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from clipit_lib import paths
 from clipit_lib.encoders import registry
-from companion import tables
+from companion import paths, tables
 from companion.claims.rules import Claim, Finding, Shelf, Verdict, finding_of, load_claims
 from companion.phantom.datasets import Phantom
 from companion.profile import Profile, Workbench
@@ -41,7 +40,7 @@ def evaluate(bench: Workbench, claims: Sequence[Claim] | None = None) -> list[Ju
     """
     shelf = Shelf(bench)
     chosen = load_claims().claims if claims is None else claims
-    own = {registry.clip_entry(name).namesake: name for name in bench.profile.retrievers}
+    own = {registry.entry(name, clip=True).namesake: name for name in bench.profile.retrievers}
     return [Judged(claim, finding_of(_with_own_retrievers(claim, own), shelf)) for claim in chosen]
 
 

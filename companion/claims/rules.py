@@ -13,11 +13,11 @@ import numpy as np
 import pandas as pd
 from pydantic import Field, model_validator
 
-from clipit_lib import paths, runs
+from clipit_lib import runs
 from clipit_lib.files import whole
 from clipit_lib.runs import StoredRun
 from clipit_lib.settings import RunSpec, Strict
-from companion import archive, paper, studies, tables
+from companion import archive, paper, paths, studies, tables
 from companion.cost.measure import MERGED, UNIMODAL
 from companion.measures import case_cells, matched
 from companion.paper import HERE

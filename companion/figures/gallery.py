@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from clipit_lib import paths
 from clipit_lib.files import write_text
+from companion import paths
 from companion.reading import read_strict
 
 _READ = read_strict(Path(__file__).with_suffix(".yaml"), dict[str, dict[str, str]])

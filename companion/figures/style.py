@@ -18,8 +18,8 @@ from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from clipit_lib import paths
 from clipit_lib.files import written_beside
+from companion import paths
 from companion.tables import doubtful, write_runs
 
 # Okabe and Ito; markers differ too, so that nothing rests on colour alone.

@@ -16,7 +16,6 @@ import pandas as pd
 from jaxtyping import Bool, Float, Int
 from scipy.stats import entropy, t
 
-from clipit_lib import paths
 from clipit_lib.data.folder import FolderData, read_manifest
 from clipit_lib.data.patches import PatchDataset, Split, ValidationSplit
 from clipit_lib.data.reports import says_nothing
@@ -27,7 +26,7 @@ from clipit_lib.files import tidy
 from clipit_lib.inputs import SPLITS
 from clipit_lib.pairing import effective_number
 from clipit_lib.settings import Strict
-from companion import studies
+from companion import paths, studies
 from companion.findings import Finding, Severity
 from companion.measures import Coverage
 from companion.profile import Profile, Workbench, load_profile, sources_of_profile
@@ -412,7 +411,7 @@ def _names(profile: Profile) -> Iterator[Finding]:
         yield from _refused("backbone", partial(registry.entry, backbone))
         for setting in settings:
             yield from _refused("setting", partial(fields_of, setting, profile))
-    yield from _refused("retriever", partial(registry.clip_entry, profile.retriever))
+    yield from _refused("retriever", partial(registry.entry, profile.retriever, clip=True))
     for name in profile.trained_encoders:
         yield from _refused("encoder", partial(sources_of_profile(profile).recipe, name))
 

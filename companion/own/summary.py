@@ -10,11 +10,10 @@ import numpy as np
 import pandas as pd
 from scipy.special import log_softmax
 
-from clipit_lib import paths
 from clipit_lib.errors import ClipItError
 from clipit_lib.predictions import LOGIT
 from clipit_lib.runs import StoredRun
-from companion import tables
+from companion import paths, tables
 from companion.phantom.datasets import Phantom
 from companion.profile import Profile
 from companion.specs import label

@@ -17,7 +17,7 @@ import torch
 from jaxtyping import Float32
 from safetensors import safe_open
 
-from clipit_lib import kernels, paths
+from clipit_lib import kernels
 from clipit_lib.compute import device
 from clipit_lib.encoders import registry
 from clipit_lib.errors import ClipItError
@@ -34,6 +34,7 @@ from clipit_lib.files import (
 )
 from clipit_lib.parallel import make_once
 from clipit_lib.settings import PHANTOM_VERSION
+from companion import paths
 from companion.phantom.datasets import PHANTOM_LIMITS
 from companion.phantom.latents import PATIENTS_PER_SPLIT, SPLITS, Latents, draw
 from companion.phantom.patches import render

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import torch
 
-from clipit_lib import kernels, paths
+from clipit_lib import kernels
 from clipit_lib.compute import device, seeded
 from clipit_lib.encoders import registry
 from clipit_lib.encoders.encoder import LongText
@@ -21,6 +21,7 @@ from clipit_lib.inputs import Inputs
 from clipit_lib.runs import AGAIN, HISTORY, Stored, get_or_make, software
 from clipit_lib.settings import Strict, known
 from clipit_lib.training import Stage, fit
+from companion import paths
 from companion.profile import SlideTraining, Workbench
 from companion.statistics import Interval
 from companion.survival import model

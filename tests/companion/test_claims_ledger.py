@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from clipit_lib import paths, runs
+from clipit_lib import runs
 from clipit_lib.runs import StoredRun
 from clipit_lib.settings import RunSpec
-from companion import studies
+from companion import paths, studies
 from companion.claims import ledger
 from companion.claims import ledger as words
 from companion.claims.ledger import evaluate, ledger_table

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from clipit_lib import paths
+from companion import paths
 from companion.claims.ledger import evaluate
 from companion.claims.rules import Finding, Verdict, load_claims
 from companion.cost.measure import MERGED, UNIMODAL

@@ -7,11 +7,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from clipit_lib import paths
 from clipit_lib.paths import repository
 from clipit_lib.runs import StoredRun
 from clipit_lib.settings import RunSpec
-from companion import paper
+from companion import paper, paths
 from companion.figures import gallery
 from companion.figures.accuracy import comparison_figure, far_settings, table1_figure
 from companion.tables import (

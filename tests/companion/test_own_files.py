@@ -14,12 +14,12 @@ import pytest
 import yaml
 from PIL import Image
 
-from clipit_lib import paths, runs
+from clipit_lib import runs
 from clipit_lib.data.folder import FolderData
 from clipit_lib.data.reports import FileCorpus
 from clipit_lib.encoders import registry
 from clipit_lib.errors import ClipItError
-from companion import findings, specs, studies
+from companion import findings, paths, specs, studies
 from companion.__main__ import main
 from companion.findings import Severity
 from companion.own.checks import COLUMNS, check, datasets, zero_shot_table
@@ -99,7 +99,7 @@ def test_the_example_is_a_profile_of_known_parts() -> None:
     for _, backbone, settings, seeds in studies.cells(profile, "own"):
         registry.entry(backbone)
         assert seeds and all(specs.fields_of(name, profile) for name in settings)
-    assert registry.clip_entry(profile.retriever)
+    assert registry.entry(profile.retriever, clip=True)
 
 
 PAGE = (paths.repository() / "docs" / "your_data.md").read_text(encoding="utf-8")

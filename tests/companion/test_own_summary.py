@@ -6,11 +6,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from clipit_lib import paths
 from clipit_lib.errors import ClipItError
 from clipit_lib.predictions import predictions_frame
 from clipit_lib.runs import StoredRun
-from companion import specs
+from companion import paths, specs
 from companion.figures.accuracy import own_figure
 from companion.own.summary import (
     ADDED,

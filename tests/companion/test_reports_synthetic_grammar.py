@@ -98,7 +98,7 @@ def test_settings_name_one_origin(origin: dict[str, Any]) -> None:
 
 
 def test_a_profile_can_ask_for_them(tmp_path: Any) -> None:
-    from clipit_lib import paths
+    from companion import paths
     from companion.profile import read_profile
 
     smoke = (paths.profiles() / "smoke.yaml").read_text(encoding="utf-8")

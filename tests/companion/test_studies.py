@@ -2,11 +2,10 @@
 
 import pytest
 
-from clipit_lib import paths
 from clipit_lib.errors import ClipItError
 from clipit_lib.runs import StoredRun
 from clipit_lib.settings import RunSpec, TextSpec
-from companion import specs, studies
+from companion import paths, specs, studies
 from companion.figures.curves import AXES, KNOBS, curves_along, map_table
 from companion.profile import Profile, Study, Workbench, load_profile
 from companion.specs import label

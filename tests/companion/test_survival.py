@@ -10,9 +10,10 @@ import pandas as pd
 import pytest
 import torch
 
-from clipit_lib import paths, runs
+from clipit_lib import runs
 from clipit_lib.errors import ClipItError
 from clipit_lib.training import History
+from companion import paths
 from companion import profile as profile_
 from companion.figures.survival import survival_figure
 from companion.profile import FileSlides, Workbench

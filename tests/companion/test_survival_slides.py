@@ -13,9 +13,9 @@ import pandas as pd
 import pytest
 from safetensors.numpy import save_file
 
-from clipit_lib import paths
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import canonical_json, digest
+from companion import paths
 from companion.profile import PhantomSlides, Workbench
 from companion.survival.cohort import (
     SLIDES,

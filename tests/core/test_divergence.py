@@ -13,14 +13,14 @@ import torch
 import yaml
 from torch import Tensor, nn
 
-from clipit_lib import paths, runs
 from clipit_lib import run as run_
+from clipit_lib import runs
 from clipit_lib.encoders import clips
 from clipit_lib.errors import ClipItError, Diverged
 from clipit_lib.runs import StoredRun
 from clipit_lib.settings import Descent, StandInTraining
 from clipit_lib.training import Task, fit
-from companion import __main__, archive, specs, tables, train_encoders
+from companion import __main__, archive, paths, specs, tables, train_encoders
 from companion import search as search_trials
 from companion.figures import style
 from companion.own.summary import choice_words, choose, summary, summary_words

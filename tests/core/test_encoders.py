@@ -7,13 +7,12 @@ import numpy as np
 import pytest
 import torch
 
-from clipit_lib import paths
 from clipit_lib.encoders import clips, embeddings, registry, vision, weights
 from clipit_lib.encoders.weights import Sources
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import digest, file_digest
 from clipit_lib.settings import PhantomPretraining, StandInTraining, trained_here
-from companion import train_encoders
+from companion import paths, train_encoders
 from companion.conch import untrained_backbone
 from companion.crc5 import DESCRIPTIONS, class_captions
 from companion.profile import Workbench
@@ -46,7 +45,7 @@ def test_package_weights_land_in_their_own_layers(number: int) -> None:
 @pytest.mark.weights
 @needs_weights
 def test_weights_of_another_architecture_are_refused() -> None:
-    other = registry.untrained_backbone("efficientnet_lite1", None, None).model
+    other = registry.build_backbone("efficientnet_lite1", None, None).model
     held = weights.read_weights("", registry.entry("efficientnet_lite0").weights, Sources())
     with pytest.raises(ClipItError, match="another architecture"):
         weights.named_by_position(held, other)
@@ -175,7 +174,7 @@ def test_a_trained_encoder_is_kept_and_checked(bench: Workbench, monkeypatch) ->
     with pytest.raises(ClipItError, match="no encoder 'other' is trained here"):
         train_encoders.get_or_train("other", bench.profile)
     with pytest.raises(ClipItError, match="unknown retriever 'conch9'"):
-        registry.clip_entry("conch9")
+        registry.entry("conch9", clip=True)
 
 
 def test_embeddings_know_what_made_them(bench: Workbench) -> None:

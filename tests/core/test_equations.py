@@ -12,12 +12,12 @@ import torch
 from torch import nn
 from toys import Bag, letters, transform
 
-from clipit_lib import paths
 from clipit_lib.encoders.encoder import Tokenizer
 from clipit_lib.model import ClipIt
 from clipit_lib.pairing import top_k
 from clipit_lib.text import ReportTask, TextClassifier, pair_counts
 from clipit_lib.training import ImageTask, Patches, Targets
+from companion import paths
 from companion.profile import Workbench
 
 # -- Equation 1, by hand.

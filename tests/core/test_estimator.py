@@ -17,14 +17,14 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from sklearn.utils.validation import validate_data
 from toys import SIDE, clip, transform, vision
 
-from clipit_lib import paths, runs
+from clipit_lib import runs
 from clipit_lib.encoders import registry
 from clipit_lib.encoders.clips import LIBRARIES
 from clipit_lib.encoders.encoder import ClipEncoder
 from clipit_lib.encoders.vision import VIT_TARGETS, VisionEncoder
 from clipit_lib.errors import ClipItError
 from clipit_lib.estimator import ClipItClassifier
-from companion import specs
+from companion import paths, specs
 from companion.profile import Workbench
 
 COLOURS = {"red": 0, "green": 1, "blue": 2}

@@ -25,7 +25,7 @@ whole = np.random.default_rng(0).integers(-512, 513, (96, 130)) / 256.0
 for values in (np.exp(whole), np.exp(whole.astype("f4")), whole @ whole.T, np.tanh(whole)):
     state.update(values.tobytes())
 torch.manual_seed(0)
-vit = registry.untrained_backbone("phantom_vit_s16", 48, None).model
+vit = registry.build_backbone("phantom_vit_s16", 48, None).model
 model = nn.Sequential(vit, nn.Linear(64, 9))
 optimiser = torch.optim.Adam(model.parameters(), 1e-3)
 images = torch.from_numpy(whole[:, :96].reshape(4, 3, 768).repeat(3, 2)).float().view(4, 3, 48, 48)

@@ -9,12 +9,12 @@ import timm
 import torch
 from torch import nn
 
-from clipit_lib import lora, paths
+from clipit_lib import lora
 from clipit_lib.encoders import clips, registry, vision
 from clipit_lib.encoders.vision import checkpoint_gradients
 from clipit_lib.errors import ClipItError
 from clipit_lib.settings import Lora
-from companion import paper
+from companion import paper, paths
 from companion.conch import Conch, untrained_backbone
 from companion.cost.measure import count_parameters, flops_per_image
 from companion.tables import namesake
@@ -126,13 +126,13 @@ def short(name: str) -> nn.Module:
 
 
 def text(name: str) -> Callable[[], nn.Module]:
-    row = registry.clip_entry(name)
+    row = registry.entry(name, clip=True)
     library = clips.LIBRARIES[row.library]
     return lambda: library.split(library.build(row, None, None))[1]
 
 
 def half(name: str) -> Callable[[], nn.Module]:
-    return lambda: registry.untrained_backbone(name, None, None).model
+    return lambda: registry.build_backbone(name, None, None).model
 
 
 CASES = {
@@ -194,7 +194,7 @@ def test_every_adapter_of_a_real_architecture_learns(name: str) -> None:
 def test_the_whole_of_uni_learns() -> None:
     torch.manual_seed(0)
     with torch.device("meta"):
-        model = registry.untrained_backbone("uni", None, None).model
+        model = registry.build_backbone("uni", None, None).model
     model.to_empty(device="cpu")
     with torch.no_grad():
         for name, parameter in model.named_parameters():

@@ -71,7 +71,7 @@ def test_a_checkpoint_of_another_model_names_what_does_not_fit() -> None:
 
 def test_a_published_backbone_loads_its_own_weights(tmp_path: Path) -> None:
     path = tmp_path / "model.safetensors"
-    model = registry.untrained_backbone(NAME, None, None).model
+    model = registry.build_backbone(NAME, None, None).model
     save_file(model.state_dict(), path)
     sources = Sources(copies={NAME: str(path)})
     encoder = registry.load_backbone(NAME, sources)
@@ -90,7 +90,7 @@ def test_weights_in_dinov2s_layout_load(tmp_path: Path, monkeypatch: pytest.Monk
     row = registry.entry("kaiko_vitl14")
     small = replace(row, options={**row.options, "embed_dim": 64, "depth": 1, "num_heads": 2})
     monkeypatch.setitem(registry.ENCODERS, "kaiko_vitl14", small)
-    model = registry.untrained_backbone("kaiko_vitl14", None, None).model
+    model = registry.build_backbone("kaiko_vitl14", None, None).model
     state = {k: torch.randn_like(v) for k, v in model.state_dict().items()}
     positions = torch.randn(1, 1 + 37 * 37, 64)
     theirs = {k: v for k, v in state.items() if k not in ("reg_token", "cls_token", "pos_embed")}

@@ -191,7 +191,7 @@ def test_a_missing_package_is_said_in_one_line(file: Path, monkeypatch: pytest.M
             attempt("conch", sources(file))
         assert "\n" not in str(caught.value)
     with pytest.raises(ClipItError, match="no weights"):
-        registry.untrained_backbone("conch", None, None)
+        registry.build_backbone("conch", None, None)
     assert untrained_backbone("conch", None, None).width == 512  # counted without it
 
 

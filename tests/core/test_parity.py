@@ -175,7 +175,7 @@ ADAPTERS = Lora(rank=4, alpha=6)
 def test_merged_and_unmerged_give_the_same_logits(name: str, which: str) -> None:
     with torch.random.fork_rng(), torch.no_grad():
         torch.manual_seed(3)
-        plain, adapted = (registry.untrained_backbone(name, 32, None) for _ in range(2))
+        plain, adapted = (registry.build_backbone(name, 32, None) for _ in range(2))
         adapted.model.load_state_dict(plain.model.state_dict())
         lora.inject(adapted.model, adapted.lora_targets, ADAPTERS, which)
         for own_name, parameter in adapted.model.named_parameters():

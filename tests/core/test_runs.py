@@ -14,13 +14,13 @@ import torch
 from toys import CELL as TOY
 from toys import toy_bench
 
-from clipit_lib import inputs, paths, runs
+from clipit_lib import inputs, runs
 from clipit_lib import run as experiment
 from clipit_lib.errors import ClipItError
 from clipit_lib.predictions import predictions_frame
 from clipit_lib.settings import RunSpec
 from clipit_lib.training import Stage
-from companion import specs, tables
+from companion import paths, specs, tables
 from companion.profile import Workbench
 from companion.protocols import PROTOCOLS, SWITCHES
 from companion.statistics import accuracy, balanced_accuracy, correct

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from clipit_lib import paths, run, runs, text
+from clipit_lib import run, runs, text
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import digest
 from clipit_lib.inputs import Inputs
@@ -21,7 +21,7 @@ from clipit_lib.settings import (
     TextStage,
     Training,
 )
-from companion import specs
+from companion import paths, specs
 from companion.profile import Chosen, FoundWith, Workbench, load_profile, read_profile
 from companion.protocols import PAPER, SWITCHES, switched
 from companion.reading import plain

@@ -26,9 +26,9 @@ from bad_input.case import BadInput, World
 from nbformat.v4 import new_markdown_cell, new_notebook
 from PIL import Image
 
-from clipit_lib import paths, runs
+from clipit_lib import runs
 from clipit_lib.files import write_text
-from companion import tables
+from companion import paths, tables
 from companion.__main__ import main
 from companion.profile import Workbench
 

@@ -26,8 +26,8 @@ from benchmarks.hubs import hub_shares
 from benchmarks.measure import Row, Scale, counted, interleaved, measured, ratio
 from benchmarks.patches import fresh_cache, noise_patches, reports
 from benchmarks.released import EveryReport, pair_one_by_one
-from clipit_lib import paths
 from clipit_lib.training import MovingTargets
+from companion import paths
 
 ALL: list[tuple[str, Callable[[Scale], list[Row]], int]] = [
     ("pairing", pairing.run, 4),

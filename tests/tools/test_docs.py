@@ -7,9 +7,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from clipit_lib import __version__, paths
+from clipit_lib import __version__
 from clipit_lib.encoders import registry
-from companion import specs
+from companion import paths, specs
 from companion.__main__ import main
 from companion.profile import Workbench
 

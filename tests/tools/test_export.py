@@ -129,7 +129,7 @@ def test_a_convolutional_network_is_the_same_in_onnx(tmp_path: Path) -> None:
     transform = registry.entry("efficientnet_lite0").transform(None)
     with torch.random.fork_rng():
         torch.manual_seed(3)
-        backbone = registry.untrained_backbone("efficientnet_lite0", None, None).model
+        backbone = registry.build_backbone("efficientnet_lite0", None, None).model
         for module in backbone.modules():
             if isinstance(module, torch.nn.BatchNorm2d):
                 module.running_mean.normal_(0, 0.1)

@@ -22,7 +22,7 @@ from clipit_lib.data.patches import PatchDataset
 from clipit_lib.encoders import embeddings, weights
 from clipit_lib.errors import ClipItError
 from clipit_lib.predict import load_classifier
-from clipit_lib.predictions import Outcome, raw_predictions
+from clipit_lib.predictions import Outcome, predicted
 from clipit_lib.settings import PhantomPretraining, Probe, RunSpec
 from companion import archive, tables
 from companion.figures import style
@@ -84,7 +84,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     def perform(spec: RunSpec, bench: Workbench) -> Outcome:
         data = toy(900)
         logits = np.zeros((len(data.indices("test")), 2), np.float32)
-        return Outcome({"w": torch.zeros(2_000)}, [], raw_predictions(data, "test", logits))
+        return Outcome({"w": torch.zeros(2_000)}, [], predicted(data, lambda _: logits))
 
     monkeypatch.setenv("CLIPIT_OUTPUT", str(tmp_path))
     monkeypatch.setenv("CLIPIT_CACHE", str(tmp_path / "cache"))

@@ -29,7 +29,7 @@ import pytest
 import websocket
 from browsers import BROWSER, QUIET
 
-from clipit_lib import paths
+from companion import paths
 
 NOTEBOOKS = sorted(path.stem for path in paths.notebooks().glob("*.ipynb"))
 DRIVEN = (

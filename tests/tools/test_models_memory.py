@@ -108,7 +108,7 @@ def test_half_precision_and_checkpointing_save_memory() -> None:
 def test_vit_large_at_the_papers_batch() -> None:
     """Batch 64 of a ViT-L fits a card of 48 GB (the paper's) in float32 and none of 8 GB."""
     with torch.device("meta"):
-        encoder = registry.untrained_backbone("uni", None, None)
+        encoder = registry.build_backbone("uni", None, None)
     found = training_memory(encoder, LORA, 64)
     # By hand, a block keeps at least the inputs of its four adapted layers and of both norms,
     # query, key and value, and GELU's input: 64 x 197 x 1024 numbers, 14 times.

@@ -16,10 +16,9 @@ from typing import Any
 import nbformat
 import pytest
 
-from clipit_lib import paths
 from clipit_lib.errors import ClipItError
 from clipit_lib.settings import Strict, known
-from companion import notebook
+from companion import notebook, paths
 
 DECLARED = (
     'profile: str = "demo"\nscale: float = 1.0\nseeds: list[int] = [0]\nfast: bool = False\n'
@@ -199,7 +198,7 @@ def test_a_kernel_knows_folders_and_profile_as_the_command_does(
     monkeypatch.setenv("CLIPIT_OUTPUT", "out")
     smoke = (paths.profiles() / "smoke.yaml").read_text()
     Path("mine.YAML").write_text(smoke.replace("name: smoke", "name: mine", 1))
-    write("00_ok", SHOW, "from clipit_lib import paths\nprint(paths.output())")
+    write("00_ok", SHOW, "from companion import paths\nprint(paths.output())")
     notebook.main(["00_ok", "--output", "here.ipynb", "-p", "profile", "mine.YAML"])
     assert f"{user / 'out'}\n" in printed(user / "here.ipynb")
     assert f"'profile': {str(user / 'mine.YAML')!r}" in printed(user / "here.ipynb")

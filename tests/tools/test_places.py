@@ -15,8 +15,9 @@ import pytest
 from filelock import FileLock
 from snakemake.cli import parse_config
 
-from clipit_lib import files, paths
+from clipit_lib import files
 from clipit_lib.errors import ClipItError
+from companion import paths
 from companion.__main__ import main
 from companion.profile import load_profile
 

@@ -7,9 +7,9 @@ import sys
 
 import pytest
 
-from clipit_lib import paths, runs
+from clipit_lib import runs
 from clipit_lib.settings import Training
-from companion import plan, specs, studies
+from companion import paths, plan, specs, studies
 from companion.__main__ import main
 from companion.plan import (
     Facts,

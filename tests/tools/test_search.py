@@ -12,10 +12,10 @@ import pytest
 from optuna.trial import TrialState
 from sklearn.metrics import log_loss
 
-from clipit_lib import paths, runs
+from clipit_lib import runs
 from clipit_lib.errors import ClipItError, Diverged
 from clipit_lib.settings import Lora
-from companion import search, specs
+from companion import paths, search, specs
 from companion.profile import Search, SearchSpace, Workbench, load_profile, searched_path
 from companion.protocols import PROTOCOLS
 from companion.search import Task

@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 
-from clipit_lib import paths
+from companion import paths
 
 REPOSITORY = paths.repository()
 PYTHON = "3.11"

@@ -16,9 +16,8 @@ from nbformat.v4 import new_code_cell
 from PIL import Image
 from report_material import EVIL, value, write_notebook
 
-from clipit_lib import paths
 from clipit_lib.data.folder import FolderData
-from companion import findings, reading, report, tables
+from companion import findings, paths, reading, report, tables
 from companion.figures.heat_map import heat_map
 from companion.figures.space import contact_sheet, pair_sheet
 from companion.own.checks import COLUMNS, imbalance, shared_groups
