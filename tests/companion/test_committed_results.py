@@ -4,11 +4,13 @@ import json
 import re
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
 from clipit_lib.paths import repository
-from companion import archive
+from companion import archive, registration
+from companion.statistics import Cell, correct, crossed_gain
 
 ARCHIVES = sorted((repository() / "results").glob(f"*/{archive.PREDICTIONS}"))
 NAMES = ["accuracy", "balanced_accuracy"]
@@ -58,6 +60,32 @@ def test_every_cited_run_is_kept(kept: Path) -> None:
     assert cited <= runs
 
 
+@pytest.mark.parametrize("path", committed("tables/registered_*.csv"), ids=lambda path: path.stem)
+def test_a_registered_answer_follows_from_the_predictions(path: Path) -> None:
+    results = path.parents[1]
+    runs = archive.listed(results).set_index("key")
+    frame = pd.read_parquet(results / archive.PREDICTIONS).astype({"run": str, "group": str})
+    said = {key: own.sort_values("sample") for key, own in frame.groupby("run")}
+    cited = runs.loc[json.loads(path.with_suffix(".runs.json").read_text(encoding="utf-8"))]
+
+    def hits(setting: str) -> np.ndarray:
+        chosen = cited[cited["setting"] == setting].sort_values("seed")
+        return np.stack([correct(said[key]) for key in chosen.index])
+
+    one = said[cited.index[0]]
+    for row in pd.read_csv(path).to_dict("records"):
+        pair = hits(row["first"]), hits(row["second"])
+        gain = crossed_gain([Cell("", *pair, one["label"].to_numpy(), one["group"].to_numpy())])
+        ends = gain.interval()
+        found = gain.estimate, ends.low, ends.high, gain.smallest
+        assert found == pytest.approx(
+            [row[n] for n in ("gain", "low", "high", "smallest")], abs=1e-4
+        )
+        assert row["word"] == gain.word()
+    question = registration.load(path.stem.removeprefix("registered_")).question
+    assert f"hash `{question.hash}`" in path.with_suffix(".md").read_text(encoding="utf-8")
+
+
 def test_the_archives_are_small_and_there() -> None:
     assert {"demo", "pilot"} <= {path.parent.name for path in ARCHIVES}
     whole = committed(archive.PREDICTIONS) + committed(archive.RISKS)
@@ -68,6 +96,8 @@ def test_no_result_names_a_folder_of_the_machine_it_was_made_on() -> None:
     machine = re.compile(r"(?<![\w.:/-])/(?:tmp|home|root|work|Users|mnt)/")
     kinds = ("*.md", "*.csv", "tables/*.md", "tables/*.csv", "report.html")
     results = [path for kind in kinds for path in committed(kind)]
-    made_here = [path for path in results if {"demo", "phantom", "pilot"} & set(path.parts)]
+    made_here = [
+        path for path in results if {"demo", "instrument", "phantom", "pilot"} & set(path.parts)
+    ]
     assert {path.name for path in made_here} >= {"claims.md", "own.md", "report.html"}
     assert [path for path in made_here if machine.search(path.read_text())] == []
