@@ -209,10 +209,10 @@ def test_runs_older_than_their_question_are_refused(
 ) -> None:
     desk = toy_bench(monkeypatch)
     arms = {"second": "clip_it/own_100/corpus_toy-own", "first": "clip_it/random_reports"}
-    study = Study(datasets=("toy",), settings=tuple(arms.values()))
+    study = Study(datasets=("toy",), settings=tuple(arms.values()), seeds=(40, 41))
     desk = Workbench(desk.profile.model_copy(update={"studies": {"known": study}}))
     registered = registration.load("positive_control", asked.parent)
-    changes = {"profile": "smoke", "datasets": ("toy",), "seeds": (0, 1), "secondary": {},
+    changes = {"profile": "smoke", "datasets": ("toy",), "seeds": (40, 41), "secondary": {},
                "negative": {}, "primary": {"own": registration.Pair(**arms)}}  # fmt: skip
     question = registered.question.model_copy(update=changes)
     mine = replace(registered, question=question, since=datetime(2026, 1, 1, tzinfo=UTC))

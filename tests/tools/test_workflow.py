@@ -39,7 +39,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
     output = tmp_path_factory.mktemp("workflow")
     planned = shell(output, "./run_all.sh", "--profile", "smoke", "--dry-run")
     assert planned.returncode == 0, planned.stderr
-    assert "to do 106" in planned.stdout and "estimate" in planned.stdout
+    assert "to do 118" in planned.stdout and "estimate" in planned.stdout
     assert not (output / "results" / "smoke" / "tables").exists()
     done = shell(output, "./run_all.sh", "--profile", "smoke", "--jobs", "2")
     assert done.returncode == 0, done.stdout + done.stderr
