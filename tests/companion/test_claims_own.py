@@ -8,7 +8,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from clipit_lib.runs import StoredRun
+from clipit_lib.settings import RunSpec
 from companion import paths
+from companion.claims import rules
 from companion.claims.ledger import evaluate
 from companion.claims.rules import Finding, Verdict, load_claims
 from companion.cost.measure import MERGED, UNIMODAL
@@ -116,3 +119,25 @@ def test_survival_compares_with_the_unimodal_model(bench: Workbench) -> None:
         assert found.ours == pytest.approx(means["clip_it"] - means["unimodal"])
     (stored[0].folder / "done.json").unlink()
     assert one(bench, "survival").reason == "runs missing"
+
+
+def test_both_metrics_of_survival_count(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> None:
+    run = survival_run("clip_it", np.arange(60.0), 0)
+    table = study.run_table([run])
+    write_table("survival", table.to_numpy().tolist(), " ".join(table.columns))
+    rows = [("c_index", 0.2, 0.1, 0.3), ("iauc", 0.1, -0.1, 0.3)]
+    limits = pd.DataFrame(rows, columns=["metric", "value", "low", "high"])
+    monkeypatch.setattr(study, "intervals", lambda *_: limits.assign(over="unimodal"))
+    assert one(bench, "survival").verdict is DIRECTION
+
+
+def test_only_cells_with_all_settings_are_judged(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cells = [("one", "a"), ("one", "b"), ("two", "a")]
+    specs = [RunSpec.model_construct(dataset="d", backbone=b, setting=s) for b, s in cells]
+    stored = {spec.key: StoredRun(Path(spec.key), spec) for spec in specs}
+    monkeypatch.setattr(rules.Shelf, "specs", lambda *_: specs)
+    monkeypatch.setattr(rules.runs, "find", lambda _, key: stored[key])
+    found = rules.Shelf(bench).runs("any", ["a", "b"])
+    assert [(run.spec.backbone, run.spec.setting) for run in found] == cells[:2]
