@@ -133,6 +133,10 @@ def test_validation_has_an_event_and_a_censored_slide_whatever_its_share() -> No
     _, half, _ = split_rows(cohort, 1, 0.5, seed=0)
     event = cohort.clinical["event"][cohort.clinical["fold"] != 1]
     assert cohort.clinical["event"].iloc[half].sum() == round(0.5 * event.sum())
+    # Each fold draws its own, even from the same slides.
+    elsewhere = replace(cohort, clinical=cohort.clinical.assign(fold=3))
+    one, two = (split_rows(elsewhere, fold, 0.5, seed=0)[1] for fold in (1, 2))
+    assert one.tolist() != two.tolist()
 
 
 def spec(cohort: Cohort, setting: str = "unimodal", epochs: int = 6) -> study.SurvivalSpec:
@@ -287,6 +291,15 @@ def test_a_key_follows_all_that_can_change_a_run_and_nothing_else(
     assert study.resolve(bench, other, "unimodal", 0).key != key("unimodal")
 
 
+def test_lambda_weighs_the_distillation_of_a_run(bench: Workbench, cohort: Cohort) -> None:
+    whole = study.resolve(bench, cohort, "clip_it", 0)
+    half = whole.model_copy(update={"distillation_weight": 0.5 * whole.distillation_weight})
+    first, second = (
+        study.perform(each, bench, cohort)[1]["distillation"].iloc[0] for each in (whole, half)
+    )
+    assert second == pytest.approx(0.5 * first, rel=0.1)
+
+
 def test_clip_it_without_retriever_embeddings_says_so(bench: Workbench, cohort: Cohort) -> None:
     bare = replace(cohort, bags=tuple(replace(bag, retriever=None) for bag in cohort.bags))
     with pytest.raises(ClipItError, match="no retriever embeddings"):
@@ -364,6 +377,10 @@ def test_halves_are_split_within_folds_by_rank(tmp_path: Path) -> None:
     made = [kept(tmp_path / str(seed), frame, risk) for seed, risk in enumerate(risks)]
     split = study.halves(made, "clip_it")
     assert split["high"].tolist() == [False, False, True, True, True, True, False, False]
+    # Places among the slides of other folds do not count: a is last in one seed, by 1000 or by 4.
+    other = pd.Series([1000, 1, 2, 3, 104, 103, 102, 101.0])
+    two = [made[0], kept(tmp_path / "other", frame, other)]
+    assert study.halves(two, "clip_it")["high"].tolist()[:4] == [False, False, True, True]
 
 
 def kept(
