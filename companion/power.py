@@ -165,10 +165,9 @@ def over_random(stored: Sequence[StoredRun], margin: float = MARGIN) -> pd.DataF
     """
     rows = []
     for setting in dict.fromkeys(run.spec.setting for run in stored):
-        changes = Setting.of(setting).changes
-        right = float(changes["own"]) if list(changes) == ["own"] else float("nan")
-        if setting.startswith("clip_it/soft_labels"):
-            right = float("nan")
+        own = Setting.of(setting)
+        on_curve = own.base == "clip_it" and list(own.changes) == ["own"]
+        right = float(own.changes["own"]) if on_curve else float("nan")
         if setting != RANDOM:
             gain = gain_of(stored, RANDOM, setting)
             rows.append((setting, label(setting), right, *judgement(gain, margin)))
