@@ -137,9 +137,10 @@ def settings(profile: Profile, name: str, dataset: str) -> Sequence[str]:
             if settings.source != "synthetic" and settings.organ != organ
         ]
         return [*CONTROLS[:-1], *others, CONTROLS[-1]]
-    if name == "known":  # the other corpora are of the same patches, and inform less
+    if name == "known":  # the other corpora of the same patches inform less
         own = profile.data_settings(dataset).corpus
-        less = [f"clip_it/own_100/corpus_{corpus}" for corpus in profile.corpora if corpus != own]
+        others = [c for c, each in profile.corpora.items() if each.source == "known" and c != own]
+        less = [f"clip_it/own_100/corpus_{corpus}" for corpus in others]
         return [*KNOWN, *less]
     if name == "map":
         points = [f"{each}/{point}" for point in (*LABELS, *NOISE) for each in COMPARED]
