@@ -83,7 +83,7 @@ def stages() -> Iterator[Stage]:
         label = outcome.predictions["label"].to_numpy()
         hits.append((logits.argmax(axis=1) == label)[None])
     cell = statistics.Cell("", hits[0], hits[2], label, np.arange(len(label)))
-    gain = statistics.pooled_bootstrap([cell], 200, np.random.default_rng(0), block=1)
+    gain = statistics.pooled_bootstrap([cell], 200, np.random.default_rng(0))
     yield "bootstrap", digest(np.array([gain.estimate, gain.low, gain.high]))
     yield "t-SNE", digest(project(images, 0))
 

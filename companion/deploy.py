@@ -60,7 +60,7 @@ def scores_on_test(predictions: pd.DataFrame) -> dict[str, Interval]:
     labels = predictions["label"].to_numpy()
     return {
         name: pooled_bootstrap(
-            [Cell.of_cases(hits, units(predictions), of)], DRAWS, np.random.default_rng(0), block=1
+            [Cell.of_cases(hits, units(predictions), of)], DRAWS, np.random.default_rng(0)
         )
         for name, of in (("accuracy", None), ("balanced accuracy", labels))
     }

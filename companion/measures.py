@@ -153,7 +153,7 @@ def interval_table(pairs: Sequence[Pair], draws: int) -> pd.DataFrame:
     Intervals are over seeds and groups.
     """
     rows = [
-        (*key, *astuple(pooled_bootstrap([cell], draws, np.random.default_rng(0), block=1)))
+        (*key, *astuple(pooled_bootstrap([cell], draws, np.random.default_rng(0))))
         for key, cell in case_cells(pairs).items()
     ]
     return pd.DataFrame(rows, columns=[*GAIN_CELL, "measure", "share", "low", "high"])

@@ -13,12 +13,12 @@ from clipit_lib.runs import StoredRun
 from companion import tables
 from companion.specs import Setting, label
 from companion.statistics import (
+    JUDGED,
     MARGIN,
     Cell,
-    Gain,
     Word,
     crossed_gain,
-    each_interval,
+    judgement,
     pooled_bootstrap,
 )
 
@@ -139,24 +139,6 @@ def power_words(table: pd.DataFrame) -> str:
 # -- Stored runs judged so.
 
 
-def gain_of(stored: Sequence[StoredRun], first: str, second: str) -> Gain:
-    """The gain of one setting over another, over all cells that have both."""
-    cells = tables.by_cell(run for run in stored if run.spec.setting in (first, second))
-    return crossed_gain(
-        [tables.paired_cell(own, *cell, first, second)[1] for cell, own in cells.items()]
-    )
-
-
-JUDGED = ["gain", "low", "high", "low_90", "high_90", "word", "smallest"]
-
-
-def judgement(gain: Gain, margin: float = MARGIN) -> tuple[object, ...]:
-    """A gain as `JUDGED`."""
-    sure, likely = gain.interval(), gain.interval(0.90)
-    ends = sure.low, sure.high, likely.low, likely.high
-    return gain.estimate, *ends, str(gain.word(margin)), gain.smallest
-
-
 def over_random(stored: Sequence[StoredRun], margin: float = MARGIN) -> pd.DataFrame:
     """The gain of each setting of a known world over random reports, with its word.
 
@@ -169,15 +151,6 @@ def over_random(stored: Sequence[StoredRun], margin: float = MARGIN) -> pd.DataF
         on_curve = own.base == "clip_it" and list(own.changes) == ["own"]
         right = float(own.changes["own"]) if on_curve else float("nan")
         if setting != RANDOM:
-            gain = gain_of(stored, RANDOM, setting)
+            gain = tables.pooled_gain(stored, RANDOM, setting)
             rows.append((setting, label(setting), right, *judgement(gain, margin)))
     return pd.DataFrame(rows, columns=["setting", "label", "right", *JUDGED])
-
-
-def words(found: pd.DataFrame) -> str:
-    """One Markdown item per row: what was compared, its gain, word and smallest gain seen."""
-    return tables.items(
-        found.assign(value=each_interval(found)),
-        "{label}: {value} points, **{word}**; a gain of {smallest:.1f} would have been found with "
-        "a power of 80%",
-    )

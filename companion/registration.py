@@ -18,10 +18,9 @@ from clipit_lib.files import canonical_json, digest
 from clipit_lib.runs import StoredRun
 from clipit_lib.settings import Rate, Seeds, Strict, known
 from companion import tables
-from companion.power import JUDGED, gain_of, judgement
 from companion.profile import Workbench
 from companion.reading import read_strict
-from companion.statistics import each_interval
+from companion.statistics import JUDGED, judgement
 from companion.studies import runs_of
 
 FOLDER = Path(__file__).with_name("registration")
@@ -165,7 +164,7 @@ def answers(registered: Registered, stored: Sequence[StoredRun]) -> pd.DataFrame
     asked, rows = registered.question, []
     for role in ("primary", "secondary", "negative"):
         for name, pair in getattr(asked, role).items():
-            gain = gain_of(stored, pair.first, pair.second)
+            gain = tables.pooled_gain(stored, pair.first, pair.second)
             rows.append((role, name, pair.second, pair.first, *judgement(gain, asked.margin)))
     columns = ["role", "comparison", "second", "first", *JUDGED]
     return pd.DataFrame(rows, columns=columns)
@@ -173,7 +172,7 @@ def answers(registered: Registered, stored: Sequence[StoredRun]) -> pd.DataFrame
 
 def words(registered: Registered, found: pd.DataFrame, stored: Sequence[StoredRun]) -> str:
     """A question with its answer: when it was asked, what was found, what that means."""
-    asked, gains = registered.question, found.assign(value=each_interval(found))
+    asked, gains = registered.question, found.assign(said=tables.judged_words(found))
     times = sorted(run.done()["finished"] for run in stored)
     said = [
         f"**{asked.question}** Registered {registered.since.isoformat()} (by "
@@ -185,10 +184,7 @@ def words(registered: Registered, found: pd.DataFrame, stored: Sequence[StoredRu
         "primary": "What the answer rests on:", "secondary": "Explored beside it:",
         "negative": "Where there is nothing to find by construction:",
     }  # fmt: skip
-    line = (
-        "{comparison} ({second} over {first}): {value} points, **{word}**; the smallest gain it "
-        "could have found is {smallest:.1f}"
-    )
+    line = "{comparison} ({second} over {first}): {said}"
     for role, head in heads.items():
         if len(rows := gains[gains["role"] == role]):
             said.append(f"{head}\n\n{tables.items(rows, line)}")

@@ -86,14 +86,6 @@ def top_share(reports: Int64[np.ndarray, " n"], top: int = 10) -> float:
     return float(counts[:top].sum() / counts.sum())
 
 
-class Side(StrEnum):
-    """Where an interval lies: the words of every table and sentence."""
-
-    ABOVE = "above zero"
-    BELOW = "below zero"
-    INCLUDES = "includes zero"
-
-
 @dataclass(frozen=True)
 class Interval:
     """An estimate with its 95% interval, in percentage points."""
@@ -107,17 +99,6 @@ class Interval:
         """That of a table's row, which names its ends low and high."""
         return cls(float(row[estimate]), float(row["low"]), float(row["high"]))
 
-    @property
-    def side(self) -> Side:
-        if self.low > 0:
-            return Side.ABOVE
-        return Side.BELOW if self.high < 0 else Side.INCLUDES
-
-    @property
-    def verdict(self) -> str:
-        """Where it lies, as the end of a sentence."""
-        return f"the interval {'' if self.side is Side.INCLUDES else 'lies '}{self.side}"
-
     def __str__(self) -> str:
         return f"{self.estimate:+.1f} [{self.low:+.1f}, {self.high:+.1f}]"
 
@@ -125,11 +106,6 @@ class Interval:
 def each_interval(rows: pd.DataFrame) -> pd.Series:
     """The interval of each row of a table."""
     return pd.Series([Interval.of(row) for _, row in rows.iterrows()], rows.index, object)
-
-
-def sides(rows: pd.DataFrame) -> pd.Series:
-    """Where the interval of each row of a table lies."""
-    return each_interval(rows).map(lambda each: each.side)
 
 
 def units(samples: pd.DataFrame, name: str = "sample") -> np.ndarray:
@@ -175,9 +151,7 @@ class Cell:
         return total, size
 
 
-def pooled_bootstrap(
-    cells: Sequence[Cell], draws: int, rng: np.random.Generator, block: int = BLOCK
-) -> Interval:
+def pooled_bootstrap(cells: Sequence[Cell], draws: int, rng: np.random.Generator) -> Interval:
     """Hierarchical bootstrap of the gain in balanced accuracy, averaged over cells.
 
     Seeds are drawn with replacement, and whole groups (patients, slides, or single patches where
@@ -189,10 +163,6 @@ def pooled_bootstrap(
     data set: their errors are correlated, and drawing them apart would make the interval too
     narrow. Data sets are drawn apart from each other. Cells themselves are not drawn: the
     interval speaks of these backbones and data sets only.
-
-    Args:
-        block: draws whose random numbers are taken together; another gives another interval.
-            Intervals of single cells are made with 1, draw by draw.
 
     Raises:
         ClipItError: no cell, numbers of seeds that differ, or test samples of one data set that do.
@@ -206,28 +176,19 @@ def pooled_bootstrap(
         for parts in sums.values()
         for total, size in parts
     ]
-    values = [
-        _drawn(sums, min(BLOCK, draws - begin), rng, block) for begin in range(0, draws, BLOCK)
-    ]
+    values = [_drawn(sums, min(BLOCK, draws - begin), rng) for begin in range(0, draws, BLOCK)]
     low, high = np.percentile(np.concatenate(values), [2.5, 97.5])
     return Interval(float(np.mean(estimates)), 100 * float(low), 100 * float(high))
 
 
 def _drawn(
-    sums: dict[str, list[tuple[np.ndarray, np.ndarray]]],
-    draws: int,
-    rng: np.random.Generator,
-    together: int,
+    sums: dict[str, list[tuple[np.ndarray, np.ndarray]]], draws: int, rng: np.random.Generator
 ) -> Float[np.ndarray, " draws"]:
     """The mean over cells in each draw, as a fraction."""
     seeds = next(iter(sums.values()))[0][0].shape[0]
     counts = [seeds, *(len(parts[0][1]) for parts in sums.values())]
-    rounds = [
-        [_times_drawn(count, min(together, draws - begin), rng) for count in counts]
-        for begin in range(0, draws, together)
-    ]
     # [draws, seeds], and [draws, units] for each data set
-    seed_weight, *unit_weights = (np.concatenate(each) for each in zip(*rounds, strict=True))
+    seed_weight, *unit_weights = (_times_drawn(count, draws, rng) for count in counts)
     seed_weight = seed_weight / seeds
     per_cell = []
     for parts, unit_weight in zip(sums.values(), unit_weights, strict=True):
@@ -280,6 +241,16 @@ class Word(StrEnum):
     UNDECIDED = "undecided"
 
 
+def word(sure: Interval, likely: Interval, margin: float = MARGIN) -> Word:
+    """`helps` or `hurts` where the 95% interval lies off zero, `equivalent` where the 90% interval
+    lies within the margin (two one-sided tests), `undecided` otherwise.
+    """
+    if sure.low > 0 or sure.high < 0:
+        return Word.HELPS if sure.low > 0 else Word.HURTS
+    within = -margin < likely.low and likely.high < margin
+    return Word.EQUIVALENT if within else Word.UNDECIDED
+
+
 @dataclass(frozen=True)
 class Gain:
     """A gain in points, its standard error, and the degrees of freedom of that error."""
@@ -287,6 +258,7 @@ class Gain:
     estimate: float
     error: float
     freedom: float
+    one_seed: bool = False  # or one patient: the error is that of the others, nothing is decided
 
     def interval(self, level: float = LEVEL) -> Interval:
         """Student's interval."""
@@ -294,20 +266,25 @@ class Gain:
         return Interval(self.estimate, self.estimate - half, self.estimate + half)
 
     def word(self, margin: float = MARGIN) -> Word:
-        """`helps` or `hurts` where the 95% interval lies off zero, `equivalent` where the 90%
-        interval lies within the margin (two one-sided tests), `undecided` otherwise.
-        """
-        sure, likely = self.interval(), self.interval(0.90)
-        if sure.low > 0 or sure.high < 0:
-            return Word.HELPS if sure.low > 0 else Word.HURTS
-        within = -margin < likely.low and likely.high < margin
-        return Word.EQUIVALENT if within else Word.UNDECIDED
+        """See `word`; one seed decides nothing."""
+        found = word(self.interval(), self.interval(0.9), margin)
+        return Word.UNDECIDED if self.one_seed else found
 
     @property
     def smallest(self) -> float:
         """The smallest gain that such a design finds (as `helps`) with a power of 80%."""
         quantiles = stdtrit(self.freedom, np.array([(1 + LEVEL) / 2, POWER]))
         return float(quantiles.sum()) * self.error
+
+
+JUDGED = ["gain", "low", "high", "low_90", "high_90", "word", "smallest"]
+
+
+def judgement(gain: Gain, margin: float = MARGIN) -> tuple[object, ...]:
+    """A gain as `JUDGED`: with its 95 and 90% intervals, its word, the smallest gain to be seen."""
+    sure, likely = gain.interval(), gain.interval(0.90)
+    ends = sure.low, sure.high, likely.low, likely.high
+    return gain.estimate, *ends, str(gain.word(margin)), gain.smallest
 
 
 def crossed_gain(cells: Sequence[Cell]) -> Gain:
@@ -319,17 +296,23 @@ def crossed_gain(cells: Sequence[Cell]) -> Gain:
     data sets share neither.
 
     Raises:
-        ValueError: fewer than two seeds or two groups.
+        ClipItError: no cell, numbers of seeds that differ, or test samples of one data set that do.
     """
+    _check(cells)
     by_dataset: dict[str, list[Float[np.ndarray, "seeds units"]]] = {}
     for cell in cells:
         by_dataset.setdefault(cell.dataset, []).append(_contributions(cell))
     gains = [_two_way(np.mean(tables, axis=0)) for tables in by_dataset.values()]
-    variances, free = (np.array([(gain.error**2, gain.freedom) for gain in gains])).T
-    # Without any error, Satterthwaite's formula has no value.
-    freedom = variances.sum() ** 2 / (variances**2 / free).sum() if variances.any() else free.min()
-    error = float(np.sqrt(variances.sum())) / len(gains)
-    return Gain(float(np.mean([gain.estimate for gain in gains])), error, float(freedom))
+    share = np.array([len(tables) for tables in by_dataset.values()]) / len(cells)
+    variances = (share * [gain.error for gain in gains]) ** 2
+    free = np.array([gain.freedom for gain in gains])
+    # Without any error, or any bound of it, Satterthwaite's formula has no value.
+    whole, freedom = variances.sum(), free.min()
+    if 0 < whole < np.inf:
+        freedom = whole**2 / (variances**2 / free).sum()
+    estimate = float(share @ [gain.estimate for gain in gains])
+    one_seed = any(gain.one_seed for gain in gains)
+    return Gain(estimate, float(np.sqrt(whole)), float(freedom), one_seed)
 
 
 def _contributions(cell: Cell) -> Float[np.ndarray, "seeds units"]:
@@ -345,7 +328,7 @@ def _contributions(cell: Cell) -> Float[np.ndarray, "seeds units"]:
 def crossed_difference(
     first: Float[np.ndarray, "seeds n"], second: Float[np.ndarray, "seeds n"], groups: np.ndarray
 ) -> Gain:
-    """The mean of `second - first` over samples, by the same model."""
+    """The mean of `second - first` over samples, by the model of `crossed_gain`."""
     names, unit = np.unique(groups, return_inverse=True)
     change = second - first
     by_seed = change.mean(axis=1, keepdims=True)
@@ -355,10 +338,12 @@ def crossed_difference(
 
 def _two_way(table: Float[np.ndarray, "seeds units"]) -> Gain:
     seeds, units = table.shape
-    if seeds < 2 or units < 2:
-        raise ValueError(f"{seeds} seeds and {units} groups: at least two of each are needed")
-    rows, columns = table.mean(axis=1, keepdims=True), table.mean(axis=0, keepdims=True)
     mean = float(table.mean())
+    if units < 2:  # one patient says nothing of others
+        return Gain(mean, float("inf"), 1.0, one_seed=True)
+    if seeds < 2:
+        return Gain(mean, float(table.std(ddof=1) / np.sqrt(units)), units - 1.0, one_seed=True)
+    rows, columns = table.mean(axis=1, keepdims=True), table.mean(axis=0, keepdims=True)
     rest = table - rows - columns + mean
     free = np.array([seeds - 1, units - 1, (seeds - 1) * (units - 1)], float)
     of_seed, of_unit, residual = (

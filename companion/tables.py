@@ -22,18 +22,20 @@ from companion import paper, paths
 from companion.profile import Workbench
 from companion.specs import label
 from companion.statistics import (
+    JUDGED,
+    MARGIN,
     Cell,
-    Interval,
-    Side,
+    Gain,
+    Word,
     accuracy,
     balanced_accuracy,
     brier,
     correct,
     crossed_difference,
+    crossed_gain,
     each_interval,
-    pooled_bootstrap,
+    judgement,
     scores,
-    sides,
     units,
 )
 
@@ -132,49 +134,51 @@ def paired_cell(
     return seeds, Cell(dataset, hits[first], hits[second], labels, units(samples))
 
 
-def pooled_gain(runs: Sequence[StoredRun], first: str, second: str, draws: int) -> Interval | None:
-    """Mean over cells of the gain of `second` over `first` with its 95% interval.
+def pooled_gain(runs: Sequence[StoredRun], first: str, second: str) -> Gain:
+    """Mean over cells of the gain of `second` over `first`.
 
-    The cells are those that have both settings with the same seeds; None if there is none.
+    The cells are those that have both settings with the same seeds.
 
     Raises:
-        ClipItError: cells that differ in their seeds.
+        ClipItError: there is no such cell, or cells differ in their seeds.
     """
     held = {
         cell: [{r.spec.seed for r in own if r.spec.setting == name} for name in (first, second)]
         for cell, own in by_cell(runs).items()
     }
     whole = {cell: sorted(one) for cell, (one, other) in held.items() if one and one == other}
+    where = f"{second} over {first}"
     if not whole:
-        return None
+        raise ClipItError("they share no seeds", where, "Give both the same seeds")
     if len({tuple(seeds) for seeds in whole.values()}) > 1:
         said = "; ".join(f"{', '.join(cell)}: {seeds}" for cell, seeds in whole.items())
         what = f"cells differ in their seeds ({said})"
-        raise ClipItError(what, f"{second} over {first}", "Run all cells with the same seeds")
-    cells = [paired_cell(runs, *cell, first, second)[1] for cell in whole]
-    return pooled_bootstrap(cells, draws, np.random.default_rng(0))
+        raise ClipItError(what, where, "Run all cells with the same seeds")
+    return crossed_gain([paired_cell(runs, *cell, first, second)[1] for cell in whole])
 
 
-def gain_table(
-    runs: Sequence[StoredRun], pairs: Sequence[tuple[str, str]], draws: int
-) -> pd.DataFrame:
-    """The gain in balanced accuracy of `second` over `first` in each cell, with its 95% interval.
+def gain_table(runs: Sequence[StoredRun], pairs: Sequence[tuple[str, str]]) -> pd.DataFrame:
+    """The gain in balanced accuracy of `second` over `first` in each cell, as it is judged.
 
-    One row per cell and pair of settings (see `paired_cell`): dataset, backbone, first, second,
-    gain, low, high.
+    One row per cell and pair of settings (see `paired_cell`): dataset, backbone, first, second and
+    `statistics.JUDGED`.
     """
-    rows = []
-    for cell, pair in product(by_cell(runs), pairs):
-        _, hits = paired_cell(runs, *cell, *pair)
-        value = pooled_bootstrap([hits], draws, np.random.default_rng(0), block=1)
-        rows.append((*cell, *pair, *astuple(value)))
-    return pd.DataFrame(rows, columns=[*GAIN_CELL, *PAIR, "gain", "low", "high"])
+    rows = [
+        (*cell, *pair, *judgement(crossed_gain([paired_cell(runs, *cell, *pair)[1]])))
+        for cell, pair in product(by_cell(runs), pairs)
+    ]
+    return pd.DataFrame(rows, columns=[*GAIN_CELL, *PAIR, *JUDGED])
+
+
+def judged(gains: pd.DataFrame) -> pd.Series:
+    """Each gain with its 95% interval and its word."""
+    return each_interval(gains).map(str) + " " + gains["word"]
 
 
 def summary_table(runs: pd.DataFrame, gains: pd.DataFrame) -> pd.DataFrame:
     """Table 1 to read: mean ± sd and the value of each seed a setting, then gains, then paper's."""
     over = gains["second"] + " over " + gains["first"]
-    found = gains.assign(over=over, said=each_interval(gains).map(str))
+    found = gains.assign(over=over, said=judged(gains))
     table = runs.pivot_table("balanced_accuracy", GAIN_CELL, "setting", describe, sort=False)
     table = table.join(found.pivot_table("said", GAIN_CELL, "over", "first", sort=False))
     table["paper's gain"] = [_printed_gain(*cell) for cell in table.index]
@@ -268,23 +272,39 @@ def items_by(rows: pd.DataFrame, columns: list[str], said: Callable[[pd.DataFram
 
 def gain_sentences(gains: pd.DataFrame) -> str:
     """One Markdown item per row of `gain_table`."""
-    found = each_interval(gains)
-    verdicts = found.map(lambda value: value.verdict)
-    rows = gains.assign(against=_against(gains), value=found.map(str), verdict=verdicts)
-    return items(rows, "{dataset}, {backbone}: {against} {value} points; {verdict}.")
+    rows = gains.assign(against=_against(gains), said=judged_words(gains))
+    return items(rows, "{dataset}, {backbone}: {against} {said}.")
 
 
-def pattern_sentence(gains: pd.DataFrame) -> str:
-    """How often CLIP-IT wins over each baseline, over all cells."""
+def judged_words(gains: pd.DataFrame) -> pd.Series:
+    """Each gain with its interval, its word, and what the design could have seen."""
+    seen = gains["smallest"].map(
+        "a gain of {:.1f} would have been found with a power of 80%".format
+    )
+    more = np.ceil((gains["smallest"] / MARGIN) ** 2)
+    more = more.map(f"; one of {MARGIN:g} by {{:.0f}} times as many seeds and patients".format)
+    more = more.where((gains["word"] == Word.UNDECIDED) & np.isfinite(gains["smallest"]), "")
+    return each_interval(gains).map(str) + " points, **" + gains["word"] + "**; " + seen + more
+
+
+def by_word(rows: pd.DataFrame, names: pd.Series) -> str:
+    """The names of rows by their words, the decided first."""
+    found = {word: ", ".join(names[rows["word"] == word]) for word in Word}
+    return "; ".join(f"**{word}**: {named}" for word, named in found.items() if named)
+
+
+def pattern_sentence(stored: Sequence[StoredRun], gains: pd.DataFrame) -> str:
+    """What CLIP-IT's gains over each baseline are called, cell by cell and over all cells."""
     parts = []
     for first, rows in gains.groupby("first", sort=False):
-        found = sides(rows)
+        pooled = pooled_gain(stored, str(first), str(rows["second"].iloc[0]))
+        counts = ", ".join(f"{word} in {(rows['word'] == word).sum()}" for word in Word)
+        table = pd.DataFrame([judgement(pooled)], columns=JUDGED)
         parts.append(
-            f"Over {label(str(first))}, CLIP-IT is higher in {(rows['gain'] > 0).sum()} of "
-            f"{len(rows)} cells (interval above zero in {(found == Side.ABOVE).sum()}, below in "
-            f"{(found == Side.BELOW).sum()}), by {rows['gain'].mean():+.1f} points on average."
+            f"Over {label(str(first))}, of {len(rows)} cells CLIP-IT {counts}; over all of them "
+            f"{judged_words(table)[0]}."
         )
-    return " ".join(parts)
+    return "\n\n".join(parts)
 
 
 def paper_sentence(dataset: str) -> str:
@@ -310,15 +330,11 @@ def caveats(bench: Workbench, datasets: Iterable[str], retrievers: Iterable[str]
 
 
 def map_words(gains: pd.DataFrame) -> str:
-    """One Markdown item per axis and control: where the gain is surely above or below zero."""
-
-    def said(rows: pd.DataFrame) -> str:
-        points = {side: rows.loc[sides(rows) == side, "point"] for side in Side}
-        above, below = (", ".join(points[side]) or "nowhere" for side in (Side.ABOVE, Side.BELOW))
-        return f": interval {Side.ABOVE} at {above}; {Side.BELOW} at {below}."
-
+    """One Markdown item per axis and control: at which points the gain has which word."""
     over = "over " + gains["control"].map(label)
-    return items_by(gains.assign(over=over), ["axis", "over"], said)
+    return items_by(
+        gains.assign(over=over), ["axis", "over"], lambda rows: f": {by_word(rows, rows['point'])}."
+    )
 
 
 # -- The gain of CLIP-IT over the probe, split into what each step adds.
@@ -334,25 +350,23 @@ STEPS = (
 WHOLE = ("all together", "unimodal", "clip_it")
 
 
-def decomposition(stored: Sequence[StoredRun], draws: int) -> pd.DataFrame:
-    """One row per cell and step: dataset, backbone, first, second, gain, low, high, step.
+def decomposition(stored: Sequence[StoredRun]) -> pd.DataFrame:
+    """One row per cell and step: the columns of `gain_table`, and step.
 
     The steps of a cell sum to its whole.
     """
     frames = []
     for step, first, second in (*STEPS, WHOLE):
         pair = [run for run in stored if run.spec.setting in (first, second)]
-        frames.append(gain_table(pair, [(first, second)], draws).assign(step=step))
+        frames.append(gain_table(pair, [(first, second)]).assign(step=step))
     return pd.concat(frames, ignore_index=True)
 
 
 def decomposition_words(found: pd.DataFrame) -> str:
-    """One Markdown item per cell: every step with its interval, and which are surely not zero."""
+    """One Markdown item per cell: every step with its interval and its word."""
 
     def said(rows: pd.DataFrame) -> str:
-        sure = rows["step"][(rows["step"] != WHOLE[0]) & (sides(rows) != Side.INCLUDES)]
-        steps = "; ".join(rows["step"] + " " + each_interval(rows).map(str))
-        return f": {steps}. Steps whose interval leaves out zero: {', '.join(sure) or 'none'}."
+        return f": {'; '.join(rows['step'] + ' ' + judged(rows))}."
 
     return items_by(found, GAIN_CELL, said)
 
@@ -361,8 +375,8 @@ def decomposition_words(found: pd.DataFrame) -> str:
 
 
 MANY = (
-    "Each interval stands for itself: of twenty comparisons without any effect, one is expected to "
-    "leave out zero."
+    "Each word stands for itself: of twenty comparisons without any effect, one is expected to be "
+    "called helps or hurts."
 )
 
 
@@ -391,12 +405,12 @@ class Comparison:
         return Comparison(self.reference, runs, self.gains[self.gains["second"].isin(settings)])
 
 
-def compare(stored: Sequence[StoredRun], reference: str, draws: int) -> Comparison:
-    """Compare every setting of a cell with `reference`, cell by cell (95% paired bootstrap)."""
+def compare(stored: Sequence[StoredRun], reference: str) -> Comparison:
+    """Compare every setting of a cell with `reference`, cell by cell."""
     gains = []
     for cell in by_cell(stored).values():
         others = dict.fromkeys(run.spec.setting for run in cell if run.spec.setting != reference)
-        gains.append(gain_table(cell, [(reference, other) for other in others], draws))
+        gains.append(gain_table(cell, [(reference, other) for other in others]))
     return Comparison(reference, run_table(stored), pd.concat(gains, ignore_index=True))
 
 
@@ -406,25 +420,20 @@ def comparison_table(comparison: Comparison) -> pd.DataFrame:
     gains = comparison.gains.rename(columns={"second": "setting"}).set_index(columns)
     accuracies = comparison.runs.groupby(columns, sort=False)["balanced_accuracy"]
     table = accuracies.agg(describe).to_frame()
-    table[over] = each_interval(gains).map(str).reindex(table.index, fill_value="")
+    table[over] = judged(gains).reindex(table.index, fill_value="")
     shown = table.reset_index().assign(setting=lambda rows: rows["setting"].map(label))
     return shown.rename(columns=TO_READ)
 
 
 def comparison_words(comparison: Comparison) -> str:
-    """One item per cell: which settings lie above, below, and not clearly off the reference.
+    """One item per cell: which settings help, hurt, are equivalent to the reference, or undecided.
 
-    Ends with what many intervals beside each other mean.
+    Ends with what many comparisons beside each other mean.
     """
 
     def said(rows: pd.DataFrame) -> str:
         names = rows["second"].map(label) + " " + each_interval(rows).map(str)
-        parts = [
-            f"{'interval ' if side is Side.ABOVE else ''}{side}: {', '.join(names[found])}"
-            for side in Side
-            if (found := sides(rows) == side).any()
-        ]
-        return f", against {label(comparison.reference)}: {'; '.join(parts)}."
+        return f", against {label(comparison.reference)}: {by_word(rows, names)}."
 
     return items_by(comparison.gains, GAIN_CELL, said) + "\n\n" + MANY
 

@@ -9,7 +9,15 @@ import pandas as pd
 
 from clipit_lib.encoders import registry
 from companion import paths, tables
-from companion.claims.rules import Claim, Finding, Shelf, Verdict, finding_of, load_claims
+from companion.claims.rules import (
+    Claim,
+    Claims,
+    Finding,
+    Shelf,
+    Verdict,
+    finding_of,
+    load_claims,
+)
 from companion.phantom.datasets import Phantom
 from companion.profile import Profile, Workbench
 from companion.specs import Setting
@@ -117,19 +125,20 @@ def count_sentences(profile: Profile, judged: Sequence[Judged]) -> str:
     return " ".join(said)
 
 
-def seen_sentence(profile: str, seen: dict[str, str]) -> str:
-    """What had been run of a profile when the rules were written."""
-    if profile in seen:
-        return f"Made of this profile before the rules were written: {seen[profile]}."
-    return "No run of this profile is recorded as made before the rules were written."
+def seen_sentence(profile: str, stated: Claims) -> str:
+    """What had been run of a profile when the rules were written, and what was changed since."""
+    said = "No run of this profile is recorded as made before the rules were written."
+    if profile in stated.seen:
+        said = f"Made of this profile before the rules were written: {stated.seen[profile]}."
+    return f"{said} Revised {stated.revised}"
 
 
-def claims_text(profile: Profile, judged: Sequence[Judged], seen: dict[str, str]) -> str:
+def claims_text(profile: Profile, judged: Sequence[Judged], stated: Claims) -> str:
     """claims.md: counts on top, then one table per verdict, then what could turn one."""
     parts = [
         f"# Claims of the paper, judged at profile {profile.name}",
         count_sentences(profile, judged),
-        seen_sentence(profile.name, seen),
+        seen_sentence(profile.name, stated),
     ]
     for verdict in Verdict:
         here = [one for one in judged if one.finding.verdict is verdict]
@@ -171,27 +180,14 @@ def ours(one: Judged) -> str:
 
 
 def turning_sentences(judged: Sequence[Judged]) -> str:
-    """One Markdown item per claim that is not reproduced: its number, and what could turn it."""
+    """One Markdown item per claim that is undecided or not reproduced, and what could turn it."""
+    could = {
+        Verdict.UNDECIDED: "more seeds and patients could decide it",
+        Verdict.NOT: "only another setting could turn it",
+    }
     items = [
-        f"- {one.claim.claim} ({one.claim.where}): {ours(one)}; {_turning(one)}."
+        f"- {one.claim.claim} ({one.claim.where}): {ours(one)}; {could[one.finding.verdict]}."
         for one in judged
-        if one.finding.verdict is Verdict.NOT
+        if one.finding.verdict in could
     ]
-    return "\n".join(items) or "No claim is `not reproduced` here."
-
-
-def _turning(one: Judged) -> str:
-    value, margin = one.finding.interval, one.claim.margin
-    if not one.claim.in_points or value is None:
-        return f"{one.finding.reason}; the rule is: {one.claim.rule}"
-    if one.claim.kind == "equal":
-        open_ = value.low <= margin and value.high >= -margin
-        held, never = "reaches into the margin", "the whole interval lies outside the margin"
-    else:
-        least = 0.0 - margin
-        open_ = value.high > least
-        held = f"still holds values above {least:g}"
-        never = f"no value of the interval is above {least:g}"
-    if open_:
-        return f"the interval {held}: more seeds and patients could turn it"
-    return f"{never}: only another setting could turn it"
+    return "\n".join(items) or "No claim is undecided or not reproduced here."

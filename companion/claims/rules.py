@@ -14,6 +14,7 @@ import pandas as pd
 from pydantic import Field, model_validator
 
 from clipit_lib import runs
+from clipit_lib.errors import ClipItError
 from clipit_lib.files import whole
 from clipit_lib.runs import StoredRun
 from clipit_lib.settings import RunSpec, Strict
@@ -25,7 +26,7 @@ from companion.phantom.known import KnownData
 from companion.profile import Workbench
 from companion.reading import read_strict
 from companion.specs import label
-from companion.statistics import Interval, pooled_bootstrap
+from companion.statistics import MARGIN, Gain, Interval, Word, pooled_bootstrap
 from companion.survival import study
 
 Kind = Literal["gain", "equal", "not_worse", "share_higher", "no_loss", "gains", "falling", "own"]
@@ -91,8 +92,11 @@ COMMON = {"id", "claim", "where", "paper", "paper_gain", "note", "kind"}
 
 
 class Claims(Strict):
-    """All claims, and which runs of a profile had been made when the rules were written."""
+    """All claims, which runs of a profile had been made when the rules were written, and what was
+    changed of the rules since.
+    """
 
+    revised: str
     seen: dict[str, str]
     claims: tuple[Claim, ...]
 
@@ -181,7 +185,7 @@ class Verdict(StrEnum):
     """Verdicts, the strongest first."""
 
     REPRODUCED = "reproduced"
-    DIRECTION = "direction only"
+    UNDECIDED = "undecided"
     NOT = "not reproduced"
     UNTESTABLE = "not testable here"
 
@@ -210,41 +214,53 @@ class Finding:
         return Interval(self.ours, self.low, self.high)
 
 
-def of(sure: bool, direction: bool) -> Verdict:
-    """Reproduced if sure, else by the direction."""
-    if sure:
+def of(holds: bool, fails: bool) -> Verdict:
+    """Reproduced or not where it can be known, undecided where neither is."""
+    if holds:
         return Verdict.REPRODUCED
-    return Verdict.DIRECTION if direction else Verdict.NOT
+    return Verdict.NOT if fails else Verdict.UNDECIDED
 
 
-def above(value: Interval, least: float = 0.0) -> Verdict:
-    return of(value.low > least, value.estimate > least)
+def above(gain: Gain, least: float = 0.0, printed: float | None = None) -> Verdict:
+    """A gain of less than the margin refutes a printed one of more."""
+    if gain.one_seed:
+        return Verdict.UNDECIDED
+    value, large = gain.interval(), printed is None or printed >= MARGIN
+    none = least == 0 and large and gain.word() is Word.EQUIVALENT
+    return of(value.low > least, none or value.high < least)
 
 
-def equal(value: Interval, margin: float) -> Verdict:
-    return of(-margin <= value.low and value.high <= margin, abs(value.estimate) <= margin)
+def equal(gain: Gain, margin: float) -> Verdict:
+    sure, within = gain.interval(), gain.word(margin) is Word.EQUIVALENT
+    return of(within, not gain.one_seed and (sure.low > margin or sure.high < -margin))
 
 
-def share_higher(gains: Sequence[float], share: float) -> Verdict:
-    """By the gains of all cells."""
-    higher = sum(gain > 0 for gain in gains) / len(gains)
-    return of(higher >= share, higher > 0.5)
+def share_higher(words: Sequence[str], share: float) -> Verdict:
+    """By the words of all cells: what is undecided or equivalent may be higher or lower."""
+    sure, lower = (list(words).count(word) / len(words) for word in (Word.HELPS, Word.HURTS))
+    return of(sure >= share, 1 - lower < share)
 
 
-def no_loss(highs: Sequence[float]) -> Verdict:
-    """By the upper ends of the intervals of all cells."""
-    losses = sum(high < 0 for high in highs)
-    return of(losses == 0, 10 * losses <= len(highs))
+def no_loss(cells: pd.DataFrame) -> Verdict:
+    """By the intervals of all cells: none may lose a point, and so few may seem to by chance."""
+    lost = int((cells["word"] == Word.HURTS).sum())
+    return of(lost == 0 and bool((cells["low_90"] > -MARGIN).all()), 10 * lost > len(cells))
 
 
 def weakest_of(verdicts: Sequence[Verdict]) -> Verdict:
     return max(verdicts, key=list(Verdict).index)
 
 
-def falling(correlation: float, first_over_last: Interval) -> Verdict:
+def falling(correlation: float, first_over_last: Gain) -> Verdict:
     """By Spearman's correlation of rank and mean accuracy; its rounding errors do not count."""
-    falls, over = round(correlation, 9) < -0.5, first_over_last.low > 0
-    return of(falls and over, falls or over)
+    end = above(first_over_last)
+    return of(round(correlation, 9) < -0.5 and end is Verdict.REPRODUCED, end is Verdict.NOT)
+
+
+def size(printed: float, value: Interval) -> str:
+    """Whether ours agrees with the paper's number in size."""
+    where = "above" if printed > value.high else "below" if printed < value.low else "inside"
+    return f"the paper's {printed:+.2f} lies {where} our interval"
 
 
 # -- The rules of claims that no general kind fits: one function per claim, named as it.
@@ -261,7 +277,7 @@ def pareto(shelf: Shelf) -> Finding:
     ours = int((front == "clip_it").sum())
     share = ours / len(front)
     said = f"{ours} of {len(front)} models on the frontiers"
-    return Finding(of(share >= 0.75, share >= 0.5), share, reason=said, runs=_keys(table["run"]))
+    return Finding(of(share >= 0.75, share < 0.5), share, reason=said, runs=_keys(table["run"]))
 
 
 def omega_largest_on_pcam(shelf: Shelf) -> Finding:
@@ -286,7 +302,7 @@ def omega_largest_on_pcam(shelf: Shelf) -> Finding:
     value = omegas.pop(ours)
     most = max(omega.estimate for omega in omegas.values())
     said = ", ".join(f"{name} {omega.estimate:.1f}" for name, omega in omegas.items())
-    verdict = of(value.estimate > most and value.low > most, value.estimate > most)
+    verdict = of(value.low > most, value.high < most)
     return _found(verdict, value, f"others: {said}", [*text, *vision])
 
 
@@ -302,7 +318,7 @@ def distillation_near_one(shelf: Shelf) -> Finding:
     if len(values) > 1:
         half = float(stats.t.ppf(0.975, len(values) - 1) * stats.sem(values))
     said = f"explained share; mean cosine {cosine:.2f}"
-    verdict = of(cosine >= 0.9 and mean >= 0.5, mean - half > 0)
+    verdict = of(cosine >= 0.9 and mean >= 0.5, cosine < 0.9 or mean + half < 0.5)
     return Finding(verdict, mean, mean - half, mean + half, said, _keys(table["run"]))
 
 
@@ -311,7 +327,7 @@ def no_added_cost(shelf: Shelf) -> Finding:
     flops = shelf.table("inference_cost").query("batch == 1").set_index("variant")["flops"]
     added, whole = float(flops[MERGED] - flops[UNIMODAL]) / 2e9, float(flops[UNIMODAL]) / 2e9
     said = f"{added / whole:.1%} of the unimodal model's {whole:.4g} billion multiply-adds"
-    verdict = of(added <= MOST_MACS, added <= 0.01 * whole)
+    verdict = of(added <= MOST_MACS, added > 0.01 * whole)
     return Finding(verdict, added, reason=said, runs=shelf.keys_behind("inference_cost"))
 
 
@@ -326,7 +342,7 @@ def survival(shelf: Shelf) -> Finding:
         raise Untestable("runs missing")
     limits = study.intervals(stored, table, shelf.draws).query("over == 'unimodal'")
     gains = limits.set_index("metric")[["value", "low", "high"]]
-    verdict = of(bool((gains["low"] > 0).all()), bool((gains["value"] > 0).all()))
+    verdict = of(bool((gains["low"] > 0).all()), bool((gains["high"] < study.MARGIN).any()))
     (value, low, high), (other, lower, higher) = gains.loc[["c_index", "iauc"]].to_numpy()
     said = f"gain in C-index; in iAUC {other:+.3f} [{lower:+.3f}, {higher:+.3f}]"
     return Finding(verdict, float(value), float(low), float(high), said, keys)
@@ -349,27 +365,27 @@ def finding_of(claim: Claim, shelf: Shelf) -> Finding:
 def _pooled(claim: Claim, shelf: Shelf) -> Finding:
     """By the mean difference over cells."""
     runs = shelf.runs(claim.study, claim.settings, claim.datasets)
-    value = _pooled_gain(runs, claim.first, claim.second, shelf)
-    verdict = equal(value, claim.margin) if claim.kind == "equal" else above(value, -claim.margin)
+    value = _pooled_gain(runs, claim.first, claim.second)
+    verdict = above(value, -claim.margin, claim.paper_gain)
+    if claim.kind == "equal":
+        verdict = equal(value, claim.margin)
     cells, seeds = len(tables.by_cell(runs)), len({run.spec.seed for run in runs})
     one = "cell" if cells == 1 else "cells"
     said = f"{cells} {one}, {seeds} seed{'' if seeds == 1 else 's'}"
+    if claim.paper_gain is not None:
+        said += f"; {size(claim.paper_gain, value.interval())}"
     return _found(verdict, value, said, runs)
 
 
 def _share_of_cells(claim: Claim, shelf: Shelf) -> Finding:
     """By the share of cells that are higher, or surely lower."""
     runs = shelf.runs(claim.study, claim.settings, claim.datasets)
-    cells = tables.gain_table(runs, [(claim.first, claim.second)], shelf.draws)
-    if claim.kind == "share_higher":
-        counted = cells[cells["gain"] > 0]
-        verdict = share_higher(cells["gain"].tolist(), claim.share)
-        said = f"{len(counted)} of {len(cells)} cells higher"
-    else:
-        counted = cells[cells["high"] < 0]
-        verdict = no_loss(cells["high"].tolist())
-        names = "".join(tables.filled(counted, "; {dataset}, {backbone}"))
-        said = f"{len(counted)} of {len(cells)} cells with an interval below zero{names}"
+    cells = tables.gain_table(runs, [(claim.first, claim.second)])
+    words, lost = cells["word"].tolist(), cells[cells["word"] == Word.HURTS]
+    counted = lost if claim.kind == "no_loss" else cells[cells["gain"] > 0]
+    verdict = no_loss(cells) if claim.kind == "no_loss" else share_higher(words, claim.share)
+    said = ", ".join(f"{word} in {words.count(word)}" for word in Word)
+    said += "".join(tables.filled(lost, "; {dataset}, {backbone} hurts"))
     share, keys = len(counted) / len(cells), _keys(run.key for run in runs)
     return Finding(verdict, share, reason=said, runs=keys)
 
@@ -379,12 +395,14 @@ def _gains(claim: Claim, shelf: Shelf) -> Finding:
     stored, values = [], {}
     for first in claim.firsts:
         runs = shelf.runs(claim.study, [first, claim.second], claim.datasets)
-        values[first] = _pooled_gain(runs, first, claim.second, shelf)
+        values[first] = _pooled_gain(runs, first, claim.second)
         stored += runs
     verdict = weakest_of([above(value) for value in values.values()])
     weakest = [value for value in values.values() if above(value) == verdict]
     least = min(weakest, key=lambda value: value.estimate)
-    said = "; ".join(f"over {label(first)} {value}" for first, value in values.items())
+    said = "; ".join(
+        f"over {label(first)} {value.interval()} {value.word()}" for first, value in values.items()
+    )
     return _found(verdict, least, said, stored)
 
 
@@ -400,21 +418,24 @@ def _falling(claim: Claim, shelf: Shelf) -> Finding:
     means = tables.run_table(runs).groupby("setting")["balanced_accuracy"].mean()[order]
     flat = means.nunique() == 1  # no correlation is defined then
     correlation = 0.0 if flat else float(stats.spearmanr(range(len(order)), means).statistic)
-    value = _pooled_gain(runs, order[-1], order[0], shelf)
+    value = _pooled_gain(runs, order[-1], order[0])
     said = f"first over last; Spearman {correlation:+.2f} over {len(order)} ranks"
     return _found(falling(correlation, value), value, said, runs)
 
 
-def _pooled_gain(runs: Sequence[StoredRun], first: str, second: str, shelf: Shelf) -> Interval:
-    value = tables.pooled_gain(runs, first, second, shelf.draws)
-    if value is None:
-        raise Untestable(f"{first} and {second} have no seeds in common")
-    return value
+def _pooled_gain(runs: Sequence[StoredRun], first: str, second: str) -> Gain:
+    try:
+        return tables.pooled_gain(runs, first, second)
+    except ClipItError as error:
+        raise Untestable(error.what) from error
 
 
-def _found(verdict: Verdict, value: Interval, said: str, runs: Sequence[StoredRun]) -> Finding:
+def _found(
+    verdict: Verdict, value: Gain | Interval, said: str, runs: Sequence[StoredRun]
+) -> Finding:
+    found = value.interval() if isinstance(value, Gain) else value
     keys = _keys(run.key for run in runs)
-    return Finding(verdict, value.estimate, value.low, value.high, said, keys)
+    return Finding(verdict, found.estimate, found.low, found.high, said, keys)
 
 
 def _keys(found: Iterable[str]) -> tuple[str, ...]:
@@ -433,39 +454,43 @@ class Rule:
 PAIR = ("study", "second", "first")
 RULES: dict[Kind, Rule] = {
     "gain": Rule(
-        PAIR, "reproduced: interval above zero; direction only: estimate above zero", _pooled
+        PAIR,
+        "reproduced: interval above zero; not: below zero, or equivalent to no gain where the "
+        "paper's is a point or more",
+        _pooled,
     ),
     "equal": Rule(
         (*PAIR, "margin"),
-        "reproduced: interval within {least:g} to {m:+g}; direction only: estimate within "
-        "{least:g} to {m:+g}",
+        "reproduced: 90% interval within {least:g} to {m:+g}; not: 95% interval outside",
         _pooled,
     ),
     "not_worse": Rule(
         (*PAIR, "margin"),
-        "reproduced: interval above {least:g}; direction only: estimate above {least:g}",
+        "reproduced: interval above {least:g}; not: below {least:g}",
         _pooled,
     ),
     "share_higher": Rule(
         (*PAIR, "share"),
-        "reproduced: at least {share:.0%} of the cells are higher; direction only: more than half",
+        "reproduced: CLIP-IT helps in at least {share:.0%} of the cells; not: it hurts in so many "
+        "that this cannot be",
         _share_of_cells,
     ),
     "no_loss": Rule(
         PAIR,
-        "reproduced: no cell's interval is below zero; direction only: at most a tenth are",
+        "reproduced: every cell's 90% interval lies above a loss of one point, and none hurts; "
+        "not: more than a tenth hurt",
         _share_of_cells,
     ),
     "gains": Rule(
         ("study", "second", "firsts"),
-        "over each setting, reproduced: interval above zero; direction only: estimate above zero; "
-        "the weakest verdict counts",
+        "over each setting, reproduced: interval above zero; not: below zero, or equivalent to no "
+        "gain; the weakest verdict counts",
         _gains,
     ),
     "falling": Rule(
         ("study", "order"),
         "reproduced: mean accuracy falls with rank (Spearman below -0.5) and the first is over the "
-        "last with its interval above zero; direction only: either",
+        "last with its interval above zero; not: that interval lies below zero, or is equivalent",
         _falling,
     ),
     "own": Rule(("own_rule",), "", lambda claim, shelf: FUNCTIONS[claim.id](shelf)),

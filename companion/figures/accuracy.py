@@ -34,9 +34,9 @@ from companion.figures.style import (
     zero,
 )
 from companion.measures import COSTS, FIXED, MOVING, pareto_front
-from companion.own.summary import ADDED, POOLED, VERDICTS
+from companion.own.summary import ADDED, POOLED
 from companion.specs import label
-from companion.statistics import Interval, Side
+from companion.statistics import Interval, Word
 from companion.tables import GAIN_CELL, STEPS, WHOLE, Comparison
 
 
@@ -378,7 +378,10 @@ def loss_figure(losses: dict[str, list[float]]) -> Figure:
     return figure
 
 
-SIDES = {Side.ABOVE: (CYCLE[0], "D"), Side.INCLUDES: (CYCLE[6], "o"), Side.BELOW: (CYCLE[5], "s")}
+WORDS = {
+    Word.HELPS: (CYCLE[0], "D"), Word.HURTS: (CYCLE[5], "s"), Word.EQUIVALENT: (CYCLE[2], "|"),
+    Word.UNDECIDED: (CYCLE[6], "o"),
+}  # fmt: skip
 
 
 @styled()
@@ -393,10 +396,10 @@ def own_figure(found: pd.DataFrame, title: str) -> Figure:
     named_lines(axis, [f"{ADDED[name]}\nover {label(name)}" for name in pooled["first"]])
     zero(axis)
     for line, first in enumerate(pooled["first"]):
-        value = Interval.of(pooled.iloc[line])
-        colour, marker = SIDES[value.side]
+        word = Word(pooled["word"].iloc[line])
+        value, (colour, marker) = Interval.of(pooled.iloc[line]), WORDS[word]
         intervals(axis, pooled.iloc[[line]], [line], color=colour, marker=marker, ms=6, lw=1.6)
-        on_line(axis, line, f"{value}\n{VERDICTS[value.side]}", color=colour)
+        on_line(axis, line, f"{value}\n{word}", color=colour)
         if len(cells) > len(pooled):
             dots = cells[cells["first"] == first]["gain"]
             axis.plot(dots, [line + 0.25] * len(dots), ".", ms=6, color="0.6", mew=0)

@@ -15,7 +15,7 @@ from companion.figures.style import CYCLE, legend_below, named_lines, on_line, s
 
 LOOKS = {
     Verdict.REPRODUCED: (CYCLE[0], "D"),
-    Verdict.DIRECTION: (CYCLE[1], "s"),
+    Verdict.UNDECIDED: (CYCLE[1], "s"),
     Verdict.NOT: (CYCLE[5], "X"),
     Verdict.UNTESTABLE: ("0.6", "o"),
 }

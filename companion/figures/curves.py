@@ -121,7 +121,7 @@ def _size(item: tuple[str, str]) -> tuple[float, str]:
         return float("inf"), item[0]
 
 
-def map_table(stored: Sequence[StoredRun], axes: Curves, draws: int) -> pd.DataFrame:
+def map_table(stored: Sequence[StoredRun], axes: Curves) -> pd.DataFrame:
     """Gains at every point: axis, point, control, then the columns of `tables.gain_table`."""
     frames = []
     for axis, points in axes.items():
@@ -131,7 +131,7 @@ def map_table(stored: Sequence[StoredRun], axes: Curves, draws: int) -> pd.DataF
                 kept = {name: value for name, value in changes.items() if name not in unchanged}
                 first = str(Setting(control, kept))
                 two = [run for run in stored if run.spec.setting in (first, setting)]
-                gains = tables.gain_table(two, [(first, setting)], draws)
+                gains = tables.gain_table(two, [(first, setting)])
                 place = {"axis": axis, "point": point, "control": control}
                 frames.append(pd.DataFrame(place, gains.index).join(gains))
     return pd.concat(frames, ignore_index=True)

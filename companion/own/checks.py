@@ -295,7 +295,7 @@ def weak_retriever(
         draws: of the bootstrap.
     """
     cell = Cell.of_cases(np.asarray(hits, bool)[None], groups, labels)
-    found = pooled_bootstrap([cell], draws, np.random.default_rng(0), block=1)
+    found = pooled_bootstrap([cell], draws, np.random.default_rng(0))
     chance = 100 / classes
     return [] if found.low > chance else _found("weak_retriever", found=found, chance=chance)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import astuple, dataclass
+from dataclasses import dataclass
 
 import numpy as np
 import pandas as pd
@@ -17,7 +17,7 @@ from companion import paths, tables
 from companion.phantom.datasets import Phantom
 from companion.profile import Profile
 from companion.specs import label
-from companion.statistics import Interval, Side, balanced_accuracy, sides
+from companion.statistics import MARGIN, Interval, Word, balanced_accuracy, judgement
 from companion.tables import MANY
 
 # -- Which run to deploy: chosen by validation, never by test; it needs an image and nothing else.
@@ -127,14 +127,12 @@ ADDED = {
     "clip_it/shuffled_pairs": "giving each patch its own report",
 }
 CONTROLS = tuple(name for name in ADDED if name != "unimodal")
-VERDICTS = {Side.ABOVE: "helps", Side.INCLUDES: "not shown", Side.BELOW: "hurts"}
 
 
-def summary(stored: Sequence[StoredRun], draws: int) -> pd.DataFrame:
+def summary(stored: Sequence[StoredRun]) -> pd.DataFrame:
     """Gains of CLIP-IT over each reference that was run, pooled over cells and cell by cell.
 
-    Columns: dataset, backbone, first, second, gain, low, high (points of balanced accuracy, 95%
-    paired bootstrap over seeds and groups), verdict. The pooled rows come first, under `all`.
+    Columns: those of `tables.gain_table`. The pooled rows come first, under `all`.
 
     Raises:
         ClipItError: nothing to compare, or settings that were run with other seeds.
@@ -144,16 +142,12 @@ def summary(stored: Sequence[StoredRun], draws: int) -> pd.DataFrame:
     if WHOLE not in run or not firsts:
         what = f"no runs of {WHOLE} beside a control"
         raise ClipItError(what, "study own", "Leave out its `settings`")
-    pooled = []
-    for first in firsts:
-        value = tables.pooled_gain(stored, first, WHOLE, draws)
-        if value is None:
-            what = f"{first} and {WHOLE} share no seeds"
-            raise ClipItError(what, "study own", "Give both the same seeds")
-        pooled.append((POOLED, POOLED, first, WHOLE, *astuple(value)))
-    cells = tables.gain_table(stored, [(first, WHOLE) for first in firsts], draws)
-    found = pd.concat([pd.DataFrame(pooled, columns=cells.columns), cells], ignore_index=True)
-    return found.assign(verdict=sides(found).map(VERDICTS))
+    pairs = [(first, WHOLE) for first in firsts]
+    pooled = [
+        (POOLED, POOLED, *pair, *judgement(tables.pooled_gain(stored, *pair))) for pair in pairs
+    ]
+    cells = tables.gain_table(stored, pairs)
+    return pd.concat([pd.DataFrame(pooled, columns=cells.columns), cells], ignore_index=True)
 
 
 def headline(profile: Profile, datasets: Sequence[str]) -> str:
@@ -169,7 +163,7 @@ def summary_words(found: pd.DataFrame, doubt: str = "") -> str:
     Args:
         doubt: which runs have a doubtful course, if any: nothing is credited to text beside them.
     """
-    pooled = found[found["dataset"] == POOLED]
+    pooled = found[found["dataset"] == POOLED].assign(said=tables.judged_words)
     items = [f"- {_sentence(row, bool(doubt))}" for _, row in pooled.iterrows()]
     cells = found[found["dataset"] != POOLED][tables.GAIN_CELL].drop_duplicates()
     listed = "; ".join(f"{dataset}, {backbone}" for dataset, backbone in cells.to_numpy())
@@ -179,15 +173,10 @@ def summary_words(found: pd.DataFrame, doubt: str = "") -> str:
 
 
 def _sentence(row: pd.Series, doubtful: bool) -> str:
-    added, value = ADDED[row["first"]], Interval.of(row)
-    meaning = {
-        Side.ABOVE: "but a doubtful course shows no help" if doubtful else "so it helps here",
-        Side.INCLUDES: "so an effect is not shown",
-        Side.BELOW: "so it hurts here",
-    }
+    added = ADDED[row["first"]]
+    doubt = ", but a doubtful course shows no help" if doubtful and row["word"] == "helps" else ""
     subject = added[0].upper() + added[1:] + (" add" if " and " in added else " adds")
-    over = f"over {label(row['first'])}"
-    return f"{subject} {value} points {over}: {value.verdict}, {meaning[value.side]}."
+    return f"{subject}, over {label(row['first'])}: {row['said']}{doubt}."
 
 
 def conclusion(pooled: pd.DataFrame, doubtful: bool = False) -> str:
@@ -196,24 +185,22 @@ def conclusion(pooled: pd.DataFrame, doubtful: bool = False) -> str:
     Where a run has a doubtful course, a control may have failed in training: no help is claimed.
     """
     controls = pooled[pooled["first"].isin(CONTROLS)]
-    helps, open_, hurts = (
-        [label(name) for name in controls.loc[controls["verdict"] == said, "first"]]
-        for said in VERDICTS.values()
-    )
+    names = controls["first"].map(label)
+    helps = list(names[controls["word"] == Word.HELPS])
     if controls.empty:
         return "**No control of the text was run: what it contributed cannot be said.**"
     if doubtful and helps:
         return (
             "**The text is not shown to help here: some runs rest on a doubtful course.** As they "
-            f"are, CLIP-IT lies above {', '.join(helps)}."
+            f"are, CLIP-IT helps over {', '.join(helps)}."
         )
     if len(helps) == len(controls):
         which = "every control" if set(controls["first"]) == set(CONTROLS) else "the controls run"
-        return f"**The text helps here**: CLIP-IT lies above {which} ({', '.join(helps)})."
-    found = {"above": helps, "not clearly off": open_, "below": hurts}
-    parts = [f"{what} {', '.join(names)}" for what, names in found.items() if names]
+        return f"**The text helps here**: over {which} ({', '.join(helps)})."
     head = "The text is not shown to help here" if not helps else "Only a part is shown"
-    return f"**{head}**: CLIP-IT is {'; '.join(parts)}."
+    if controls["word"].isin([Word.EQUIVALENT, Word.HURTS]).all():
+        head = f"The text is worth less than {MARGIN:g} point here"
+    return f"**{head}**. Over each control: {tables.by_word(controls, names)}."
 
 
 def summary_table(found: pd.DataFrame) -> pd.DataFrame:
@@ -229,6 +216,7 @@ def summary_table(found: pd.DataFrame) -> pd.DataFrame:
             "what is added": shown["first"].map(ADDED),
             "CLIP-IT over": shown["first"].map(label),
             "points": [str(Interval.of(row)) for _, row in shown.iterrows()],
-            "verdict": shown["verdict"],
+            "word": shown["word"],
+            "smallest found with 80%": shown["smallest"].map("{:.1f}".format),
         }
     )

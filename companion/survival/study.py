@@ -23,7 +23,7 @@ from clipit_lib.settings import Strict, known
 from clipit_lib.training import Stage, fit
 from companion import paths
 from companion.profile import SlideTraining, Workbench
-from companion.statistics import Interval
+from companion.statistics import Interval, word
 from companion.survival import model
 from companion.survival.cohort import PATIENT, Cohort, settings_of
 from companion.survival.model import METRICS
@@ -37,6 +37,7 @@ NAMES = {
     "clip_it": "CLIP-IT",
 }
 SETTINGS = tuple(NAMES)
+MARGIN = 0.01  # of the C-index and the iAUC: less is equivalent to none
 PREDICTIONS = "predictions.csv"
 VERSIONS = ("torch", "torchsurv", "numpy")
 Made = tuple[pd.DataFrame, pd.DataFrame, tuple[str, ...]]
@@ -275,9 +276,10 @@ def sentences(
     """`run_table`, `intervals`, `halves` and `planted_metrics` in words, as a Markdown list."""
     said = []
     for metric, _, over, value, low, high in limits[limits["over"] != ""].itertuples(index=False):
+        sure = Interval(value, low, high)
         said.append(
             f"- {METRICS[metric]}: {NAMES['clip_it']} over {NAMES[over]} {value:+.3f} "
-            f"[{low:+.3f}, {high:+.3f}]; {Interval(value, low, high).verdict}."
+            f"[{low:+.3f}, {high:+.3f}]: **{word(sure, sure, MARGIN)}**."
         )
         if over == "unimodal":
             gain = f"{PAPER_GAIN[metric]:+.3f}"

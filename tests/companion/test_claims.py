@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 import pytest
 
 from clipit_lib.errors import ClipItError
@@ -17,59 +18,92 @@ from companion.claims import ledger as words
 from companion.claims.rules import FUNCTIONS, Finding, Verdict, load_claims
 from companion.paper import HERE
 from companion.profile import Profile, load_profile
-from companion.statistics import Interval
+from companion.statistics import JUDGED, Gain, Interval, judgement
 
-REPRODUCED, DIRECTION, NOT, UNTESTABLE = Verdict
+REPRODUCED, UNDECIDED, NOT, UNTESTABLE = Verdict
 CLAIMS = {claim.id: claim for claim in load_claims().claims}
 
 
 # Rules
 
 
+MANY = 1e9  # degrees of freedom: intervals of 1.96 and 1.645 errors
+
+
 @pytest.mark.parametrize(
-    ("value", "gain", "equal", "not_worse"),
+    ("estimate", "error", "gain", "equal", "not_worse"),
     [
-        (Interval(2.0, 1.5, 2.5), REPRODUCED, NOT, REPRODUCED),
-        (Interval(0.5, 0.0, 1.0), DIRECTION, REPRODUCED, REPRODUCED),  # 0 is not above 0
-        (Interval(0.5, 0.01, 1.01), REPRODUCED, DIRECTION, REPRODUCED),
-        (Interval(0.0, -1.0, 1.0), NOT, REPRODUCED, DIRECTION),  # -1 is within, not above -1
-        (Interval(1.0, -0.5, 3.0), DIRECTION, DIRECTION, REPRODUCED),
-        (Interval(-1.0, -2.0, -0.5), NOT, DIRECTION, NOT),
-        (Interval(-1.1, -2.0, 4.0), NOT, NOT, NOT),
+        (2.0, 0.25, REPRODUCED, NOT, REPRODUCED),
+        (0.5, 0.27, NOT, REPRODUCED, REPRODUCED),  # low is -0.03, 90% end is 0.94
+        (0.5, 0.25, REPRODUCED, UNDECIDED, REPRODUCED),  # sure, and more than equal
+        (0.0, 0.55, NOT, REPRODUCED, UNDECIDED),  # none of a point, not surely above -1
+        (1.0, 0.9, UNDECIDED, UNDECIDED, REPRODUCED),
+        (-1.0, 0.4, NOT, UNDECIDED, UNDECIDED),
+        (-2.0, 0.4, NOT, NOT, NOT),
+        (1.1, 3.0, UNDECIDED, UNDECIDED, UNDECIDED),
     ],
 )
 def test_rules_on_intervals(
-    value: Interval, gain: Verdict, equal: Verdict, not_worse: Verdict
+    estimate: float, error: float, gain: Verdict, equal: Verdict, not_worse: Verdict
 ) -> None:
+    value = Gain(estimate, error, MANY)
     assert rules.above(value) is gain
     assert rules.equal(value, 1.0) is equal
     assert rules.above(value, -1.0) is not_worse
 
 
+def test_less_than_a_point_does_not_refute_a_printed_gain_of_less() -> None:
+    none = Gain(0.0, 0.3, MANY)
+    assert [rules.above(none, printed=each) for each in (0.65, 1.0, None)] == [UNDECIDED, NOT, NOT]
+
+
+def test_one_seed_decides_no_claim() -> None:
+    for estimate in (9.0, 0.0, -9.0):
+        gain = Gain(estimate, 0.1, MANY, one_seed=True)
+        assert {rules.above(gain), rules.above(gain, -1.0), rules.equal(gain, 1.0)} == {UNDECIDED}
+
+
 def test_rules_on_cells() -> None:
-    higher = {k: rules.share_higher([1.0] * k + [0.0] * (18 - k), 0.83) for k in range(19)}
+    higher = {k: rules.share_higher(["helps"] * k + ["undecided"] * (18 - k), 0.83)
+              for k in range(19)}  # fmt: skip
     assert [k for k, v in higher.items() if v is REPRODUCED] == [15, 16, 17, 18]  # the paper's 15
-    assert [k for k, v in higher.items() if v is DIRECTION] == [10, 11, 12, 13, 14]  # 9 is half
-    assert rules.share_higher([1.0, 0.0], 0.5) is REPRODUCED
-    assert rules.no_loss([0.0, 1.0]) is REPRODUCED  # 0 is not below 0
-    assert rules.no_loss([-1.0] + [1.0] * 9) is DIRECTION
-    assert rules.no_loss([-1.0] + [1.0] * 8) is NOT
+    assert {v for k, v in higher.items() if k < 15} == {UNDECIDED}  # the others may be higher
+    lower = {k: rules.share_higher(["hurts"] * k + ["equivalent"] * (18 - k), 0.83)
+             for k in range(19)}  # fmt: skip
+    assert [k for k, v in lower.items() if v is UNDECIDED] == [0, 1, 2, 3]  # 15 are left
+
+    def cells(*gains: Gain) -> pd.DataFrame:
+        return pd.DataFrame([judgement(each) for each in gains], columns=JUDGED)
+
+    sure, open_, lost = Gain(0.0, 0.5, MANY), Gain(0.0, 0.7, MANY), Gain(-2.0, 0.5, MANY)
+    assert rules.no_loss(cells(sure, sure)) is REPRODUCED
+    assert rules.no_loss(cells(sure, open_)) is UNDECIDED  # it may lose more than a point
+    assert rules.no_loss(cells(lost, *[sure] * 9)) is UNDECIDED
+    assert rules.no_loss(cells(lost, *[sure] * 8)) is NOT
 
 
 def test_the_weakest_verdict_counts() -> None:
-    assert rules.weakest_of([REPRODUCED, NOT, DIRECTION]) is NOT
-    assert rules.weakest_of([REPRODUCED, DIRECTION]) is DIRECTION
+    assert rules.weakest_of([REPRODUCED, NOT, UNDECIDED]) is NOT
+    assert rules.weakest_of([REPRODUCED, UNDECIDED]) is UNDECIDED
 
 
 @pytest.mark.parametrize(
-    ("correlation", "low", "verdict"),
+    ("correlation", "estimate", "verdict"),
     [
-        (-1.0, 0.1, REPRODUCED), (-1.0, 0.0, DIRECTION), (-0.5, 0.1, DIRECTION),
-        (-0.5 - 1e-15, -1.0, NOT), (-0.51, -1.0, DIRECTION), (0.9, -1.0, NOT),
+        (-1.0, 2.0, REPRODUCED), (-1.0, 1.9, UNDECIDED), (-0.5, 2.0, UNDECIDED),
+        (-0.5 - 1e-15, 2.0, UNDECIDED), (-0.51, 2.0, REPRODUCED), (-1.0, -2.0, NOT),
     ],
 )  # fmt: skip
-def test_falling_needs_both(correlation: float, low: float, verdict: Verdict) -> None:
-    assert rules.falling(correlation, Interval(1.0, low, 2.0)) is verdict
+def test_falling_needs_both(correlation: float, estimate: float, verdict: Verdict) -> None:
+    assert rules.falling(correlation, Gain(estimate, 1.0, MANY)) is verdict
+
+
+@pytest.mark.parametrize(
+    ("printed", "said"),
+    [(0.9, "the paper's +0.90 lies below our interval"), (1.0, "inside"), (3.1, "above")],
+)
+def test_the_size_of_the_papers_number_is_judged_too(printed: float, said: str) -> None:
+    assert said in rules.size(printed, Interval(2.0, 1.0, 3.0))
 
 
 class Given(rules.Shelf):
@@ -87,13 +121,13 @@ class Given(rules.Shelf):
 
 @pytest.mark.parametrize(
     ("low", "estimate", "verdict"),
-    [(20.1, 30.0, REPRODUCED), (20.0, 30.0, DIRECTION), (9.0, 20.0, NOT), (9.0, 10.0, NOT)],
+    [(20.1, 30.0, REPRODUCED), (20.0, 30.0, UNDECIDED), (9.0, 10.0, NOT)],
 )
 def test_omega_on_pcam_is_above_that_of_every_other_data_set(
     low: float, estimate: float, verdict: Verdict, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     omegas = {
-        "phantom-pcam": Interval(estimate, low, 40.0),
+        "phantom-pcam": Interval(estimate, low, low + 10.5),
         "phantom-crc": Interval(20.0, 1.0, 99.0),
         "phantom-bach": Interval(5.0, 1.0, 9.0),
     }
@@ -118,12 +152,12 @@ def test_ours_of_several_gains_is_the_smallest_of_the_weakest_verdict(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     claim = CLAIMS["text_drives_the_gain"]
-    gains = dict.fromkeys(claim.firsts, Interval(9.0, -1.0, 19.0))  # direction only, and more
-    gains[claim.firsts[0]] = Interval(3.0, 1.0, 5.0)  # reproduced, and the smallest
-    gains[claim.firsts[-1]] = Interval(5.0, -1.0, 11.0)
+    gains = dict.fromkeys(claim.firsts, Gain(9.0, 5.0, MANY))  # undecided, and more
+    gains[claim.firsts[0]] = Gain(3.0, 1.0, MANY)  # reproduced, and the smallest
+    gains[claim.firsts[-1]] = Gain(5.0, 3.0, MANY)
     monkeypatch.setattr(rules, "_pooled_gain", lambda runs, first, *_: gains[first])
     found = rules.finding_of(claim, Given("d"))
-    assert (found.verdict, found.ours) == (DIRECTION, 5.0)
+    assert (found.verdict, found.ours) == (UNDECIDED, 5.0)
 
 
 # The file
@@ -139,7 +173,7 @@ def test_every_claim_names_settings_and_studies_that_exist() -> None:
             for name in claim.settings:
                 specs.fields_of(name, profile)  # raises for a name that means nothing
         assert claim.rule.startswith(("reproduced: ", "over each setting, reproduced: "))
-        assert "direction only: " in claim.rule
+        assert "; not: " in claim.rule
 
 
 @pytest.mark.parametrize(
@@ -147,15 +181,15 @@ def test_every_claim_names_settings_and_studies_that_exist() -> None:
     [
         (
             "    margn: 1.0\n",
-            "line 11, column 5: claims.margn: unknown key; perhaps margin",
+            "line 12, column 5: claims.margn: unknown key; perhaps margin",
         ),
         (
             "    margin: 1.0\n",
-            "line 3, column 5: claims: a claim of kind gain has study, second",
+            "line 4, column 5: claims: a claim of kind gain has study, second",
         ),
         (
             "    kind: equal\n",
-            "line 3, column 5: claims: a claim of kind equal has study, second",
+            "line 4, column 5: claims: a claim of kind equal has study, second",
         ),
         ("    kind: gains_much\n", "claims.kind: Input should be 'gain', 'equal'"),
         ("    paper_gain: much\n", "claims.paper_gain: Input should be a valid number"),
@@ -164,7 +198,8 @@ def test_every_claim_names_settings_and_studies_that_exist() -> None:
 def test_a_mistake_in_the_file_is_one_line(tmp_path: Path, added: str, said: str) -> None:
     path = tmp_path / "claims.yaml"
     text = (
-        "seen: {}\nclaims:\n  - id: a\n    claim: b\n    where: c\n    paper: d\n    kind: gain\n"
+        "revised: never\nseen: {}\nclaims:\n"
+        "  - id: a\n    claim: b\n    where: c\n    paper: d\n    kind: gain\n"
         "    study: table1\n    second: clip_it\n    first: unimodal\n"
     )
     replaced = "    kind: gain\n" if "kind:" in added else ""  # a key twice is another mistake
@@ -226,16 +261,13 @@ def test_the_papers_frontier_is_counted_right() -> None:
 
 
 def test_what_could_turn_a_verdict() -> None:
-    def said(name: str, estimate: float, low: float, high: float) -> str:
-        finding = Finding(NOT, float(estimate), float(low), float(high))
-        return words.turning_sentences([ledger.Judged(CLAIMS[name], finding)])
+    def said(verdict: Verdict) -> str:
+        finding = Finding(verdict, -0.5, -1.0, 0.2)
+        return words.turning_sentences([ledger.Judged(CLAIMS["gain_pcam"], finding)])
 
-    assert "-0.5 [-1.0, +0.2] points; the interval still" in said("gain_pcam", -0.5, -1, 0.2)
-    assert "no value of the interval is above 0" in said("gain_pcam", -0.5, -1, -0.2)
-    assert "reaches into the margin" in said("random_falls_to_unimodal", 2, 0.9, 3)
-    assert "outside the margin" in said("random_falls_to_unimodal", 2, 1.1, 3)
-    assert "above -1: more seeds" in said("dropout_30_holds", -2, -3, -0.5)
-    assert words.turning_sentences([]) == "No claim is `not reproduced` here."
+    assert "-0.5 [-1.0, +0.2] points; more seeds and patients could decide it." in said(UNDECIDED)
+    assert "only another setting could turn it" in said(NOT)
+    assert said(REPRODUCED) == "No claim is undecided or not reproduced here."
 
 
 def test_a_phantom_is_called_one() -> None:
@@ -244,5 +276,5 @@ def test_a_phantom_is_called_one() -> None:
 
     assert "phantom" in words.headline(named("demo"))
     assert "phantom" not in words.headline(named("pilot"))
-    assert "No run of this profile" in words.seen_sentence("phantom", load_claims().seen)
+    assert "No run of this profile" in words.seen_sentence("phantom", load_claims())
     assert (HERE / "claims.yaml").exists()

@@ -19,7 +19,7 @@ from companion.profile import SlideTraining, Workbench
 from companion.survival import study
 from companion.survival.study import SurvivalRun, SurvivalSpec
 
-REPRODUCED, DIRECTION, NOT, UNTESTABLE = Verdict
+REPRODUCED, UNDECIDED, NOT, UNTESTABLE = Verdict
 CLAIMS = {claim.id: claim for claim in load_claims().claims}
 
 
@@ -39,7 +39,7 @@ def write_table(name: str, rows: list[tuple], columns: str) -> None:
     pd.DataFrame(rows, columns=columns.split()).to_csv(path, index=False)
 
 
-@pytest.mark.parametrize(("ours", "verdict"), [(3, REPRODUCED), (2, DIRECTION), (1, NOT)])
+@pytest.mark.parametrize(("ours", "verdict"), [(3, REPRODUCED), (2, UNDECIDED), (1, NOT)])
 def test_pareto_counts_each_model_once(bench: Workbench, ours: int, verdict) -> None:
     rows = [("d", f"b{k}", "clip_it" if k < ours else "unimodal", seed, True, f"r{k}{seed}")
             for k in range(4) for seed in range(1 + (k == 3))]  # fmt: skip
@@ -52,9 +52,9 @@ def test_pareto_counts_each_model_once(bench: Workbench, ours: int, verdict) -> 
 @pytest.mark.parametrize(
     ("cosine", "explained", "verdict"),
     [
-        (0.9, (0.5, 0.5), REPRODUCED), (0.89, (0.5, 0.5, 0.6), DIRECTION),
-        (0.99, (0.4, 0.4, 0.5), DIRECTION),
-        (0.99, (0.0, 0.3), NOT), (0.99, (-9.0, -8.0), NOT), (0.89, (0.6,), NOT),
+        (0.9, (0.5, 0.5), REPRODUCED), (0.89, (0.5, 0.5, 0.6), NOT),
+        (0.99, (0.4, 0.4, 0.5), UNDECIDED),
+        (0.99, (0.0, 0.3), UNDECIDED), (0.99, (-9.0, -8.0), NOT), (0.89, (0.6,), NOT),
     ],
 )  # fmt: skip
 def test_distillation(bench: Workbench, cosine: float, explained, verdict) -> None:
@@ -74,7 +74,7 @@ def test_the_interval_over_runs_is_students(bench: Workbench) -> None:
 
 @pytest.mark.parametrize(
     ("whole_model", "added", "verdict"),
-    [(34e9, 2e6, REPRODUCED), (34e9, 2e7, DIRECTION), (1e9, 1e7, DIRECTION), (1e9, 1.1e7, NOT)],
+    [(34e9, 2e6, REPRODUCED), (34e9, 2e7, UNDECIDED), (1e9, 1e7, UNDECIDED), (1e9, 1.1e7, NOT)],
 )
 def test_added_cost_counts_multiply_adds(
     bench: Workbench, whole_model: float, added: float, verdict
@@ -128,7 +128,7 @@ def test_both_metrics_of_survival_count(bench: Workbench, monkeypatch: pytest.Mo
     rows = [("c_index", 0.2, 0.1, 0.3), ("iauc", 0.1, -0.1, 0.3)]
     limits = pd.DataFrame(rows, columns=["metric", "value", "low", "high"])
     monkeypatch.setattr(study, "intervals", lambda *_: limits.assign(over="unimodal"))
-    assert one(bench, "survival").verdict is DIRECTION
+    assert one(bench, "survival").verdict is UNDECIDED
 
 
 def test_only_cells_with_all_settings_are_judged(

@@ -112,7 +112,7 @@ def test_interval_covers_the_simulated_share_about_as_often_as_stated() -> None:
         patients = np.clip(rng.normal(0.2, 0.1, 60), 0, 1)
         cases = rng.random((3, 240)) < np.repeat(patients, 4)
         cell = Cell.of_cases(cases, np.repeat(np.arange(60), 4))
-        found = pooled_bootstrap([cell], 200, np.random.default_rng(0), block=1)
+        found = pooled_bootstrap([cell], 200, np.random.default_rng(0))
         covered += found.low <= 20 <= found.high
     assert covered >= 88
 

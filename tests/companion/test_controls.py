@@ -161,7 +161,7 @@ def test_a_study_of_controls_names_reports_of_another_organ(bench: Workbench) ->
 def test_the_steps_of_a_gain_sum_to_the_whole(bench: Workbench) -> None:
     names = dict.fromkeys(name for _, *pair in STEPS for name in pair)
     stored = [runs.get_or_run(spec(bench, name, s), bench) for name in names for s in (0, 1)]
-    found = decomposition(stored, 100)
+    found = decomposition(stored)
     steps = found[found["step"] != WHOLE[0]]["gain"].sum()
     assert steps == pytest.approx(found[found["step"] == WHOLE[0]]["gain"].item())
     assert decomposition_words(found).count("[") == len(STEPS) + 1

@@ -69,7 +69,7 @@ ALL = {"unimodal": 0.5, "lora_only": 0.6, "architecture_only": 0.6, "random_repo
 def test_the_summary_has_the_gains_that_were_planted(
     bench: Workbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    found = summary(answered(bench, monkeypatch, ALL | {"clip_it": 0.9}), 200)
+    found = summary(answered(bench, monkeypatch, ALL | {"clip_it": 0.9}))
     pooled = found[found["dataset"] == POOLED].set_index("first")
     assert list(pooled.index) == list(ADDED)
     expected = {"unimodal": 40, "lora_only": 30, "clip_it/architecture_only": 30,
@@ -77,10 +77,10 @@ def test_the_summary_has_the_gains_that_were_planted(
     for first, gain in expected.items():
         assert pooled.loc[first, "gain"] == pytest.approx(gain)
         assert 0 < pooled.loc[first, "low"] < gain < pooled.loc[first, "high"]
-    assert len(found) == 5 * 3 and set(found["verdict"]) == {"helps"}
+    assert len(found) == 5 * 3 and set(found["word"]) == {"helps"}
     words = summary_words(found)
-    assert words.startswith("**The text helps here**: CLIP-IT lies above every control")
-    assert "Matched text adds +20.0 [" in words and "over random reports" in words
+    assert words.startswith("**The text helps here**: over every control")
+    assert "Matched text adds, over random reports: +20.0 [" in words
     assert len(summary_table(found)) == 15
     (axis,) = own_figure(found, "title").axes
     assert [text.get_text() for text in axis.texts][3].startswith("+20.0 [")
@@ -92,33 +92,37 @@ def test_the_summary_has_the_gains_that_were_planted(
     ("clip_it", "verdicts", "said"),
     [
         # Equal to random reports: the gain over the probe is not the text's.
-        (0.7, ["helps", "helps", "helps", "not shown", "hurts"], "**Only a part is shown**"),
-        (0.6, ["helps", "not shown", "not shown", "hurts", "hurts"], "**The text is not shown"),
+        (0.7, ["helps", "helps", "helps", "equivalent", "hurts"], "**Only a part is shown**"),
+        (
+            0.6,
+            ["helps", "equivalent", "equivalent", "hurts", "hurts"],
+            "**The text is worth less than 1 point",
+        ),
     ],
 )
 def test_text_is_not_credited_with_what_a_control_does_as_well(
     bench: Workbench, monkeypatch: pytest.MonkeyPatch, clip_it: float, verdicts: list[str],
     said: str,
 ) -> None:  # fmt: skip
-    found = summary(answered(bench, monkeypatch, ALL | {"clip_it": clip_it}), 200)
+    found = summary(answered(bench, monkeypatch, ALL | {"clip_it": clip_it}))
     pooled = found[found["dataset"] == POOLED]
-    assert pooled["verdict"].tolist() == verdicts
+    assert pooled["word"].tolist() == verdicts
     words = summary_words(found)
     assert words.startswith(said)
-    assert "includes zero, so an effect is not shown" in words and "it hurts here" in words
+    assert "**equivalent**: " in words and "**hurts**: " in words
 
 
 def test_a_summary_says_which_controls_were_run(
     bench: Workbench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few = answered(bench, monkeypatch, {"unimodal": 0.5, "lora_only": 0.6, "clip_it": 0.9})
-    assert "lies above the controls run (LoRA only)" in summary_words(summary(few, 50))
+    assert "over the controls run (LoRA only)" in summary_words(summary(few))
     probe = answered(bench, monkeypatch, {"unimodal": 0.5, "clip_it": 0.9})
-    assert summary_words(summary(probe, 50)).startswith("**No control of the text was run")
+    assert summary_words(summary(probe)).startswith("**No control of the text was run")
     with pytest.raises(ClipItError, match="no runs of clip_it beside a control"):
-        summary(answered(bench, monkeypatch, {"unimodal": 0.5}), 50)
-    with pytest.raises(ClipItError, match="clip_it share no seeds"):
-        summary([r for r in few if r.spec.setting == "clip_it" or r.spec.seed == 0], 50)
+        summary(answered(bench, monkeypatch, {"unimodal": 0.5}))
+    with pytest.raises(ClipItError, match="they share no seeds"):
+        summary([r for r in few if r.spec.setting == "clip_it" or r.spec.seed == 0])
 
 
 def test_the_run_to_deploy_is_the_best_on_validation_not_on_test(

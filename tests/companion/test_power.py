@@ -75,12 +75,6 @@ def test_data_sets_are_independent_and_backbones_of_one_are_not() -> None:
     assert crossed_gain([one, other]).error == pytest.approx(crossed_gain([one]).error / 2**0.5)
 
 
-@pytest.mark.parametrize("table", [np.ones((1, 4)), np.ones((3, 1))])
-def test_one_seed_or_one_patient_has_no_error(table: np.ndarray) -> None:
-    with pytest.raises(ValueError, match="at least two of each"):
-        crossed_gain([cell(table)])
-
-
 def test_identical_settings_are_equivalent() -> None:
     found = crossed_gain([cell(np.zeros((3, 9)))])
     assert (found.estimate, found.error, found.word()) == (0.0, 0.0, Word.EQUIVALENT)

@@ -16,11 +16,13 @@ from companion import tables
 from companion.statistics import (
     Cell,
     Interval,
-    Side,
+    Word,
     crossed_difference,
+    crossed_gain,
     pooled_bootstrap,
     scores,
     units,
+    word,
 )
 
 
@@ -29,7 +31,7 @@ def interval(first: np.ndarray, second: np.ndarray, labels: np.ndarray, groups: 
 
 
 def paired(cell: Cell, draws: int, rng: np.random.Generator) -> Interval:
-    return pooled_bootstrap([cell], draws, rng, block=1)
+    return pooled_bootstrap([cell], draws, rng)
 
 
 def test_estimate_is_the_gain_in_balanced_accuracy() -> None:
@@ -41,14 +43,38 @@ def test_estimate_is_the_gain_in_balanced_accuracy() -> None:
 
 
 @pytest.mark.parametrize(
-    ("low", "high", "side"),
+    ("sure", "likely", "said"),
     [
-        (0.1, 1, Side.ABOVE), (0, 1, Side.INCLUDES), (-1, 0, Side.INCLUDES), (-1, -0.1, Side.BELOW),
-        (-1, 1, Side.INCLUDES),
+        ((0.1, 3.0), (0.3, 2.0), Word.HELPS), ((-3.0, -0.1), (-2.0, -0.3), Word.HURTS),
+        ((0.0, 3.0), (0.2, 2.0), Word.UNDECIDED), ((-1.2, 1.2), (-0.9, 0.9), Word.EQUIVALENT),
+        ((-1.2, 1.2), (-0.9, 1.0), Word.UNDECIDED), ((0.1, 0.5), (0.2, 0.4), Word.HELPS),
     ],
 )  # fmt: skip
-def test_an_interval_that_ends_at_zero_includes_it(low: float, high: float, side: Side) -> None:
-    assert Interval(0.0, float(low), float(high)).side is side
+def test_a_word_is_decided_by_both_intervals(
+    sure: tuple[float, float], likely: tuple[float, float], said: Word
+) -> None:
+    assert word(Interval(0.0, *sure), Interval(0.0, *likely), margin=1.0) is said
+
+
+def test_one_seed_has_the_error_of_its_patients_and_decides_nothing() -> None:
+    """Patients 0 and 1 gain all of their patches, 2 and 3 one of two."""
+    second = np.array([[True, True, True, True, True, False, True, False]])
+    groups, labels = np.arange(8) // 2, np.zeros(8, int)
+    found = crossed_gain([Cell("a", np.zeros((1, 8), bool), second, labels, groups)])
+    assert found.estimate == pytest.approx(75)
+    assert found.error == pytest.approx(np.std([100, 100, 50, 50], ddof=1) / 2)
+    assert (found.freedom, found.word()) == (3, Word.UNDECIDED)
+    one_patient = Cell("a", np.zeros((2, 8), bool), second.repeat(2, 0), labels, 0 * groups)
+    alone = crossed_gain([one_patient])
+    assert alone.word() is Word.UNDECIDED and alone.interval().high == np.inf
+
+
+def test_a_data_set_counts_by_its_cells() -> None:
+    cells = [cell(1), cell(2), cell(3, "b", gain=-0.1, n=60)]
+    a, b = crossed_gain(cells[:2]), crossed_gain(cells[2:])
+    found = crossed_gain(cells)
+    assert found.estimate == pytest.approx((2 * a.estimate + b.estimate) / 3)
+    assert found.error == pytest.approx(np.hypot(2 * a.error, b.error) / 3)
 
 
 def test_patients_are_drawn_and_patches_where_none_is_known() -> None:
@@ -148,28 +174,6 @@ def same_interval(one: Interval, other: Interval) -> bool:
     """
     allowed = 4 * 0.084 * (one.high - one.low) / 3.92
     return max(abs(one.low - other.low), abs(one.high - other.high)) < allowed
-
-
-def test_one_cell_pooled_is_the_paired_bootstrap() -> None:
-    alone = cell(1)
-    by_draw, found = paired(alone, 2000, np.random.default_rng(3)), pooled(alone)
-    assert found.estimate == by_draw.estimate
-    assert same_interval(found, by_draw)
-
-
-def test_one_cell_takes_its_random_numbers_draw_by_draw() -> None:
-    """Intervals of stored tables were made so: another order would give other numbers."""
-    alone, rng = cell(1), np.random.default_rng(3)
-    values = []
-    for _ in range(50):
-        seeds, drawn = rng.integers(3, size=3), rng.integers(30, size=30)
-        at = np.concatenate([np.flatnonzero(alone.groups == unit) for unit in drawn])
-        right = [balanced(alone.second[s, at], alone.labels[at]) for s in seeds]
-        before = [balanced(alone.first[s, at], alone.labels[at]) for s in seeds]
-        values.append(100 * (np.mean(right) - np.mean(before)))
-    found = paired(alone, 50, np.random.default_rng(3))
-    assert (found.low, found.high) == pytest.approx(tuple(np.percentile(values, [2.5, 97.5])))
-    assert pooled(alone, draws=50, seed=3).low != pytest.approx(found.low)
 
 
 def test_pooled_estimate_is_the_mean_over_cells() -> None:
@@ -298,22 +302,23 @@ def test_pooled_gain_takes_the_cells_that_have_both_settings() -> None:
     ]
     alone = simulated("alone", "clip_it", (0, 1, 2))
     torn = simulated("torn", "unimodal", (0,)) + simulated("torn", "clip_it", (0, 1))
-    found = tables.pooled_gain([*both, *alone, *torn], "unimodal", "clip_it", 200)
-    gains = tables.gain_table(both, [("unimodal", "clip_it")], 10)["gain"]
-    assert found is not None and found.estimate == pytest.approx(gains.mean())
-    assert found.low < found.estimate < found.high
-    assert tables.pooled_gain([*alone, *torn], "unimodal", "clip_it", 200) is None
+    found = tables.pooled_gain([*both, *alone, *torn], "unimodal", "clip_it")
+    gains = tables.gain_table(both, [("unimodal", "clip_it")])["gain"]
+    assert found.estimate == pytest.approx(gains.mean())
+    with pytest.raises(ClipItError, match="share no seeds"):
+        tables.pooled_gain([*alone, *torn], "unimodal", "clip_it")
     other = simulated("other", "unimodal", (3, 4)) + simulated("other", "clip_it", (3, 4))
     with pytest.raises(ClipItError, match="cells differ in their seeds"):
-        tables.pooled_gain([*both, *other], "unimodal", "clip_it", 200)
+        tables.pooled_gain([*both, *other], "unimodal", "clip_it")
 
 
-def test_intervals_of_a_table_are_taken_draw_by_draw() -> None:
+def test_a_gain_in_a_table_is_judged_by_the_crossed_model() -> None:
     pair = "unimodal", "clip_it"
     both = [run for setting in pair for run in simulated("b", setting, (0, 1))]
-    row = tables.gain_table(both, [pair], 20).iloc[0]
-    _, hits = tables.paired_cell(both, "d", "b", *pair)
-    assert Interval.of(row) == paired(hits, 20, np.random.default_rng(0))
+    row = tables.gain_table(both, [pair]).iloc[0]
+    found = crossed_gain([tables.paired_cell(both, "d", "b", *pair)[1]])
+    assert Interval.of(row) == found.interval()
+    assert (row["word"], row["smallest"]) == (found.word(), found.smallest)
 
 
 def test_scores_worked_by_hand() -> None:

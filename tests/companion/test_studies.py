@@ -222,7 +222,7 @@ def test_the_map_shows_the_gain_at_each_point(bench: Workbench) -> None:
         "retriever": ["phantom_clip", "phantom_clip_noisy"],
         "λ": ["1", "3"],
     }
-    table = map_table(stored, axes, 50).set_index(["axis", "point", "control"])
+    table = map_table(stored, axes).set_index(["axis", "point", "control"])
     whole = table.loc[("labels per class", "all", "lora_only")]
     assert whole["gain"] == pytest.approx(10, abs=1e-6)
     few = table.loc[("labels per class", "5", "clip_it/random_reports")]
