@@ -8,7 +8,7 @@ source workflow/environment.sh
 usage() {
     cat << 'TEXT'
 usage: ./run_all.sh [--profile NAME] [--jobs N] [--gpus N] [--threads N] [--cluster NAME]
-                    [--dry-run] [SNAKEMAKE OPTION ...]
+                    [--from-predictions] [--dry-run] [SNAKEMAKE OPTION ...]
 
 Runs the notebooks of a profile, in order of need, and makes its tables and figures.
 What is finished is kept: an interrupted run goes on where it stopped.
@@ -19,6 +19,8 @@ What is finished is kept: an interrupted run goes on where it stopped.
   --threads N     threads a job; default: all cores, shared among the jobs; on a cluster 8 a GPU;
                   always 1 where the CPU's kernels are held, see docs/reproducibility.md
   --cluster NAME  submit jobs as workflow/profiles/NAME says (slurm), or a folder of your own
+  --from-predictions
+                  make tables and figures from the predictions that came with this folder; train nothing
   --dry-run       only say what would run
   --help          this text
 
@@ -27,7 +29,7 @@ Anything else is passed on to Snakemake.
 TEXT
 }
 
-profile=demo jobs='' gpus=1 threads='' cluster='' dry_run='' rest=()
+profile=demo jobs='' gpus=1 threads='' cluster='' dry_run='' from_predictions='' rest=()
 while (($#)); do
     case $1 in
         --profile | --jobs | --gpus | --threads | --cluster)
@@ -39,6 +41,7 @@ while (($#)); do
             option=${1%%=*} && declare "${option#--}=${1#*=}"
             ;;
         --dry-run | -n) dry_run=yes ;;
+        --from-predictions) from_predictions=yes ;;
         --help | -h) usage && exit ;;
         *) rest+=("$1") ;;
     esac
@@ -56,6 +59,9 @@ here=$(nvidia-smi --query-gpu=index --format=csv,noheader 2> /dev/null | xargs |
 clone=$PWD
 settled=$(cd "$called_in" && python "$clone/workflow/folders.py" "$profile" "$cluster") || exit 1
 eval "$settled"
+if [[ -n $from_predictions ]]; then
+    exec python -m companion rebuild --profile "$profile"
+fi
 [[ $profile != pilot ]] || use_pilot_weights
 
 # On GPUs no kernels can be held, and patches are made ready by as many threads as there are.

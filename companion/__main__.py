@@ -22,6 +22,7 @@ COMMANDS = {
     "plan": "print what a profile will run, and how long that takes",
     "train": "run what is missing of one study",
     "predict": "class probabilities of images, by an image-only classifier",
+    "rebuild": "tables and figures from stored predictions, without training",
     "report": "all results of a profile on one page, results/PROFILE/report.html",
     "search": "find adapters and lambda for a profile on validation, at equal budgets",
     "synthesize": "have a language model write reports, class by class",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+import json
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -17,27 +18,37 @@ from clipit_lib.files import whole, write_text, written_beside
 from clipit_lib.predictions import LOGIT
 from clipit_lib.runs import StoredRun, find_run
 from companion import paths, tables
+from companion.archived import (
+    AGAIN_ALL,
+    LIMITS,
+    LISTED,
+    PREDICTIONS,
+    RISKS,
+    RUNS,
+    SLIDES,
+    Archive,
+)
 from companion.figures import gallery
-from companion.profile import load_profile
+from companion.profile import Workbench, load_profile
 from companion.reading import parser_of
 from companion.statistics import accuracy, balanced_accuracy
-from companion.survival.study import SurvivalRun, fold_metrics, folder_of
-
-PREDICTIONS, RISKS, RUNS = "predictions.parquet", "survival_predictions.parquet", "runs.csv"
-LISTED = ("key", "dataset", "backbone", "setting", "seed", "kernels", "seconds", "peak_memory_mib")
-AGAIN_ALL = "Run ./run_all.sh, or python -m companion collect, again"
-SLIDES = "slides"  # what stands for the data set of a survival run
+from companion.survival.study import SurvivalRun, SurvivalSpec, fold_metrics, folder_of
 
 
-def archive(profile: str, runs: Sequence[StoredRun]) -> Path:
-    """Write predictions.parquet: the runs' keys with every test prediction."""
+def archive(profile: str, runs: Sequence[StoredRun], limits: Mapping[str, str]) -> Path:
+    """Write predictions.parquet: the runs' keys with every test prediction.
+
+    Args:
+        limits: what a reader must know of each data set.
+    """
     order = ["sample", "group"]  # equal in every run of a data set, so that it packs well
     frames = [
         run.predictions().drop(columns="split").assign(run=run.key).sort_values(order)
         for run in sorted(runs, key=lambda run: (run.spec.dataset, run.key))
     ]
     frame = pd.concat(frames, ignore_index=True)
-    return write(paths.results(profile) / PREDICTIONS, frame, ["run", *order])
+    path = paths.results(profile) / PREDICTIONS
+    return write(path, frame, ["run", *order], {LIMITS: json.dumps(limits).encode()})
 
 
 def archive_survival(profile: str, runs: Sequence[SurvivalRun]) -> Path:
@@ -46,12 +57,15 @@ def archive_survival(profile: str, runs: Sequence[SurvivalRun]) -> Path:
     return write(paths.results(profile) / RISKS, frame, ["run", "slide"])
 
 
-def write(path: Path, frame: pd.DataFrame, names: list[str]) -> Path:
+def write(
+    path: Path, frame: pd.DataFrame, names: list[str], metadata: Mapping[bytes, bytes] | None = None
+) -> Path:
     """Write an archive; the columns `names` hold few different values each."""
     frame[names] = frame[names].astype("category")
     logits = [str(name) for name in frame if str(name).startswith(LOGIT)]
     others = [str(name) for name in frame if name not in logits]
     table = pa.Table.from_pandas(frame, preserve_index=False)
+    table = table.replace_schema_metadata({**(table.schema.metadata or {}), **(metadata or {})})
     with written_beside(path) as temporary:
         # Bytes of equal weight beside each other: signs and exponents of logits repeat.
         pq.write_table(
@@ -69,7 +83,7 @@ def list_runs(
     cells = [(run.spec.dataset, run.spec.backbone) for run in runs] + [(SLIDES, "")] * len(survival)
     rows = [
         (run.key, *cell, run.spec.setting, run.spec.seed, run.spec.kernels, done["seconds"],
-         done.get("peak_memory_mib"))
+         done.get("peak_memory_mib"), done.get("finished", ""), bool(done.get("notes")))
         for cell, run in zip(cells, every, strict=True)
         for done in [run.done()]
     ]  # fmt: skip
@@ -77,17 +91,6 @@ def list_runs(
     path = paths.results(profile) / RUNS
     write_text(path, table.sort_values("key").to_csv(index=False))
     return path
-
-
-def listed(results: Path) -> pd.DataFrame:
-    """The runs.csv of a folder of results; no row if it has none."""
-    path = results / RUNS
-    text = dict.fromkeys(("key", "dataset", "backbone", "setting", "kernels"), str)
-    if not path.exists():
-        return pd.DataFrame(columns=list(LISTED))
-    empty = {"peak_memory_mib": ""}
-    with whole(path, AGAIN_ALL):
-        return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=empty)[list(LISTED)]
 
 
 def keys(sidecar: Path) -> list[str]:
@@ -100,9 +103,21 @@ def keys(sidecar: Path) -> list[str]:
         return TypeAdapter(list[str]).validate_json(sidecar.read_bytes())
 
 
-def survival_run(results: Path, key: str) -> SurvivalRun | None:
-    """A finished survival run in a folder of results, or None."""
-    return find_run(SurvivalRun, folder_of(results, key))
+class ArchivedRisks(SurvivalRun):
+    """A survival run of which only the predicted risks are here."""
+
+    def predictions(self) -> pd.DataFrame:
+        ((_, own),) = _by_run(self.folder.parent / RISKS, [self.key])
+        return own.drop(columns="run")
+
+
+def survival_run(results: Path, key: str, archive: Archive | None = None) -> SurvivalRun | None:
+    """A finished survival run in a folder of results, or in an archive, or None."""
+    if archive is None:
+        return find_run(SurvivalRun, folder_of(results, key))
+    (row,) = archive.runs[archive.runs["key"] == key].itertuples()
+    spec = SurvivalSpec.model_construct(setting=row.setting, seed=row.seed)
+    return ArchivedRisks(archive.folder / key, spec)
 
 
 def recomputed(path: Path, keys: Collection[str] | None = None) -> pd.DataFrame:
@@ -153,7 +168,9 @@ def main(arguments: list[str]) -> None:
     results = paths.results(profile)
     risks = [each for key in asked if (each := survival_run(results, key)) is not None]
     if found:
-        print(f"{len(found)} runs in {archive(profile, found)}")
+        bench = Workbench(load_profile(profile))
+        limits = {name: bench.limits(name) for name in sorted({run.spec.dataset for run in found})}
+        print(f"{len(found)} runs in {archive(profile, found, limits)}")
     if risks:
         print(f"{len(risks)} runs in {archive_survival(profile, risks)}")
     if found or risks:

@@ -19,6 +19,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import written_beside
+from clipit_lib.paths import named
 from clipit_lib.settings import known
 from companion import other_clone, paths
 from companion.reading import is_file_name, plain
@@ -176,6 +177,7 @@ def _run(source: Path, draft: Path, values: Mapping[str, Any]) -> None:
             progress_bar=False,
             log_output=True,
             kernel_manager_class=ThisPython,
+            skip_cells_with_tag="inputs" if named("CLIPIT_PREDICTIONS") else "",
         )
 
 

@@ -20,11 +20,11 @@ from clipit_lib.paths import (
 )  # fmt: skip
 
 __all__ = [
-    "cache", "data_to_be", "expanded", "figures", "gpus", "in_data", "language_model_key",
-    "notebooks", "output", "profiles", "repository", "results", "runs", "settled", "tables",
-    "threads", "unsettled",
+    "archived", "cache", "data_to_be", "expanded", "figures", "gpus", "in_data",
+    "language_model_key", "notebooks", "output", "profiles", "repository", "results", "runs",
+    "settled", "tables", "threads", "unsettled",
 ]  # fmt: skip
-FOLDERS = ("CLIPIT_OUTPUT", "CLIPIT_CACHE", "CLIPIT_DATA")
+FOLDERS = ("CLIPIT_OUTPUT", "CLIPIT_CACHE", "CLIPIT_DATA", "CLIPIT_PREDICTIONS")
 
 
 def settled() -> dict[str, str]:
@@ -51,6 +51,12 @@ def tables(profile: str) -> Path:
 
 def figures(profile: str) -> Path:
     return output() / "figures" / profile
+
+
+def archived(profile: str) -> Path | None:
+    """The results whose predictions stand for trained runs, below `$CLIPIT_PREDICTIONS`, if set."""
+    folder = named("CLIPIT_PREDICTIONS")
+    return folder / profile if folder else None
 
 
 def language_model_key() -> str | None:

@@ -41,6 +41,7 @@ from clipit_lib.settings import (
     trained_here,
 )
 from companion import paths
+from companion.archived import Archive
 from companion.crc5 import Crc5Data
 from companion.phantom.datasets import PhantomData
 from companion.phantom.known import KnownCorpus, KnownData
@@ -383,6 +384,8 @@ def sources_of_profile(profile: Profile, download: bool = True) -> Sources:
 class Workbench(Inputs):
     """The inputs of one profile, and what it takes if nothing else is named.
 
+    With an `archive` nothing is opened: runs are those whose predictions are there.
+
     Args:
         download: whether weights of published models may be fetched when they are needed.
     """
@@ -394,6 +397,11 @@ class Workbench(Inputs):
             f"profile {profile.name}",
         )  # fmt: skip
         self.profile = profile
+        self.archive = Archive(held) if (held := paths.archived(profile.name)) else None
+
+    def limits(self, dataset: str) -> str:
+        """What a reader must know of a data set."""
+        return self.archive.limits(dataset) if self.archive else self.dataset(dataset).limits
 
     def corpus(self, dataset: str) -> ReportCorpus:
         """The reports that a data set is paired with."""

@@ -12,7 +12,6 @@ from tempfile import TemporaryDirectory
 import pandas as pd
 from pydantic import Field
 
-from clipit_lib import runs
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import canonical_json, digest
 from clipit_lib.runs import StoredRun
@@ -21,7 +20,7 @@ from companion import tables
 from companion.profile import Workbench
 from companion.reading import read_strict
 from companion.statistics import JUDGED, judgement
-from companion.studies import runs_of
+from companion.studies import find, runs_of
 
 FOLDER = Path(__file__).with_name("registration")
 
@@ -144,7 +143,7 @@ def runs_for(registered: Registered, bench: Workbench) -> list[StoredRun]:
         if spec.dataset in asked.datasets and spec.backbone in asked.backbones
         and spec.seed in asked.seeds and spec.setting in settings
     ]  # fmt: skip
-    found = [runs.find(bench.profile.name, spec.key) for spec in specs]
+    found = [find(bench, spec) for spec in specs]
     stored = [run for run in found if run is not None]
     wanted = len(asked.datasets) * len(asked.backbones) * len(asked.seeds) * len(settings)
     if len(stored) < wanted:

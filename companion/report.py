@@ -32,7 +32,7 @@ from traitlets.config import Config
 from clipit_lib import runs
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import digest, whole, write_text
-from companion import archive, paths, tables
+from companion import archive, archived, paths, tables
 from companion.cost.measure import processor
 from companion.figures import gallery
 from companion.measures import may_be_shown
@@ -432,7 +432,7 @@ def page(profile: Profile) -> str:
     sections = [section(path, pictures, 2) for path in once]
     outline.heading(Markup("Appendix"), 2, "appendix")  # its own heading is in the template
     appendix = [section(path, pictures, 3) for path in others]
-    cited = archive.listed(paths.results(profile.name))
+    cited = archived.listed(paths.results(profile.name))
     counts = pd.crosstab(cited["setting"], cited["dataset"]).reset_index()
     asked = [paths.profiles() / f"{profile.name}.yaml", searched_path(profile.name)]
     environment = Environment(

@@ -5,9 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import product
 
+from clipit_lib import runs
 from clipit_lib.errors import ClipItError
+from clipit_lib.runs import StoredRun
 from clipit_lib.settings import RunSpec, known
 from companion import specs
+from companion.archived import named
+from companion.phantom.known import KnownData
 from companion.profile import Profile, Study, Workbench
 from companion.protocols import SWITCHES
 
@@ -81,6 +85,12 @@ def asked(profile: Profile, name: str) -> bool:
     return name in profile.studies or name in ("table1", "text_statistics")
 
 
+def claimed(profile: Profile) -> bool:
+    """Whether the paper's claims are judged: a world whose answer is known tests none."""
+    cells_of = cells(profile, "table1")
+    return not all(isinstance(profile.data[name], KnownData) for name, *_ in cells_of)
+
+
 def runs_of(bench: Workbench, name: str) -> list[RunSpec]:
     """The runs of one study, data set by data set.
 
@@ -91,10 +101,41 @@ def runs_of(bench: Workbench, name: str) -> list[RunSpec]:
         fix = f"Add `{name}: {{}}` to its `studies`"
         raise ClipItError(f"no study {name!r}", f"profile {bench.profile.name}", fix)
     return [
-        specs.resolve(bench, dataset, backbone, setting, seed)
+        spec_of(bench, dataset, backbone, setting, seed)
         for dataset, backbone, chosen, seeds in cells(bench.profile, name)
         for setting, seed in product(chosen, seeds)
     ]
+
+
+def spec_of(bench: Workbench, dataset: str, backbone: str, setting: str, seed: int) -> RunSpec:
+    """The specification of a run; where an archive stands for runs, its names alone."""
+    names = dataset, backbone, setting, seed
+    return named(*names) if bench.archive else specs.resolve(bench, *names)
+
+
+def find(bench: Workbench, spec: RunSpec) -> StoredRun | None:
+    """A finished run, or what an archive has of it, or None."""
+    return bench.archive.find(spec) if bench.archive else runs.find(bench.profile.name, spec.key)
+
+
+def stored(bench: Workbench, *names: str) -> list[StoredRun]:
+    """The runs of some studies, each once; what is missing is run now.
+
+    Raises:
+        ClipItError: what `runs_of` raises; an archive lacks one of them.
+    """
+    asked = {
+        (spec.dataset, spec.backbone, spec.setting, spec.seed): spec
+        for name in names
+        for spec in runs_of(bench, name)
+    }
+    if bench.archive is None:
+        return [runs.get_or_run(spec, bench) for spec in asked.values()]
+    found = [run for spec in asked.values() if (run := bench.archive.find(spec))]
+    if len(found) < len(asked):
+        what = f"{len(asked) - len(found)} of {len(asked)} runs of {', '.join(names)} are not there"
+        raise ClipItError(what, bench.archive.folder, "Train them: leave out --from-predictions")
+    return found
 
 
 def cells(profile: Profile, name: str) -> list[Cell]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import astuple, dataclass
 from itertools import product
 from pathlib import Path
@@ -19,6 +19,8 @@ from clipit_lib.errors import ClipItError
 from clipit_lib.files import whole, write_text, written_beside
 from clipit_lib.runs import StoredRun
 from companion import paper, paths
+from companion.archived import NAMES, SLIDES
+from companion.archived import listed as listed_runs
 from companion.profile import Workbench
 from companion.specs import label
 from companion.statistics import (
@@ -53,7 +55,9 @@ def doubtful(profile: str, keys: Sequence[str], listed: bool = True) -> str:
     Args:
         listed: whether to say why and name the first of them, as Markdown.
     """
-    found = [name for key in dict.fromkeys(keys) if (name := _name_if_noted(profile, key))]
+    results = paths.results(profile)
+    kept = listed_runs(results).query("doubtful == True").set_index("key")
+    found = [name for key in dict.fromkeys(keys) if (name := _name_if_noted(results, key, kept))]
     if not found:
         return ""
     rests, each = ("run rests", "its") if len(set(keys)) == 1 else ("runs rest", "each one's")
@@ -67,14 +71,19 @@ def doubtful(profile: str, keys: Sequence[str], listed: bool = True) -> str:
     )
 
 
-def _name_if_noted(profile: str, key: str) -> str:
+def _name_if_noted(results: Path, key: str, kept: pd.DataFrame) -> str:
+    """What a doubtful run is of; `kept` are those of the list, for where no folder is left."""
     for store in ("runs", "survival_runs"):
-        folder = paths.results(profile) / store / key
-        if (folder / "done.json").exists() and _read(folder / "done.json").get("notes"):
+        folder = results / store / key
+        if (folder / "done.json").exists():
             spec = _read(folder / "spec.json")
-            about = [spec[name] for name in ("dataset", "backbone", "setting") if name in spec]
-            return f"{', '.join(about)}, seed {spec['seed']} ({key})"
-    return ""
+            return _said(spec, key) if _read(folder / "done.json").get("notes") else ""
+    return _said(dict(kept.loc[key]), key) if key in kept.index else ""
+
+
+def _said(spec: Mapping[Any, Any], key: str) -> str:
+    about = [spec[name] for name in NAMES[:3] if spec.get(name) not in (None, "", SLIDES)]
+    return f"{', '.join(about)}, seed {spec['seed']} ({key})"
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -282,7 +291,7 @@ def judged_words(gains: pd.DataFrame) -> pd.Series:
         "a gain of {:.1f} would have been found with a power of 80%".format
     )
     more = np.ceil((gains["smallest"] / MARGIN) ** 2)
-    more = more.map(f"; one of {MARGIN:g} by {{:.0f}} times as many seeds and patients".format)
+    more = more.map(f", one of {MARGIN:g} with {{:.0f}} times the seeds and patients".format)
     more = more.where((gains["word"] == Word.UNDECIDED) & np.isfinite(gains["smallest"]), "")
     return each_interval(gains).map(str) + " points, **" + gains["word"] + "**; " + seen + more
 
@@ -325,7 +334,7 @@ def caveats(bench: Workbench, datasets: Iterable[str], retrievers: Iterable[str]
     """What a reader must know of the retrievers (by default the profile's) and the data sets."""
     names = tuple(retrievers) or (bench.profile.retriever,)
     said = [registry.entry(name, clip=True).caveat for name in names]
-    said += sorted({bench.dataset(name).limits for name in datasets})
+    said += sorted({bench.limits(name) for name in datasets})
     return "\n\n".join(dict.fromkeys(text for text in said if text))
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 from clipit_lib import runs
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import whole
-from companion import archive
+from companion import archive, archived
 from companion.reading import parser_of
 from companion.statistics import accuracy, balanced_accuracy
 from companion.survival.study import fold_metrics
@@ -60,10 +60,10 @@ def trace(results: Path, keys: Sequence[str]) -> pd.DataFrame:
     over folds): from the run's folder if it is there, else from the archive. What is known of no
     run is no column.
     """
-    listed = archive.listed(results).set_index("key")[WHAT]
+    listed = archived.listed(results).set_index("key")[WHAT]
     kept: dict[Any, dict[Any, Any]] = {}  # scores of the runs that are in the archives
     for name, read in (
-        (archive.PREDICTIONS, archive.recomputed), (archive.RISKS, archive.recomputed_survival),
+        (archived.PREDICTIONS, archive.recomputed), (archived.RISKS, archive.recomputed_survival),
     ):  # fmt: skip
         if (results / name).exists():
             # A row a run, or a fold of a run.
@@ -84,7 +84,7 @@ def _stored(results: Path, key: str) -> dict[str, object]:
     if survival := archive.survival_run(results, key):
         about = {"setting": survival.spec.setting, "seed": survival.spec.seed}
         c_index = fold_metrics(survival.predictions())["c_index"].mean()
-        return {"dataset": archive.SLIDES, "backbone": "", **about, "c_index": c_index}
+        return {"dataset": archived.SLIDES, "backbone": "", **about, "c_index": c_index}
     folder = results / "runs" / key
     if not (folder / runs.DONE).exists():
         return {}

@@ -13,7 +13,7 @@ import pandas as pd
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 from PIL import Image
 
-from companion import archive
+from companion import archived
 
 EVIL = "<script>alert('name')</script>"
 SENTENCE = "Specimen received in formalin, labelled with a name."
@@ -86,5 +86,5 @@ def profile_with_results(output: Path, profile: str) -> None:
         ("a" * 16, "d", "b", "clip_it", 0, "avx2", 60.0, 2048),
         ("b" * 16, "d", "b", "x", 1, "avx2", 3600, 512),
     ]
-    listed = pd.DataFrame(runs, columns=list(archive.LISTED))
-    listed.to_csv(output / "results" / profile / archive.RUNS, index=False)
+    listed = pd.DataFrame(runs, columns=list(archived.LISTED))
+    listed.to_csv(output / "results" / profile / archived.RUNS, index=False)

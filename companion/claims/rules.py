@@ -13,7 +13,6 @@ import numpy as np
 import pandas as pd
 from pydantic import Field, model_validator
 
-from clipit_lib import runs
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import whole
 from clipit_lib.runs import StoredRun
@@ -154,12 +153,12 @@ class Shelf:
         complete = [cell for cell, names in held.items() if names >= set(settings)]
         if not complete:
             raise Untestable(f"no cell of {study} has all of {', '.join(settings)}")
-        found = {
-            spec.key: runs.find(self.profile, spec.key)
+        found = [
+            studies.find(self.bench, spec)
             for spec in specs
             if spec.setting in settings and (spec.dataset, spec.backbone) in complete
-        }
-        there = [run for run in found.values() if run is not None]
+        ]
+        there = [run for run in found if run is not None]
         if len(there) < len(found):
             raise Untestable(f"runs missing ({len(found) - len(there)} of {len(found)})")
         return there
@@ -337,7 +336,8 @@ def survival(shelf: Shelf) -> Finding:
         raise Untestable("survival not in the profile")
     table = shelf.table("survival")
     results, keys = paths.results(shelf.profile), _keys(table["run"])
-    stored = [run for key in keys if (run := archive.survival_run(results, key)) is not None]
+    found = [archive.survival_run(results, key, shelf.bench.archive) for key in keys]
+    stored = [run for run in found if run is not None]
     if len(stored) < len(keys):
         raise Untestable("runs missing")
     limits = study.intervals(stored, table, shelf.draws).query("over == 'unimodal'")

@@ -2,17 +2,21 @@
 
 import json
 import re
+import time
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from clipit_lib.errors import ClipItError
+from clipit_lib.inputs import Inputs
 from clipit_lib.paths import repository
-from companion import archive, registration
+from companion import archive, archived, rebuild, registration, studies
+from companion.profile import Study, Workbench, load_profile
 from companion.statistics import Cell, correct, crossed_gain
 
-ARCHIVES = sorted((repository() / "results").glob(f"*/{archive.PREDICTIONS}"))
+ARCHIVES = sorted((repository() / "results").glob(f"*/{archived.PREDICTIONS}"))
 NAMES = ["accuracy", "balanced_accuracy"]
 
 
@@ -28,7 +32,7 @@ TABLES = [
 @pytest.mark.parametrize("path", TABLES, ids=lambda path: f"{path.parents[1].name}-{path.stem}")
 def test_a_table_is_recomputed_from_the_predictions_it_cites(path: Path) -> None:
     stored = pd.read_csv(path)
-    kept = path.parents[1] / archive.PREDICTIONS
+    kept = path.parents[1] / archived.PREDICTIONS
     found = archive.recomputed(kept, set(stored["run"])).set_index("run")
     again = found.loc[stored["run"], NAMES].reset_index(drop=True)
     pd.testing.assert_frame_equal(again, stored[NAMES], atol=1e-4, rtol=0)
@@ -39,7 +43,7 @@ def test_a_table_is_recomputed_from_the_predictions_it_cites(path: Path) -> None
 )
 def test_survival_is_recomputed_from_the_risks_of_each_slide(path: Path) -> None:
     stored = pd.read_csv(path).set_index(["run", "fold"]).sort_index()
-    found = archive.recomputed_survival(path.parents[1] / archive.RISKS)
+    found = archive.recomputed_survival(path.parents[1] / archived.RISKS)
     found = found.astype({"run": str}).set_index(["run", "fold"]).sort_index()
     for name in ("c_index", "iauc"):
         pd.testing.assert_series_equal(
@@ -54,7 +58,7 @@ def test_every_cited_run_is_kept(kept: Path) -> None:
     sidecars += figures.glob("*.runs.json")
     cited = {key for path in sidecars for key in json.loads(path.read_text(encoding="utf-8"))}
     runs = set(pd.read_parquet(kept, columns=["run"])["run"])
-    risks = kept.with_name(archive.RISKS)
+    risks = kept.with_name(archived.RISKS)
     if risks.exists():
         runs |= set(pd.read_parquet(risks, columns=["run"])["run"])
     assert cited <= runs
@@ -63,19 +67,21 @@ def test_every_cited_run_is_kept(kept: Path) -> None:
 @pytest.mark.parametrize("path", committed("tables/registered_*.csv"), ids=lambda path: path.stem)
 def test_a_registered_answer_follows_from_the_predictions(path: Path) -> None:
     results = path.parents[1]
-    runs = archive.listed(results).set_index("key")
-    frame = pd.read_parquet(results / archive.PREDICTIONS).astype({"run": str, "group": str})
+    runs = archived.listed(results).set_index("key")
+    frame = pd.read_parquet(results / archived.PREDICTIONS).astype({"run": str, "group": str})
     said = {key: own.sort_values("sample") for key, own in frame.groupby("run")}
     cited = runs.loc[json.loads(path.with_suffix(".runs.json").read_text(encoding="utf-8"))]
 
-    def hits(setting: str) -> np.ndarray:
-        chosen = cited[cited["setting"] == setting].sort_values("seed")
-        return np.stack([correct(said[key]) for key in chosen.index])
+    def cell(dataset: str, *settings: str) -> Cell:
+        here = cited[cited["dataset"] == dataset].sort_values("seed")
+        keys = [here.index[here["setting"] == name] for name in settings]
+        hits = [np.stack([correct(said[key].dropna(axis=1)) for key in each]) for each in keys]
+        one = said[keys[0][0]]
+        return Cell(dataset, *hits, one["label"].to_numpy(), one["group"].to_numpy())
 
-    one = said[cited.index[0]]
     for row in pd.read_csv(path).to_dict("records"):
-        pair = hits(row["first"]), hits(row["second"])
-        gain = crossed_gain([Cell("", *pair, one["label"].to_numpy(), one["group"].to_numpy())])
+        pair = row["first"], row["second"]
+        gain = crossed_gain([cell(dataset, *pair) for dataset in sorted(set(cited["dataset"]))])
         ends = gain.interval()
         found = gain.estimate, ends.low, ends.high, gain.smallest
         assert found == pytest.approx(
@@ -86,10 +92,55 @@ def test_a_registered_answer_follows_from_the_predictions(path: Path) -> None:
     assert f"hash `{question.hash}`" in path.with_suffix(".md").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("profile", ["demo", "pilot"])
+def test_a_rebuild_gives_the_committed_tables_and_opens_nothing(
+    profile: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def opened(*_: object) -> None:
+        raise AssertionError("patches, reports or encoders were opened")
+
+    for name in ("dataset", "named_corpus", "retriever", "backbone"):
+        monkeypatch.setattr(Inputs, name, opened)
+    monkeypatch.setenv("CLIPIT_OUTPUT", str(tmp_path))
+    monkeypatch.setenv("CLIPIT_PREDICTIONS", str(repository() / "results"))
+    monkeypatch.setenv("MPLBACKEND", "agg")
+    rebuild.main(["--profile", profile])
+    came = repository() / "results" / profile
+    files = [*came.glob("tables/*"), came / "claims.csv", came / "claims.md"]
+    again = [tmp_path / "results" / profile / path.relative_to(came) for path in files]
+    differ = [
+        path.name
+        for path, other in zip(files, again, strict=True)
+        if path.read_bytes() != other.read_bytes()
+    ]
+    assert differ == [] and len(files) > 20
+    assert max(path.stat().st_mtime for path in again) > time.time() - 600
+
+
+@pytest.mark.parametrize("profile", ["demo", "phantom"])
+def test_an_archive_has_its_runs_by_name_and_says_what_it_lacks(
+    profile: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLIPIT_PREDICTIONS", str(repository() / "results"))
+    bench = Workbench(load_profile(profile))
+    (run, *_) = studies.stored(bench, "table1")
+    kept = pd.read_parquet(repository() / "results" / profile / archived.PREDICTIONS)
+    own = kept[kept["run"] == run.key].dropna(axis=1, how="all")
+    assert len(run.predictions()) == len(own) and run.spec.setting == "unimodal"
+    with pytest.raises(ClipItError, match="no validation predictions"):
+        run.predictions("validation")
+    with pytest.raises(ClipItError, match="no history"):
+        run.history()
+    more = {"table2": Study(settings=("zero_shot", "clip_it/lambda_7"))}
+    other = Workbench(bench.profile.model_copy(update={"studies": more}))
+    with pytest.raises(ClipItError, match=r"runs of table2 are not there"):
+        studies.stored(other, "table2")
+
+
 def test_the_archives_are_small_and_there() -> None:
     assert {"demo", "pilot"} <= {path.parent.name for path in ARCHIVES}
-    whole = committed(archive.PREDICTIONS) + committed(archive.RISKS)
-    assert sum(path.stat().st_size for path in whole) < 20e6
+    whole = committed(archived.PREDICTIONS) + committed(archived.RISKS)
+    assert sum(path.stat().st_size for path in whole) < 25e6
 
 
 def test_no_result_names_a_folder_of_the_machine_it_was_made_on() -> None:

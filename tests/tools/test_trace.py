@@ -11,7 +11,7 @@ import pytest
 
 from clipit_lib import runs
 from clipit_lib.errors import ClipItError
-from companion import archive, specs, tables
+from companion import archive, archived, specs, tables
 from companion.__main__ import main
 from companion.profile import SlideTraining, Workbench
 from companion.survival.model import c_index
@@ -118,7 +118,7 @@ def test_an_older_version_of_a_run_can_still_be_traced(output: Path, tmp_path: P
 
 
 def test_archived_predictions_are_exact(output: Path) -> None:
-    kept = pd.read_parquet(output / "results" / "smoke" / archive.PREDICTIONS)
+    kept = pd.read_parquet(output / "results" / "smoke" / archived.PREDICTIONS)
     for folder in output.glob("results/smoke/runs/[0-9a-f]*"):
         mine = runs.read(folder).predictions().drop(columns="split").set_index("sample")
         theirs = kept[kept["run"] == folder.name].set_index("sample").loc[mine.index]
@@ -128,14 +128,14 @@ def test_archived_predictions_are_exact(output: Path) -> None:
 
 
 def test_archived_risks_are_exact(output: Path) -> None:
-    kept = pd.read_parquet(output / "results" / "smoke" / archive.RISKS)
+    kept = pd.read_parquet(output / "results" / "smoke" / archived.RISKS)
     slides = pd.read_csv(next(output.glob("results/smoke/survival_runs/*/predictions.csv")))
     for name in slides:
         assert (kept[name].to_numpy() == slides[name].to_numpy()).all()
 
 
 def test_runs_are_listed_with_their_cost(output: Path) -> None:
-    listed = archive.listed(output / "results" / "smoke").set_index("key")
+    listed = archived.listed(output / "results" / "smoke").set_index("key")
     assert len(listed) == 3
     for folder in output.glob("results/smoke/runs/[0-9a-f]*"):
         assert listed.loc[folder.name, "seconds"] == runs.read(folder).done()["seconds"]
@@ -156,7 +156,7 @@ def test_collect_says_what_is_cited_and_gone(
     archive.main(["--profile", "smoke"])
     said = capsys.readouterr().out
     assert "2 cited runs are not here, or are of an older version" in said
-    assert set(archive.listed(copy / "results" / "smoke")["dataset"]) == {"slides"}
+    assert set(archived.listed(copy / "results" / "smoke")["dataset"]) == {"slides"}
 
 
 def test_the_command_prints_one_line_a_run(

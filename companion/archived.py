@@ -1,0 +1,114 @@
+"""What came with the repository in place of trained runs: their test predictions, by name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from clipit_lib.errors import ClipItError
+from clipit_lib.files import whole
+from clipit_lib.runs import StoredRun
+from clipit_lib.settings import RunSpec
+
+PREDICTIONS, RISKS, RUNS = "predictions.parquet", "survival_predictions.parquet", "runs.csv"
+NAMES = ["dataset", "backbone", "setting", "seed"]
+LISTED = ("key", *NAMES, "kernels", "seconds", "peak_memory_mib", "finished", "doubtful")
+AGAIN_ALL = "Run ./run_all.sh, or python -m companion collect, again"
+SLIDES = "slides"  # what stands for the data set of a survival run
+LIMITS = b"limits"  # of each data set, in the metadata of the predictions
+
+
+def listed(results: Path) -> pd.DataFrame:
+    """The runs.csv of a folder of results; no row if it has none.
+
+    What an older version did not list is missing.
+    """
+    path = results / RUNS
+    text = dict.fromkeys(("key", *NAMES[:3], "kernels", "finished"), str)
+    if not path.exists():
+        return pd.DataFrame(columns=list(LISTED))
+    empty = dict.fromkeys(("peak_memory_mib", "doubtful"), "")
+    with whole(path, AGAIN_ALL):
+        table = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=empty)
+        return table.reindex(columns=list(LISTED))
+
+
+def named(dataset: str, backbone: str, setting: str, seed: int) -> RunSpec:
+    """A specification of which only the names are known."""
+    return RunSpec.model_construct(dataset=dataset, backbone=backbone, setting=setting, seed=seed)
+
+
+@dataclass(frozen=True)
+class ArchivedRun(StoredRun):
+    """A run of which only the test predictions are here."""
+
+    archive: Archive
+
+    def predictions(self, split: str = "test") -> pd.DataFrame:
+        if split != "test":
+            raise self._missing(f"{split} predictions")
+        return self.archive.by_run[self.key].copy()
+
+    def history(self) -> pd.DataFrame:
+        raise self._missing("history")
+
+    def done(self) -> dict[str, Any]:
+        row = self.archive.runs.set_index("key").loc[self.key].dropna()
+        return {name: row[name] for name in ("finished", "seconds") if name in row}
+
+    def _missing(self, what: str) -> ClipItError:
+        return ClipItError(
+            f"no {what}", self.archive.folder, "Train it: leave out --from-predictions"
+        )
+
+
+@dataclass(frozen=True)
+class Archive:
+    """The predictions in a folder of results.
+
+    Attributes:
+        folder: that of one profile.
+    """
+
+    folder: Path
+
+    @cached_property
+    def runs(self) -> pd.DataFrame:
+        """As `listed`."""
+        return listed(self.folder)
+
+    @cached_property
+    def by_run(self) -> dict[str, pd.DataFrame]:
+        """Each run's test predictions by its key: sample, group, label, a logit per class."""
+        with whole(self.folder / PREDICTIONS, AGAIN_ALL):
+            frame = pd.read_parquet(self.folder / PREDICTIONS)
+        frame["group"] = frame["group"].astype(str)
+        return {
+            # Runs of data sets with fewer classes leave logit columns empty.
+            str(key): run.drop(columns="run").dropna(axis=1, how="all").reset_index(drop=True)
+            for key, run in frame.groupby("run", observed=True)
+        }
+
+    @cached_property
+    def _keys(self) -> dict[tuple[Any, ...], str]:
+        names = self.runs[NAMES].itertuples(index=False, name=None)
+        return dict(zip(names, self.runs["key"], strict=True))
+
+    def find(self, spec: RunSpec) -> StoredRun | None:
+        """The run of a specification, of which nothing but `NAMES` is read."""
+        key = self._keys.get(tuple(getattr(spec, name) for name in NAMES))
+        return None if key is None else ArchivedRun(Path(key), spec, self)
+
+    def limits(self, dataset: str) -> str:
+        """What a reader must know of a data set."""
+        import json
+
+        import pyarrow.parquet as pq
+
+        with whole(self.folder / PREDICTIONS, AGAIN_ALL):
+            held = pq.read_schema(self.folder / PREDICTIONS).metadata or {}
+            return str(json.loads(held[LIMITS])[dataset])
