@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import astuple, dataclass
 
 import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, Int, Real
+from jaxtyping import Bool, Float, Int, Real, UInt8
 from torch import nn
 
 from clipit_lib import text as text_stage
@@ -62,6 +62,57 @@ def spread_words(spreads: pd.DataFrame) -> str:
         return f": variance of the {'; '.join(parts)}."
 
     return items_by(spreads, ["dataset"], said)
+
+
+# -- What no model is needed for: the floor below every accuracy on a data set.
+
+
+LEVELS = 16  # of each channel, in a histogram
+
+
+def colour_floor(bench: Workbench, names: Iterable[str]) -> pd.DataFrame:
+    """Balanced accuracy on test (percent) of colours alone: a logistic regression on each patch's
+    histograms, fitted on train; after Ignatov and Malivenko (2024, arXiv 2409.11546).
+
+    One row per data set: dataset, classes, chance, balanced_accuracy.
+    """
+    from sklearn.linear_model import LogisticRegression  # slow to import
+    from sklearn.metrics import recall_score
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    rows = []
+    for name in names:
+        data = bench.dataset(name)
+        (seen, labels), (tested, truth) = (
+            (colour_histograms(data.pixels, data.indices(split)), data.labels[data.indices(split)])
+            for split in ("train", "test")
+        )
+        fitted = make_pipeline(StandardScaler(), LogisticRegression(max_iter=2000))
+        said = fitted.fit(seen, labels).predict(tested)
+        found = 100 * float(recall_score(truth, said, average="macro"))
+        rows.append((name, len(data.classes), 100 / len(data.classes), found))
+    return pd.DataFrame(rows, columns=["dataset", "classes", "chance", "balanced_accuracy"])
+
+
+def colour_histograms(
+    pixels: UInt8[np.ndarray, "n s s 3"], rows: Int[np.ndarray, " m"]
+) -> Float[np.ndarray, "m levels"]:
+    """The share of each of 16 levels in each channel, of some patches: [m, 48]."""
+    offset = LEVELS * np.arange(3)
+    counts = [np.bincount((pixels[k] // (256 // LEVELS) + offset).ravel(), minlength=3 * LEVELS)
+              for k in rows]  # fmt: skip
+    shares: np.ndarray = np.array(counts) / (pixels.shape[1] * pixels.shape[2])
+    return shares
+
+
+def floor_words(found: pd.DataFrame) -> str:
+    """One Markdown item per data set."""
+    return items(
+        found,
+        "{dataset}: the colours of a patch alone, without any tissue, tell {classes} classes at "
+        "{balanced_accuracy:.1f}% (chance: {chance:.1f}%).",
+    )
 
 
 # -- What text gets right where vision is wrong (section 4.4, equation 5, Figure 4).

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -172,3 +174,30 @@ def test_a_run_without_text_is_refused(bench: Workbench) -> None:
     assert list(measures.spaces(probe, bench, "test")) == ["image"]
     with pytest.raises(ClipItError, match="unimodal reads no reports"):
         measures.of_run(probe, bench)
+
+
+# The floor: what colours alone tell.
+
+
+def test_histograms_count_levels_of_each_channel() -> None:
+    pixels = np.zeros((2, 2, 2, 3), np.uint8)
+    pixels[1, ..., 1] = [[15, 16], [255, 255]]
+    found = measures.colour_histograms(pixels, np.array([1]))
+    assert found.shape == (1, 48) and found.sum() == pytest.approx(3)
+    assert found[0, [0, 16, 17, 31, 32]].tolist() == [1, 0.25, 0.25, 0.5, 1]
+
+
+@pytest.mark.parametrize(("told", "least", "most"), [(True, 99, 100), (False, 30, 70)])
+def test_the_floor_is_what_colours_tell_of_the_test_split(
+    told: bool, least: float, most: float, bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(120) % 2
+    pixels = rng.integers(0, 256, (120, 4, 4, 3)).astype(np.uint8)
+    if told:
+        pixels[labels == 1, ..., 0] //= 2
+    splits = {"train": np.arange(60), "test": np.arange(60, 120)}
+    data = SimpleNamespace(pixels=pixels, labels=labels, classes=("a", "b"), indices=splits.get)
+    monkeypatch.setattr(bench, "dataset", lambda _: data)
+    found = measures.colour_floor(bench, ["d"]).iloc[0]
+    assert found["chance"] == 50 and least <= found["balanced_accuracy"] <= most
