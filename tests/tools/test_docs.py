@@ -50,6 +50,20 @@ def test_files_that_the_pages_name_exist() -> None:
             assert (paths.repository() / name).exists(), f"{page.name} names {name}"
 
 
+def test_links_between_pages_lead_somewhere() -> None:
+    here = paths.repository()
+    for page in [here / "README.md", *DOCS.glob("*.md")]:
+        links = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text(encoding="utf-8"))
+        inside = [link for link in links if not link.startswith("http")]
+        lost = [link for link in inside if not (page.parent / link).exists()]
+        assert lost == [], page
+
+
+def test_the_first_page_is_short() -> None:
+    lines = (paths.repository() / "README.md").read_text(encoding="utf-8").splitlines()
+    assert len(lines) <= 120
+
+
 @pytest.mark.parametrize(
     "command",
     ["collect", "fetch", "fingerprint", "plan", "report", "search", "synthesize", "trace", "train"],
