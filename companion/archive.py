@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -19,7 +19,6 @@ from clipit_lib.predictions import LOGIT
 from clipit_lib.runs import StoredRun, find_run
 from companion import paths, tables
 from companion.archived import (
-    AGAIN_ALL,
     LIMITS,
     LISTED,
     PREDICTIONS,
@@ -27,6 +26,7 @@ from companion.archived import (
     RUNS,
     SLIDES,
     Archive,
+    by_run,
 )
 from companion.figures import gallery
 from companion.profile import Workbench, load_profile
@@ -107,8 +107,7 @@ class ArchivedRisks(SurvivalRun):
     """A survival run of which only the predicted risks are here."""
 
     def predictions(self) -> pd.DataFrame:
-        ((_, own),) = _by_run(self.folder.parent / RISKS, [self.key])
-        return own.drop(columns="run")
+        return by_run(self.folder.parent / RISKS)[self.key]
 
 
 def survival_run(results: Path, key: str, archive: Archive | None = None) -> SurvivalRun | None:
@@ -123,28 +122,22 @@ def survival_run(results: Path, key: str, archive: Archive | None = None) -> Sur
 def recomputed(path: Path, keys: Collection[str] | None = None) -> pd.DataFrame:
     """Accuracies of all or some archived runs: run, accuracy, balanced_accuracy (percent)."""
     rows = [
-        # Runs of data sets with fewer classes leave logit columns empty.
         (key, accuracy(own), balanced_accuracy(own))
-        for key, run in _by_run(path, keys)
-        for own in [run.dropna(axis=1, how="all")]
+        for key, own in by_run(path).items()
+        if keys is None or key in keys
     ]
     return pd.DataFrame(rows, columns=["run", "accuracy", "balanced_accuracy"])
 
 
 def recomputed_survival(path: Path, keys: Collection[str] | None = None) -> pd.DataFrame:
     """Metrics of archived survival runs by fold: run, fold, c_index, iauc."""
-    parts = [fold_metrics(own).assign(run=key) for key, own in _by_run(path, keys)]
+    parts = [
+        fold_metrics(own).assign(run=key)
+        for key, own in by_run(path).items()
+        if keys is None or key in keys
+    ]
     columns = ["run", "fold", "c_index", "iauc"]
     return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
-
-
-def _by_run(path: Path, keys: Collection[str] | None) -> Iterator[tuple[str, pd.DataFrame]]:
-    """Each run of an archive with its rows."""
-    with whole(path, AGAIN_ALL):
-        frame = pd.read_parquet(path)
-    for key, run in frame.groupby("run", observed=True):
-        if keys is None or key in keys:
-            yield str(key), run.reset_index(drop=True)
 
 
 # -- `collect`: the archives of a profile, the list of its runs, and the gallery of figures.

@@ -37,6 +37,19 @@ def listed(results: Path) -> pd.DataFrame:
         return table.reindex(columns=list(LISTED))
 
 
+def by_run(path: Path) -> dict[str, pd.DataFrame]:
+    """The rows of each run, by its key, in a file of predictions or of risks."""
+    with whole(path, AGAIN_ALL):
+        frame = pd.read_parquet(path)
+    texts = frame.select_dtypes("category").columns
+    frame[texts] = frame[texts].astype(str)
+    return {
+        # Runs of data sets with fewer classes leave logit columns empty.
+        str(key): run.drop(columns="run").dropna(axis=1, how="all").reset_index(drop=True)
+        for key, run in frame.groupby("run")
+    }
+
+
 def named(dataset: str, backbone: str, setting: str, seed: int) -> RunSpec:
     """A specification of which only the names are known."""
     return RunSpec.model_construct(dataset=dataset, backbone=backbone, setting=setting, seed=seed)
@@ -84,14 +97,7 @@ class Archive:
     @cached_property
     def by_run(self) -> dict[str, pd.DataFrame]:
         """Each run's test predictions by its key: sample, group, label, a logit per class."""
-        with whole(self.folder / PREDICTIONS, AGAIN_ALL):
-            frame = pd.read_parquet(self.folder / PREDICTIONS)
-        frame["group"] = frame["group"].astype(str)
-        return {
-            # Runs of data sets with fewer classes leave logit columns empty.
-            str(key): run.drop(columns="run").dropna(axis=1, how="all").reset_index(drop=True)
-            for key, run in frame.groupby("run", observed=True)
-        }
+        return by_run(self.folder / PREDICTIONS)
 
     @cached_property
     def _keys(self) -> dict[tuple[Any, ...], str]:
