@@ -1,13 +1,13 @@
 #!/usr/bin/env bash
 # One job of the workflow: its output goes to a log, one line about it to the terminal.
-# usage: [CLIPIT_JOB_GPUS=N] job.sh notebook|train NAME OUTPUT LOG -p KEY VALUE ...
+# usage: [CLIPIT_JOB_GPUS=N] job.sh notebook|train NAME OUTPUT LOG OPTION ...
 set -euo pipefail
 trap '' PIPE # a closed terminal is no reason to fail
 trap 'stopped=yes' TERM # of a time limit, say: there is a line to write
 
 kind=$1 name=$2 output=$3 log=$4
 shift 4
-about="$name$(printf ' %s' "$@" | sed 's/-p \([^ ]*\) /\1=/g')"
+about="$name$(printf ' %s' "$@" | sed 's/--set \([^ ]*\) /\1=/g; s/--\([a-z]*\) /\1=/g')"
 failed=${log%.log}.failed stopped=''
 wanted=${CLIPIT_JOB_GPUS:-1}
 

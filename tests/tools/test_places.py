@@ -273,7 +273,7 @@ def test_progress_is_counted(tmp_path: Path) -> None:
     logs.mkdir(parents=True)
     told = ["Job stats:", "total        30", "1 of 30 steps (3%) done", "2 of 30 steps (7%) done"]
     command = ["bash", str(RUN_ALL.parent / "workflow" / "job.sh"), "notebook", "x"]
-    command += [str(tmp_path / "notebooks" / "x.ipynb"), str(logs / "x.log"), "-p", "seed", "1"]
+    command += [str(tmp_path / "notebooks" / "x.ipynb"), str(logs / "x.log"), "--set", "seed", "1"]
     (tmp_path / "python").write_text("#!/bin/sh\n")
     (tmp_path / "python").chmod(0o755)
     environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
