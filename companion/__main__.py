@@ -63,26 +63,18 @@ class Command:
 
 
 COMMANDS = {
-    "check": Command(
-        "what in a profile's data, reports or retriever will hurt, before anything is trained",
-        more="Fails if a finding must be resolved first.", module="own.checks",
-    ),
-    "collect": Command(
-        "gather the predictions behind a profile's tables, runs.csv and the gallery of figures",
-        module="archive",
-    ),
-    "doctor": Command(
-        "whether machine, data and models are as a profile needs them, and what to do if not",
-        more="One line of PASS, WARN or FAIL each; exit code 1 after a FAIL.",
-    ),
-    "fingerprint": Command(
-        "whether patches, encoders, runs and tables are those of another machine", (
+    "check": Command("what in data, reports or retriever will hurt, before anything is trained",
+                     more="Fails if a finding must be resolved first.", module="own.checks"),
+    "collect": Command("gather the predictions behind a profile's tables, and the figures' gallery",
+                       module="archive"),
+    "doctor": Command("whether machine, data and models are as a profile needs them, with the fix",
+                      more="One line of PASS, WARN or FAIL each; exit code 1 after a FAIL."),
+    "fingerprint": Command("whether patches, encoders, runs and tables are another machine's", (
         PROFILE,
         _path("--against", "FILE", "a fingerprint made elsewhere (default: this repository's)"),
         _path("--output", "FILE", "write the fingerprint here (default: compare, write nothing)"),
     )),
-    "fetch": Command(
-        "bring a data set or reports into $CLIPIT_DATA, checked, once its terms are accepted", (
+    "fetch": Command("bring a data set or reports into $CLIPIT_DATA once its terms are accepted", (
         _argument("name", "what to fetch, of what --list shows", nargs="?"),
         _path("--from", "DIR", "take it from here, packed or unpacked (default: download it)",
               dest="local"),
@@ -103,8 +95,7 @@ COMMANDS = {
                   "repeated (default: as declared)", nargs=2,
                   action="append", default=[], metavar=("KEY", "VALUE")),
     )),
-    "plan": Command(
-        "print what a profile will run, what of it is done, and the time and disk the rest takes", (
+    "plan": Command("print what a profile will run, what is done, and time and disk of the rest", (
         PROFILE,
         _flag("--runs", "list every run, one line per setting"),
         _argument("--teraflops", "what your accelerator sustains, in 10^12 operations per second "
@@ -119,8 +110,7 @@ COMMANDS = {
         _path("--output", "FILE", "where to list the runs' keys (default: nowhere)"),
     ), more="By `accelerate launch --num_processes N -m companion train ...` N processes train "
             "each run."),
-    "predict": Command(
-        "class probabilities of images or of their tiles, by an image-only classifier, as csv", (
+    "predict": Command("class probabilities of images or tiles, by an image-only classifier", (
         _path("model", "MODEL", "a run's folder, or an exported classifier"),
         _path("images", "IMAGE", "files, or folders at any depth", nargs="+"),
         _path("--output", "FILE", "write the csv here (default: print it)"),

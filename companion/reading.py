@@ -15,8 +15,6 @@ from pydantic import TypeAdapter, ValidationError
 
 from clipit_lib.errors import ClipItError
 
-# -- YAML files into strict settings, with mistakes said in one line.
-
 TAG = "tag:yaml.org,2002:"
 KINDS = {None, *(TAG + kind for kind in ("bool", "null", "int", "float", "str", "seq", "map"))}
 # As YAML 1.2 and Python have them; in YAML 1.1, 1e-4 is a text, 010 is 8 and 1:30 is 90.
@@ -186,9 +184,6 @@ def _known(schema: Any, places: Sequence[str | int]) -> list[str]:
         keys = here.get("properties", {})
         here = {"$ref": kinds[place]} if place in kinds else keys.get(place, inner)
     return list(keys)
-
-
-# -- A question that only the user can answer.
 
 
 def agree(question: str, unattended: ClipItError, refused: ClipItError) -> None:

@@ -29,6 +29,7 @@ from companion.profile import (
     Search,
     SlideTraining,
     Workbench,
+    get_or_train,
     load_profile,
     sources_of_profile,
 )
@@ -111,7 +112,7 @@ def test_an_encoder_that_diverges_is_not_kept(bench: Workbench, name: str) -> No
     new = settings.model_copy(update={"learning_rate": 1e30, "images": 128})
     profile = bench.profile.model_copy(update={"pretraining": new})
     with pytest.raises(Diverged, match=f"training of {name}, seed 0: diverged: ") as caught:
-        train_encoders.get_or_train(name, profile)
+        get_or_train(name, profile)
     assert str(caught.value).endswith("Lower pretraining.learning_rate (1e+30)")
     assert not sources_of_profile(profile).recipe(name).folder.exists()
 
