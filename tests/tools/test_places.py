@@ -283,7 +283,7 @@ def test_progress_is_counted(tmp_path: Path) -> None:
         (None, None, ""),
         (told[:2], None, "; 1 of 30"),
         (told, None, "; 3 of 30"),
-        (told, 600, "; 3 of 30, about 9[0-2] min left"),  # 27 steps at 200 s each, and what this took
+        (told, 600, "; 3 of 30, about 9[0-2] min left"),  # 27 steps of 200 s
         (told, 10**5, r"; 3 of 30, about 250\.\d h left"),
         ([told[0], "total 1"], 600, "; 1 of 1"),
     ):
