@@ -12,7 +12,7 @@ import pytest
 from clipit_lib.errors import ClipItError
 from clipit_lib.inputs import Inputs
 from clipit_lib.paths import repository
-from companion import archive, archived, rebuild, registration, studies
+from companion import archive, archived, registration, studies
 from companion.__main__ import main
 from companion.profile import Study, Workbench, load_profile
 from companion.statistics import Cell, correct, crossed_gain

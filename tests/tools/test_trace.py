@@ -11,7 +11,7 @@ import pytest
 
 from clipit_lib import runs
 from clipit_lib.errors import ClipItError
-from companion import archive, archived, specs, tables
+from companion import archived, specs, tables
 from companion.__main__ import main
 from companion.profile import SlideTraining, Workbench
 from companion.survival.model import c_index
