@@ -50,7 +50,7 @@ def stages() -> Iterator[Stage]:
     import torch
 
     from clipit_lib.run import perform
-    from companion import statistics, train_encoders
+    from companion import statistics
     from companion.measures import project
     from companion.profile import Workbench, load_profile
     from companion.specs import resolve
@@ -65,8 +65,6 @@ def stages() -> Iterator[Stage]:
     data, corpus = bench.dataset(name), bench.corpus(name)
     yield "patches", digest(np.asarray(data.pixels), draw_shapes(16, 32, 0)[0])
     yield "reports", digest(*(np.frombuffer(text.encode(), np.uint8) for text in corpus.texts))
-    for encoder in (backbone, profile.retriever):
-        train_encoders.get_or_train(encoder, profile)
     vision, clip = bench.backbone(backbone), bench.clip
     yield "backbone trained", digest(*(v.numpy() for v in vision.model.state_dict().values()))
     towers = (clip.image_tower, clip.text_tower)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from argparse import Namespace
 from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -30,7 +31,6 @@ from companion.archived import (
 )
 from companion.figures import gallery
 from companion.profile import Workbench, load_profile
-from companion.reading import parser_of
 from companion.statistics import accuracy, balanced_accuracy
 from companion.survival.study import SurvivalRun, SurvivalSpec, fold_metrics, folder_of
 
@@ -150,9 +150,9 @@ def cited(profile: str) -> list[str]:
     return list(dict.fromkeys(key for path in sidecars for key in keys(path)))
 
 
-def main(arguments: list[str]) -> None:
+def main(options: Namespace) -> None:
     """Gather the predictions behind a profile's tables, runs.csv and figures/README.md."""
-    profile = load_profile(parser_of("collect", main.__doc__).parse_args(arguments).profile).name
+    profile = load_profile(options.profile).name
     asked = cited(profile)
     found: list[StoredRun] = []
     for key in asked:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import importlib.metadata
 import json
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,6 @@ from companion.exported import (
     Description,
     network_of,
 )
-from companion.reading import parser_of
 from companion.specs import label
 from companion.statistics import Cell, Interval, correct, pooled_bootstrap, units
 from companion.tables import escaped, markdown
@@ -309,13 +309,8 @@ def _describe(
     )  # fmt: skip
 
 
-def main(arguments: list[str]) -> None:
-    """`export RUN_DIR`: the image-only classifier of a run, as a folder that needs no cache."""
-    parser = parser_of("export", main.__doc__, profile=False)
-    parser.add_argument("run", type=Path, metavar="RUN_DIR")
-    parser.add_argument("--output", type=Path, help="folder to write (default: RUN_DIR/export)")
-    parser.add_argument("--no-onnx", action="store_true", help="leave model.onnx out")
-    given = parser.parse_args(arguments)
-    output: Path = given.output or given.run / "export"
-    export(runs.read(given.run), output, not given.no_onnx)
+def main(options: Namespace) -> None:
+    """The image-only classifier of a run, as a folder that needs no cache."""
+    output: Path = options.output or options.run / "export"
+    export(runs.read(options.run), output, not options.no_onnx)
     print(f"{output}: {', '.join(sorted(path.name for path in output.iterdir()))}")

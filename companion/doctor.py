@@ -7,6 +7,7 @@ import platform
 import shutil
 import subprocess
 import sys
+from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
@@ -27,7 +28,6 @@ from companion.findings import Finding, Severity
 from companion.plan import sizes
 from companion.profile import Profile, load_profile, sources_of_profile
 from companion.published import OfThePaper
-from companion.reading import parser_of
 
 PASS, WARN, FAIL = Severity.PASS, Severity.WARNING, Severity.STOP
 
@@ -268,9 +268,9 @@ def summary(found: Sequence[Finding]) -> str:
     return f"{counted}: it can run" + ("; read every WARN" if "WARN" in said else "")
 
 
-def main(arguments: list[str]) -> None:
-    """`doctor --profile NAME`: PASS, WARN or FAIL a line, with the fix; exit code 1 on a FAIL."""
-    profile = load_profile(parser_of("doctor", main.__doc__).parse_args(arguments).profile)
+def main(options: Namespace) -> None:
+    """PASS, WARN or FAIL a line, with the fix; exit code 1 on a FAIL."""
+    profile = load_profile(options.profile)
     found = diagnose(profile)
     print(f"profile {profile.name}: {profile.summary}", *found, summary(found), sep="\n")
     if any(each.severity is FAIL for each in found):

@@ -10,6 +10,7 @@ import shutil
 import stat
 import time
 import zlib
+from argparse import Namespace
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path, PurePosixPath
@@ -27,10 +28,10 @@ from tqdm.contrib.concurrent import thread_map
 
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import held, write_text, written_beside
-from clipit_lib.settings import Strict
+from clipit_lib.settings import Strict, known
 from companion import crc5, paths
 from companion.published import PUBLISHED_DATA
-from companion.reading import agree, parser_of, read_strict
+from companion.reading import agree, read_strict
 
 # -- What can be fetched: where it is, its licence, how it is checked and where it goes.
 
@@ -412,26 +413,18 @@ FEW, THREADS = 16, 8
 STAGING = ".fetch"
 
 
-def main(arguments: list[str]) -> None:
+def main(given: Namespace) -> None:
     """Download a data set or corpus into CLIPIT_DATA, or take it from a folder, and check it.
 
     What is there is kept: the same command again goes on where an earlier one stopped.
     """
-    parser = parser_of("fetch", main.__doc__, profile=False)
-    add = parser.add_argument
-    add("name", nargs="?", choices=list(sources()), help="what to fetch")
-    from_here = "take it from here, packed or unpacked, instead of downloading it"
-    add("--from", dest="local", type=Path, metavar="DIR", help=from_here)
-    add("--accept-licence", action="store_true", help="accept the terms; needed without a terminal")
-    add("--list", action="store_true", help="what there is, its licence and size, and what is here")
-    add("--dry-run", action="store_true", help="print what would be brought from where, only")
-    given = parser.parse_args(arguments)
     if given.list:
         print(_listing())
         return
     if given.name is None:
         raise ClipItError("nothing to fetch", "fetch", f"Name one of {', '.join(sources())}")
-    name, source, data = given.name, find_source(given.name), paths.data_to_be()
+    name = known(given.name, sources(), "data set or corpus", "fetch")
+    source, data = find_source(name), paths.data_to_be()
     missing = [piece for piece in source.pieces if not present(piece, data)]
     if missing:
         size = _bytes(sum(piece.size for piece in missing))
@@ -513,7 +506,7 @@ def _listing() -> str:
     data = None
     with suppress(ClipItError):
         data = paths.data_to_be()
-    lines = []
+    lines, wide = [], max(map(len, sources()))
     for name in sources():
         source = find_source(name)
         state, count = "(CLIPIT_DATA?)", len(source.pieces)
@@ -521,6 +514,6 @@ def _listing() -> str:
             there = sum(present(piece, data) for piece in source.pieces)
             state = {0: "absent", count: "present"}.get(there, f"{there} of {count}")
         size = _bytes(sum(piece.size for piece in source.pieces))
-        lines.append(f"{name:16}{size:>9}  {state:15}{source.what}")
-        lines.append(f"{'':27}licence: {source.licence}")
+        lines.append(f"{name:{wide}}  {size:>6}  {state:14}  {source.what}")
+        lines.append(f"{'':{wide + 26}}licence: {source.licence}")
     return "\n".join(lines)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from argparse import Namespace
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,6 @@ from clipit_lib.files import digest, file_digest, whole, write_text
 from clipit_lib.predictions import LOGIT
 from companion import paths
 from companion.profile import Profile, Workbench, load_profile
-from companion.reading import parser_of
 from companion.survival.study import PREDICTIONS as RISKS
 
 Stages = dict[str, dict[str, str]]  # stage, what, digest; in the order in which they are made
@@ -101,13 +101,8 @@ def read(path: Path) -> Stages:
         return TypeAdapter(Stages).validate_json(path.read_bytes())
 
 
-def main(arguments: list[str]) -> None:
+def main(options: Namespace) -> None:
     """Say whether patches, encoders, runs and tables are those of another machine."""
-    parser = parser_of("fingerprint", main.__doc__)
-    here = "a fingerprint made elsewhere, if not the one that comes with this repository"
-    parser.add_argument("--against", type=Path, help=here)
-    parser.add_argument("--output", type=Path, help="write the fingerprint here; nothing compared")
-    options = parser.parse_args(arguments)
     profile = load_profile(options.profile)
     found = stages(profile)
     if options.output is not None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import ast
 import inspect
 import logging
@@ -10,6 +9,7 @@ import os
 import re
 import sys
 import tempfile
+from argparse import Namespace
 from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
@@ -95,21 +95,14 @@ def execute(name: str, output: Path, parameters: Mapping[str, Any]) -> None:
             raise ClipItError(what, f"{name}, {where}", f"The notebook as far as it got: {failed}")
 
 
-def main(args: list[str]) -> None:
-    """`NAME --output FILE -p key value ...`; values are read as YAML (see `execute`)."""
-    parser = argparse.ArgumentParser(prog="python -m companion notebook")
-    parser.add_argument("name", help="a notebook in notebooks/, without .ipynb")
-    parser.add_argument("--output", type=Path, required=True, help="the executed notebook")
-    parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"))
-    options = parser.parse_args(args)
+def main(options: Namespace) -> None:
+    """Run one notebook; values of `--set` are read as YAML (see `execute`)."""
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
-    execute(options.name, options.output, {key: _read(key, text) for key, text in options.p})
-
-
-def _read(key: str, text: str) -> Any:
-    if key == "profile" and is_file_name(text):  # the kernel starts in another folder
-        return str(paths.expanded(text).resolve())
-    return plain(text, f"parameter {key}")
+    given = {key: plain(text, f"parameter {key}") for key, text in options.set}
+    if (profile := options.profile) is not None:  # if a file, the kernel starts in another folder
+        own = is_file_name(profile)
+        given["profile"] = str(paths.expanded(profile).resolve()) if own else profile
+    execute(options.name, options.output, given)
 
 
 def _check(source: Path, values: Mapping[str, Any]) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import timeit
+from argparse import Namespace
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import groupby, product
@@ -23,7 +24,6 @@ from companion.crc5 import Crc5Data
 from companion.phantom.datasets import Phantom
 from companion.profile import Profile, Workbench, load_profile, sources_of_profile
 from companion.published import PUBLISHED_DATA, OfThePaper
-from companion.reading import parser_of
 
 # -- Seconds that a patch takes, measured on this machine or scaled by operations.
 
@@ -364,15 +364,10 @@ NOT_IN_IT = "the text stage is not in it"
 # -- What a profile will run, what of it is done, and about what the rest takes.
 
 
-def main(arguments: list[str]) -> None:
+def main(options: Namespace) -> None:
     """Print what a profile will run, what of it is done, and what time and disk the rest takes."""
-    parser = parser_of("plan", main.__doc__)
-    parser.add_argument("--runs", action="store_true", help="list every run, a line a setting")
-    operations = "what your accelerator sustains, in 10^12 operations a second"
-    parser.add_argument("--teraflops", type=float, metavar="T", help=operations)
-    options = parser.parse_args(arguments)
     if options.teraflops is not None and not options.teraflops > 0:
-        parser.error(f"--teraflops is {options.teraflops}; give a number above 0")
+        raise ClipItError(f"{options.teraflops}", "--teraflops", "Give a number above 0")
     profile = load_profile(options.profile)
     every = jobs(profile)
     todo = [job for job in every if not job.done]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import argparse
 import csv
 import math
 import os
 import sys
+from argparse import Namespace
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
@@ -21,7 +21,6 @@ from torch import Tensor
 from tqdm import tqdm
 
 from clipit_lib.data.images import (
-    MEGAPIXELS,
     SUFFIXES,
     decode_image,
     fitted,
@@ -34,7 +33,6 @@ from clipit_lib.data.images import (
 from clipit_lib.errors import ClipItError
 from clipit_lib.predict import ImageClassifier
 from companion.exported import load_classifier
-from companion.reading import parser_of
 
 # -- Images by files and folders, and the csv that answers them.
 
@@ -146,10 +144,6 @@ def cells(row: Float[np.ndarray, " c"] | ClipItError | None, classes: Sequence[s
 
 
 BATCH = 64
-# White glass of value 245 has 0.017. Fat is hardly denser (0.02 to 0.08 in the phantom): a higher
-# threshold would leave it out.
-BACKGROUND = 0.02
-
 Classify = Callable[[UInt8[np.ndarray, "n s s 3"]], Float[Tensor, "n c"]]
 
 
@@ -247,32 +241,7 @@ THUMBNAIL = 900  # longer side of the picture and of the probability maps, in pi
 PICTURES = (".png", ".pdf", ".svg")
 
 
-def _arguments(arguments: list[str]) -> argparse.Namespace:
-    parser = parser_of("predict", main.__doc__, profile=False)
-    parser.add_argument("model", type=Path, help="a run's folder, or an exported classifier")
-    parser.add_argument("images", type=Path, nargs="+", help="files, or folders at any depth")
-    parser.add_argument("--output", type=Path, help="write the csv here (default: print it)")
-    parser.add_argument(
-        "--skip-unreadable", action="store_true",
-        help="succeed although images are unreadable; their probabilities are empty either way",
-    )  # fmt: skip
-    group = parser.add_argument_group("large images, tile by tile (read by Pillow, as a whole)")
-    group.add_argument("--tiles", type=int, metavar="SIDE", help="side of a tile in pixels")
-    group.add_argument("--stride", type=int, help="from tile to tile in pixels (default: the side)")
-    group.add_argument("--heatmap", type=Path, metavar="PNG", help="draw the probabilities here")
-    group.add_argument("--class", dest="of_class", help="draw this class only")
-    group.add_argument(
-        "--background", type=float, default=BACKGROUND, metavar="DENSITY",
-        help="leave out tiles below this mean optical density; 0: none",
-    )  # fmt: skip
-    group.add_argument(
-        "--max-megapixels", type=int, default=MEGAPIXELS, metavar="N",
-        help="refuse larger images; a megapixel takes 4 MB of memory",
-    )  # fmt: skip
-    return parser.parse_args(arguments)
-
-
-def _check(given: argparse.Namespace) -> None:
+def _check(given: Namespace) -> None:
     """Raises ClipItError if the options do not go together."""
     if given.tiles is None:
         if given.stride or given.heatmap or given.of_class:
@@ -318,9 +287,8 @@ def answers(
             yield path, pixels if isinstance(pixels, ClipItError) else next(found)
 
 
-def main(arguments: list[str]) -> None:
-    """`predict MODEL IMAGE [IMAGE ...]`: class probabilities of images or their tiles, as csv."""
-    given = _arguments(arguments)
+def main(given: Namespace) -> None:
+    """Class probabilities of images or their tiles, as csv."""
     _check(given)
     classifier = load_classifier(given.model)
     if given.tiles is not None:
@@ -340,7 +308,7 @@ def main(arguments: list[str]) -> None:
         conclude(unread, len(images), given.skip_unreadable)
 
 
-def predict_tiles(given: argparse.Namespace, classifier: ImageClassifier) -> None:
+def predict_tiles(given: Namespace, classifier: ImageClassifier) -> None:
     """Write the csv of all tiles of the given images and, if asked for, the heat map."""
     classes, size = classifier.classes, classifier.transform.size
     if given.of_class and given.of_class not in classes:

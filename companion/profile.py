@@ -17,7 +17,7 @@ from clipit_lib.data.patches import Split
 from clipit_lib.data.reports import FileCorpus, ReportCorpus
 from clipit_lib.encoders import registry
 from clipit_lib.encoders.encoder import ClipEncoder
-from clipit_lib.encoders.weights import Sources
+from clipit_lib.encoders.weights import Recipe, Sources, read_card
 from clipit_lib.errors import ClipItError
 from clipit_lib.inputs import Inputs
 from clipit_lib.settings import (
@@ -364,6 +364,8 @@ def read_profile(path: Path) -> Profile:
         known(name, profile.data, "dataset", path)
     for name in profile.synthetic.values():
         known(name, profile.corpora, "corpus", path)
+    if (own := profile.stand_in) and not isinstance(profile.data.get(own.dataset), Crc5Data):
+        raise ClipItError("stand_in.dataset has no retriever split", path, "Name a crc5 set")
     return profile
 
 
@@ -378,7 +380,26 @@ def sources_of_profile(profile: Profile, download: bool = True) -> Sources:
     """
     for name in profile.weights:
         known(name, registry.published(), "published model", f"profile {profile.name}, `weights`")
-    return Sources(profile.pretraining, profile.stand_in, profile.weights, download)
+    train = _train if download else None
+    return Sources(profile.pretraining, profile.stand_in, profile.weights, download, train=train)
+
+
+def _train(recipe: Recipe) -> dict[str, Any]:
+    from companion import train_encoders  # slow to import
+
+    return train_encoders.train(recipe)
+
+
+def get_or_train(name: str, profile: Profile) -> dict[str, Any]:
+    """The card (history, weights hash) of an encoder that is trained here, first if need be.
+
+    Raises:
+        ClipItError: the profile trains no encoder of this name.
+    """
+    if name not in profile.trained_encoders:
+        fix = f"Trained here: {', '.join(profile.trained_encoders) or 'none'}"
+        raise ClipItError(f"no encoder {name!r} is trained here", f"profile {profile.name}", fix)
+    return read_card(sources_of_profile(profile).recipe(name))
 
 
 class Workbench(Inputs):
@@ -387,7 +408,7 @@ class Workbench(Inputs):
     With an `archive` nothing is opened: runs are those whose predictions are there.
 
     Args:
-        download: whether weights of published models may be fetched when they are needed.
+        download: whether weights may be fetched, and encoders trained, when they are needed.
     """
 
     def __init__(self, profile: Profile, download: bool = True) -> None:

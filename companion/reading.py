@@ -1,12 +1,11 @@
-"""What a user writes, read strictly: YAML files, arguments of commands, a yes or no."""
+"""What a user writes, read strictly: YAML files, a yes or no."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -15,8 +14,6 @@ import yaml
 from pydantic import TypeAdapter, ValidationError
 
 from clipit_lib.errors import ClipItError
-
-# -- YAML files into strict settings, with mistakes said in one line.
 
 TAG = "tag:yaml.org,2002:"
 KINDS = {None, *(TAG + kind for kind in ("bool", "null", "int", "float", "str", "seq", "map"))}
@@ -187,45 +184,6 @@ def _known(schema: Any, places: Sequence[str | int]) -> list[str]:
         keys = here.get("properties", {})
         here = {"$ref": kinds[place]} if place in kinds else keys.get(place, inner)
     return list(keys)
-
-
-# -- What all commands have in common: how they read their arguments, and how they ask.
-
-
-class _Help(argparse.ArgumentDefaultsHelpFormatter):
-    """Names a default only where there is one."""
-
-    def _get_help_string(self, action: argparse.Action) -> str | None:
-        none = action.default is None or action.default is False or action.default == []
-        return action.help if none else super()._get_help_string(action)
-
-
-def parser_of(command: str, about: str | None, profile: bool = True) -> argparse.ArgumentParser:
-    """The parser of `python -m companion COMMAND`.
-
-    Args:
-        about: what its help says it does.
-        profile: whether it takes a profile.
-    """
-    parser = argparse.ArgumentParser(
-        prog=f"python -m companion {command}", description=about, formatter_class=_Help
-    )
-    if profile:
-        parser.add_argument(
-            "-p", "--profile", default="demo", metavar="NAME", help="its name, or a file of yours"
-        )
-    return parser
-
-
-def whole_from(least: int) -> Callable[[str], int]:
-    """Reads a whole number of at least `least`, for argparse."""
-
-    def read(text: str) -> int:
-        if not text.isdecimal() or int(text) < least:
-            raise argparse.ArgumentTypeError(f"{text} is not a whole number, at least {least}")
-        return int(text)
-
-    return read
 
 
 def agree(question: str, unattended: ClipItError, refused: ClipItError) -> None:

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import time
+from argparse import Namespace
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,6 @@ from clipit_lib.errors import ClipItError
 from companion import paths, studies
 from companion.archived import PREDICTIONS
 from companion.profile import load_profile
-from companion.reading import parser_of
 
 # Notebooks that need no more than test predictions, and the study that each shows. Cells tagged
 # `inputs` look at patches, reports or encoders and are passed over.
@@ -27,9 +27,9 @@ REBUILT = {
 }  # fmt: skip
 
 
-def main(arguments: list[str]) -> None:
+def main(options: Namespace) -> None:
     """Make tables and figures again from stored predictions; nothing is trained or downloaded."""
-    profile = load_profile(parser_of("rebuild", main.__doc__).parse_args(arguments).profile)
+    profile = load_profile(options.profile)
     came = paths.repository() / "results"
     os.environ.setdefault("CLIPIT_PREDICTIONS", str(came))
     os.environ["MPLBACKEND"] = "agg"

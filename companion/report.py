@@ -10,6 +10,7 @@ import os
 import platform
 import re
 import subprocess
+from argparse import Namespace
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +39,6 @@ from companion.figures import gallery
 from companion.measures import may_be_shown
 from companion.phantom.datasets import Phantom
 from companion.profile import Profile, load_profile, searched_path
-from companion.reading import parser_of
 
 # -- Headings of the page: unique anchors, and no level left out.
 
@@ -406,9 +406,9 @@ HERE = Path(__file__).parent / "page"
 OWN_ANCHORS = ("content", "all-code", "made", "made-runs", "made-profile")  # of the template
 
 
-def main(arguments: list[str]) -> None:
+def main(options: Namespace) -> None:
     """Write all results of a profile on one page, results/PROFILE/report.html."""
-    profile = load_profile(parser_of("report", main.__doc__).parse_args(arguments).profile)
+    profile = load_profile(options.profile)
     path = paths.results(profile.name) / "report.html"
     write_text(path, page(profile))
     print(f"report in {path} ({path.stat().st_size / 2**20:.1f} MiB)")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
+from argparse import Namespace
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -50,7 +51,6 @@ from companion.profile import (
     searched_path,
 )
 from companion.protocols import PROTOCOLS
-from companion.reading import parser_of, whole_from
 
 # -- An Optuna study in a journal file, which several processes work on.
 
@@ -316,23 +316,15 @@ HEADER = (
 )
 
 
-def main(arguments: list[str]) -> None:
+def main(options: Namespace) -> None:
     """Search LoRA rank, scale, targets and lambda on validation, or show what was found."""
-    parser = parser_of("search", main.__doc__)
-    add, positive = parser.add_argument, whole_from(1)
-    add("--dataset", help="a data set of the profile")
-    add("--backbone", help="the backbone that is adapted in the trials")
-    add("--trials", type=positive, default=Search().trials, help="of each setting")
-    add("--processes", type=positive, default=1, help="trials at a time")
-    add("--seeds", type=int, nargs="+", default=list(Search().seeds), help="that a trial trains")
-    add("--show", action="store_true", help="print the chosen values only")
-    options = parser.parse_args(arguments)
     profile = load_profile(options.profile)
     if options.show:
         print(chosen_text(profile))
         return
     if options.dataset is None or options.backbone is None:
-        parser.error("--dataset and --backbone are needed")
+        what, fix = "no data set or backbone is named", "Add --dataset and --backbone, or --show"
+        raise ClipItError(what, "search", fix)
     profile.data_settings(options.dataset)
     registry.entry(options.backbone)
     # Said before the first trial, not after the last: that the choice cannot be kept.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from argparse import Namespace
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,7 +22,7 @@ from clipit_lib.files import canonical_json, digest, write_text
 from clipit_lib.settings import known
 from companion import paths
 from companion.profile import load_profile
-from companion.reading import agree, parser_of, whole_from
+from companion.reading import agree
 
 # -- One question to a language model, at any endpoint that speaks OpenAI's chat completions.
 #
@@ -138,7 +139,6 @@ def ask(client: openai.OpenAI, endpoint: Endpoint, messages: Any, seed: int) -> 
 # -- How a language model is asked for reports, and what that takes (appendix F.5).
 
 
-PER_CLASS, EXAMPLES = 500, 10
 CHARACTERS_PER_TOKEN = 4
 # Taken to be the length of a report, in characters, where no example tells.
 USUAL_LENGTH = 1000
@@ -378,29 +378,8 @@ def write_csv(wanted: Sequence[Order], texts: Mapping[str, str], output: Path) -
 # -- `synthesize`: have a language model write reports for the classes of a data set (table 7).
 
 
-def main(arguments: list[str]) -> None:
-    """Write a csv (id, class, text) of reports that a language model makes up, after real ones.
-
-    Any endpoint that speaks OpenAI's chat completions will do, one on this machine too. Its key
-    is read from the environment variable CLIPIT_LLM_KEY. Answers are kept as they come in a
-    .jsonl beside the csv: the same command again asks only for what is missing.
-    """
-    parser = parser_of("synthesize", main.__doc__)
-    add = parser.add_argument
-    add("--dataset", required=True, help="a data set of the profile: its classes, its reports")
-    add("--endpoint", required=True, help="address without /chat/completions: https://HOST/v1")
-    add("--model", required=True, help="as the endpoint calls it")
-    add("--output", required=True, type=Path, help="the csv to write")
-    add("--per-class", type=whole_from(1), default=PER_CLASS, help="reports of each class")
-    add("--examples", type=whole_from(0), default=EXAMPLES, help="real reports shown")
-    add("--temperature", type=float, default=1.0, help="of sampling")
-    add("--seed", type=whole_from(0), default=0, help="of examples and of each request")
-    add("--timeout", type=float, default=120.0, help="seconds to wait for an answer")
-    add("--price-in", type=float, help="of a million prompt tokens")
-    add("--price-out", type=float, help="of a million completion tokens")
-    add("--dry-run", action="store_true", help="print the first request and an estimate, only")
-    add("--yes", action="store_true", help="agree that the examples leave this machine")
-    given = parser.parse_args(arguments)
+def main(given: Namespace) -> None:
+    """Write a csv (id, class, text) of reports that a language model makes up, after real ones."""
     output: Path = given.output
     if output.suffix != ".csv":
         raise ClipItError(f"unknown kind of file {output.suffix!r}", "--output", "Name a .csv")

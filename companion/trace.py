@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,6 @@ from clipit_lib import runs
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import whole
 from companion import archive, archived
-from companion.reading import parser_of
 from companion.statistics import accuracy, balanced_accuracy
 from companion.survival.study import fold_metrics
 
@@ -21,11 +21,9 @@ WHAT = ["dataset", "backbone", "setting", "seed"]
 SCORES = ["balanced_accuracy", "accuracy", "c_index"]
 
 
-def main(arguments: list[str]) -> None:
+def main(options: Namespace) -> None:
     """Print one line for each run behind a figure or table."""
-    parser = parser_of("trace", main.__doc__, profile=False)
-    parser.add_argument("file", type=Path, help="such as figures/demo/table1.png")
-    path: Path = parser.parse_args(arguments).file
+    path: Path = options.file
     results, keys = product(path)
     if not keys:
         print(f"{path}: no run is behind it; it was made from data and encoders alone")

@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Sequence
-from pathlib import Path
 
 from clipit_lib import parallel, runs
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import write_text
 from companion import studies
 from companion.profile import Workbench, load_profile
-from companion.reading import parser_of
-
-KNOWN = ("profile", "seed", "dataset", "backbone")
 
 
 def train(profile: str, names: Sequence[str], **only: int | str) -> list[str]:
@@ -48,29 +45,11 @@ def train(profile: str, names: Sequence[str], **only: int | str) -> list[str]:
     return [spec.key for spec in asked]
 
 
-def main(arguments: list[str]) -> None:
-    """Train what is missing of some studies, or of a part of them: -p seed 0, for example.
-
-    By `accelerate launch --num_processes N -m companion train ...` N processes train each run.
-    """
-    parser = parser_of("train", main.__doc__, profile=False)
-    parser.add_argument("study", help=f"STUDY[,STUDY ...] of {', '.join(studies.STUDIES)}")
-    parser.add_argument("--profile", metavar="NAME", default="demo", help="as -p profile NAME")
-    parser.add_argument("--output", type=Path, help="where to list the runs' keys")
-    parser.add_argument(
-        "-p", nargs=2, action="append", default=[], metavar=("KEY", "VALUE"),
-        help=f"KEY is {', '.join(KNOWN)}",
-    )  # fmt: skip
-    options = parser.parse_args(arguments)
-    only = dict(options.p)
-    if unknown := set(only) - set(KNOWN):
-        parser.error(f"unknown parameter {', '.join(sorted(unknown))}; known: {', '.join(KNOWN)}")
-    if "seed" in only:
-        if not only["seed"].isdigit():
-            parser.error(f"seed is {only['seed']!r}; give a whole number")
-        only["seed"] = int(only["seed"])
-    profile = only.pop("profile", options.profile)
-    keys = train(profile, options.study.split(","), **only)
+def main(options: Namespace) -> None:
+    """Train what is missing of some studies, or of a part of them."""
+    parts = {name: getattr(options, name) for name in ("seed", "dataset", "backbone")}
+    only = {name: value for name, value in parts.items() if value is not None}
+    keys = train(options.profile, options.study.split(","), **only)
     if options.output is not None and parallel.processes().is_main_process:
         write_text(options.output, "\n".join(keys) + "\n")
     parallel.processes().destroy_process_group()

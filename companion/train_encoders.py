@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,64 +14,58 @@ from jaxtyping import Float, Int, UInt8
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from clipit_lib import parallel
 from clipit_lib.compute import device
 from clipit_lib.data.patches import augment
 from clipit_lib.encoders import clips, registry, weights
 from clipit_lib.encoders.encoder import Tokenizer
 from clipit_lib.encoders.weights import Recipe, State
-from clipit_lib.errors import ClipItError
-from clipit_lib.files import file_digest, kept, progress
+from clipit_lib.files import file_digest, progress, written_beside
 from clipit_lib.settings import PhantomPretraining, StandInTraining
 from clipit_lib.training import Stage, descend
-from companion.crc5 import CLASS_TEXTS, Crc5Data, class_captions, retriever_patches
+from companion.crc5 import CLASS_TEXTS, class_captions, retriever_patches
 from companion.phantom.reports import pretraining_pairs
-from companion.profile import Profile, sources_of_profile
 
 History = dict[str, Any]
 
 
-def get_or_train(name: str, profile: Profile) -> History:
+def train(recipe: Recipe) -> History:
     """Train and keep an encoder unless that is done; return its card (history, weights hash).
 
-    Raises:
-        ClipItError: the profile trains no encoder of this name.
+    What comes after draws the same random numbers whether it was trained here or is there.
     """
-    if name not in profile.trained_encoders:
-        fix = f"Trained here: {', '.join(profile.trained_encoders) or 'none'}"
-        raise ClipItError(f"no encoder {name!r} is trained here", f"profile {profile.name}", fix)
+    declared, gpus = json.dumps(recipe.asked["declaration"]), range(torch.cuda.device_count())
 
-    def train() -> tuple[State, History]:
-        if (own := profile.stand_in) is not None and name == registry.STAND_IN:
-            if not isinstance(profile.data_settings(own.dataset), Crc5Data):
-                what = f"{own.dataset} has no retriever split"
-                raise ClipItError(what, "stand_in.dataset", "Name a crc5 set")
-            return train_stand_in(own, *retriever_patches(own.side), CLASS_TEXTS)
-        assert profile.pretraining is not None
-        of_kind = train_clip if name in CLIP_PAIRS else train_vision
-        return of_kind(name, profile.pretraining)
+    def of_kind() -> tuple[State, History]:
+        with torch.random.fork_rng(gpus):
+            if recipe.name == registry.STAND_IN:
+                own = StandInTraining.model_validate_json(declared)
+                return train_stand_in(own, *retriever_patches(own.side), CLASS_TEXTS)
+            train = train_clip if recipe.name in CLIP_PAIRS else train_vision
+            return train(recipe.name, PhantomPretraining.model_validate_json(declared))
 
-    return trained_once(sources_of_profile(profile).recipe(name), train)
+    return trained_once(recipe, of_kind)
 
 
 def trained_once(
     recipe: Recipe, train: Callable[[], tuple[State, dict[str, Any]]]
 ) -> dict[str, Any]:
-    """Train and keep an encoder unless it is there; return its card.
+    """Train and keep an encoder unless it is there, see `parallel.make_once`; return its card.
 
     Args:
         train: returns the state dict and a history worth showing.
     """
 
-    def write(folder: Path) -> None:
-        state, history = train()
-        folder.mkdir()
-        model = folder / weights.TRAINED_MODEL
-        save_file({k: v.contiguous() for k, v in state.items()}, model)
-        made = {"weights_hash": file_digest(model)[:16], "history": history}
-        card = json.dumps({**recipe.asked, **made}, indent=1)
-        (folder / weights.TRAINED_CARD).write_text(card, encoding="utf-8")
+    def keep(made: tuple[State, History]) -> None:
+        with written_beside(recipe.folder) as folder:
+            folder.mkdir()
+            model = folder / weights.TRAINED_MODEL
+            save_file({k: v.contiguous() for k, v in made[0].items()}, model)
+            found = {"weights_hash": file_digest(model)[:16], "history": made[1]}
+            card = json.dumps({**recipe.asked, **found}, indent=1)
+            (folder / weights.TRAINED_CARD).write_text(card, encoding="utf-8")
 
-    kept(recipe.folder, write)
+    parallel.make_once(recipe.folder, train, keep)
     return weights.read_card(recipe)
 
 

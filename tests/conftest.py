@@ -37,10 +37,9 @@ def output_folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 @pytest.fixture(scope="session")
 def bench(output_folder: Path) -> Workbench:
     """The smoke profile with its encoders trained, opened in this process."""
-    from companion import train_encoders
-    from companion.profile import Workbench, load_profile
+    from companion.profile import Workbench, get_or_train, load_profile
 
     profile = load_profile("smoke")
     for name in profile.trained_encoders:
-        train_encoders.get_or_train(name, profile)
+        get_or_train(name, profile)
     return Workbench(profile)

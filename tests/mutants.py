@@ -609,8 +609,7 @@ def copied(folder: Path) -> None:
 def trained() -> Path:
     """The cache, with the encoders of the smallest profile in it."""
     from companion import paths
-    from companion.profile import load_profile
-    from companion.train_encoders import get_or_train
+    from companion.profile import get_or_train, load_profile
 
     profile = load_profile("smoke")
     for name in profile.trained_encoders:

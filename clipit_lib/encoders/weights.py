@@ -6,7 +6,7 @@ import importlib.util
 import json
 import pickle
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -110,10 +110,11 @@ TRAIN_AGAIN = "Delete the folder that it is in and run again"
 
 @dataclass(frozen=True)
 class Recipe:
-    """What an encoder is trained from: this names it, not the bytes that training gives."""
+    """What an encoder is trained from: this names it, not the bytes that `train` makes of it."""
 
     name: str
     asked: Mapping[str, Any]
+    train: Callable[[Recipe], object] | None = field(default=None, compare=False)
 
     @property
     def key(self) -> str:
@@ -132,14 +133,15 @@ def read_card(recipe: Recipe) -> dict[str, Any]:
     """What is known of a trained encoder; `weights_hash` names the bytes that training gave.
 
     Raises:
-        ClipItError: it has not been trained, or its card is damaged.
+        ClipItError: it has not been trained and nothing can do it; its card is damaged.
     """
     path = recipe.folder / TRAINED_CARD
     if not recipe.folder.exists():
-        what = f"the encoder {recipe.name} has not been trained yet"
-        raise ClipItError(what, path, "Run notebook 00_encoders first")
-    card: dict[str, Any] = _stored(path, TRAIN_AGAIN)
-    return card
+        if recipe.train is None:
+            what = f"the encoder {recipe.name} has not been trained yet"
+            raise ClipItError(what, path, "Run notebook 00_encoders first")
+        recipe.train(recipe)
+    return dict(_stored(path, TRAIN_AGAIN))
 
 
 def load_trained(recipe: Recipe) -> State:
@@ -163,6 +165,7 @@ class Sources:
         copies: local path of a published model's weights, by its name; the hub has the others.
         download: whether what is not here yet may be fetched from the hub.
         kernels: those that the encoders which are trained here are trained with.
+        train: trains one that is wanted and not there; without it, that is an error.
     """
 
     pretraining: PhantomPretraining | None = None
@@ -170,6 +173,7 @@ class Sources:
     copies: Mapping[str, str] = field(default_factory=dict)
     download: bool = True
     kernels: str = field(default_factory=kernels.level)
+    train: Callable[[Recipe], object] | None = None
 
     def recipe(self, name: str) -> Recipe:
         """What an encoder trained here is trained from; a ClipItError if nothing says how."""
@@ -180,7 +184,7 @@ class Sources:
             raise ClipItError(what, "pretraining", fix)
         said = {"declaration": declaration.model_dump(mode="json"), "kernels": self.kernels}
         version = [RECIPE_VERSION, PHANTOM_VERSION]
-        return Recipe(name, {"version": version, "name": name, **said})
+        return Recipe(name, {"version": version, "name": name, **said}, self.train)
 
     @property
     def side(self) -> int | None:
@@ -344,8 +348,6 @@ def named_by_position(held: Held, model: nn.Module) -> Held:
 # -- Reading a checkpoint of someone else: no code in it is run, and every weight has its place.
 
 
-WRAPPINGS = ("state_dict", "model")  # keys under which training scripts put the weights
-PARALLEL = "module."
 GIVE = "Give the weights of the model that is named"
 
 
@@ -386,14 +388,14 @@ def read_checkpoint(path: Path) -> State:
         what = "damaged, or it holds more than tensors and would run code when read, so it was not"
         fix = "Delete it and fetch it again. Use the file that its authors publish, or safetensors"
         raise ClipItError(what, path, fix) from error
-    for key in WRAPPINGS:
+    for key in ("state_dict", "model"):  # under which training scripts put the weights
         if isinstance(held, dict) and isinstance(held.get(key), dict):
             held = held[key]
     if not isinstance(held, dict):
         raise ClipItError(f"a {type(held).__name__}, no weights by name", path, GIVE)
     state = {k: v for k, v in held.items() if isinstance(v, torch.Tensor)}
-    parallel = all(key.startswith(PARALLEL) for key in state)
-    return {key.removeprefix(PARALLEL) if parallel else key: v for key, v in state.items()}
+    parallel = all(key.startswith("module.") for key in state)
+    return {key.removeprefix("module.") if parallel else key: v for key, v in state.items()}
 
 
 def check_fit(model: nn.Module, held: Held, spare: str = r"(?!)") -> None:
@@ -407,11 +409,10 @@ def check_fit(model: nn.Module, held: Held, spare: str = r"(?!)") -> None:
     missing, unexpected = [k for k in wanted if k not in given], given.keys() - wanted.keys()
     other = [k for k, v in wanted.items() if k in given and given[k].shape != v.shape]
     if missing or unexpected or other:
-        what = f"the checkpoint does not fit: {len(missing)} weights missing, {len(unexpected)} "
+        counts = f"{len(missing)} weights missing, {len(unexpected)} unexpected, {len(other)}"
+        what = f"the checkpoint does not fit: {counts} of another shape"
         first = ", ".join([*missing, *sorted(unexpected), *other][:5])
-        raise ClipItError(
-            f"{what}unexpected, {len(other)} of another shape ({first})", held.path, GIVE
-        )
+        raise ClipItError(f"{what} ({first})", held.path, GIVE)
 
 
 def fill_model(model: nn.Module, held: Held, spare: str = r"(?!)") -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from argparse import Namespace
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -30,7 +31,7 @@ from companion import paths, studies
 from companion.findings import Finding, Severity
 from companion.measures import Coverage
 from companion.profile import Profile, Workbench, load_profile, sources_of_profile
-from companion.reading import parser_of, read_strict
+from companion.reading import read_strict
 from companion.specs import fields_of
 from companion.statistics import Cell, pooled_bootstrap, top_share, units
 
@@ -492,9 +493,8 @@ def _texts(bench: Workbench, name: str) -> list[Finding]:
     ]
 
 
-def main(arguments: list[str]) -> None:
-    """`check --profile NAME|FILE.yaml`: print every finding; fail if one must be mended first."""
-    given = parser_of("check", main.__doc__).parse_args(arguments).profile
-    found = check(Workbench(load_profile(given), download=False))
+def main(options: Namespace) -> None:
+    """Print every finding; fail if one must be resolved first."""
+    found = check(Workbench(load_profile(options.profile), download=False))
     print(*found, counts_sentence(found), sep="\n", flush=True)
-    require_none_stops(found, given)
+    require_none_stops(found, options.profile)

@@ -12,7 +12,8 @@ import pytest
 from clipit_lib.errors import ClipItError
 from clipit_lib.inputs import Inputs
 from clipit_lib.paths import repository
-from companion import archive, archived, rebuild, registration, studies
+from companion import archive, archived, registration, studies
+from companion.__main__ import main
 from companion.profile import Study, Workbench, load_profile
 from companion.statistics import Cell, correct, crossed_gain
 
@@ -104,7 +105,7 @@ def test_a_rebuild_gives_the_committed_tables_and_opens_nothing(
     monkeypatch.setenv("CLIPIT_OUTPUT", str(tmp_path))
     monkeypatch.setenv("CLIPIT_PREDICTIONS", str(repository() / "results"))
     monkeypatch.setenv("MPLBACKEND", "agg")
-    rebuild.main(["--profile", profile])
+    assert main(["rebuild", "--profile", profile]) == 0
     came = repository() / "results" / profile
     files = [*came.glob("tables/*"), came / "claims.csv", came / "claims.md"]
     again = [tmp_path / "results" / profile / path.relative_to(came) for path in files]

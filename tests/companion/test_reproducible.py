@@ -7,8 +7,8 @@ import pytest
 from clipit_lib import kernels, runs
 from clipit_lib.files import digest
 from clipit_lib.predictions import LOGIT
-from companion import fingerprint, specs, train_encoders
-from companion.profile import Workbench, load_profile
+from companion import fingerprint, specs
+from companion.profile import Workbench, get_or_train, load_profile
 
 DATASET, BACKBONE = "phantom-pcam", "phantom_vit_s16"
 SETTINGS = ("unimodal", "lora_only", "clip_it")
@@ -25,7 +25,7 @@ def test_one_cell_of_the_demo_gives_the_same_bytes_on_every_machine() -> None:
         "patches": {DATASET: bench.dataset(DATASET).content_hash},
         "reports": {corpus.name: corpus.content_hash},
         "encoders": {
-            name: train_encoders.get_or_train(name, profile)["weights_hash"]
+            name: get_or_train(name, profile)["weights_hash"]
             for name in (profile.retriever, BACKBONE)
         },
     }

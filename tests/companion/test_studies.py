@@ -6,10 +6,10 @@ from clipit_lib.errors import ClipItError
 from clipit_lib.runs import StoredRun
 from clipit_lib.settings import RunSpec, TextSpec
 from companion import paths, specs, studies
+from companion.__main__ import main
 from companion.figures.curves import AXES, KNOBS, curves_along, map_table
 from companion.profile import Profile, Study, Workbench, load_profile
 from companion.specs import label
-from companion.train import main as train_main
 from companion.train import train
 
 CELL = ("phantom-pcam", "phantom_vit_s16")
@@ -176,7 +176,7 @@ def test_settings_in_words() -> None:
 
 def test_train_runs_one_seed_and_lists_its_runs(bench: Workbench, tmp_path, capsys) -> None:
     output = tmp_path / "keys.txt"
-    train_main(["table6", "--output", str(output), "-p", "profile", "smoke", "-p", "seed", "1"])
+    main(["train", "table6", "--output", str(output), "--profile", "smoke", "--seed", "1"])
     keys = output.read_text().split()
     wanted = [s.key for s in studies.runs_of(bench, "table6") if s.seed == 1]
     assert (

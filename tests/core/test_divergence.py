@@ -20,7 +20,7 @@ from clipit_lib.errors import ClipItError, Diverged
 from clipit_lib.runs import StoredRun
 from clipit_lib.settings import Descent, StandInTraining
 from clipit_lib.training import Task, fit
-from companion import __main__, archive, paths, specs, tables, train_encoders
+from companion import __main__, paths, specs, tables, train_encoders
 from companion import search as search_trials
 from companion.figures import style
 from companion.own.summary import choice_words, choose, summary, summary_words
@@ -29,6 +29,7 @@ from companion.profile import (
     Search,
     SlideTraining,
     Workbench,
+    get_or_train,
     load_profile,
     sources_of_profile,
 )
@@ -111,7 +112,7 @@ def test_an_encoder_that_diverges_is_not_kept(bench: Workbench, name: str) -> No
     new = settings.model_copy(update={"learning_rate": 1e30, "images": 128})
     profile = bench.profile.model_copy(update={"pretraining": new})
     with pytest.raises(Diverged, match=f"training of {name}, seed 0: diverged: ") as caught:
-        train_encoders.get_or_train(name, profile)
+        get_or_train(name, profile)
     assert str(caught.value).endswith("Lower pretraining.learning_rate (1e+30)")
     assert not sources_of_profile(profile).recipe(name).folder.exists()
 
@@ -264,7 +265,7 @@ def written(folder: Path, **sections: Any) -> str:
 
 def test_train_ends_with_one_line_and_code_2(bench: Workbench, tmp_path: Path, capsys) -> None:
     profile = written(tmp_path, training={"epochs": 1, "learning_rate": 1e6})
-    asked = ["-p", "profile", profile, "-p", "dataset", CELL[0]]
+    asked = ["--profile", profile, "--dataset", CELL[0]]
     assert __main__.main(["train", "own", *asked]) == 2
     said = capsys.readouterr().err.splitlines()
     assert len(said) == 1 and said[0].startswith("error: stage two of phantom-pcam")
@@ -318,7 +319,7 @@ def test_what_rests_on_a_doubtful_run_says_so(
     assert "2 of 3 runs rest on a doubtful course" in capsys.readouterr().out
     tables.save_table("hasty", "sound", pd.DataFrame({"x": [1]}), "words", [unimodal.key])
     assert (paths.tables("hasty") / "sound.md").read_text(encoding="utf-8") == "words\n"
-    archive.main(["--profile", written(tmp_path)])
+    __main__.main(["collect", "--profile", written(tmp_path)])
     assert "2 of 3 runs rest on a doubtful course" in capsys.readouterr().out
 
     import matplotlib.pyplot as plt

@@ -15,7 +15,7 @@ from clipit_lib.settings import PhantomPretraining, StandInTraining, trained_her
 from companion import paths, train_encoders
 from companion.conch import untrained_backbone
 from companion.crc5 import DESCRIPTIONS, class_captions
-from companion.profile import Workbench
+from companion.profile import Workbench, get_or_train
 from companion.train_encoders import random_view, trained_once
 
 HAVE_WEIGHTS = importlib.util.find_spec(weights.MINILM) is not None
@@ -172,9 +172,31 @@ def test_a_trained_encoder_is_kept_and_checked(bench: Workbench, monkeypatch) ->
     with pytest.raises(ClipItError, match="tiny is trained here but the profile does not say how"):
         Sources().recipe("tiny")
     with pytest.raises(ClipItError, match="no encoder 'other' is trained here"):
-        train_encoders.get_or_train("other", bench.profile)
+        get_or_train("other", bench.profile)
     with pytest.raises(ClipItError, match="unknown retriever 'conch9'"):
         registry.entry("conch9", clip=True)
+
+
+def test_an_encoder_that_is_not_there_is_trained_once_where_it_is_wanted(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert bench.profile.pretraining is not None
+    few = bench.profile.pretraining.model_copy(update={"images": 64, "batch_size": 32})
+    profile = bench.profile.model_copy(update={"pretraining": few})
+    recipe = Workbench(profile).sources.recipe("phantom_clip")
+    with pytest.raises(ClipItError, match="the encoder phantom_clip has not been trained yet"):
+        _ = Workbench(profile, download=False).clip
+    assert not recipe.trained
+
+    def drawn_after() -> float:
+        torch.manual_seed(3)
+        assert Workbench(profile).clip.weights_hash
+        return torch.rand(1).item()
+
+    first = drawn_after()
+    assert recipe.trained
+    monkeypatch.setattr(train_encoders, "train", lambda _: pytest.fail("it is there"))
+    assert drawn_after() == first
 
 
 def test_embeddings_know_what_made_them(bench: Workbench) -> None:

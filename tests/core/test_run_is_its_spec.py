@@ -262,7 +262,8 @@ def test_inputs_that_are_not_those_of_the_specification_are_refused(bench: Workb
     for what, changes in others.items():
         with pytest.raises(ClipItError, match=f"the {what} .* as the run was specified"):
             perform(spec, like(bench, **changes))
-    untrained = like(bench, **one_change(bench.profile)["pretraining"])
+    changed = bench.profile.model_copy(update=one_change(bench.profile)["pretraining"])
+    untrained = Workbench(changed, download=False)
     new = resolved(untrained, "clip_it")
     with pytest.raises(ClipItError, match="has not been trained yet"):
         get_or_run(new, untrained)
@@ -280,7 +281,7 @@ def test_the_stand_in_reads_its_patches_as_its_own_settings_say(
     monkeypatch.setattr(train_encoders, "retriever_patches", patches)
     pilot = specs_of_pilot()
     with pytest.raises(ClipItError, match="enough"):
-        train_encoders.get_or_train("stand_in", pilot)
+        Workbench(pilot).retriever("stand_in")
     assert asked == [96]
 
 

@@ -190,7 +190,7 @@ def test_an_encoder_not_trained_yet_is_said_before_anything_is_trained(
             ClipItError,
             match=r"encoder phantom_vit_b8 has not been trained yet\. Run notebook 00_encoders",
         ):
-            perform(asked, bench)
+            perform(asked, Workbench(bench.profile, download=False))
     assert runs.find(bench.profile.name, asked.key) is None
     store = paths.runs(bench.profile.name)
     assert [path.name for path in store.glob(f"*{asked.key}*")] == [f".{asked.key}.lock"]

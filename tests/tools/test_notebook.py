@@ -19,6 +19,7 @@ import pytest
 from clipit_lib.errors import ClipItError
 from clipit_lib.settings import Strict, known
 from companion import notebook, paths
+from companion.__main__ import main
 
 DECLARED = (
     'profile: str = "demo"\nscale: float = 1.0\nseeds: list[int] = [0]\nfast: bool = False\n'
@@ -119,9 +120,8 @@ def test_an_executed_notebook_holds_its_values_and_runs_under_this_python(
     monkeypatch.setenv("JUPYTER_PATH", str(tmp_path / "jupyter"))
     write("00_ok", SHOW, "import sys; print(sys.executable)", "")
     output = tmp_path / "deep/er/out.ipynb"
-    notebook.main(
-        ["00_ok", "--output", str(output), "-p", "seeds", "[1, 2]", "-p", "profile", "smoke"]
-    )
+    command = ["notebook", "00_ok", "--output", str(output), "--set", "seeds", "[1, 2]"]
+    assert main([*command, "-p", "smoke"]) == 0
     assert "'profile': 'smoke'" in printed(output)
     assert "'seeds': [1, 2]" in printed(output)
     assert sys.executable in printed(output)
@@ -199,7 +199,7 @@ def test_a_kernel_knows_folders_and_profile_as_the_command_does(
     smoke = (paths.profiles() / "smoke.yaml").read_text()
     Path("mine.YAML").write_text(smoke.replace("name: smoke", "name: mine", 1))
     write("00_ok", SHOW, "from companion import paths\nprint(paths.output())")
-    notebook.main(["00_ok", "--output", "here.ipynb", "-p", "profile", "mine.YAML"])
+    main(["notebook", "00_ok", "--output", "here.ipynb", "--profile", "mine.YAML"])
     assert f"{user / 'out'}\n" in printed(user / "here.ipynb")
     assert f"'profile': {str(user / 'mine.YAML')!r}" in printed(user / "here.ipynb")
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
+import re
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -273,12 +275,22 @@ def test_progress_is_counted(tmp_path: Path) -> None:
     logs.mkdir(parents=True)
     told = ["Job stats:", "total        30", "1 of 30 steps (3%) done", "2 of 30 steps (7%) done"]
     command = ["bash", str(RUN_ALL.parent / "workflow" / "job.sh"), "notebook", "x"]
-    command += [str(tmp_path / "notebooks" / "x.ipynb"), str(logs / "x.log"), "-p", "seed", "1"]
+    command += [str(tmp_path / "notebooks" / "x.ipynb"), str(logs / "x.log"), "--set", "seed", "1"]
     (tmp_path / "python").write_text("#!/bin/sh\n")
     (tmp_path / "python").chmod(0o755)
     environment = os.environ | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    for lines, end in ((None, ")"), (told[:2], "; 1 of 30)"), (told, "; 3 of 30)")):
+    for lines, ago, end in (
+        (None, None, ""),
+        (told[:2], None, "; 1 of 30"),
+        (told, None, "; 3 of 30"),
+        (told, 600, "; 3 of 30, about 9[0-2] min left"),  # 27 steps of 200 s
+        (told, 10**5, r"; 3 of 30, about 250\.\d h left"),
+        ([told[0], "total 1"], 600, "; 1 of 1"),
+    ):
         if lines is not None:
             (logs / "snakemake.log").write_text("\n".join(lines) + "\n")
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
-        assert done.stdout == f"done    x seed=1 (0 s{end}\n"
+        own = {} if ago is None else {"CLIPIT_STARTED": f"{time.time() - ago:.0f}"}
+        done = subprocess.run(
+            command, env=environment | own, capture_output=True, text=True, check=True
+        )
+        assert re.fullmatch(rf"start   x seed=1\ndone    x seed=1 \(\d+ s{end}\)\n", done.stdout)

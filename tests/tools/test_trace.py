@@ -11,7 +11,7 @@ import pytest
 
 from clipit_lib import runs
 from clipit_lib.errors import ClipItError
-from companion import archive, archived, specs, tables
+from companion import archived, specs, tables
 from companion.__main__ import main
 from companion.profile import SlideTraining, Workbench
 from companion.survival.model import c_index
@@ -42,7 +42,7 @@ def output(bench: Workbench, tmp_path_factory: pytest.TempPathFactory) -> Iterat
         tables.save_table(
             "smoke", "survival", pd.DataFrame({"run": [survival]}), "words", [survival]
         )
-        archive.main(["--profile", "smoke"])
+        main(["collect", "--profile", "smoke"])
         yield folder
 
 
@@ -153,7 +153,7 @@ def test_collect_says_what_is_cited_and_gone(
     gone, old = sorted(copy.glob("results/smoke/runs/[0-9a-f]*"))
     shutil.rmtree(gone)
     (old / "spec.json").write_text('{"a_field_of_old": 1}')
-    archive.main(["--profile", "smoke"])
+    main(["collect", "--profile", "smoke"])
     said = capsys.readouterr().out
     assert "2 cited runs are not here, or are of an older version" in said
     assert set(archived.listed(copy / "results" / "smoke")["dataset"]) == {"slides"}

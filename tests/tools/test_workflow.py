@@ -140,7 +140,7 @@ def test_the_pilot_without_its_data_says_what_to_set(tmp_path: Path, monkeypatch
     monkeypatch.delenv("CLIPIT_DATA", raising=False)
     ran = shell(
         tmp_path, sys.executable, "-m", "companion", "notebook", "01_pairing",
-        "--output", str(tmp_path / "x.ipynb"), "-p", "profile", "pilot",
+        "--output", str(tmp_path / "x.ipynb"), "--profile", "pilot",
     )  # fmt: skip
     assert ran.returncode == 2
     assert "CLIPIT_DATA: the variable is not set" in ran.stderr.strip().splitlines()[-1]

@@ -46,7 +46,7 @@ class World:
     @property
     def again(self) -> list[str]:
         """The command whose run is finished."""
-        return ["train", "own", "-p", "profile", str(self.home / "mine.yaml")]
+        return ["train", "own", "--profile", str(self.home / "mine.yaml")]
 
     def cached(self, pattern: str) -> Path:
         return next((self.output / "cache").glob(pattern))
@@ -73,7 +73,7 @@ class World:
 
     def train(self, **changes: Any) -> list[str]:
         """A command that opens everything that a profile names."""
-        return ["train", "own", "-p", "profile", self.profile(**changes)]
+        return ["train", "own", "--profile", self.profile(**changes)]
 
     def data(self, **changes: Any) -> list[str]:
         """`train` with keys of the data set changed."""

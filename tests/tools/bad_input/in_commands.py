@@ -47,15 +47,14 @@ def no_archive(world: World) -> list[str]:
     return ["fetch", "bach", "--from", str(world.place), "--accept-licence"]
 
 
-TRAIN = "python -m companion train"
 CASES = [
     BadInput("an unknown study", said("train", "table9"), "profile demo",
              "unknown study 'table9'", "Known: ablations"),
-    BadInput("a seed in words", said("train", "table1", "-p", "seed", "two"), TRAIN,
-             "seed is 'two'", "give a whole number"),
-    BadInput("an unknown part", said("train", "table1", "-p", "sede", "2"), TRAIN,
-             "unknown parameter sede", "known: profile"),
-    BadInput("a part that is not there", lambda w: [*w.train(), "-p", "seed", "7"], "study own",
+    BadInput("a seed in words", said("train", "table1", "--seed", "two"), "--seed",
+             "two is not a whole number", "at least 0"),
+    BadInput("an unknown part", said("train", "table1", "--sede", "2"), "python -m companion",
+             "unrecognized arguments", "--sede"),
+    BadInput("a part that is not there", lambda w: [*w.train(), "--seed", "7"], "study own",
              "no run has seed 7", "See profile"),
     BadInput("a figure that is not there", said("trace", "figures/none.png"), "none.png",
              "no such file", "Name a figure or table"),
@@ -84,7 +83,7 @@ CASES = [
              "phantom-pcam", "--endpoint", "http://localhost:1/v1", "--model", "m", "--output",
              "a.doc"), "--output", "unknown kind of file '.doc'", "Name a .csv"),
     BadInput("nothing that can be fetched", said("fetch", "camelyon"), "fetch",
-             "invalid choice: 'camelyon'", "choose from"),
+             "unknown data set or corpus 'camelyon'", "Known: bach"),
     BadInput("terms that nobody accepts", lambda w: ["fetch", "bach", "--from", str(w.place)],
              "fetch bach", "nobody to accept its terms", "Add --accept-licence"),
     BadInput("an archive that leads away", archived("../../escaped.tif"), "BACH_Challenge.zip",
@@ -96,7 +95,7 @@ CASES = [
     BadInput("a check of no profile", said("check", "--profile", "none"), "profiles",
              "unknown profile 'none'", "Known: demo"),
     BadInput("machines without speed", said("plan", "--teraflops", "0"), "--teraflops",
-             "0.0", "give a number above 0"),
+             "0.0", "Give a number above 0"),
     BadInput("an archive with a link", archived("ICIAR2018_BACH_Challenge/Photos/escaped.tif",
              stat.S_IFLNK | 0o777), "BACH_Challenge.zip", "leads out of the folder",
              "Do not trust it"),
@@ -121,12 +120,12 @@ CASES = [
              "phantom-pcam", "--backbone", "resnet"), "encoders", "unknown backbone 'resnet'",
              "Known: "),
     BadInput("a search of no cell", said("search", "--profile", "demo"), "search",
-             "--dataset and --backbone are needed", "needed"),
+             "no data set or backbone is named", "Add --dataset and --backbone"),
     BadInput("reports from no address", said("synthesize", "--profile", "demo", "--dataset",
              "phantom-pcam", "--endpoint", "here", "--model", "m", "--output", "a.csv"),
              "--endpoint", "no address 'here'", "Write https://HOST/v1"),
     BadInput("a collection of no profile", said("collect", "--profile", "none"), "profiles",
              "unknown profile 'none'", "Known: demo"),
-    BadInput("a study that the profile lacks", lambda w: ["train", "map", "-p", "profile",
+    BadInput("a study that the profile lacks", lambda w: ["train", "map", "--profile",
              str(w.home / "mine.yaml")], "profile mine", "no study 'map'", "Add `map: {}`"),
 ]  # fmt: skip

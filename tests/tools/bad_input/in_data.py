@@ -110,7 +110,7 @@ CASES = [
     BadInput("an image that was changed",
              listed(f"{HEAD},sha256", *(f"{r},{hashlib.sha256(b'').hexdigest()}" for r in ROWS)),
              "0.png", "differs from its sha256", "Restore the original file"),
-    BadInput("data of no variable", lambda w: ["train", "table1", "-p", "profile", "pilot"],
+    BadInput("data of no variable", lambda w: ["train", "table1", "--profile", "pilot"],
              "CLIPIT_DATA", "the variable is not set", "export CLIPIT_DATA"),
     BadInput("an image of no size", spoilt(sizeless), "0.png", "not a readable image", OUT),
     BadInput("a file for a folder", lambda w: w.data(folder=str(w.file("patches", ""))), "patches",

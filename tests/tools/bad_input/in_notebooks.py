@@ -11,7 +11,7 @@ NAMED = "notebook parameters"
 
 def notebook(name: str, *parameters: str) -> Act:
     def act(world: World) -> list[str]:
-        given = [part for each in parameters for part in ("-p", *each.split("=", 1))]
+        given = [part for each in parameters for part in ("--set", *each.split("=", 1))]
         return ["notebook", name, "--output", str(world.place / "out.ipynb"), *given]
 
     return act
@@ -36,7 +36,7 @@ def leak(world: World) -> list[str]:
 
 def leak_in_training(world: World) -> list[str]:
     leak(world)
-    return ["train", "own", "-p", "profile", str(world.place / "bad.yaml")]
+    return ["train", "own", "--profile", str(world.place / "bad.yaml")]
 
 
 CASES = [
