@@ -193,17 +193,18 @@ def _cell(cell: Tag, in_head: bool) -> Markup:
 WIDEST = 1500  # pixels; a figure is shown at about half of that
 LOSSLESS_UP_TO = 120_000  # bytes; what is larger holds patches or many points
 WITHHELD = Markup(
-    "<p class='withheld'>{} is left out here: it may hold patches or reports that are not ours to "
-    "pass on. It is in the executed notebook.</p>\n"
+    "<p class='withheld'>{} left out: it may hold patches or reports that are not ours to pass on."
+    "</p>\n"
 )
+OF_NUMBERS = re.compile(r"\b(history|loss)_figure\(")  # pictures that show no patch and no report
 
 
 class Pictures:
     """What the page has shown so far.
 
     Args:
-        shareable: whether anything may be shown; if not, no printed text, and only the pictures
-            that are kept as figures, which show no patch and no report.
+        shareable: whether anything may be shown; if not, only the pictures that are kept as
+            figures or drawn from numbers, which show no patch and no report.
     """
 
     def __init__(self, profile: str, outline: Outline, shareable: bool) -> None:
@@ -212,11 +213,15 @@ class Pictures:
         kept = sorted(paths.figures(profile).glob("*.png"))
         self._kept = {digest(path.read_bytes()): path.stem for path in kept}
 
-    def show(self, picture: bytes) -> Markup:
-        """A picture as a figure of the page; a link to it if it has been shown before."""
+    def show(self, picture: bytes, source: str) -> Markup:
+        """A picture as a figure of the page; a link to it if it has been shown before.
+
+        Args:
+            source: of the cell that drew it.
+        """
         content = digest(picture)
         name = self._kept.get(content)
-        if name is None and not self.shareable:
+        if not (name or self.shareable or OF_NUMBERS.search(source)):
             return WITHHELD.format("A picture")
         if shown := self._shown.get(content):
             return Markup("<p><a href='#{}'>The figure shown above</a></p>\n").format(shown)
@@ -288,10 +293,17 @@ def executed(profile: str) -> tuple[list[Path], list[Path], list[str]]:
     return once, others, [path.stem.removesuffix(".failed") for path in failed]
 
 
-def section(path: Path, pictures: Pictures, level: int) -> Section:
+WORD = re.compile(r"[^\W\d_]{2,}")
+
+
+def section(path: Path, pictures: Pictures, level: int, known: str) -> Section:
     """A notebook as a section whose own heading is of this level.
 
     Tables and Markdown hold numbers and are shown whether or not data may be shared.
+
+    Args:
+        known: printed text whose words are all in it, or in the cell's own code, tells nothing of
+            patches and reports, and is shown too.
 
     Raises:
         ClipItError: the file is damaged.
@@ -315,13 +327,15 @@ def section(path: Path, pictures: Pictures, level: int) -> Section:
             drawn[data.get("image/png") or data.get("image/jpeg") or id(output)] = output
         cell.outputs = list(drawn.values())
 
-    def printed(text: str) -> Markup:
+    def printed(text: str, source: str) -> Markup:
         """What a cell printed, without progress bars and names of objects."""
         text = "" if REPRESENTATION.fullmatch(text) else strip_ansi(text)
         # A terminal shows what was written after the last carriage return of a line.
         lines = (line.rsplit("\r", 1)[-1].rstrip() for line in text.split("\n"))
         kept = "\n".join(lines).strip("\n")
-        shown = PRINTED.format(kept) if pictures.shareable else WITHHELD.format("Printed text")
+        own = {*WORD.findall(source), *WORD.findall(known)}
+        may_be = pictures.shareable or own.issuperset(WORD.findall(kept))
+        shown = PRINTED.format(kept) if may_be else WITHHELD.format("Printed text")
         return shown if kept else Markup("")
 
     exporter = TemplateExporter(
@@ -329,7 +343,7 @@ def section(path: Path, pictures: Pictures, level: int) -> Section:
         extra_template_basedirs=[str(HERE)], template_name="notebook", file_extension=".html",
         filters={
             "prose": lambda text: prose(text, outline, level + 1),
-            "picture": lambda encoded: pictures.show(base64.b64decode(encoded)),
+            "picture": lambda encoded, cell: pictures.show(base64.b64decode(encoded), cell),
             "tables": data_tables,
             "printed": printed,
         },
@@ -429,9 +443,10 @@ def page(profile: Profile) -> str:
     shareable = all(may_be_shown(profile, name) for name in profile.data)
     pictures = Pictures(profile.name, outline, shareable)
     claims = _claims(profile.name, outline)
-    sections = [section(path, pictures, 2) for path in once]
+    known = profile.model_dump_json()
+    sections = [section(path, pictures, 2, known) for path in once]
     outline.heading(Markup("Appendix"), 2, "appendix")  # its own heading is in the template
-    appendix = [section(path, pictures, 3) for path in others]
+    appendix = [section(path, pictures, 3, known) for path in others]
     cited = archived.listed(paths.results(profile.name))
     counts = pd.crosstab(cited["setting"], cited["dataset"]).reset_index()
     asked = [paths.profiles() / f"{profile.name}.yaml", searched_path(profile.name)]
@@ -462,12 +477,8 @@ def page(profile: Profile) -> str:
 def _claims(profile: str, outline: Outline) -> Section:
     """The claims of the paper with their verdicts, if they have been judged."""
     heading = outline.heading(Markup("Claims of the paper"), 2, "claims")
-    words, table = (paths.results(profile) / f"claims.{suffix}" for suffix in ("md", "csv"))
+    words = paths.results(profile) / "claims.md"
+    text = "The claims have not been judged for this profile: there is no `claims.md`."
     if words.exists():
         text = TITLE.sub("", words.read_text(encoding="utf-8"), count=1)  # the page has its own
-    elif table.exists():
-        with whole(table, "Delete it and run ./run_all.sh again"):
-            text = tables.markdown(pd.read_csv(table, dtype=str).fillna(""))
-    else:
-        text = "The claims have not been judged for this profile: there is no `claims.csv`."
     return Section("claims", "Claims of the paper", heading + prose(text, outline, 3))

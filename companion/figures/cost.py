@@ -13,7 +13,7 @@ from matplotlib.ticker import FuncFormatter, NullFormatter
 
 from companion import paper
 from companion.cost.measure import ENCODED, UNIMODAL, UNMERGED
-from companion.figures.style import CYCLE, MARKER_CYCLE, beside, named_lines, styled
+from companion.figures.style import HUES, MARKER_CYCLE, named_lines, styled
 
 STEP = 0.21
 PRINTED = {"unimodal": UNIMODAL, "clip_it": UNMERGED, "clip": ENCODED}
@@ -30,9 +30,9 @@ def inference_cost_figure(costs: pd.DataFrame, latency: pd.DataFrame) -> Figure:
     size = (7.2, 4.3)
     figure, (ours, papers) = plt.subplots(1, 2, figsize=size, sharey=True, width_ratios=[1.7, 1])
     named_lines(ours, [name.replace(", ", "\n") for name in names])
-    places = iter(beside(2 * len(batches), STEP))
+    places = iter(STEP * (np.arange(2 * len(batches)) - len(batches) + 0.5))
     for table, column, kind in ((latency, "ratio", "time"), (costs, "flops_ratio", "operations")):
-        for batch, marker, colour in zip(batches, MARKER_CYCLE, CYCLE, strict=False):
+        for batch, marker, colour in zip(batches, MARKER_CYCLE, HUES, strict=False):
             rows = table[table["batch"] == batch].set_index("variant").loc[names]
             lines = next(places) + np.arange(len(names))
             right = rows.get("ratio_high", rows[column])
@@ -58,7 +58,6 @@ def inference_cost_figure(costs: pd.DataFrame, latency: pd.DataFrame) -> Figure:
         axis.set_xlim(low, high * (high / low) ** 0.22)  # room for the labels
         columns = 2 if axis is ours else 1
         axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=columns)
-    figure.tight_layout()
     return figure
 
 

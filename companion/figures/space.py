@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from clipit_lib.data.patches import PatchDataset
 from clipit_lib.pairing import Pairs, effective_number
 from companion.figures import style
-from companion.figures.style import COLOURS, CYCLE, MARKER_CYCLE, legend_below, plain, styled
+from companion.figures.style import CYCLE, MARKER_CYCLE, legend_below, look, plain, styled
 from companion.measures import Distillation
 
 # -- Figures 6 and 7: feature spaces without and with LoRA, each beside its numbers.
@@ -61,11 +61,10 @@ def space_figure(
         for look, name in zip(looks, classes, strict=True)
     ]
     legend_below(figure, handles, min(len(classes), 4), title=caption, title_fontsize=8)
-    figure.tight_layout()
     return figure
 
 
-@styled()
+@styled(constrained=False)
 def contact_sheet(dataset: PatchDataset, columns: int = 8) -> Figure:
     """Random training patches, one row per class."""
     style.have_fonts_for(dataset.classes)
@@ -85,7 +84,7 @@ def contact_sheet(dataset: PatchDataset, columns: int = 8) -> Figure:
     return figure
 
 
-@styled()
+@styled(constrained=False)
 def pair_sheet(
     dataset: PatchDataset, rows: np.ndarray, texts: list[str], notes: list[str]
 ) -> Figure:
@@ -112,15 +111,14 @@ def pairing_figure(pairs: Pairs, reports: int, title: str) -> Figure:
     """Patches served by the reports that are chosen most. Similarity: `text_statistics_figure`."""
     chosen = pairs.reports[:, 0]
     counts = np.sort(np.bincount(chosen, minlength=reports))[::-1]
-    effective, grey = effective_number(chosen), COLOURS["unimodal"]
+    effective = effective_number(chosen)
     figure, axis = plt.subplots(figsize=(3.6, 2.5))
     served = 100 * counts.cumsum() / counts.sum()
-    axis.plot(np.arange(1, reports + 1), served, color=COLOURS["clip_it"])
-    axis.axvline(effective, color=grey, lw=1, ls="--")
-    axis.text(effective * 1.1, 5, f"effective number {effective:.0f}", color=grey)
+    axis.plot(np.arange(1, reports + 1), served)
+    axis.axvline(effective, color="0.45", lw=1, ls="--")
+    axis.text(effective * 1.1, 5, f"effective number {effective:.0f}", color="0.45")
     axis.set(xscale="log", ylim=(0, 105), xlabel="reports, most used first", title=title)
     axis.set_ylabel("patches served (%)")
-    figure.tight_layout()
     return figure
 
 
@@ -140,22 +138,21 @@ def text_statistics_figure(
     size = (7.0, 1.55 * len(similarities) + 0.6)
     figure, axes = plt.subplots(len(similarities), 2, figsize=size, squeeze=False, sharex="col")
     for (left, right), (name, values) in zip(axes, similarities.items(), strict=True):
-        sns.histplot(values, bins=30, color=CYCLE[4], alpha=1, ax=left)
+        sns.histplot(values, bins=30, color="0.75", alpha=1, ax=left)
         left.axvline(values.mean(), color="black", lw=1)
         left.set(title=name, ylabel="patches", yticks=[])
         _above(left, 1, f"mean {values.mean():.2f}, sd {values.std():.2f}", "black")
         _cosines(right, [each for dataset, each in distilled if dataset == name])
     axes[-1, 0].set_xlabel("cosine of patch and best report")
     axes[-1, 1].set_xlabel("cosine with the true text features (test)")
-    figure.tight_layout()
     return figure
 
 
 def _cosines(axis: Axes, runs: Sequence[Distillation]) -> None:
     """Cumulative shares: two distributions that crowd near 1 stay apart."""
     for name, attribute, colour, line, drawn, side in (
-        ("distilled", "cosines", CYCLE[0], "-", "—", 0),
-        ("constant", "constant", CYCLE[5], "--", "- -", 1),
+        ("distilled", "cosines", look("clip_it")[0], "-", "—", 0),
+        ("constant", "constant", "black", "--", "- -", 1),
     ):
         values = np.concatenate([getattr(each, attribute) for each in runs])
         sns.ecdfplot(values, stat="percent", color=colour, ls=line, lw=1.6, ax=axis)
@@ -176,7 +173,7 @@ def _above(axis: Axes, side: int, words: str, colour: str) -> None:
     )
 
 
-@styled()
+@styled(constrained=False)
 def hubs_figure(
     dataset: PatchDataset, texts: Sequence[str], hubs: Sequence[tuple[int, np.ndarray]]
 ) -> Figure:
