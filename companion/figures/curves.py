@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 from clipit_lib.runs import StoredRun
 from companion import tables
 from companion.figures.style import (
+    Place,
     dodged,
     forest,
     legend_below,
@@ -50,7 +51,7 @@ def _panels(curves: Curves, ylabel: str) -> tuple[Figure, list[Axes]]:
 
 
 def _line(
-    axis: Axes, names: Sequence[str], values: Sequence[float], setting: str, shift: float = 0.0
+    axis: Axes, names: Sequence[str], values: Sequence[Place], setting: str, shift: float = 0.0
 ) -> None:
     """A line through the points whose names are numbers: what lies between two others is nothing.
 

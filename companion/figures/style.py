@@ -134,7 +134,7 @@ def _family(character: str) -> str:
 # -- What several figures draw.
 
 
-Place = int | float  # on an axis; the run-time check takes no int for a float
+Place = float | int | np.number  # on an axis; the run-time check takes none for another
 Panels = tuple[Figure, np.ndarray]  # a figure and its axes, row by row
 
 
@@ -174,7 +174,7 @@ def dodged(rows: pd.DataFrame, column: str, step: float) -> list[tuple[str, pd.D
 
 
 def marks(
-    axis: Axes, values: Sequence[float], at: Place, upright: bool = False, **own: Any
+    axis: Axes, values: Sequence[Place], at: Place, upright: bool = False, **own: Any
 ) -> None:
     """Values at one place of the other axis, which is the upper one unless `upright`."""
     line = (values, [at] * len(values))
