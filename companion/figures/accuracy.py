@@ -17,22 +17,7 @@ from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
 from clipit_lib.runs import StoredRun
 from companion import paper
-from companion.figures.style import (
-    dodged,
-    forest,
-    legend_below,
-    look,
-    marks,
-    meanings,
-    named,
-    named_lines,
-    on_line,
-    paired_panels,
-    seeds,
-    styled,
-    words_of,
-    zero,
-)
+from companion.figures import style
 from companion.measures import COSTS, FIXED, MOVING, pareto_front
 from companion.own.summary import ADDED, POOLED
 from companion.specs import label
@@ -40,26 +25,27 @@ from companion.statistics import each_interval
 from companion.tables import GAIN_CELL, STEPS, WHOLE, Comparison
 
 
-@styled()
+@style.styled()
 def table1_figure(runs: pd.DataFrame, gains: pd.DataFrame) -> Figure:
     """One row of panels per data set: accuracies by backbone; gains of CLIP-IT on one scale."""
     gains = gains.assign(paper=paper.differences("table1", gains))
     cells = list(runs.groupby("dataset", sort=False))
     names = [list(dict.fromkeys(cell["backbone"])) for _, cell in cells]
-    figure, axes = paired_panels(names, 0.42, 1.25)
+    figure, axes = style.paired_panels(names, 0.42, 1.25)
     for (left, right), (dataset, cell), backbones in zip(axes, cells, names, strict=True):
         left.set_title(str(dataset))
-        for setting, own, off in dodged(cell, "setting", 0.24):
+        for setting, own, off in style.dodged(cell, "setting", 0.24):
             for backbone, values in own.groupby("backbone", sort=False)["balanced_accuracy"]:
-                at = backbones.index(str(backbone)) + off
-                seeds(left, values, at, setting, label(setting))
+                line = backbones.index(str(backbone)) + off
+                style.seeds(left, values, line, setting, label(setting))
         own = gains[gains["dataset"] == dataset]
-        for first, rows, off in dodged(own, "first", 0.3):
+        for first, rows, off in style.dodged(own, "first", 0.3):
             at = [backbones.index(each) + off for each in rows["backbone"]]
-            forest(right, rows, at, setting=first, label=f"over {label(first)}")
+            style.forest(right, rows, at, setting=first, label=f"over {label(first)}")
     axes[-1, 0].set_xlabel("balanced accuracy on test (%)")
     axes[-1, 1].set_xlabel("gain of CLIP-IT (points, 95% interval)")
-    legend_below(figure, [*named(*axes[0]), *meanings(gains, by_filling=True)], 4)
+    handles = [*style.named(*axes[0]), *style.meanings(gains, by_filling=True)]
+    style.legend_below(figure, handles)
     return figure
 
 
@@ -69,7 +55,7 @@ def table1_figure(runs: pd.DataFrame, gains: pd.DataFrame) -> Figure:
 FAR = 6.0  # ranges of the others between a setting and them, from which on it would hide them
 
 
-@styled()
+@style.styled()
 def comparison_figure(comparison: Comparison, printed: str = "") -> Figure:
     """A row of two panels per cell: accuracy of each setting, difference to the reference.
 
@@ -81,14 +67,14 @@ def comparison_figure(comparison: Comparison, printed: str = "") -> Figure:
     if printed:
         gains = gains.assign(paper=paper.differences(printed, gains))
     names = [[label(str(each)) for each in cell["setting"].unique()] for _, cell in cells]
-    figure, axes = paired_panels(names, 0.24, 1.2)
+    figure, axes = style.paired_panels(names, 0.24, 1.2)
     for (left, right), ((dataset, backbone), cell) in zip(axes, cells, strict=True):
         own = gains.query("dataset == @dataset and backbone == @backbone")
         _compared(left, right, cell, own.set_index("second"))
         left.set_title(f"{dataset}, {backbone}")
     axes[-1, 0].set_xlabel("balanced accuracy on test (%)")
     axes[-1, 1].set_xlabel(f"points over {over}\n(95% interval)")
-    legend_below(figure, meanings(gains), 5)
+    style.legend_below(figure, style.meanings(gains))
     return figure
 
 
@@ -104,8 +90,8 @@ def far_settings(means: pd.Series) -> set[str]:
 
 
 def _compared(left: Axes, right: Axes, runs: pd.DataFrame, gains: pd.DataFrame) -> None:
-    """One line per setting: its seeds with their mean, and the difference to the reference, which
-    is a mark at zero. What is far from all others is a number at the edge.
+    """One line per setting: its seeds with their mean, and the difference to the reference, a mark
+    at zero. What is far from all others is a number at the edge.
     """
     accuracies = runs.groupby("setting", sort=False)["balanced_accuracy"]
     middle, far = runs["balanced_accuracy"].median(), far_settings(accuracies.mean())
@@ -114,36 +100,36 @@ def _compared(left: Axes, right: Axes, runs: pd.DataFrame, gains: pd.DataFrame) 
     for line, (name, values) in enumerate(accuracies):
         setting, rows = str(name), gains.loc[gains.index == name]
         if setting not in far:
-            seeds(left, values, line, setting)
-            forest(right, rows, [line] * len(rows))
+            style.seeds(left, values, line, setting)
+            style.forest(right, rows, [line] * len(rows))
             if rows.empty:
-                colour, marker = look(setting)
-                marks(right, [0], line, color=colour, marker=marker, ms=5)
+                colour, marker = style.look(setting)
+                style.marks(right, [0], line, color=colour, marker=marker, ms=5)
             continue
         for axis, said in ((left, f"{values.mean():.1f}"), (right, *each_interval(rows))):
             high = bool(values.mean() > middle)
             words, at, side = (f"{said} ▸", 0.99, "right") if high else (f"◂ {said}", 0.01, "left")
-            on_line(axis, line, words, at, ha=side, fontsize=7, color=look(setting)[0])
+            style.on_line(axis, line, words, at, ha=side, fontsize=7, color=style.look(setting)[0])
 
 
-@styled()
+@style.styled()
 def controls_figure(found: pd.DataFrame) -> Figure:
     """One panel per cell: bars that follow each other from 0 to the whole gain, 95% intervals."""
     cells = list(found.groupby(GAIN_CELL, sort=False))
     names, last = [step for step, *_ in (*STEPS, WHOLE)], len(STEPS)
-    colours = [*(look(second)[0] for _, _, second in STEPS), "0.85"]
+    colours = [*(style.look(second)[0] for _, _, second in STEPS), "0.85"]
     height = len(cells) * (0.85 + 0.26 * len(names)) + 0.3
     figure, axes = plt.subplots(len(cells), 1, figsize=(6.4, height), squeeze=False, sharex=True)
     for axis, ((dataset, backbone), cell) in zip(axes.flat, cells, strict=True):
         steps = cell.assign(paper=paper.differences("figure5", cell)).set_index("step").loc[names]
         begin = steps["gain"].cumsum().shift(fill_value=0.0)
         begin.iloc[last] = 0.0
-        named_lines(axis, names)
-        zero(axis)
+        style.named_lines(axis, names)
+        style.zero(axis)
         axis.barh(range(len(names)), steps["gain"], 0.62, begin, color=colours, lw=0, alpha=0.6)
         moved = steps[["gain", "low", "high", "paper"]].add(begin, axis=0)
         said = each_interval(steps).map(str)
-        forest(axis, moved.assign(word=words_of(steps)), said=said)
+        style.forest(axis, moved.assign(word=steps["word"]), said=said)
         axis.set_title(f"{dataset}, {backbone}")
     axes[-1, 0].set_xlabel("points of balanced accuracy (95% interval)")
     return figure
@@ -156,7 +142,7 @@ def controls_figure(found: pd.DataFrame) -> Figure:
 ENCODED = {cost: encoded for cost, encoded, _ in COSTS}
 
 
-@styled()
+@style.styled()
 def pareto_figure(points: pd.DataFrame, costs: dict[str, str]) -> Figure:
     """One row of panels per cost and one column per data set.
 
@@ -187,12 +173,12 @@ def pareto_figure(points: pd.DataFrame, costs: dict[str, str]) -> Figure:
     figure.supylabel("balanced accuracy (%)", fontsize=9)
     handles = [Line2D([], [], color="black", lw=1, label="frontier, its models filled")]
     for base in dict.fromkeys(points["base"]):
-        colour, marker = look(base)
+        colour, marker = style.look(base)
         handles.append(Line2D([], [], color=colour, marker=marker, ls="", label=label(base)))
     if any((points[ENCODED[cost]] > points[cost]).any() for cost in costs if cost in ENCODED):
         said = "prompts encoded for each image"
         handles.append(Line2D([], [], color="0.4", ls=":", lw=1, label=said))
-    legend_below(figure, handles, 4)
+    style.legend_below(figure, handles)
     figure.draw_without_rendering()  # names are placed on the final scale
     for row, cost in zip(axes, costs, strict=True):
         for axis, dataset in zip(row, datasets, strict=True):
@@ -216,15 +202,17 @@ def _pareto_panel(axis: Axes, rows: pd.DataFrame, cost: str) -> None:
     steps = pd.concat([steps, steps.tail(1).assign(**{cost: axis.get_xlim()[1]})])
     axis.step(steps[cost], steps["mean"], where="post", color="black", lw=0.8, zorder=1)
     for (_, row), on_front in zip(rows.iterrows(), front, strict=True):
-        colour, marker = look(row["base"])
+        colour, marker = style.look(row["base"])
         own: dict[str, Any] = {"color": colour, "zorder": 2 + on_front}
         size, face = 5 if row["setting"] == row["base"] else 3, colour if on_front else "none"
-        marks(axis, [row["low"], row["high"]], row[cost], True, ls="-", lw=0.8, **own)
-        marks(axis, [row["mean"]], row[cost], True, marker=marker, ms=size, mfc=face, **own)
+        style.marks(axis, [row["low"], row["high"]], row[cost], True, ls="-", lw=0.8, **own)
+        style.marks(axis, [row["mean"]], row[cost], True, marker=marker, ms=size, mfc=face, **own)
         far = row[ENCODED.get(cost, cost)]
         if far > row[cost]:
             ends = [row[cost], far]
-            marks(axis, ends, row["mean"], ls=":", lw=0.7, marker="|", ms=4, markevery=[1], **own)
+            style.marks(
+                axis, ends, row["mean"], ls=":", lw=0.7, marker="|", ms=4, markevery=[1], **own
+            )
     axis.margins(y=0.1)
 
 
@@ -251,7 +239,7 @@ def _names(axis: Axes, rows: pd.DataFrame, cost: str) -> None:
 # -- Figure 4: what text gets right where vision is wrong, and the reverse.
 
 
-@styled()
+@style.styled()
 def complementarity_figure(table: pd.DataFrame, limits: pd.DataFrame) -> Figure:
     """One panel per data set, one row per backbone.
 
@@ -270,35 +258,36 @@ def complementarity_figure(table: pd.DataFrame, limits: pd.DataFrame) -> Figure:
     for axis, (dataset, cell) in zip(axes[0], cells, strict=True):
         axis.set(title=str(dataset), xlabel="test patches (%)")
         expected = cell.groupby("backbone", sort=False)["omega_independent"].mean()
-        for measure, rows, off in dodged(limits[limits["dataset"] == dataset], "measure", 0.36):
+        own = limits[limits["dataset"] == dataset]
+        for measure, rows, off in style.dodged(own, "measure", 0.36):
             setting, name, side, va = right[measure]
             at = [backbones.index(each) + off for each in rows["backbone"]]
-            forest(axis, rows.assign(word="helps"), at, "share", setting=setting, label=name)
+            style.forest(axis, rows, at, "share", setting=setting, label=name)
             for place, share in zip(at, rows["share"], strict=True):
                 axis.annotate(
                     f"{share:.1f}", (share, place), (0, side), fontsize=8, ha="center", va=va,
-                    color=look(setting)[0], textcoords="offset points",
+                    color=style.look(setting)[0], textcoords="offset points",
                 )  # fmt: skip
             if measure == "omega":
                 axis.plot(expected[rows["backbone"]], at, "|", color="black", ms=9, mew=1.8,
                           label="Ω if independent")  # fmt: skip
-    named_lines(axes[0, 0], backbones)
+    style.named_lines(axes[0, 0], backbones)
     axes[0, 0].set_xlim(0, 1.05 * max(limits["high"].max(), table["omega_independent"].max()))
-    legend_below(figure, named(axes[0, 0]), 3)
+    style.legend_below(figure, style.named(axes[0, 0]))
     return figure
 
 
 # -- Courses of training.
 
 
-@styled(constrained=False)
+@style.styled(constrained=False)
 def spread_figure(spreads: pd.DataFrame) -> Figure:
     """One panel per data set: total variance of unit-length targets by epoch, one line per seed."""
     names = {FIXED: "fixed target", MOVING: "moving target"}
     grid = sns.relplot(
         spreads.assign(target=spreads["setting"].map(names)), kind="line", x="epoch",
         y="target_spread", col="dataset", hue="target", style="target", units="seed",
-        estimator=None, palette=[look(FIXED)[0], "black"], hue_order=names.values(),
+        estimator=None, palette=[style.look(FIXED)[0], "black"], hue_order=names.values(),
         style_order=names.values(), markers=["D", "d"], lw=1.1, ms=4, height=2.4, aspect=1.05,
     )  # fmt: skip
     grid.set(ylim=(0, None), xlabel="epoch").set_titles("{col_name}")
@@ -307,7 +296,7 @@ def spread_figure(spreads: pd.DataFrame) -> Figure:
     return grid.figure
 
 
-@styled()
+@style.styled()
 def history_figure(runs: Sequence[StoredRun]) -> Figure:
     """Validation cross-entropy and distillation loss by epoch, one thin line per seed."""
     trained = [run for run in runs if run.spec.training is not None]
@@ -315,7 +304,7 @@ def history_figure(runs: Sequence[StoredRun]) -> Figure:
         run.history().assign(setting=label(run.spec.setting), seed=run.spec.seed)
         for run in trained
     ], ignore_index=True)  # fmt: skip
-    looks = {label(run.spec.setting): look(run.spec.setting) for run in trained}
+    looks = {label(run.spec.setting): style.look(run.spec.setting) for run in trained}
     colours, markers = ({name: each[k] for name, each in looks.items()} for k in (0, 1))
     figure, (left, right) = plt.subplots(1, 2, figsize=(6.4, 2.4))
     for axis, name in ((left, "validation"), (right, "distillation")):
@@ -332,7 +321,7 @@ def history_figure(runs: Sequence[StoredRun]) -> Figure:
     return figure
 
 
-@styled()
+@style.styled()
 def loss_figure(losses: dict[str, list[float]]) -> Figure:
     """Mean training loss of each epoch, one line per encoder, named at its end."""
     figure, axis = plt.subplots(figsize=(4.8, 2.4))
@@ -345,7 +334,7 @@ def loss_figure(losses: dict[str, list[float]]) -> Figure:
     return figure
 
 
-@styled()
+@style.styled()
 def own_figure(found: pd.DataFrame, title: str) -> Figure:
     """One line per control: pooled gain with its 95% interval; small dots are single cells.
 
@@ -354,11 +343,11 @@ def own_figure(found: pd.DataFrame, title: str) -> Figure:
     """
     pooled, cells = found[found["dataset"] == POOLED], found[found["dataset"] != POOLED]
     figure, axis = plt.subplots(figsize=(6.4, 0.95 + 0.46 * len(pooled)))
-    named_lines(axis, [f"{ADDED[name]}\nover {label(name)}" for name in pooled["first"]])
-    zero(axis)
-    forest(axis, pooled, said=each_interval(pooled).map(str) + "\n" + words_of(pooled))
+    style.named_lines(axis, [f"{ADDED[name]}\nover {label(name)}" for name in pooled["first"]])
+    style.zero(axis)
+    style.forest(axis, pooled, said=each_interval(pooled).map(str) + "\n" + pooled["word"])
     for line, first in enumerate(pooled["first"] if len(cells) > len(pooled) else ()):
         dots = cells.loc[cells["first"] == first, "gain"].tolist()
-        marks(axis, dots, line + 0.25, marker=".", ms=6, color="0.6", mew=0)
+        style.marks(axis, dots, line + 0.25, marker=".", ms=6, color="0.6", mew=0)
     axis.set(title=title, xlabel="points of balanced accuracy that CLIP-IT adds (95% interval)")
     return figure

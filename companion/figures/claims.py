@@ -11,29 +11,19 @@ from matplotlib.patches import Rectangle
 
 from companion.claims.ledger import Judged
 from companion.claims.rules import Verdict
-from companion.figures.style import (
-    WORDS,
-    forest,
-    legend_below,
-    meanings,
-    named_lines,
-    styled,
-    zero,
-)
+from companion.figures import style
 from companion.statistics import Word
 
-# Reproduced, not surely, not reproduced, not testable: as a gain that helps, may, hurts.
-LOOKS = dict(
-    zip(
-        Verdict,
-        (*(WORDS[word] for word in (Word.HELPS, Word.UNDECIDED, Word.HURTS)), ("0.7", "", "none")),
-        strict=True,
-    )
-)
+LOOKS = {
+    Verdict.REPRODUCED: style.WORDS[Word.HELPS],
+    Verdict.UNDECIDED: style.WORDS[Word.UNDECIDED],
+    Verdict.NOT: style.WORDS[Word.HURTS],
+    Verdict.UNTESTABLE: ("0.7", "", "none"),
+}
 CAPITALS = {"pcam": "PCAM", "bach": "BACH", "crc": "CRC", "lora": "LoRA"}
 
 
-@styled()
+@style.styled()
 def claims_figure(judged: Sequence[Judged], title: str) -> Figure:
     """One line per claim that is a difference in points; those not testable come last, in grey."""
     rows = pd.DataFrame(
@@ -50,18 +40,18 @@ def claims_figure(judged: Sequence[Judged], title: str) -> Figure:
     rows[numbers] = rows[numbers].astype(float)
     rows = rows.sort_values("word", key=lambda word: word == Verdict.UNTESTABLE, kind="stable")
     figure, axis = plt.subplots(figsize=(6.4, 1.15 + 0.2 * max(len(rows), 2)))
-    named_lines(axis, rows["name"].tolist())
-    zero(axis)
+    style.named_lines(axis, rows["name"].tolist())
+    style.zero(axis)
     for line, claim in enumerate(rows["claim"]):
         if claim.margin:  # what the rule tolerates: either side of zero, or below it
             width = 2 * claim.margin if claim.kind == "equal" else claim.margin
             place = (-claim.margin, line - 0.4)
             axis.add_patch(Rectangle(place, width, 0.8, fc="0.92", lw=0, zorder=0))
-    forest(axis, rows, said=rows["word"].map(str), looks=LOOKS)
+    style.forest(axis, rows, said=rows["word"].map(str), looks=LOOKS)
     axis.set_xlabel("points of balanced accuracy (95% interval)")
     more = f"{len(judged) - len(rows)} further claims have no such number: see the table"
     axis.set_title(f"{title}\n{more}")
-    legend_below(figure, meanings(rows[rows["word"] != Verdict.UNTESTABLE], LOOKS), 4)
+    style.legend_below(figure, style.meanings(rows[rows["word"] != Verdict.UNTESTABLE], LOOKS))
     return figure
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 import matplotlib.pyplot as plt
 import pandas as pd
@@ -11,17 +12,7 @@ from matplotlib.figure import Figure
 
 from clipit_lib.runs import StoredRun
 from companion import tables
-from companion.figures.style import (
-    Place,
-    dodged,
-    forest,
-    legend_below,
-    look,
-    meanings,
-    named,
-    seeds,
-    styled,
-)
+from companion.figures import style
 from companion.profile import Profile
 from companion.specs import Setting, label
 
@@ -50,36 +41,32 @@ def _panels(curves: Curves, ylabel: str) -> tuple[Figure, list[Axes]]:
     return figure, list(axes.flat[: len(curves)])
 
 
-def _line(
-    axis: Axes, names: Sequence[str], values: Sequence[Place], setting: str, shift: float = 0.0
-) -> None:
-    """A line through the points whose names are numbers: what lies between two others is nothing.
-
-    Numbers come first, as `curves_along` sorts them.
-    """
-    numbers = sum(_size((name, "")) < (float("inf"), "") for name in names)
+def _line(axis: Axes, values: pd.Series, setting: str, shift: float = 0.0) -> None:
+    """A line through values by name where the names are numbers, which come first."""
+    numbers = sum(_size((str(name), ""))[0] < float("inf") for name in values.index)
     places = [place + shift for place in range(numbers)]
-    axis.plot(places, values[:numbers], color=look(setting)[0], lw=1.2)
+    axis.plot(places, values[:numbers], color=style.look(setting)[0], lw=1.2)
 
 
-@styled()
+@style.styled()
 def curves_figure(runs: pd.DataFrame, curves: Curves, levels: Sequence[str]) -> Figure:
     """One panel per curve: every seed and their mean; means of `levels` as dashed lines."""
     figure, axes = _panels(curves, "balanced accuracy (%)")
     found = runs.groupby("setting")["balanced_accuracy"]
     means = found.mean()
     for axis, points in zip(axes, curves.values(), strict=True):
-        _line(axis, [*points], [means[setting] for setting in points.values()], "clip_it")
+        _line(axis, means[[*points.values()]].set_axis([*points]), "clip_it")
         for place, setting in enumerate(points.values()):
-            seeds(axis, found.get_group(setting), place, setting, upright=True)
+            style.seeds(axis, found.get_group(setting), place, setting, upright=True)
         for level in levels:
-            style = {"unimodal": ":", "lora_only": "--"}.get(level, "-.")
-            axis.axhline(means[level], color=look(level)[0], lw=1.2, ls=style, label=label(level))
-    legend_below(figure, named(axes[0]), max(len(levels), 1))
+            line = {"unimodal": ":", "lora_only": "--"}.get(level, "-.")
+            own: dict[str, Any] = {"color": style.look(level)[0], "lw": 1.2, "ls": line}
+            axis.axhline(means[level], **own, label=label(level))
+    style.legend_below(figure, style.named(axes[0]))
     return figure
 
 
-@styled()
+@style.styled()
 def gain_curves_figure(gains: pd.DataFrame, curves: Curves) -> Figure:
     """The map: gain of CLIP-IT (95% interval) along each axis over each control.
 
@@ -88,13 +75,14 @@ def gain_curves_figure(gains: pd.DataFrame, curves: Curves) -> Figure:
     """
     figure, axes = _panels(curves, "gain of CLIP-IT (points)")
     for axis, (title, points) in zip(axes, curves.items(), strict=True):
-        for control, rows, off in dodged(gains[gains["axis"] == title], "control", 0.2):
+        for control, rows, off in style.dodged(gains[gains["axis"] == title], "control", 0.2):
             places = [[*points].index(point) + off for point in rows["point"]]
             said = f"over {label(control)}"
-            forest(axis, rows, places, setting=control, label=said, upright=True)
-            _line(axis, [*points], rows["gain"].tolist(), control, off)
+            style.forest(axis, rows, places, setting=control, label=said, upright=True)
+            _line(axis, rows.set_index("point")["gain"], control, off)
         axis.axhline(0, color="black", lw=0.8)
-    legend_below(figure, [*named(axes[0]), *meanings(gains, by_filling=True)], 5)
+    handles = [*style.named(axes[0]), *style.meanings(gains, by_filling=True)]
+    style.legend_below(figure, handles, 5)
     return figure
 
 

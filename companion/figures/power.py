@@ -10,22 +10,12 @@ import seaborn as sns
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
-from companion.figures.style import (
-    WORDS,
-    forest,
-    legend_below,
-    look,
-    marks,
-    meanings,
-    named_lines,
-    styled,
-    zero,
-)
+from companion.figures import style
 
-BARS = {str(word): colour for word, (colour, _, _) in WORDS.items()} | {"undecided": "0.85"}
+BARS = {str(word): colour for word, (colour, _, _) in style.WORDS.items()} | {"undecided": "0.85"}
 
 
-@styled()
+@style.styled()
 def known_figure(gains: pd.DataFrame, margin: float) -> Figure:
     """Gain over random reports: on the left by the share of pairs that are right, on the right of
     what else was put in their place, each with its word.
@@ -38,22 +28,22 @@ def known_figure(gains: pd.DataFrame, margin: float) -> Figure:
     figure, (left, right) = plt.subplots(1, 2, figsize=size)
     left.axhspan(-margin, margin, color="0.93", lw=0, zorder=0)
     left.axhline(0, color="black", lw=0.8)
-    left.plot([0, *curve["right"]], [0, *curve["gain"]], color=look("clip_it")[0], lw=1.2)
-    colour, marker = look("clip_it/random_reports")
-    marks(left, [0], 0, marker=marker, color=colour, ms=5.5)
-    forest(left, curve, curve["right"].tolist(), setting="clip_it", upright=True)
+    left.plot([0, *curve["right"]], [0, *curve["gain"]], color=style.look("clip_it")[0], lw=1.2)
+    colour, marker = style.look("clip_it/random_reports")
+    style.marks(left, [0], 0, marker=marker, color=colour, ms=5.5)
+    style.forest(left, curve, curve["right"].tolist(), setting="clip_it", upright=True)
     left.set(xlabel="patches paired with their own report (%)", xticks=[0, *curve["right"]],
              ylabel="gain over random reports\n(points, 95% interval)")  # fmt: skip
     right.axvspan(-margin, margin, color="0.93", lw=0, zorder=0)
-    zero(right)
-    named_lines(right, [fill(name, 24) for name in others["label"]])
-    forest(right, others, said=others["word"])
+    style.zero(right)
+    style.named_lines(right, [fill(name, 24) for name in others["label"]])
+    style.forest(right, others, said=others["word"])
     right.set_xlabel("gain over random reports (points)")
-    legend_below(figure, meanings(gains), 4)
+    style.legend_below(figure, style.meanings(gains))
     return figure
 
 
-@styled()
+@style.styled()
 def power_figure(judged: pd.DataFrame) -> Figure:
     """How often each word is given to a planted gain, one panel per design.
 
@@ -71,5 +61,5 @@ def power_figure(judged: pd.DataFrame) -> Figure:
         axis.set(title=f"{seeds} seeds, {patients} patients", xlabel="planted gain (points)")
         axis.yaxis.set_major_formatter(lambda share, _: f"{100 * share:.0f}")
     axes[0, 0].set_ylabel("verdicts (%)")
-    legend_below(figure, [Patch(color=colour, label=word) for word, colour in BARS.items()], 4)
+    style.legend_below(figure, [Patch(color=each, label=word) for word, each in BARS.items()])
     return figure

@@ -16,22 +16,21 @@ from matplotlib.lines import Line2D
 from clipit_lib.data.patches import PatchDataset
 from clipit_lib.pairing import Pairs, effective_number
 from companion.figures import style
-from companion.figures.style import CYCLE, MARKER_CYCLE, legend_below, look, plain, styled
 from companion.measures import Distillation
 
 # -- Figures 6 and 7: feature spaces without and with LoRA, each beside its numbers.
 
 
 # Nine things told apart (the largest data set has nine classes); markers differ too.
-CLASS_COLOURS = (*CYCLE, "#000000", "#B8A800")
-CLASS_MARKERS = (*MARKER_CYCLE, "*", "<")
+CLASS_COLOURS = (*style.CYCLE, "#000000", "#B8A800")
+CLASS_MARKERS = (*style.MARKER_CYCLE, "*", "<")
 
 
 # By setting and space: t-SNE coordinates [m, 2], and numbers measured in the original space.
 Planes = Mapping[tuple[str, str], tuple[np.ndarray, str]]
 
 
-@styled()
+@style.styled()
 def space_figure(
     planes: Planes, labels: np.ndarray, classes: Sequence[str], caption: str
 ) -> Figure:
@@ -57,14 +56,14 @@ def space_figure(
     for axis, setting in zip(axes[:, 0], settings, strict=True):
         axis.set_ylabel(setting)
     handles = [
-        Line2D([], [], **look, ms=5, label=plain(name))
+        Line2D([], [], **look, ms=5, label=style.plain(name))
         for look, name in zip(looks, classes, strict=True)
     ]
-    legend_below(figure, handles, min(len(classes), 4), title=caption, title_fontsize=8)
+    style.legend_below(figure, handles, min(len(classes), 4), title=caption, title_fontsize=8)
     return figure
 
 
-@styled(constrained=False)
+@style.styled(constrained=False)
 def contact_sheet(dataset: PatchDataset, columns: int = 8) -> Figure:
     """Random training patches, one row per class."""
     style.have_fonts_for(dataset.classes)
@@ -75,7 +74,7 @@ def contact_sheet(dataset: PatchDataset, columns: int = 8) -> Figure:
         chosen = rng.choice(own, size=min(columns, len(own)), replace=False)
         for axis, row in zip(axes[number], chosen, strict=False):
             axis.imshow(dataset.pixels[row])
-        axes[number, 0].set_ylabel(plain(name), rotation=0, ha="right", va="center")
+        axes[number, 0].set_ylabel(style.plain(name), rotation=0, ha="right", va="center")
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
@@ -84,7 +83,7 @@ def contact_sheet(dataset: PatchDataset, columns: int = 8) -> Figure:
     return figure
 
 
-@styled(constrained=False)
+@style.styled(constrained=False)
 def pair_sheet(
     dataset: PatchDataset, rows: np.ndarray, texts: list[str], notes: list[str]
 ) -> Figure:
@@ -95,7 +94,7 @@ def pair_sheet(
         axis.imshow(dataset.pixels[row], extent=(0, 1, 0, 1))
         axis.set(xlim=(0, 6.4), ylim=(0, 1), aspect="equal")
         axis.axis("off")
-        axis.text(1.12, 0.98, plain(note), va="top", fontweight="bold", fontsize=8)
+        axis.text(1.12, 0.98, style.plain(note), va="top", fontweight="bold", fontsize=8)
         axis.text(1.12, 0.8, _opening(text, 300, 88), va="top", fontsize=7)
     plt.close(figure)  # a notebook shows it once, as the value of its cell
     return figure
@@ -103,10 +102,10 @@ def pair_sheet(
 
 def _opening(text: str, most: int, width: int) -> str:
     """The beginning of a report, in lines."""
-    return textwrap.fill(plain(textwrap.shorten(text, most, placeholder=" …")), width)
+    return textwrap.fill(style.plain(textwrap.shorten(text, most, placeholder=" …")), width)
 
 
-@styled()
+@style.styled()
 def pairing_figure(pairs: Pairs, reports: int, title: str) -> Figure:
     """Patches served by the reports that are chosen most. Similarity: `text_statistics_figure`."""
     chosen = pairs.reports[:, 0]
@@ -125,7 +124,7 @@ def pairing_figure(pairs: Pairs, reports: int, title: str) -> Figure:
 # -- Figures 8 and 9: reports' similarity to patches, distilled features beside a constant; hubs.
 
 
-@styled()
+@style.styled()
 def text_statistics_figure(
     similarities: Mapping[str, np.ndarray], distilled: Sequence[tuple[str, Distillation]]
 ) -> Figure:
@@ -151,7 +150,7 @@ def text_statistics_figure(
 def _cosines(axis: Axes, runs: Sequence[Distillation]) -> None:
     """Cumulative shares: two distributions that crowd near 1 stay apart."""
     for name, attribute, colour, line, drawn, side in (
-        ("distilled", "cosines", look("clip_it")[0], "-", "—", 0),
+        ("distilled", "cosines", style.look("clip_it")[0], "-", "—", 0),
         ("constant", "constant", "black", "--", "- -", 1),
     ):
         values = np.concatenate([getattr(each, attribute) for each in runs])
@@ -173,7 +172,7 @@ def _above(axis: Axes, side: int, words: str, colour: str) -> None:
     )
 
 
-@styled(constrained=False)
+@style.styled(constrained=False)
 def hubs_figure(
     dataset: PatchDataset, texts: Sequence[str], hubs: Sequence[tuple[int, np.ndarray]]
 ) -> Figure:
@@ -196,7 +195,7 @@ def hubs_figure(
         counts = np.bincount(dataset.labels[train[chosen]])
         most = f"{counts.max() / len(chosen):.0%} {dataset.class_texts[counts.argmax()]}"
         note = textwrap.shorten(f"{len(chosen) / len(train):.0%} of patches: {most}", 60)
-        row[-1].text(0.02, 1, plain(note), va="top", fontsize=7, weight="bold")
+        row[-1].text(0.02, 1, style.plain(note), va="top", fontsize=7, weight="bold")
         row[-1].text(0.02, 0.82, _opening(texts[report], 250, 68), va="top", fontsize=6.5)
     for axis in axes.flat:
         axis.axis("off")

@@ -200,16 +200,15 @@ def forest(
     upright: bool = False,
 ) -> None:  # fmt: skip
     """Estimates with their ends low and high at places of the other axis (by default one per line),
-    each marked by its word; a hollow star is what the paper prints (column `paper`).
+    each marked by its column `word`, or filled; a hollow star is what the paper prints (`paper`).
 
     Args:
         setting: whose colour and marker all have; they are filled as their words say.
         said: words on each line, right of the axis.
     """
     places, texts = at or range(len(rows)), [*said] or [""] * len(rows)
-    each = zip(places, words_of(rows), texts, rows.iterrows(), strict=True)
-    for place, word, text, (_, row) in each:
-        colour, marker, filled = looks[word]
+    for place, text, (_, row) in zip(places, texts, rows.iterrows(), strict=True):
+        colour, marker, filled = looks[row.get("word", Word.HELPS)]
         if setting:
             colour, marker = look(setting)
         own: dict[str, Any] = {"color": colour, "marker": marker, "fillstyle": filled, "ms": 5}
@@ -220,14 +219,6 @@ def forest(
             on_line(axis, place, text, color=colour)
 
 
-def words_of(rows: pd.DataFrame) -> pd.Series:
-    """The word of each row; by its interval alone where it has none."""
-    if "word" in rows:
-        return rows["word"]
-    sure = np.select([rows["low"] > 0, rows["high"] < 0], [Word.HELPS, Word.HURTS], Word.UNDECIDED)
-    return pd.Series(sure, rows.index, str)
-
-
 def meanings(rows: pd.DataFrame, looks: Looks = WORDS, by_filling: bool = False) -> list[Line2D]:
     """For a legend: the words that some rows have, and the paper's mark if it is there.
 
@@ -235,7 +226,7 @@ def meanings(rows: pd.DataFrame, looks: Looks = WORDS, by_filling: bool = False)
         by_filling: colours and markers say something else.
     """
     shown: dict[Any, str] = {}
-    for word in (each for each in looks if each in set(words_of(rows))):
+    for word in (each for each in looks if each in set(rows.get("word", ()))):
         key = ("black", "D", looks[word][2]) if by_filling else looks[word]
         shown[key] = f"{shown[key]} or {word}" if key in shown else str(word)
     handles = [
@@ -254,7 +245,7 @@ def zero(axis: Axes) -> None:
 def on_line(axis: Axes, line: Place, words: str, at: float = 1.02, **own: Any) -> None:
     """Words on a line, by default right of the axis, which spans 0 to 1."""
     own = {"va": "center", "fontsize": 8, "color": "black", **own}
-    axis.text(at, line, words, transform=axis.get_yaxis_transform(), **own)
+    axis.text(at, float(line), words, transform=axis.get_yaxis_transform(), **own)
 
 
 def named(*axes: Axes) -> list[Any]:
@@ -263,7 +254,7 @@ def named(*axes: Axes) -> list[Any]:
     return list({each.get_label(): each for each in found}.values())
 
 
-def legend_below(figure: Figure, handles: list[Any], columns: int, **own: Any) -> None:
+def legend_below(figure: Figure, handles: list[Any], columns: int = 4, **own: Any) -> None:
     """A legend under all axes."""
     figure.legend(handles=handles, ncols=columns, loc="outside lower center", **own)
 
@@ -311,7 +302,9 @@ def _write(figure: Figure, path: Path, changing: str) -> None:
 @styled()
 def in_a_column(figure: Figure) -> None:
     """Make it as wide as a column: its panels below each other, all text of one size."""
-    shape = figure.axes[0].get_subplotspec().get_gridspec().get_geometry()
+    place = figure.axes[0].get_subplotspec()
+    assert place is not None
+    shape = place.get_gridspec().get_geometry()
     grid = np.array(figure.axes, object).reshape(shape)
     if shape[1] == 2:  # what was beside a panel stands below all panels of its kind
         for left, right in grid:
@@ -326,9 +319,9 @@ def in_a_column(figure: Figure) -> None:
         if max(map(len, names), default=0) > 6:  # no numbers: each has a line of the axis
             row[0].set_yticklabels(names)
             tall[-1] = max(tall[-1], 0.6 + 0.13 * "\n".join(names).count("\n"))
-    places = GridSpec(*grid.shape, figure=figure, height_ratios=tall)
-    for place, axis in zip(places, grid.flat, strict=True):
-        axis.set_subplotspec(place)
+    places = GridSpec(len(grid), grid.shape[1], figure, height_ratios=tall)
+    for number, axis in enumerate(grid.flat):
+        axis.set_subplotspec(places[number])
         axis.tick_params(labelsize=SMALLEST, **({"labelleft": True} if axis in grid[:, 0] else {}))
     lines = 0
     for legend in figure.legends:

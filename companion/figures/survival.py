@@ -11,14 +11,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from companion.figures.style import HUES, dodged, forest, meanings, named, seeds, styled
+from companion.figures import style
 from companion.survival.model import logrank
 from companion.survival.study import NAMES, PAPER, folds_of
 
-LOW, HIGH = HUES[1:3]
+LOW, HIGH = style.HUES[1:3]
 
 
-@styled()
+@style.styled()
 def survival_figure(
     table: pd.DataFrame,
     limits: pd.DataFrame,
@@ -40,16 +40,16 @@ def _concordance(
 ) -> None:
     folds = sorted(table["fold"].unique())
     mean_at = len(folds) + 0.3
-    means = limits.query("metric == 'c_index' and over == ''").assign(word="helps")
+    means = limits.query("metric == 'c_index' and over == ''")
     means["paper"] = [PAPER.get(name, {}).get("c_index", np.nan) for name in means["setting"]]
-    for setting, mean, off in dodged(means, "setting", 0.24):
+    for setting, mean, off in style.dodged(means, "setting", 0.24):
         values = table[table["setting"] == setting].groupby("fold")["c_index"]
         for fold, own in values:
-            seeds(axis, own, folds.index(fold) + off, setting, NAMES[setting], upright=True)
-        forest(axis, mean, [mean_at + off], "value", setting=setting, upright=True)
+            style.seeds(axis, own, folds.index(fold) + off, setting, NAMES[setting], upright=True)
+        style.forest(axis, mean, [mean_at + off], "value", setting=setting, upright=True)
     if planted is not None:
         ceilings = [*planted["c_index"], planted["c_index"].mean()]
-        look = {"color": "black", "marker": "_", "ls": "", "ms": 22, "mew": 1}
+        look: dict[str, Any] = {"color": "black", "marker": "_", "ls": "", "ms": 22, "mew": 1}
         axis.plot([*range(len(folds)), mean_at], ceilings, **look)
         axis.plot([], [], color="black", lw=1, label="planted risk")
     axis.axhline(0.5, color="black", lw=0.8, ls=":")
@@ -64,9 +64,9 @@ def _concordance(
     )  # fmt: skip
     axis.tick_params(axis="x", length=0)
     axis.legend(
-        handles=[*named(axis), *meanings(means, {})], fontsize=7.5, ncols=5, loc="lower center",
-        bbox_to_anchor=(0.48, 1.0), handletextpad=0.2, columnspacing=0.9, handlelength=1.2,
-        borderpad=0,
+        handles=[*style.named(axis), *style.meanings(means)], fontsize=7.5, ncols=5,
+        loc="lower center", bbox_to_anchor=(0.48, 1.0), handletextpad=0.2, columnspacing=0.9,
+        handlelength=1.2, borderpad=0,
     )  # fmt: skip
 
 

