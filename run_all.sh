@@ -116,7 +116,6 @@ take_lock python 9 || {
 rm -f "$logs"/*.failed "$results"/notebooks/.*.ipynb # what a killed run left
 
 chatter=$logs/snakemake.log status=0
-CLIPIT_STARTED=$(date +%s) && export CLIPIT_STARTED # the jobs say how much time is left
 echo "Running profile $profile: ${jobs:-many} jobs at a time, threads each: $threads."
 if [[ -z $cluster ]]; then
     snakemake 2> "$chatter" || status=$? # the jobs say here how they went
@@ -132,7 +131,7 @@ if ((status)); then
     exit "$status"
 fi
 cat << TEXT
-Finished profile $profile in $SECONDS s on this machine ($(nproc 2> /dev/null || echo ?) cores${here:+, $(wc -w <<< "$here") GPUs}).
+Finished profile $profile in $SECONDS s.
   all on one page     $results/report.html
   tables              $results/tables
   figures             $figures

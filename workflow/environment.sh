@@ -58,7 +58,7 @@ make_venv() {
         take_lock "$python" 7 wait
     }
     if ! venv_is_whole; then
-        echo "Making the environment in .venv (6.5 GB; 3 minutes were needed on 4 cores) ..."
+        echo "Making the environment in .venv (about 3 minutes, 6.5 GB) ..."
         rm -rf .venv
         "$python" -m venv .venv \
             && .venv/bin/python -m pip install -qq -r requirements.lock \

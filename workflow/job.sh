@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# One job of the workflow: its output goes to a log, a line to the terminal as it starts and ends.
+# One job of the workflow: its output goes to a log, one line about it to the terminal.
 # usage: [CLIPIT_JOB_GPUS=N] job.sh notebook|train NAME OUTPUT LOG -p KEY VALUE ...
 set -euo pipefail
 trap '' PIPE # a closed terminal is no reason to fail
@@ -32,22 +32,12 @@ if [[ $kind == train ]] && ((wanted > 1)); then
         --mixed_precision no --dynamo_backend no)
 fi
 status=0
-printf 'start   %s\n' "$about" || true
 "${run[@]}" -m companion "$kind" "$name" --output "$output" "$@" > "$log" 2>&1 || status=$?
 if ((status == 0)); then
     rm -f "$failed" # of an earlier attempt
-    # What Snakemake has said so far, without this job; the rest will take as long as steps have.
-    count=$(awk -v spent="${CLIPIT_STARTED:+$(($(date +%s) - CLIPIT_STARTED))}" '
-        /^total /{steps = $2}
-        /^[0-9]+ of [0-9]+ steps/{before++}
-        END{
-            if (!steps) exit
-            printf "; %d of %d", before + 1, steps
-            left = spent * (steps - before - 1) / (before + 1)
-            if (left >= 6000) printf ", about %.1f h left", left / 3600
-            else if (left >= 100) printf ", about %.0f min left", left / 60
-            else if (left > 0) printf ", about %d s left", left + 1
-        }' "${log%/*}/snakemake.log" 2> /dev/null) || true
+    # What Snakemake has said so far, without this job.
+    count=$(awk '/^total /{steps = $2} /^[0-9]+ of [0-9]+ steps/{before++}
+        END{if (steps) print "; " before + 1 " of " steps}' "${log%/*}/snakemake.log" 2> /dev/null) || true
     printf 'done    %s (%d s%s)\n' "$about" "$SECONDS" "$count" || true
 else
     # What launches several processes has words of its own after theirs.
