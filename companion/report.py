@@ -187,7 +187,7 @@ def _cell(cell: Tag, in_head: bool) -> Markup:
     return Markup(str(cell))
 
 
-# -- Pictures of the page: each once, small, with words for those who cannot see it.
+# -- Pictures of the page, each once, small, with words for those who cannot see it; printed text.
 
 
 WIDEST = 1500  # pixels; a figure is shown at about half of that
@@ -196,6 +196,9 @@ WITHHELD = Markup(
     "<p class='withheld'>{} left out: it may hold patches or reports that are not ours to pass on."
     "</p>\n"
 )
+REPRESENTATION = re.compile(r"<[\w.]+[^<>]*>\s*")  # of an object that has no text of its own
+PRINTED = Markup("<pre class='printed' tabindex='0'>{}</pre>\n")
+WORD = re.compile(r"[^\W\d_]{2,}")
 OF_NUMBERS = re.compile(r"\b(history|loss)_figure\(")  # pictures that show no patch and no report
 
 
@@ -203,22 +206,30 @@ class Pictures:
     """What the page has shown so far.
 
     Args:
-        shareable: whether anything may be shown; if not, only the pictures that are kept as
-            figures or drawn from numbers, which show no patch and no report.
+        shareable: whether anything may be shown; if not, what shows no patch and no report:
+            pictures that are kept as figures or drawn from numbers, and printed text all of whose
+            words are those of the profile or of the code that printed it.
     """
 
-    def __init__(self, profile: str, outline: Outline, shareable: bool) -> None:
-        self.outline, self.shareable, self._profile = outline, shareable, profile
+    def __init__(self, profile: Profile, outline: Outline, shareable: bool) -> None:
+        self.outline, self.shareable, self._profile = outline, shareable, profile.name
         self._shown: dict[str, str] = {}
-        kept = sorted(paths.figures(profile).glob("*.png"))
+        kept = sorted(paths.figures(profile.name).glob("*.png"))
         self._kept = {digest(path.read_bytes()): path.stem for path in kept}
+        self._known = profile.model_dump_json()
+
+    def printed(self, text: str, source: str) -> Markup:
+        """What a cell printed, without progress bars and names of objects."""
+        text = "" if REPRESENTATION.fullmatch(text) else strip_ansi(text)
+        # A terminal shows what was written after the last carriage return of a line.
+        lines = (line.rsplit("\r", 1)[-1].rstrip() for line in text.split("\n"))
+        kept = "\n".join(lines).strip("\n")
+        known = self.shareable or {*WORD.findall(source + self._known)} >= {*WORD.findall(kept)}
+        shown = PRINTED.format(kept) if known else WITHHELD.format("Printed text")
+        return shown if kept else Markup("")
 
     def show(self, picture: bytes, source: str) -> Markup:
-        """A picture as a figure of the page; a link to it if it has been shown before.
-
-        Args:
-            source: of the cell that drew it.
-        """
+        """A cell's picture as a figure of the page; a link to it if it has been shown before."""
         content = digest(picture)
         name = self._kept.get(content)
         if not (name or self.shareable or OF_NUMBERS.search(source)):
@@ -267,8 +278,6 @@ TITLE = re.compile(r"\A# +(.+?)\n")
 FIRST_PER_PROFILE = 3  # notebooks below this number run once an encoder, data set or cell
 # What a notebook keeps of an output in several forms: the first of these.
 PRIORITY = ["image/png", "image/jpeg", "text/markdown", "text/html", "text/plain"]
-REPRESENTATION = re.compile(r"<[\w.]+[^<>]*>\s*")  # of an object that has no text of its own
-PRINTED = Markup("<pre class='printed' tabindex='0'>{}</pre>\n")
 
 
 @dataclass(frozen=True)
@@ -293,17 +302,10 @@ def executed(profile: str) -> tuple[list[Path], list[Path], list[str]]:
     return once, others, [path.stem.removesuffix(".failed") for path in failed]
 
 
-WORD = re.compile(r"[^\W\d_]{2,}")
-
-
-def section(path: Path, pictures: Pictures, level: int, known: str) -> Section:
+def section(path: Path, pictures: Pictures, level: int) -> Section:
     """A notebook as a section whose own heading is of this level.
 
     Tables and Markdown hold numbers and are shown whether or not data may be shared.
-
-    Args:
-        known: printed text whose words are all in it, or in the cell's own code, tells nothing of
-            patches and reports, and is shown too.
 
     Raises:
         ClipItError: the file is damaged.
@@ -327,17 +329,6 @@ def section(path: Path, pictures: Pictures, level: int, known: str) -> Section:
             drawn[data.get("image/png") or data.get("image/jpeg") or id(output)] = output
         cell.outputs = list(drawn.values())
 
-    def printed(text: str, source: str) -> Markup:
-        """What a cell printed, without progress bars and names of objects."""
-        text = "" if REPRESENTATION.fullmatch(text) else strip_ansi(text)
-        # A terminal shows what was written after the last carriage return of a line.
-        lines = (line.rsplit("\r", 1)[-1].rstrip() for line in text.split("\n"))
-        kept = "\n".join(lines).strip("\n")
-        own = {*WORD.findall(source), *WORD.findall(known)}
-        may_be = pictures.shareable or own.issuperset(WORD.findall(kept))
-        shown = PRINTED.format(kept) if may_be else WITHHELD.format("Printed text")
-        return shown if kept else Markup("")
-
     exporter = TemplateExporter(
         config=Config(NbConvertBase={"display_data_priority": PRIORITY}),
         extra_template_basedirs=[str(HERE)], template_name="notebook", file_extension=".html",
@@ -345,7 +336,7 @@ def section(path: Path, pictures: Pictures, level: int, known: str) -> Section:
             "prose": lambda text: prose(text, outline, level + 1),
             "picture": lambda encoded, cell: pictures.show(base64.b64decode(encoded), cell),
             "tables": data_tables,
-            "printed": printed,
+            "printed": pictures.printed,
         },
     )  # fmt: skip
     return Section(anchor, title, heading + Markup(exporter.from_notebook_node(notebook)[0]))
@@ -441,12 +432,11 @@ def page(profile: Profile) -> str:
         raise ClipItError("no executed notebook here", where, fix)
     outline = Outline(OWN_ANCHORS)
     shareable = all(may_be_shown(profile, name) for name in profile.data)
-    pictures = Pictures(profile.name, outline, shareable)
+    pictures = Pictures(profile, outline, shareable)
     claims = _claims(profile.name, outline)
-    known = profile.model_dump_json()
-    sections = [section(path, pictures, 2, known) for path in once]
+    sections = [section(path, pictures, 2) for path in once]
     outline.heading(Markup("Appendix"), 2, "appendix")  # its own heading is in the template
-    appendix = [section(path, pictures, 3, known) for path in others]
+    appendix = [section(path, pictures, 3) for path in others]
     cited = archived.listed(paths.results(profile.name))
     counts = pd.crosstab(cited["setting"], cited["dataset"]).reset_index()
     asked = [paths.profiles() / f"{profile.name}.yaml", searched_path(profile.name)]

@@ -281,42 +281,42 @@ def complementarity_figure(table: pd.DataFrame, limits: pd.DataFrame) -> Figure:
 
 
 @style.styled(constrained=False)
-def spread_figure(spreads: pd.DataFrame) -> Figure:
-    """One panel per data set: total variance of unit-length targets by epoch, one line per seed."""
-    names = {FIXED: "fixed target", MOVING: "moving target"}
+def _courses(rows: pd.DataFrame, looks: dict[str, tuple[str, str]], sharey: bool) -> sns.FacetGrid:
+    """A panel per value of `panel`, in it `value` by epoch, one thin line per seed and setting."""
+    palette, markers = ({name: each[k] for name, each in looks.items()} for k in (0, 1))
     grid = sns.relplot(
-        spreads.assign(target=spreads["setting"].map(names)), kind="line", x="epoch",
-        y="target_spread", col="dataset", hue="target", style="target", units="seed",
-        estimator=None, palette=[style.look(FIXED)[0], "black"], hue_order=names.values(),
-        style_order=names.values(), markers=["D", "d"], lw=1.1, ms=4, height=2.4, aspect=1.05,
+        rows, kind="line", x="epoch", y="value", col="panel", hue="setting", style="setting",
+        units="seed", estimator=None, palette=palette, markers=markers, dashes=False, lw=1.1, ms=4,
+        mew=0, height=2.4, aspect=1.1, facet_kws={"sharey": sharey},
     )  # fmt: skip
-    grid.set(ylim=(0, None), xlabel="epoch").set_titles("{col_name}")
-    grid.axes[0, 0].set_ylabel("variance of the targets")
+    grid.set(xlabel="epoch").set_titles("{col_name}")
     grid.legend.set_title("")
+    return grid
+
+
+def spread_figure(spreads: pd.DataFrame) -> Figure:
+    """One panel per data set: total variance of unit-length targets by epoch."""
+    named = {FIXED: "fixed target", MOVING: "moving target"}
+    looks = {named[FIXED]: style.look(FIXED), named[MOVING]: style.OTHER}
+    rows = spreads.rename(columns={"dataset": "panel", "target_spread": "value"})
+    grid = _courses(rows.assign(setting=rows["setting"].map(named)), looks, sharey=True)
+    grid.set(ylim=(0, None), ylabel="variance of the targets")
     return grid.figure
 
 
-@style.styled()
 def history_figure(runs: Sequence[StoredRun]) -> Figure:
-    """Validation cross-entropy and distillation loss by epoch, one thin line per seed."""
+    """Validation cross-entropy and distillation loss by epoch."""
+    panels = {"validation": "validation cross-entropy (nats)",
+              "distillation": "λ (1 \N{MINUS SIGN} cos) on training batches"}  # fmt: skip
     trained = [run for run in runs if run.spec.training is not None]
     courses = pd.concat([
         run.history().assign(setting=label(run.spec.setting), seed=run.spec.seed)
         for run in trained
-    ], ignore_index=True)  # fmt: skip
+    ]).rename(columns=panels)  # fmt: skip
+    shown = [name for name in panels.values() if name in courses]
+    rows = courses.melt(["setting", "seed", "epoch"], shown, "panel").dropna(subset=["value"])
     looks = {label(run.spec.setting): style.look(run.spec.setting) for run in trained}
-    colours, markers = ({name: each[k] for name, each in looks.items()} for k in (0, 1))
-    figure, (left, right) = plt.subplots(1, 2, figsize=(6.4, 2.4))
-    for axis, name in ((left, "validation"), (right, "distillation")):
-        if name in courses:
-            sns.lineplot(
-                courses.dropna(subset=[name]), x="epoch", y=name, hue="setting", style="setting",
-                units="seed", estimator=None, palette=colours, markers=markers, dashes=False,
-                lw=1.2, ms=4, mew=0, legend=axis is left, ax=axis,
-            )  # fmt: skip
-    left.set_ylabel("validation cross-entropy (nats)")
-    left.legend(title=None)
-    right.set(ylabel="λ (1 \N{MINUS SIGN} cos) on training batches", ylim=(0, None))
+    figure = _courses(rows, looks, sharey=False).set(ylabel="").figure
     plt.close(figure)  # a notebook shows it once, as the value of its cell
     return figure
 

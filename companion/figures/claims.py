@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from companion.claims.ledger import Judged
+from companion.claims.ledger import Judged, ledger_table
 from companion.claims.rules import Verdict
 from companion.figures import style
 from companion.statistics import Word
@@ -26,28 +26,22 @@ CAPITALS = {"pcam": "PCAM", "bach": "BACH", "crc": "CRC", "lora": "LoRA"}
 @style.styled()
 def claims_figure(judged: Sequence[Judged], title: str) -> Figure:
     """One line per claim that is a difference in points; those not testable come last, in grey."""
-    rows = pd.DataFrame(
-        [
-            (_name(one), one.claim, value.ours, value.low, value.high, one.claim.paper_gain,
-             value.verdict)
-            for one in judged
-            for value in [one.finding]
-            if one.claim.in_points
-        ],
-        columns=["name", "claim", "gain", "low", "high", "paper", "word"],
-    ).dropna(subset=["gain", "paper"], how="all")  # fmt: skip
-    numbers = ["gain", "low", "high", "paper"]
-    rows[numbers] = rows[numbers].astype(float)
+    rows = ledger_table(judged).rename(columns={"ours": "gain", "verdict": "word", "paper": "said"})
+    rows["paper"] = pd.Series([one.claim.paper_gain for one in judged], dtype=float)
+    rows["one"] = pd.Series([*judged], dtype=object)
+    rows = rows[[one.claim.in_points for one in judged]]
+    rows = rows.dropna(subset=["gain", "paper"], how="all")
     rows = rows.sort_values("word", key=lambda word: word == Verdict.UNTESTABLE, kind="stable")
     figure, axis = plt.subplots(figsize=(6.4, 1.15 + 0.2 * max(len(rows), 2)))
-    style.named_lines(axis, rows["name"].tolist())
+    style.named_lines(axis, rows["one"].map(_name).tolist())
     style.zero(axis)
-    for line, claim in enumerate(rows["claim"]):
+    for line, one in enumerate(rows["one"]):
+        claim = one.claim
         if claim.margin:  # what the rule tolerates: either side of zero, or below it
             width = 2 * claim.margin if claim.kind == "equal" else claim.margin
             place = (-claim.margin, line - 0.4)
             axis.add_patch(Rectangle(place, width, 0.8, fc="0.92", lw=0, zorder=0))
-    style.forest(axis, rows, said=rows["word"].map(str), looks=LOOKS)
+    style.forest(axis, rows, said=rows["word"], looks=LOOKS)
     axis.set_xlabel("points of balanced accuracy (95% interval)")
     more = f"{len(judged) - len(rows)} further claims have no such number: see the table"
     axis.set_title(f"{title}\n{more}")

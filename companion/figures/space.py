@@ -9,7 +9,6 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
@@ -136,40 +135,29 @@ def text_statistics_figure(
     """
     size = (7.0, 1.55 * len(similarities) + 0.6)
     figure, axes = plt.subplots(len(similarities), 2, figsize=size, squeeze=False, sharex="col")
+    kinds = (("cosines", "— distilled", "-", style.look("clip_it")[0], "left"),
+             ("constant", "- - constant", "--", "black", "right"))  # fmt: skip
     for (left, right), (name, values) in zip(axes, similarities.items(), strict=True):
         sns.histplot(values, bins=30, color="0.75", alpha=1, ax=left)
         left.axvline(values.mean(), color="black", lw=1)
         left.set(title=name, ylabel="patches", yticks=[])
-        _above(left, 1, f"mean {values.mean():.2f}, sd {values.std():.2f}", "black")
-        _cosines(right, [each for dataset, each in distilled if dataset == name])
+        said = f"mean {values.mean():.2f}, sd {values.std():.2f}"
+        left.set_title(said, loc="right", fontsize=8)
+        own = [each for dataset, each in distilled if dataset == name]
+        for kind, said, line, colour, side in kinds:  # cumulative: what crowds near 1 stays apart
+            cosines = np.concatenate([getattr(each, kind) for each in own])
+            sns.ecdfplot(cosines, stat="percent", color=colour, ls=line, lw=1.6, ax=right)
+            said = f"{said}, mean {cosines.mean():.2f}"
+            right.set_title(said, loc=side, fontsize=8, color=colour)
+        right.annotate(
+            f"share of variance\nexplained: {np.mean([each.explained for each in own]):.2f}",
+            (0.03, 0.93), xycoords="axes fraction", va="top", fontsize=8,
+            bbox={"fc": "white", "ec": "none", "alpha": 0.8, "pad": 1},
+        )  # fmt: skip
+        right.set(ylim=(0, 103), ylabel="patches below (%)")
     axes[-1, 0].set_xlabel("cosine of patch and best report")
     axes[-1, 1].set_xlabel("cosine with the true text features (test)")
     return figure
-
-
-def _cosines(axis: Axes, runs: Sequence[Distillation]) -> None:
-    """Cumulative shares: two distributions that crowd near 1 stay apart."""
-    for name, attribute, colour, line, drawn, side in (
-        ("distilled", "cosines", style.look("clip_it")[0], "-", "—", 0),
-        ("constant", "constant", "black", "--", "- -", 1),
-    ):
-        values = np.concatenate([getattr(each, attribute) for each in runs])
-        sns.ecdfplot(values, stat="percent", color=colour, ls=line, lw=1.6, ax=axis)
-        _above(axis, side, f"{drawn} {name}, mean {values.mean():.2f}", colour)
-    share = np.mean([each.explained for each in runs])
-    axis.annotate(
-        f"share of variance\nexplained: {share:.2f}", (0.03, 0.93), xycoords="axes fraction",
-        va="top", fontsize=8, bbox={"fc": "white", "ec": "none", "alpha": 0.8, "pad": 1},
-    )  # fmt: skip
-    axis.set(ylim=(0, 103), ylabel="patches below (%)")
-
-
-def _above(axis: Axes, side: int, words: str, colour: str) -> None:
-    """Words above the axis, at its left (0) or right (1) end."""
-    place = axis.transAxes
-    axis.text(
-        side, 1.05, words, transform=place, ha=("left", "right")[side], fontsize=8, color=colour
-    )
 
 
 @style.styled(constrained=False)

@@ -324,7 +324,7 @@ def in_a_column(figure: Figure) -> None:
         axis.set_subplotspec(places[number])
         axis.tick_params(labelsize=SMALLEST, **({"labelleft": True} if axis in grid[:, 0] else {}))
     lines = 0
-    for legend in figure.legends:
+    for legend in [*figure.legends]:
         legend.remove()
         legend_below(figure, legend.legend_handles, 2)
         lines += -(-len(legend.legend_handles) // 2)
