@@ -281,7 +281,9 @@ def complementarity_figure(table: pd.DataFrame, limits: pd.DataFrame) -> Figure:
 
 
 @style.styled(constrained=False)
-def _courses(rows: pd.DataFrame, looks: dict[str, tuple[str, str]], sharey: bool) -> sns.FacetGrid:
+def _courses(
+    rows: pd.DataFrame, looks: dict[str, tuple[str, str]], sharey: bool = False, **axes: Any
+) -> Figure:
     """A panel per value of `panel`, in it `value` by epoch, one thin line per seed and setting."""
     palette, markers = ({name: each[k] for name, each in looks.items()} for k in (0, 1))
     grid = sns.relplot(
@@ -289,9 +291,10 @@ def _courses(rows: pd.DataFrame, looks: dict[str, tuple[str, str]], sharey: bool
         units="seed", estimator=None, palette=palette, markers=markers, dashes=False, lw=1.1, ms=4,
         mew=0, height=2.4, aspect=1.1, facet_kws={"sharey": sharey},
     )  # fmt: skip
-    grid.set(xlabel="epoch").set_titles("{col_name}")
+    grid.set(**{"xlabel": "epoch", "ylabel": "", **axes}).set_titles("{col_name}")
     grid.legend.set_title("")
-    return grid
+    plt.close(grid.figure)  # a notebook shows it once, as the value of its cell
+    return grid.figure
 
 
 def spread_figure(spreads: pd.DataFrame) -> Figure:
@@ -299,9 +302,8 @@ def spread_figure(spreads: pd.DataFrame) -> Figure:
     named = {FIXED: "fixed target", MOVING: "moving target"}
     looks = {named[FIXED]: style.look(FIXED), named[MOVING]: style.OTHER}
     rows = spreads.rename(columns={"dataset": "panel", "target_spread": "value"})
-    grid = _courses(rows.assign(setting=rows["setting"].map(named)), looks, sharey=True)
-    grid.set(ylim=(0, None), ylabel="variance of the targets")
-    return grid.figure
+    rows = rows.assign(setting=rows["setting"].map(named))
+    return _courses(rows, looks, sharey=True, ylim=(0, None), ylabel="variance of the targets")
 
 
 def history_figure(runs: Sequence[StoredRun]) -> Figure:
@@ -315,23 +317,19 @@ def history_figure(runs: Sequence[StoredRun]) -> Figure:
     ]).rename(columns=panels)  # fmt: skip
     shown = [name for name in panels.values() if name in courses]
     rows = courses.melt(["setting", "seed", "epoch"], shown, "panel").dropna(subset=["value"])
-    looks = {label(run.spec.setting): style.look(run.spec.setting) for run in trained}
-    figure = _courses(rows, looks, sharey=False).set(ylabel="").figure
-    plt.close(figure)  # a notebook shows it once, as the value of its cell
-    return figure
+    return _courses(
+        rows, {label(run.spec.setting): style.look(run.spec.setting) for run in trained}
+    )
 
 
-@style.styled()
 def loss_figure(losses: dict[str, list[float]]) -> Figure:
-    """Mean training loss of each epoch, one line per encoder, named at its end."""
-    figure, axis = plt.subplots(figsize=(4.8, 2.4))
-    for name, values in losses.items():
-        (line,) = axis.plot(range(1, len(values) + 1), values, marker=".")
-        axis.annotate(f" {name}", (len(values), values[-1]), color=line.get_color(), fontsize=8)
-    axis.set(xlabel="epoch", ylabel="training loss (nats)")
-    axis.margins(x=0.25)
-    plt.close(figure)  # a notebook shows it once, as the value of its cell
-    return figure
+    """Mean training loss of each epoch, one line per encoder."""
+    rows = pd.DataFrame(
+        [(name, *each) for name, values in losses.items() for each in enumerate(values, 1)],
+        columns=["setting", "epoch", "value"],
+    )
+    looks = dict(zip(losses, zip(style.HUES, style.MARKER_CYCLE, strict=False), strict=False))
+    return _courses(rows.assign(panel="training loss (nats)", seed=0), looks)
 
 
 @style.styled()

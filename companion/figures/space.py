@@ -20,11 +20,6 @@ from companion.measures import Distillation
 # -- Figures 6 and 7: feature spaces without and with LoRA, each beside its numbers.
 
 
-# Nine things told apart (the largest data set has nine classes); markers differ too.
-CLASS_COLOURS = (*style.CYCLE, "#000000", "#B8A800")
-CLASS_MARKERS = (*style.MARKER_CYCLE, "*", "<")
-
-
 # By setting and space: t-SNE coordinates [m, 2], and numbers measured in the original space.
 Planes = Mapping[tuple[str, str], tuple[np.ndarray, str]]
 
@@ -39,8 +34,8 @@ def space_figure(
     shape = (len(settings), len(spaces))
     figure, axes = plt.subplots(*shape, figsize=(7.2, 2.25 * shape[0] + 0.4), squeeze=False)
     looks: list[dict[str, Any]] = [
-        {"color": CLASS_COLOURS[k % len(CLASS_COLOURS)], "mfc": "none", "ls": "", "mew": 0.7,
-         "marker": CLASS_MARKERS[k % len(CLASS_MARKERS)]}
+        {"color": style.CYCLE[k % 9], "mfc": "none", "ls": "", "mew": 0.7,
+         "marker": style.MARKER_CYCLE[k % 9]}
         for k in range(len(classes))
     ]  # fmt: skip
     for (setting, space), (plane, note) in planes.items():

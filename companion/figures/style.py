@@ -52,9 +52,10 @@ WORDS = {
 }
 PAPER: dict[str, Any] = {"marker": "*", "ms": 8, "mew": 0.9, "mfc": "none", "color": "black"}
 HUES = ("black", "#56B4E9", "#D55E00", "#882255", "#999933")  # of what is no setting
-# Where more are to be told apart, by markers too: classes.
-CYCLE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#6E6E6E")
-MARKER_CYCLE = ("o", "s", "D", "^", "v", "P", "X")
+# Where more are to be told apart (the largest data set has nine classes), of Tol.
+CYCLE = ("#332288", "#88CCEE", "#117733", "#DDCC77", "#AA4499", "#CC6677", "#44AA99", "#999933",
+         "#882255")  # fmt: skip
+MARKER_CYCLE = ("o", "s", "D", "^", "v", "P", "X", "*", "<")
 USUAL = "DejaVu Sans"  # which comes with matplotlib
 STYLE: dict[Any, Any] = {
     **sns.axes_style("ticks"),

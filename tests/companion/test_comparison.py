@@ -129,9 +129,12 @@ def test_each_setting_has_one_colour_whatever_is_changed_in_it() -> None:
     for name, like in alike.items():
         assert style.look(name) == style.look(like)
     assert style.look("clip_it/early_fusion") == style.OTHER
-    assert not {style.OTHER[0], *style.HUES, *(word[0] for word in style.WORDS.values())} & {
-        *colours[:5]
-    }
+    assert not {
+        style.OTHER[0],
+        *style.HUES,
+        *style.CYCLE,
+        *(word[0] for word in style.WORDS.values()),
+    } & {*colours[:5]}
 
 
 def test_a_figure_fits_a_column_with_text_of_seven_points(found: Comparison) -> None:
