@@ -187,36 +187,52 @@ def _cell(cell: Tag, in_head: bool) -> Markup:
     return Markup(str(cell))
 
 
-# -- Pictures of the page: each once, small, with words for those who cannot see it.
+# -- Pictures of the page, each once, small, with words for those who cannot see it; printed text.
 
 
 WIDEST = 1500  # pixels; a figure is shown at about half of that
 LOSSLESS_UP_TO = 120_000  # bytes; what is larger holds patches or many points
 WITHHELD = Markup(
-    "<p class='withheld'>{} is left out here: it may hold patches or reports that are not ours to "
-    "pass on. It is in the executed notebook.</p>\n"
+    "<p class='withheld'>{} left out: it may hold patches or reports that are not ours to pass on."
+    "</p>\n"
 )
+REPRESENTATION = re.compile(r"<[\w.]+[^<>]*>\s*")  # of an object that has no text of its own
+PRINTED = Markup("<pre class='printed' tabindex='0'>{}</pre>\n")
+WORD = re.compile(r"[^\W\d_]{2,}")
+OF_NUMBERS = re.compile(r"\b(history|loss)_figure\(")  # pictures that show no patch and no report
 
 
 class Pictures:
     """What the page has shown so far.
 
     Args:
-        shareable: whether anything may be shown; if not, no printed text, and only the pictures
-            that are kept as figures, which show no patch and no report.
+        shareable: whether anything may be shown; if not, what shows no patch and no report:
+            pictures that are kept as figures or drawn from numbers, and printed text all of whose
+            words are those of the profile or of the code that printed it.
     """
 
-    def __init__(self, profile: str, outline: Outline, shareable: bool) -> None:
-        self.outline, self.shareable, self._profile = outline, shareable, profile
+    def __init__(self, profile: Profile, outline: Outline, shareable: bool) -> None:
+        self.outline, self.shareable, self._profile = outline, shareable, profile.name
         self._shown: dict[str, str] = {}
-        kept = sorted(paths.figures(profile).glob("*.png"))
+        kept = sorted(paths.figures(profile.name).glob("*.png"))
         self._kept = {digest(path.read_bytes()): path.stem for path in kept}
+        self._known = profile.model_dump_json()
 
-    def show(self, picture: bytes) -> Markup:
-        """A picture as a figure of the page; a link to it if it has been shown before."""
+    def printed(self, text: str, source: str) -> Markup:
+        """What a cell printed, without progress bars and names of objects."""
+        text = "" if REPRESENTATION.fullmatch(text) else strip_ansi(text)
+        # A terminal shows what was written after the last carriage return of a line.
+        lines = (line.rsplit("\r", 1)[-1].rstrip() for line in text.split("\n"))
+        kept = "\n".join(lines).strip("\n")
+        known = self.shareable or {*WORD.findall(source + self._known)} >= {*WORD.findall(kept)}
+        shown = PRINTED.format(kept) if known else WITHHELD.format("Printed text")
+        return shown if kept else Markup("")
+
+    def show(self, picture: bytes, source: str) -> Markup:
+        """A cell's picture as a figure of the page; a link to it if it has been shown before."""
         content = digest(picture)
         name = self._kept.get(content)
-        if name is None and not self.shareable:
+        if not (name or self.shareable or OF_NUMBERS.search(source)):
             return WITHHELD.format("A picture")
         if shown := self._shown.get(content):
             return Markup("<p><a href='#{}'>The figure shown above</a></p>\n").format(shown)
@@ -262,8 +278,6 @@ TITLE = re.compile(r"\A# +(.+?)\n")
 FIRST_PER_PROFILE = 3  # notebooks below this number run once an encoder, data set or cell
 # What a notebook keeps of an output in several forms: the first of these.
 PRIORITY = ["image/png", "image/jpeg", "text/markdown", "text/html", "text/plain"]
-REPRESENTATION = re.compile(r"<[\w.]+[^<>]*>\s*")  # of an object that has no text of its own
-PRINTED = Markup("<pre class='printed' tabindex='0'>{}</pre>\n")
 
 
 @dataclass(frozen=True)
@@ -315,23 +329,14 @@ def section(path: Path, pictures: Pictures, level: int) -> Section:
             drawn[data.get("image/png") or data.get("image/jpeg") or id(output)] = output
         cell.outputs = list(drawn.values())
 
-    def printed(text: str) -> Markup:
-        """What a cell printed, without progress bars and names of objects."""
-        text = "" if REPRESENTATION.fullmatch(text) else strip_ansi(text)
-        # A terminal shows what was written after the last carriage return of a line.
-        lines = (line.rsplit("\r", 1)[-1].rstrip() for line in text.split("\n"))
-        kept = "\n".join(lines).strip("\n")
-        shown = PRINTED.format(kept) if pictures.shareable else WITHHELD.format("Printed text")
-        return shown if kept else Markup("")
-
     exporter = TemplateExporter(
         config=Config(NbConvertBase={"display_data_priority": PRIORITY}),
         extra_template_basedirs=[str(HERE)], template_name="notebook", file_extension=".html",
         filters={
             "prose": lambda text: prose(text, outline, level + 1),
-            "picture": lambda encoded: pictures.show(base64.b64decode(encoded)),
+            "picture": lambda encoded, cell: pictures.show(base64.b64decode(encoded), cell),
             "tables": data_tables,
-            "printed": printed,
+            "printed": pictures.printed,
         },
     )  # fmt: skip
     return Section(anchor, title, heading + Markup(exporter.from_notebook_node(notebook)[0]))
@@ -427,7 +432,7 @@ def page(profile: Profile) -> str:
         raise ClipItError("no executed notebook here", where, fix)
     outline = Outline(OWN_ANCHORS)
     shareable = all(may_be_shown(profile, name) for name in profile.data)
-    pictures = Pictures(profile.name, outline, shareable)
+    pictures = Pictures(profile, outline, shareable)
     claims = _claims(profile.name, outline)
     sections = [section(path, pictures, 2) for path in once]
     outline.heading(Markup("Appendix"), 2, "appendix")  # its own heading is in the template
@@ -462,12 +467,8 @@ def page(profile: Profile) -> str:
 def _claims(profile: str, outline: Outline) -> Section:
     """The claims of the paper with their verdicts, if they have been judged."""
     heading = outline.heading(Markup("Claims of the paper"), 2, "claims")
-    words, table = (paths.results(profile) / f"claims.{suffix}" for suffix in ("md", "csv"))
+    words = paths.results(profile) / "claims.md"
+    text = "The claims have not been judged for this profile: there is no `claims.md`."
     if words.exists():
         text = TITLE.sub("", words.read_text(encoding="utf-8"), count=1)  # the page has its own
-    elif table.exists():
-        with whole(table, "Delete it and run ./run_all.sh again"):
-            text = tables.markdown(pd.read_csv(table, dtype=str).fillna(""))
-    else:
-        text = "The claims have not been judged for this profile: there is no `claims.csv`."
     return Section("claims", "Claims of the paper", heading + prose(text, outline, 3))

@@ -76,7 +76,13 @@ def profile_with_results(output: Path, profile: str) -> None:
         new_code_cell("sheet", outputs=[picture(2), picture(2)]),
         new_code_cell("corpus[0]", outputs=[new_output("stream", name="stdout", text=SENTENCE)]),
     ]
-    cost = [new_markdown_cell("# 12 · Cost"), new_code_cell("t", outputs=[picture(3)])]
+    counted = new_output("stream", name="stdout", text=f"{profile}: 27 runs, key 0a1b")
+    cost = [
+        new_markdown_cell("# 12 · Cost"),
+        new_code_cell("t", outputs=[picture(3)]),
+        new_code_cell('print(f"{name}: {len(stored)} runs, key {key}")', outputs=[counted]),
+        new_code_cell("history_figure(stored)", outputs=[picture(4)]),
+    ]
     for name, cells in (
         ("03_table1", table1), ("12_cost", cost), ("01_pairing__one", pairing),
         ("05_pareto.failed", [new_markdown_cell("# 05 · Half a notebook")]),

@@ -16,61 +16,36 @@ from matplotlib.patheffects import withStroke
 from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
 
 from clipit_lib.runs import StoredRun
-from companion.figures.style import (
-    COLOURS,
-    CYCLE,
-    LOOKS,
-    MARKER_CYCLE,
-    MARKERS,
-    beside,
-    intervals,
-    legend_below,
-    named,
-    named_lines,
-    on_line,
-    paired_panels,
-    seeds,
-    styled,
-    zero,
-)
+from companion import paper
+from companion.figures import style
 from companion.measures import COSTS, FIXED, MOVING, pareto_front
 from companion.own.summary import ADDED, POOLED
 from companion.specs import label
-from companion.statistics import Interval, Word
+from companion.statistics import each_interval
 from companion.tables import GAIN_CELL, STEPS, WHOLE, Comparison
 
 
-@styled()
+@style.styled()
 def table1_figure(runs: pd.DataFrame, gains: pd.DataFrame) -> Figure:
     """One row of panels per data set: accuracies by backbone; gains of CLIP-IT on one scale."""
+    gains = gains.assign(paper=paper.differences("table1", gains))
     cells = list(runs.groupby("dataset", sort=False))
-    heights = [0.7 + 0.42 * cell["backbone"].nunique() for _, cell in cells]
-    figure, axes = paired_panels(heights, 1.25, 0.7)
-    for right in axes[1:, 1]:
-        right.sharex(axes[0, 1])
-    for (left, right), (name, cell) in zip(axes, cells, strict=True):
-        backbones = list(dict.fromkeys(cell["backbone"]))
-        left.set_title(str(name))
-        named_lines(left, backbones)
-        settings = [setting for setting in COLOURS if setting in set(cell["setting"])]
-        for setting, off in zip(settings, beside(len(settings), 0.24), strict=True):
-            look = (*LOOKS[setting], label(setting))
-            own = cell[cell["setting"] == setting].groupby("backbone", sort=False)
-            for backbone, values in own["balanced_accuracy"]:
-                seeds(left, values, backbones.index(str(backbone)) + off, *look)
-        named_lines(right, [""] * len(backbones))
-        zero(right)
-        by_first = list(gains[gains["dataset"] == name].groupby("first", sort=False))
-        for (first, rows), off in zip(by_first, beside(len(by_first), 0.24), strict=True):
-            intervals(
-                right, rows, [backbones.index(each) + off for each in rows["backbone"]],
-                color=COLOURS[str(first)], marker=MARKERS[str(first)], mfc="white",
-                label=f"over {label(str(first))}",
-            )  # fmt: skip
+    names = [list(dict.fromkeys(cell["backbone"])) for _, cell in cells]
+    figure, axes = style.paired_panels(names, 0.42, 1.25)
+    for (left, right), (dataset, cell), backbones in zip(axes, cells, names, strict=True):
+        left.set_title(str(dataset))
+        for setting, own, off in style.dodged(cell, "setting", 0.24):
+            for backbone, values in own.groupby("backbone", sort=False)["balanced_accuracy"]:
+                line = backbones.index(str(backbone)) + off
+                style.seeds(left, values, line, setting, label(setting))
+        own = gains[gains["dataset"] == dataset]
+        for first, rows, off in style.dodged(own, "first", 0.3):
+            at = [backbones.index(each) + off for each in rows["backbone"]]
+            style.forest(right, rows, at, setting=first, label=f"over {label(first)}")
     axes[-1, 0].set_xlabel("balanced accuracy on test (%)")
     axes[-1, 1].set_xlabel("gain of CLIP-IT (points, 95% interval)")
-    legend_below(figure, named(axes[0]), 5)
-    figure.tight_layout()
+    handles = [*style.named(*axes[0]), *style.meanings(gains, by_filling=True)]
+    style.legend_below(figure, handles)
     return figure
 
 
@@ -80,19 +55,26 @@ def table1_figure(runs: pd.DataFrame, gains: pd.DataFrame) -> Figure:
 FAR = 6.0  # ranges of the others between a setting and them, from which on it would hide them
 
 
-@styled()
-def comparison_figure(comparison: Comparison) -> Figure:
-    """A row of two panels per cell: accuracy of each setting, difference to the reference."""
+@style.styled()
+def comparison_figure(comparison: Comparison, printed: str = "") -> Figure:
+    """A row of two panels per cell: accuracy of each setting, difference to the reference.
+
+    Args:
+        printed: the table of the paper whose differences are beside ours, see `paper.differences`.
+    """
     cells = list(comparison.runs.groupby(GAIN_CELL, sort=False))
-    heights = [0.75 + 0.24 * cell["setting"].nunique() for _, cell in cells]
-    figure, axes = paired_panels(heights, 1.2, 0.2)
+    over, gains = label(comparison.reference), comparison.gains
+    if printed:
+        gains = gains.assign(paper=paper.differences(printed, gains))
+    names = [[label(str(each)) for each in cell["setting"].unique()] for _, cell in cells]
+    figure, axes = style.paired_panels(names, 0.24, 1.2)
     for (left, right), ((dataset, backbone), cell) in zip(axes, cells, strict=True):
-        gains = comparison.gains.query("dataset == @dataset and backbone == @backbone")
-        _compared(left, right, cell, gains, comparison.reference)
+        own = gains.query("dataset == @dataset and backbone == @backbone")
+        _compared(left, right, cell, own.set_index("second"))
         left.set_title(f"{dataset}, {backbone}")
     axes[-1, 0].set_xlabel("balanced accuracy on test (%)")
-    axes[-1, 1].set_xlabel(f"points over {label(comparison.reference)}\n(95% interval)")
-    figure.tight_layout()
+    axes[-1, 1].set_xlabel(f"points over {over}\n(95% interval)")
+    style.legend_below(figure, style.meanings(gains))
     return figure
 
 
@@ -107,82 +89,60 @@ def far_settings(means: pd.Series) -> set[str]:
     return far
 
 
-def _compared(
-    left: Axes, right: Axes, runs: pd.DataFrame, gains: pd.DataFrame, reference: str
-) -> None:
-    """One line per setting: its seeds with their mean, and the difference to the reference.
-
-    The reference is a filled mark at zero; what is far from all others a number at the edge.
+def _compared(left: Axes, right: Axes, runs: pd.DataFrame, gains: pd.DataFrame) -> None:
+    """One line per setting: its seeds with their mean, and the difference to the reference, a mark
+    at zero. What is far from all others is a number at the edge.
     """
     accuracies = runs.groupby("setting", sort=False)["balanced_accuracy"]
     middle, far = runs["balanced_accuracy"].median(), far_settings(accuracies.mean())
-    named_lines(left, [label(str(setting)) for setting, _ in accuracies])
-    named_lines(right, [""] * len(accuracies))
     for axis in (left, right):
         axis.grid(axis="y", color="0.92", lw=0.6)
-    zero(right)
     for line, (name, values) in enumerate(accuracies):
-        setting, colour = str(name), _colour(str(name))
-        rows = gains[gains["second"] == setting]
-        if setting in far:
+        setting, rows = str(name), gains.loc[gains.index == name]
+        if setting not in far:
+            style.seeds(left, values, line, setting)
+            style.forest(right, rows, [line] * len(rows))
+            if rows.empty:
+                colour, marker = style.look(setting)
+                style.marks(right, [0], line, color=colour, marker=marker, ms=5)
+            continue
+        for axis, said in ((left, f"{values.mean():.1f}"), (right, *each_interval(rows))):
             high = bool(values.mean() > middle)
-            _at_edge(left, line, f"{values.mean():.1f}", high, colour)
-        else:
-            seeds(left, values, line, colour)
-        if setting == reference:
-            right.plot(0, line, "D", ms=4, color=colour)
-        elif setting in far:
-            gain = Interval.of(rows.iloc[0])
-            _at_edge(right, line, str(gain), gain.estimate > 0, colour)
-        else:
-            intervals(right, rows, [line], marker="D", ms=4, mfc="white", color=colour)
+            words, at, side = (f"{said} ▸", 0.99, "right") if high else (f"◂ {said}", 0.01, "left")
+            style.on_line(axis, line, words, at, ha=side, fontsize=7, color=style.look(setting)[0])
 
 
-def _at_edge(axis: Axes, line: int, words: str, right: bool, colour: str) -> None:
-    """What lies outside of the axis, on its side: an arrow and the number."""
-    said, at, side = (f"{words} ▸", 0.99, "right") if right else (f"◂ {words}", 0.01, "left")
-    on_line(axis, line, said, at, ha=side, fontsize=7, color=colour)
-
-
-def _colour(setting: str) -> str:
-    return COLOURS.get(setting, CYCLE[0] if setting.startswith("clip_it") else CYCLE[2])
-
-
-@styled()
+@style.styled()
 def controls_figure(found: pd.DataFrame) -> Figure:
     """One panel per cell: bars that follow each other from 0 to the whole gain, 95% intervals."""
     cells = list(found.groupby(GAIN_CELL, sort=False))
-    names = [step for step, *_ in (*STEPS, WHOLE)]
-    colours = [*CYCLE[: len(STEPS)], "0.55"]
-    height = len(cells) * (0.85 + 0.26 * len(names))
-    figure, axes = plt.subplots(len(cells), 1, figsize=(6.0, height), squeeze=False, sharex=True)
+    names, last = [step for step, *_ in (*STEPS, WHOLE)], len(STEPS)
+    colours = [*(style.look(second)[0] for _, _, second in STEPS), "0.85"]
+    height = len(cells) * (0.85 + 0.26 * len(names)) + 0.3
+    figure, axes = plt.subplots(len(cells), 1, figsize=(6.4, height), squeeze=False, sharex=True)
     for axis, ((dataset, backbone), cell) in zip(axes.flat, cells, strict=True):
-        steps = cell.set_index("step").loc[names]
+        steps = cell.assign(paper=paper.differences("figure5", cell)).set_index("step").loc[names]
         begin = steps["gain"].cumsum().shift(fill_value=0.0)
-        begin[WHOLE[0]] = 0.0
-        named_lines(axis, names)
-        zero(axis)
-        axis.barh(range(len(names)), steps["gain"], 0.62, begin, color=colours, alpha=0.9, lw=0)
-        moved = steps[["gain", "low", "high"]].add(begin, axis=0)
-        intervals(axis, moved, range(len(names)), color="black", lw=1)
-        for line, (_, step) in enumerate(steps.iterrows()):
-            on_line(axis, line, str(Interval.of(step)))
+        begin.iloc[last] = 0.0
+        style.named_lines(axis, names)
+        style.zero(axis)
+        axis.barh(range(len(names)), steps["gain"], 0.62, begin, color=colours, lw=0, alpha=0.6)
+        moved = steps[["gain", "low", "high", "paper"]].add(begin, axis=0)
+        said = each_interval(steps).map(str)
+        style.forest(axis, moved.assign(word=steps["word"]), said=said)
         axis.set_title(f"{dataset}, {backbone}")
     axes[-1, 0].set_xlabel("points of balanced accuracy (95% interval)")
-    figure.tight_layout()
     return figure
 
 
 # -- Accuracy against cost, one panel per data set, with the frontier (Figure 3).
 
 
-PARETO_LOOKS = LOOKS | {"zero_shot": (CYCLE[4], "^"), "contrastive": (CYCLE[5], "P")}
-OTHER = ("black", "x")  # any further setting
 # The cost of the same model with its prompts encoded for each image.
 ENCODED = {cost: encoded for cost, encoded, _ in COSTS}
 
 
-@styled()
+@style.styled()
 def pareto_figure(points: pd.DataFrame, costs: dict[str, str]) -> Figure:
     """One row of panels per cost and one column per data set.
 
@@ -197,7 +157,7 @@ def pareto_figure(points: pd.DataFrame, costs: dict[str, str]) -> Figure:
     # A probe on a frozen image tower is the same thing under both names.
     settings = points["setting"].replace("vision", "unimodal")
     points = points.assign(setting=settings, base=settings.str.split("/").str[0])
-    datasets, bases = list(dict.fromkeys(points["dataset"])), list(dict.fromkeys(points["base"]))
+    datasets = list(dict.fromkeys(points["dataset"]))
     figure, axes = plt.subplots(
         len(costs), len(datasets), figsize=(7.2, 0.7 + 2.4 * len(costs)), squeeze=False,
         sharex="row", sharey="col",
@@ -208,18 +168,21 @@ def pareto_figure(points: pd.DataFrame, costs: dict[str, str]) -> Figure:
         for axis, dataset in zip(row, datasets, strict=True):
             _pareto_panel(axis, points[points["dataset"] == dataset], cost)
             axis.set_xlabel(name)
-        row[0].set_ylabel("balanced accuracy (%)")
     for axis, dataset in zip(axes[0], datasets, strict=True):
         axis.set_title(str(dataset))
+    figure.supylabel("balanced accuracy (%)", fontsize=9)
     handles = [Line2D([], [], color="black", lw=1, label="frontier, its models filled")]
-    for base in bases:
-        colour, marker = PARETO_LOOKS.get(base, OTHER)
+    for base in dict.fromkeys(points["base"]):
+        colour, marker = style.look(base)
         handles.append(Line2D([], [], color=colour, marker=marker, ls="", label=label(base)))
     if any((points[ENCODED[cost]] > points[cost]).any() for cost in costs if cost in ENCODED):
         said = "prompts encoded for each image"
         handles.append(Line2D([], [], color="0.4", ls=":", lw=1, label=said))
-    legend_below(figure, handles, 4)
-    figure.tight_layout()
+    style.legend_below(figure, handles)
+    figure.draw_without_rendering()  # names are placed on the final scale
+    for row, cost in zip(axes, costs, strict=True):
+        for axis, dataset in zip(row, datasets, strict=True):
+            _names(axis, points[points["dataset"] == dataset], cost)
     return figure
 
 
@@ -239,31 +202,26 @@ def _pareto_panel(axis: Axes, rows: pd.DataFrame, cost: str) -> None:
     steps = pd.concat([steps, steps.tail(1).assign(**{cost: axis.get_xlim()[1]})])
     axis.step(steps[cost], steps["mean"], where="post", color="black", lw=0.8, zorder=1)
     for (_, row), on_front in zip(rows.iterrows(), front, strict=True):
-        _point(axis, row, cost, bool(on_front))
+        colour, marker = style.look(row["base"])
+        own: dict[str, Any] = {"color": colour, "zorder": 2 + on_front}
+        size, face = 5 if row["setting"] == row["base"] else 3, colour if on_front else "none"
+        style.marks(axis, [row["low"], row["high"]], row[cost], True, ls="-", lw=0.8, **own)
+        style.marks(axis, [row["mean"]], row[cost], True, marker=marker, ms=size, mfc=face, **own)
+        far = row[ENCODED.get(cost, cost)]
+        if far > row[cost]:
+            ends = [row[cost], far]
+            style.marks(
+                axis, ends, row["mean"], ls=":", lw=0.7, marker="|", ms=4, markevery=[1], **own
+            )
     axis.margins(y=0.1)
-    axis.autoscale_view()  # names are placed on the final scale
-    _names(axis, rows, front, cost)
 
 
-def _point(axis: Axes, row: pd.Series, cost: str, on_front: bool) -> None:
-    """A cell's mean, the range of its seeds, and its cost with prompts encoded."""
-    colour, marker = PARETO_LOOKS.get(row["base"], OTHER)
-    look: dict[str, Any] = {"color": colour, "zorder": 2 + on_front}
-    intervals(
-        axis, row.to_frame().T, [row[cost]], "mean", upright=True, marker=marker, capsize=0, lw=0.8,
-        ms=5 if row["setting"] == row["base"] else 3, mfc=colour if on_front else "none", **look,
-    )  # fmt: skip
-    far = row[ENCODED.get(cost, cost)]
-    if far > row[cost]:
-        ends = [row[cost], far], [row["mean"]] * 2
-        axis.plot(*ends, lw=0.7, ls=":", marker="|", ms=4, markevery=[1], **look)
-
-
-def _names(axis: Axes, rows: pd.DataFrame, front: np.ndarray, cost: str) -> None:
+def _names(axis: Axes, rows: pd.DataFrame, cost: str) -> None:
     """Backbones on the frontier, without a first word that all share; what would overlap is left
     out, the best first."""
     words = {str(name).split("_")[0] for name in rows["backbone"]}
     shared = words.pop() if len(words) == 1 else ""
+    front = pareto_front(rows[cost].to_numpy(), rows["mean"].to_numpy())
     halo = [withStroke(linewidth=2, foreground="white")]
     to_axes, taken = axis.transData + axis.transAxes.inverted(), np.empty((0, 2))
     for _, row in rows[front].sort_values("mean", ascending=False).iterrows():
@@ -281,7 +239,7 @@ def _names(axis: Axes, rows: pd.DataFrame, front: np.ndarray, cost: str) -> None
 # -- Figure 4: what text gets right where vision is wrong, and the reverse.
 
 
-@styled()
+@style.styled()
 def complementarity_figure(table: pd.DataFrame, limits: pd.DataFrame) -> Figure:
     """One panel per data set, one row per backbone.
 
@@ -289,7 +247,8 @@ def complementarity_figure(table: pd.DataFrame, limits: pd.DataFrame) -> Figure:
         table: `measures.complementarity_table`.
         limits: `measures.interval_table` of the same runs.
     """
-    measures = {"omega": "text right, vision wrong (Ω)", "counterpart": "vision right, text wrong"}
+    right = {"omega": ("text", "text right, vision wrong (Ω)", 6, "bottom"),
+             "counterpart": ("unimodal", "vision right, text wrong", -6, "top")}  # fmt: skip
     backbones = list(dict.fromkeys(table["backbone"]))
     cells = list(table.groupby("dataset", sort=False))
     figure, axes = plt.subplots(
@@ -297,112 +256,96 @@ def complementarity_figure(table: pd.DataFrame, limits: pd.DataFrame) -> Figure:
         sharex=True, sharey=True,
     )  # fmt: skip
     for axis, (dataset, cell) in zip(axes[0], cells, strict=True):
-        axis.set_title(str(dataset))
-        for place, (measure, name) in enumerate(measures.items()):
-            rows = limits.query("dataset == @dataset and measure == @measure")
-            heights = [backbones.index(each) + 0.36 * (place - 0.5) for each in rows["backbone"]]
-            look: dict[str, Any] = {"color": CYCLE[place], "marker": MARKER_CYCLE[place]}
-            intervals(axis, rows, heights, "share", **look, label=name)
-            side, va = (6, "bottom") if measure == "omega" else (-6, "top")  # the outer sides
-            for height, share in zip(heights, rows["share"], strict=True):
-                axis.annotate(
-                    f"{share:.1f}", (share, height), (0, side), fontsize=8, ha="center", va=va,
-                    color=CYCLE[place], textcoords="offset points",
-                )  # fmt: skip
+        axis.set(title=str(dataset), xlabel="test patches (%)")
         expected = cell.groupby("backbone", sort=False)["omega_independent"].mean()
-        heights = [backbones.index(str(each)) - 0.18 for each in expected.index]
-        look = {"color": "black", "ms": 9, "mew": 1.8, "label": "Ω if independent"}
-        axis.plot(expected, heights, "|", **look)
-    named_lines(axes[0, 0], backbones)
+        own = limits[limits["dataset"] == dataset]
+        for measure, rows, off in style.dodged(own, "measure", 0.36):
+            setting, name, side, va = right[measure]
+            at = [backbones.index(each) + off for each in rows["backbone"]]
+            style.forest(axis, rows, at, "share", setting=setting, label=name)
+            for place, share in zip(at, rows["share"], strict=True):
+                axis.annotate(
+                    f"{share:.1f}", (share, place), (0, side), fontsize=8, ha="center", va=va,
+                    color=style.look(setting)[0], textcoords="offset points",
+                )  # fmt: skip
+            if measure == "omega":
+                axis.plot(expected[rows["backbone"]], at, "|", color="black", ms=9, mew=1.8,
+                          label="Ω if independent")  # fmt: skip
+    style.named_lines(axes[0, 0], backbones)
     axes[0, 0].set_xlim(0, 1.05 * max(limits["high"].max(), table["omega_independent"].max()))
-    figure.supxlabel("test patches (%), mean over seeds with 95% interval", fontsize=9)
-    independent, *others = named(axes[0, :1])  # lines come first
-    legend_below(figure, [*others, independent], 3)
-    figure.tight_layout()
+    style.legend_below(figure, style.named(axes[0, 0]))
     return figure
 
 
-@styled()
-def spread_figure(spreads: pd.DataFrame) -> Figure:
-    """One panel per data set: total variance of unit-length targets by epoch, one line per seed."""
-    names = {FIXED: "fixed target", MOVING: "moving target"}
+# -- Courses of training.
+
+
+@style.styled(constrained=False)
+def _courses(
+    rows: pd.DataFrame, looks: dict[str, tuple[str, str]], sharey: bool = False, **axes: Any
+) -> Figure:
+    """A panel per value of `panel`, in it `value` by epoch, one thin line per seed and setting."""
+    palette, markers = ({name: each[k] for name, each in looks.items()} for k in (0, 1))
     grid = sns.relplot(
-        spreads.assign(target=spreads["setting"].map(names)), kind="line", x="epoch",
-        y="target_spread", col="dataset", hue="target", style="target", units="seed",
-        estimator=None, palette=[CYCLE[0], CYCLE[5]], hue_order=names.values(),
-        style_order=names.values(), markers=["o", "s"], lw=1.1, ms=4, height=2.4, aspect=1.05,
+        rows, kind="line", x="epoch", y="value", col="panel", hue="setting", style="setting",
+        units="seed", estimator=None, palette=palette, markers=markers, dashes=False, lw=1.1, ms=4,
+        mew=0, height=2.4, aspect=1.1, facet_kws={"sharey": sharey},
     )  # fmt: skip
-    grid.set(ylim=(0, None), xlabel="epoch").set_titles("{col_name}")
-    grid.axes[0, 0].set_ylabel("variance of the targets")
+    grid.set(**{"xlabel": "epoch", "ylabel": "", **axes}).set_titles("{col_name}")
     grid.legend.set_title("")
+    plt.close(grid.figure)  # a notebook shows it once, as the value of its cell
     return grid.figure
 
 
-@styled()
+def spread_figure(spreads: pd.DataFrame) -> Figure:
+    """One panel per data set: total variance of unit-length targets by epoch."""
+    named = {FIXED: "fixed target", MOVING: "moving target"}
+    looks = {named[FIXED]: style.look(FIXED), named[MOVING]: style.OTHER}
+    rows = spreads.rename(columns={"dataset": "panel", "target_spread": "value"})
+    rows = rows.assign(setting=rows["setting"].map(named))
+    return _courses(rows, looks, sharey=True, ylim=(0, None), ylabel="variance of the targets")
+
+
 def history_figure(runs: Sequence[StoredRun]) -> Figure:
-    """Validation cross-entropy and distillation loss by epoch, one thin line per seed."""
+    """Validation cross-entropy and distillation loss by epoch."""
+    panels = {"validation": "validation cross-entropy (nats)",
+              "distillation": "λ (1 \N{MINUS SIGN} cos) on training batches"}  # fmt: skip
     trained = [run for run in runs if run.spec.training is not None]
     courses = pd.concat([
         run.history().assign(setting=label(run.spec.setting), seed=run.spec.seed)
         for run in trained
-    ], ignore_index=True)  # fmt: skip
-    colours = {label(run.spec.setting): COLOURS[run.spec.setting] for run in trained}
-    markers = {label(run.spec.setting): MARKERS[run.spec.setting] for run in trained}
-    figure, (left, right) = plt.subplots(1, 2, figsize=(6.4, 2.4))
-    for axis, name in ((left, "validation"), (right, "distillation")):
-        if name in courses:
-            sns.lineplot(
-                courses.dropna(subset=[name]), x="epoch", y=name, hue="setting", style="setting",
-                units="seed", estimator=None, palette=colours, markers=markers, dashes=False,
-                lw=1.2, ms=4, mew=0, legend=axis is left, ax=axis,
-            )  # fmt: skip
-    left.set_ylabel("validation cross-entropy (nats)")
-    left.legend(title=None)
-    right.set(ylabel="λ (1 \N{MINUS SIGN} cos) on training batches", ylim=(0, None))
-    figure.tight_layout()
-    plt.close(figure)  # a notebook shows it once, as the value of its cell
-    return figure
+    ]).rename(columns=panels)  # fmt: skip
+    shown = [name for name in panels.values() if name in courses]
+    rows = courses.melt(["setting", "seed", "epoch"], shown, "panel").dropna(subset=["value"])
+    return _courses(
+        rows, {label(run.spec.setting): style.look(run.spec.setting) for run in trained}
+    )
 
 
-@styled()
 def loss_figure(losses: dict[str, list[float]]) -> Figure:
-    """Mean training loss of each epoch, one line per encoder, named at its end."""
-    figure, axis = plt.subplots(figsize=(4.8, 2.4))
-    for name, values in losses.items():
-        (line,) = axis.plot(range(1, len(values) + 1), values, marker=".")
-        axis.annotate(f" {name}", (len(values), values[-1]), color=line.get_color(), fontsize=8)
-    axis.set(xlabel="epoch", ylabel="training loss (nats)")
-    axis.margins(x=0.25)
-    figure.tight_layout()
-    plt.close(figure)  # a notebook shows it once, as the value of its cell
-    return figure
+    """Mean training loss of each epoch, one line per encoder."""
+    rows = pd.DataFrame(
+        [(name, *each) for name, values in losses.items() for each in enumerate(values, 1)],
+        columns=["setting", "epoch", "value"],
+    )
+    looks = dict(zip(losses, zip(style.HUES, style.MARKER_CYCLE, strict=False), strict=False))
+    return _courses(rows.assign(panel="training loss (nats)", seed=0), looks)
 
 
-WORDS = {
-    Word.HELPS: (CYCLE[0], "D"), Word.HURTS: (CYCLE[5], "s"), Word.EQUIVALENT: (CYCLE[2], "|"),
-    Word.UNDECIDED: (CYCLE[6], "o"),
-}  # fmt: skip
-
-
-@styled()
+@style.styled()
 def own_figure(found: pd.DataFrame, title: str) -> Figure:
-    """One line a control: pooled gain with its 95% interval; small dots are single cells.
+    """One line per control: pooled gain with its 95% interval; small dots are single cells.
 
     Args:
         found: of `own.summary.summary`.
     """
     pooled, cells = found[found["dataset"] == POOLED], found[found["dataset"] != POOLED]
     figure, axis = plt.subplots(figsize=(6.4, 0.95 + 0.46 * len(pooled)))
-    named_lines(axis, [f"{ADDED[name]}\nover {label(name)}" for name in pooled["first"]])
-    zero(axis)
-    for line, first in enumerate(pooled["first"]):
-        word = Word(pooled["word"].iloc[line])
-        value, (colour, marker) = Interval.of(pooled.iloc[line]), WORDS[word]
-        intervals(axis, pooled.iloc[[line]], [line], color=colour, marker=marker, ms=6, lw=1.6)
-        on_line(axis, line, f"{value}\n{word}", color=colour)
-        if len(cells) > len(pooled):
-            dots = cells[cells["first"] == first]["gain"]
-            axis.plot(dots, [line + 0.25] * len(dots), ".", ms=6, color="0.6", mew=0)
+    style.named_lines(axis, [f"{ADDED[name]}\nover {label(name)}" for name in pooled["first"]])
+    style.zero(axis)
+    style.forest(axis, pooled, said=each_interval(pooled).map(str) + "\n" + pooled["word"])
+    for line, first in enumerate(pooled["first"] if len(cells) > len(pooled) else ()):
+        dots = cells.loc[cells["first"] == first, "gain"].tolist()
+        style.marks(axis, dots, line + 0.25, marker=".", ms=6, color="0.6", mew=0)
     axis.set(title=title, xlabel="points of balanced accuracy that CLIP-IT adds (95% interval)")
-    figure.tight_layout()
     return figure

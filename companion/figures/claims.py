@@ -5,65 +5,47 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import matplotlib.pyplot as plt
+import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
-from companion.claims.ledger import Judged
+from companion.claims.ledger import Judged, ledger_table
 from companion.claims.rules import Verdict
-from companion.figures.style import CYCLE, legend_below, named_lines, on_line, styled, zero
+from companion.figures import style
+from companion.statistics import Word
 
 LOOKS = {
-    Verdict.REPRODUCED: (CYCLE[0], "D"),
-    Verdict.UNDECIDED: (CYCLE[1], "s"),
-    Verdict.NOT: (CYCLE[5], "X"),
-    Verdict.UNTESTABLE: ("0.6", "o"),
+    Verdict.REPRODUCED: style.WORDS[Word.HELPS],
+    Verdict.UNDECIDED: style.WORDS[Word.UNDECIDED],
+    Verdict.NOT: style.WORDS[Word.HURTS],
+    Verdict.UNTESTABLE: ("0.7", "", "none"),
 }
 CAPITALS = {"pcam": "PCAM", "bach": "BACH", "crc": "CRC", "lora": "LoRA"}
-OFFSET = 0.17  # between the paper's mark and ours, in lines
 
 
-@styled()
+@style.styled()
 def claims_figure(judged: Sequence[Judged], title: str) -> Figure:
     """One line per claim that is a difference in points; those not testable come last, in grey."""
-    shown = [
-        one
-        for one in judged
-        if one.claim.in_points
-        and (one.claim.paper_gain is not None or one.finding.ours is not None)
-    ]
-    shown.sort(key=lambda one: one.finding.verdict is Verdict.UNTESTABLE)
-    figure, axis = plt.subplots(figsize=(5.4, 1.15 + 0.23 * max(len(shown), 2)))
-    named_lines(axis, [_name(one) for one in shown])
-    zero(axis)
-    for line, (one, name) in enumerate(zip(shown, axis.get_yticklabels(), strict=True)):
-        claim, verdict = one.claim, one.finding.verdict
-        colour, marker = LOOKS[verdict]
-        grey = verdict is Verdict.UNTESTABLE
-        name.set_color("0.5" if grey else "black")
+    rows = ledger_table(judged).rename(columns={"ours": "gain", "verdict": "word", "paper": "said"})
+    rows["paper"] = pd.Series([one.claim.paper_gain for one in judged], dtype=float)
+    rows["one"] = pd.Series([*judged], dtype=object)
+    rows = rows[[one.claim.in_points for one in judged]]
+    rows = rows.dropna(subset=["gain", "paper"], how="all")
+    rows = rows.sort_values("word", key=lambda word: word == Verdict.UNTESTABLE, kind="stable")
+    figure, axis = plt.subplots(figsize=(6.4, 1.15 + 0.2 * max(len(rows), 2)))
+    style.named_lines(axis, rows["one"].map(_name).tolist())
+    style.zero(axis)
+    for line, one in enumerate(rows["one"]):
+        claim = one.claim
         if claim.margin:  # what the rule tolerates: either side of zero, or below it
             width = 2 * claim.margin if claim.kind == "equal" else claim.margin
             place = (-claim.margin, line - 0.4)
             axis.add_patch(Rectangle(place, width, 0.8, fc="0.92", lw=0, zorder=0))
-        if claim.paper_gain is not None:
-            edge = "0.6" if grey else "0.25"
-            axis.plot(claim.paper_gain, line - OFFSET, "o", ms=4.5, mfc="white", mec=edge)
-        if (value := one.finding.interval) is not None:
-            axis.plot([value.low, value.high], [line + OFFSET] * 2, color=colour, lw=1.4)
-            axis.plot(value.estimate, line + OFFSET, marker, ms=5, color=colour)
-        on_line(axis, line, str(verdict), color="0.5" if grey else colour)
+    style.forest(axis, rows, said=rows["word"], looks=LOOKS)
     axis.set_xlabel("points of balanced accuracy (95% interval)")
-    axis.set_title(f"{title}\n", fontsize=10)
-    more = f"{len(judged) - len(shown)} further claims have no such number: see the table"
-    axis.text(0, 1.01, more, transform=axis.transAxes, fontsize=8, color="0.4", va="bottom")
-    met = {one.finding.verdict for one in shown} - {Verdict.UNTESTABLE}
-    paper = Line2D([], [], marker="o", ls="", ms=4.5, mfc="white", mec="0.25", label="paper")
-    handles = [paper] + [
-        Line2D([], [], marker=marker, color=colour, ms=5, lw=1.4, label=f"ours, {verdict}")
-        for verdict, (colour, marker) in LOOKS.items()
-        if verdict in met
-    ]
-    legend_below(figure, handles, 4)
+    more = f"{len(judged) - len(rows)} further claims have no such number: see the table"
+    axis.set_title(f"{title}\n{more}")
+    style.legend_below(figure, style.meanings(rows[rows["word"] != Verdict.UNTESTABLE], LOOKS))
     return figure
 
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from clipit_lib.runs import StoredRun
 from companion import tables
-from companion.figures.style import COLOURS, MARKERS, beside, intervals, legend_below, named, styled
+from companion.figures import style
 from companion.profile import Profile
 from companion.specs import Setting, label
 
@@ -37,50 +37,52 @@ def _panels(curves: Curves, ylabel: str) -> tuple[Figure, list[Axes]]:
         axis.set(xlabel=title, xticks=range(len(names)), xticklabels=names)
     for axis in axes.flat[len(curves) :]:
         axis.axis("off")
-    for axis in axes[:, 0]:
-        axis.set_ylabel(ylabel)
+    figure.supylabel(ylabel, fontsize=9)
     return figure, list(axes.flat[: len(curves)])
 
 
-@styled()
+def _line(axis: Axes, values: pd.Series, setting: str, shift: float = 0.0) -> None:
+    """A line through values by name where the names are numbers, which come first."""
+    numbers = sum(_size((str(name), ""))[0] < float("inf") for name in values.index)
+    places = [place + shift for place in range(numbers)]
+    axis.plot(places, values[:numbers], color=style.look(setting)[0], lw=1.2)
+
+
+@style.styled()
 def curves_figure(runs: pd.DataFrame, curves: Curves, levels: Sequence[str]) -> Figure:
-    """One panel per curve: every seed, the mean as a line; means of `levels` as dashed lines."""
+    """One panel per curve: every seed and their mean; means of `levels` as dashed lines."""
     figure, axes = _panels(curves, "balanced accuracy (%)")
-    found, colour = runs.groupby("setting")["balanced_accuracy"], COLOURS["clip_it"]
+    found = runs.groupby("setting")["balanced_accuracy"]
+    means = found.mean()
     for axis, points in zip(axes, curves.values(), strict=True):
-        seeds = [found.get_group(setting) for setting in points.values()]
-        axis.plot([values.mean() for values in seeds], "D-", ms=4, color=colour)
-        for place, values in enumerate(seeds):
-            axis.plot([place] * len(values), values, "o", ms=3, color=colour, alpha=0.5, mew=0)
+        _line(axis, means[[*points.values()]].set_axis([*points]), "clip_it")
+        for place, setting in enumerate(points.values()):
+            style.seeds(axis, found.get_group(setting), place, setting, upright=True)
         for level in levels:
-            style = {"unimodal": ":", "lora_only": "--"}.get(level, "-.")
-            look: dict[str, Any] = {"color": COLOURS[level], "lw": 1.2, "ls": style}
-            axis.axhline(found.get_group(level).mean(), **look, label=label(level))
-    legend_below(figure, named(axes[:1]), max(len(levels), 1))
-    figure.tight_layout()
+            line = {"unimodal": ":", "lora_only": "--"}.get(level, "-.")
+            own: dict[str, Any] = {"color": style.look(level)[0], "lw": 1.2, "ls": line}
+            axis.axhline(means[level], **own, label=label(level))
+    style.legend_below(figure, style.named(axes[0]))
     return figure
 
 
-@styled()
+@style.styled()
 def gain_curves_figure(gains: pd.DataFrame, curves: Curves) -> Figure:
-    """The map: gain of CLIP-IT (95% interval) along each axis, one line per control.
+    """The map: gain of CLIP-IT (95% interval) along each axis over each control.
 
     Args:
         gains: of `map_table`.
     """
     figure, axes = _panels(curves, "gain of CLIP-IT (points)")
     for axis, (title, points) in zip(axes, curves.items(), strict=True):
-        places = list(points)
-        controls = list(gains[gains["axis"] == title].groupby("control", sort=False))
-        for (control, rows), shift in zip(controls, beside(len(controls), 0.16), strict=True):
-            intervals(
-                axis, rows, [places.index(point) + shift for point in rows["point"]],
-                upright=True, ls="-", lw=1.2, ms=4, mfc="white", color=COLOURS[str(control)],
-                marker=MARKERS[str(control)], label=f"over {label(str(control))}",
-            )  # fmt: skip
+        for control, rows, off in style.dodged(gains[gains["axis"] == title], "control", 0.2):
+            places = [[*points].index(point) + off for point in rows["point"]]
+            said = f"over {label(control)}"
+            style.forest(axis, rows, places, setting=control, label=said, upright=True)
+            _line(axis, rows.set_index("point")["gain"], control, off)
         axis.axhline(0, color="black", lw=0.8)
-    legend_below(figure, named(axes[:1]), 2)
-    figure.tight_layout()
+    handles = [*style.named(axes[0]), *style.meanings(gains, by_filling=True)]
+    style.legend_below(figure, handles, 5)
     return figure
 
 

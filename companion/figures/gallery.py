@@ -20,9 +20,13 @@ def meaning(name: str) -> str | None:
 def write() -> Path:
     """Write figures/README.md over all figures that are there."""
     root = paths.figures("demo").parent
-    lines = ["# Figures", "", "Made by the notebooks; regenerated whenever a profile is run.", ""]
+    lines = ["# Figures", "", "Made by the notebooks; regenerated whenever a profile is run. "
+             "`NAME_85mm.pdf` is for one column of a journal.", ""]  # fmt: skip
+    order = {name: place for place, name in enumerate(MEANING)}
     for profile, title in TITLES.items():
-        pictures = sorted((root / profile).glob("*.png"), key=_order)
+        pictures = sorted(
+            (root / profile).glob("*.png"), key=lambda path: (order.get(path.stem, 99), path.stem)
+        )
         if pictures and profile != "smoke":
             lines += [f"## {title}", ""]
             for path in pictures:
@@ -31,8 +35,3 @@ def write() -> Path:
     target = root / "README.md"
     write_text(target, "\n".join(lines).rstrip() + "\n")
     return target
-
-
-def _order(path: Path) -> tuple[int, str]:
-    names = list(MEANING)
-    return (names.index(path.stem) if path.stem in names else len(names), path.stem)

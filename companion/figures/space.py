@@ -9,29 +9,22 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from clipit_lib.data.patches import PatchDataset
 from clipit_lib.pairing import Pairs, effective_number
 from companion.figures import style
-from companion.figures.style import COLOURS, CYCLE, MARKER_CYCLE, legend_below, plain, styled
 from companion.measures import Distillation
 
 # -- Figures 6 and 7: feature spaces without and with LoRA, each beside its numbers.
-
-
-# Nine things told apart (the largest data set has nine classes); markers differ too.
-CLASS_COLOURS = (*CYCLE, "#000000", "#B8A800")
-CLASS_MARKERS = (*MARKER_CYCLE, "*", "<")
 
 
 # By setting and space: t-SNE coordinates [m, 2], and numbers measured in the original space.
 Planes = Mapping[tuple[str, str], tuple[np.ndarray, str]]
 
 
-@styled()
+@style.styled()
 def space_figure(
     planes: Planes, labels: np.ndarray, classes: Sequence[str], caption: str
 ) -> Figure:
@@ -41,8 +34,8 @@ def space_figure(
     shape = (len(settings), len(spaces))
     figure, axes = plt.subplots(*shape, figsize=(7.2, 2.25 * shape[0] + 0.4), squeeze=False)
     looks: list[dict[str, Any]] = [
-        {"color": CLASS_COLOURS[k % len(CLASS_COLOURS)], "mfc": "none", "ls": "", "mew": 0.7,
-         "marker": CLASS_MARKERS[k % len(CLASS_MARKERS)]}
+        {"color": style.CYCLE[k % 9], "mfc": "none", "ls": "", "mew": 0.7,
+         "marker": style.MARKER_CYCLE[k % 9]}
         for k in range(len(classes))
     ]  # fmt: skip
     for (setting, space), (plane, note) in planes.items():
@@ -57,15 +50,14 @@ def space_figure(
     for axis, setting in zip(axes[:, 0], settings, strict=True):
         axis.set_ylabel(setting)
     handles = [
-        Line2D([], [], **look, ms=5, label=plain(name))
+        Line2D([], [], **look, ms=5, label=style.plain(name))
         for look, name in zip(looks, classes, strict=True)
     ]
-    legend_below(figure, handles, min(len(classes), 4), title=caption, title_fontsize=8)
-    figure.tight_layout()
+    style.legend_below(figure, handles, min(len(classes), 4), title=caption, title_fontsize=8)
     return figure
 
 
-@styled()
+@style.styled(constrained=False)
 def contact_sheet(dataset: PatchDataset, columns: int = 8) -> Figure:
     """Random training patches, one row per class."""
     style.have_fonts_for(dataset.classes)
@@ -76,7 +68,7 @@ def contact_sheet(dataset: PatchDataset, columns: int = 8) -> Figure:
         chosen = rng.choice(own, size=min(columns, len(own)), replace=False)
         for axis, row in zip(axes[number], chosen, strict=False):
             axis.imshow(dataset.pixels[row])
-        axes[number, 0].set_ylabel(plain(name), rotation=0, ha="right", va="center")
+        axes[number, 0].set_ylabel(style.plain(name), rotation=0, ha="right", va="center")
     for axis in axes.flat:
         axis.set(xticks=[], yticks=[])
         axis.spines[:].set_visible(False)
@@ -85,7 +77,7 @@ def contact_sheet(dataset: PatchDataset, columns: int = 8) -> Figure:
     return figure
 
 
-@styled()
+@style.styled(constrained=False)
 def pair_sheet(
     dataset: PatchDataset, rows: np.ndarray, texts: list[str], notes: list[str]
 ) -> Figure:
@@ -96,7 +88,7 @@ def pair_sheet(
         axis.imshow(dataset.pixels[row], extent=(0, 1, 0, 1))
         axis.set(xlim=(0, 6.4), ylim=(0, 1), aspect="equal")
         axis.axis("off")
-        axis.text(1.12, 0.98, plain(note), va="top", fontweight="bold", fontsize=8)
+        axis.text(1.12, 0.98, style.plain(note), va="top", fontweight="bold", fontsize=8)
         axis.text(1.12, 0.8, _opening(text, 300, 88), va="top", fontsize=7)
     plt.close(figure)  # a notebook shows it once, as the value of its cell
     return figure
@@ -104,30 +96,29 @@ def pair_sheet(
 
 def _opening(text: str, most: int, width: int) -> str:
     """The beginning of a report, in lines."""
-    return textwrap.fill(plain(textwrap.shorten(text, most, placeholder=" …")), width)
+    return textwrap.fill(style.plain(textwrap.shorten(text, most, placeholder=" …")), width)
 
 
-@styled()
+@style.styled()
 def pairing_figure(pairs: Pairs, reports: int, title: str) -> Figure:
     """Patches served by the reports that are chosen most. Similarity: `text_statistics_figure`."""
     chosen = pairs.reports[:, 0]
     counts = np.sort(np.bincount(chosen, minlength=reports))[::-1]
-    effective, grey = effective_number(chosen), COLOURS["unimodal"]
+    effective = effective_number(chosen)
     figure, axis = plt.subplots(figsize=(3.6, 2.5))
     served = 100 * counts.cumsum() / counts.sum()
-    axis.plot(np.arange(1, reports + 1), served, color=COLOURS["clip_it"])
-    axis.axvline(effective, color=grey, lw=1, ls="--")
-    axis.text(effective * 1.1, 5, f"effective number {effective:.0f}", color=grey)
+    axis.plot(np.arange(1, reports + 1), served)
+    axis.axvline(effective, color="0.45", lw=1, ls="--")
+    axis.text(effective * 1.1, 5, f"effective number {effective:.0f}", color="0.45")
     axis.set(xscale="log", ylim=(0, 105), xlabel="reports, most used first", title=title)
     axis.set_ylabel("patches served (%)")
-    figure.tight_layout()
     return figure
 
 
 # -- Figures 8 and 9: reports' similarity to patches, distilled features beside a constant; hubs.
 
 
-@styled()
+@style.styled()
 def text_statistics_figure(
     similarities: Mapping[str, np.ndarray], distilled: Sequence[tuple[str, Distillation]]
 ) -> Figure:
@@ -139,44 +130,32 @@ def text_statistics_figure(
     """
     size = (7.0, 1.55 * len(similarities) + 0.6)
     figure, axes = plt.subplots(len(similarities), 2, figsize=size, squeeze=False, sharex="col")
+    kinds = (("cosines", "— distilled", "-", style.look("clip_it")[0], "left"),
+             ("constant", "- - constant", "--", "black", "right"))  # fmt: skip
     for (left, right), (name, values) in zip(axes, similarities.items(), strict=True):
-        sns.histplot(values, bins=30, color=CYCLE[4], alpha=1, ax=left)
+        sns.histplot(values, bins=30, color="0.75", alpha=1, ax=left)
         left.axvline(values.mean(), color="black", lw=1)
         left.set(title=name, ylabel="patches", yticks=[])
-        _above(left, 1, f"mean {values.mean():.2f}, sd {values.std():.2f}", "black")
-        _cosines(right, [each for dataset, each in distilled if dataset == name])
+        said = f"mean {values.mean():.2f}, sd {values.std():.2f}"
+        left.set_title(said, loc="right", fontsize=8)
+        own = [each for dataset, each in distilled if dataset == name]
+        for kind, said, line, colour, side in kinds:  # cumulative: what crowds near 1 stays apart
+            cosines = np.concatenate([getattr(each, kind) for each in own])
+            sns.ecdfplot(cosines, stat="percent", color=colour, ls=line, lw=1.6, ax=right)
+            said = f"{said}, mean {cosines.mean():.2f}"
+            right.set_title(said, loc=side, fontsize=8, color=colour)
+        right.annotate(
+            f"share of variance\nexplained: {np.mean([each.explained for each in own]):.2f}",
+            (0.03, 0.93), xycoords="axes fraction", va="top", fontsize=8,
+            bbox={"fc": "white", "ec": "none", "alpha": 0.8, "pad": 1},
+        )  # fmt: skip
+        right.set(ylim=(0, 103), ylabel="patches below (%)")
     axes[-1, 0].set_xlabel("cosine of patch and best report")
     axes[-1, 1].set_xlabel("cosine with the true text features (test)")
-    figure.tight_layout()
     return figure
 
 
-def _cosines(axis: Axes, runs: Sequence[Distillation]) -> None:
-    """Cumulative shares: two distributions that crowd near 1 stay apart."""
-    for name, attribute, colour, line, drawn, side in (
-        ("distilled", "cosines", CYCLE[0], "-", "—", 0),
-        ("constant", "constant", CYCLE[5], "--", "- -", 1),
-    ):
-        values = np.concatenate([getattr(each, attribute) for each in runs])
-        sns.ecdfplot(values, stat="percent", color=colour, ls=line, lw=1.6, ax=axis)
-        _above(axis, side, f"{drawn} {name}, mean {values.mean():.2f}", colour)
-    share = np.mean([each.explained for each in runs])
-    axis.annotate(
-        f"share of variance\nexplained: {share:.2f}", (0.03, 0.93), xycoords="axes fraction",
-        va="top", fontsize=8, bbox={"fc": "white", "ec": "none", "alpha": 0.8, "pad": 1},
-    )  # fmt: skip
-    axis.set(ylim=(0, 103), ylabel="patches below (%)")
-
-
-def _above(axis: Axes, side: int, words: str, colour: str) -> None:
-    """Words above the axis, at its left (0) or right (1) end."""
-    place = axis.transAxes
-    axis.text(
-        side, 1.05, words, transform=place, ha=("left", "right")[side], fontsize=8, color=colour
-    )
-
-
-@styled()
+@style.styled(constrained=False)
 def hubs_figure(
     dataset: PatchDataset, texts: Sequence[str], hubs: Sequence[tuple[int, np.ndarray]]
 ) -> Figure:
@@ -199,7 +178,7 @@ def hubs_figure(
         counts = np.bincount(dataset.labels[train[chosen]])
         most = f"{counts.max() / len(chosen):.0%} {dataset.class_texts[counts.argmax()]}"
         note = textwrap.shorten(f"{len(chosen) / len(train):.0%} of patches: {most}", 60)
-        row[-1].text(0.02, 1, plain(note), va="top", fontsize=7, weight="bold")
+        row[-1].text(0.02, 1, style.plain(note), va="top", fontsize=7, weight="bold")
         row[-1].text(0.02, 0.82, _opening(texts[report], 250, 68), va="top", fontsize=6.5)
     for axis in axes.flat:
         axis.axis("off")

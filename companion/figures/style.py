@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from textwrap import fill
 from typing import Any
 
 import matplotlib as mpl
@@ -14,27 +15,47 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from cycler import cycler
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.gridspec import GridSpec
+from matplotlib.lines import Line2D
+from matplotlib.text import Text
 
 from clipit_lib.files import written_beside
 from companion import paths
+from companion.specs import Setting
+from companion.statistics import Word
 from companion.tables import doubtful, write_runs
 
-# Okabe and Ito; markers differ too, so that nothing rests on colour alone.
+# One colour per meaning over all figures, of Okabe and Ito and of Tol; markers differ too, so that
+# nothing rests on colour alone.
 LOOKS = {
     "unimodal": ("#6E6E6E", "o"),
+    "vision": ("#6E6E6E", "o"),  # a probe on a frozen image tower is the same thing
     "lora_only": ("#E69F00", "s"),
     "clip_it": ("#0072B2", "D"),
     "clip_it/architecture_only": ("#009E73", "^"),
     "clip_it/random_reports": ("#CC79A7", "v"),
+    "contrastive": ("#882255", "P"),
+    "zero_shot": ("#882255", "<"),
+    "text": ("#999933", "X"),
 }
-COLOURS = {setting: colour for setting, (colour, _) in LOOKS.items()}
-MARKERS = {setting: marker for setting, (_, marker) in LOOKS.items()}
-# For what is no setting: colours and markers of up to seven things, in this order.
-CYCLE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#6E6E6E")
-MARKER_CYCLE = ("o", "s", "D", "^", "v", "P", "X")
+OTHER = ("black", "d")  # any further setting
+# Colour, marker and filling of what an interval says of a gain.
+WORDS = {
+    Word.HELPS: ("black", "D", "full"),
+    Word.HURTS: ("#D55E00", "X", "full"),
+    Word.EQUIVALENT: ("#56B4E9", "s", "left"),
+    Word.UNDECIDED: ("0.5", "o", "none"),
+}
+PAPER: dict[str, Any] = {"marker": "*", "ms": 8, "mew": 0.9, "mfc": "none", "color": "black"}
+HUES = ("black", "#56B4E9", "#D55E00", "#882255", "#999933")  # of what is no setting
+# Where more are to be told apart (the largest data set has nine classes), of Tol.
+CYCLE = ("#332288", "#88CCEE", "#117733", "#DDCC77", "#AA4499", "#CC6677", "#44AA99", "#999933",
+         "#882255")  # fmt: skip
+MARKER_CYCLE = ("o", "s", "D", "^", "v", "P", "X", "*", "<")
 USUAL = "DejaVu Sans"  # which comes with matplotlib
 STYLE: dict[Any, Any] = {
     **sns.axes_style("ticks"),
@@ -47,6 +68,7 @@ STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.linewidth": 0.8,
+    "axes.prop_cycle": cycler(color=HUES),
     "xtick.labelsize": 8,
     "ytick.labelsize": 8,
     "xtick.major.size": 3.5,
@@ -55,19 +77,29 @@ STYLE: dict[Any, Any] = {
     "legend.frameon": False,
     "legend.handletextpad": 0.3,
     "legend.columnspacing": 1.2,
-    "errorbar.capsize": 2,
     "figure.dpi": 110,
     "savefig.dpi": 200,
     "svg.hashsalt": "clip-it",
     "svg.fonttype": "none",
+    "pdf.fonttype": 42,
 }
 
 
 @contextmanager
-def styled() -> Iterator[None]:
-    """The look, within a block or, as a decorator, within a function."""
-    with plt.rc_context(STYLE):
+def styled(constrained: bool = True) -> Iterator[None]:
+    """The look, within a block or, as a decorator, within a function.
+
+    Args:
+        constrained: leave the layout to matplotlib.
+    """
+    with plt.rc_context({**STYLE, "figure.constrained_layout.use": constrained}):
         yield
+
+
+def look(setting: str) -> tuple[str, str]:
+    """Colour and marker of a setting: those of CLIP-IT whatever its λ, a CLIP's by any prompts."""
+    base = Setting.of(setting).base
+    return LOOKS.get(base if base.startswith("clip_it") else base.split("/")[0], OTHER)
 
 
 def plain(text: str) -> str:
@@ -103,90 +135,201 @@ def _family(character: str) -> str:
 # -- What several figures draw.
 
 
-Place = int | float  # on an axis; the run-time check takes no int for a float
+Place = float | int | np.number  # on an axis; the run-time check takes none for another
 Panels = tuple[Figure, np.ndarray]  # a figure and its axes, row by row
 
 
 def named_lines(axis: Axes, names: Sequence[str]) -> None:
-    """One line of the axis a name, from the top."""
+    """One line of the axis per name, from the top."""
     axis.set(yticks=range(len(names)), yticklabels=names, ylim=(len(names) - 0.4, -0.6))
     axis.tick_params(axis="y", length=0)
 
 
-def paired_panels(heights: Sequence[float], ratio: float, more: float = 0.0) -> Panels:
-    """Rows of two panels, of these heights and `more` in all, in inches.
+def paired_panels(names: Sequence[Sequence[str]], line: float, ratio: float) -> Panels:
+    """Rows of two panels, both with these named lines; those on the right share one scale.
 
     Args:
+        line: height of a line, in inches.
         ratio: width of the left panel over that of the right one.
     """
-    return plt.subplots(
-        len(heights), 2, figsize=(7.2, sum(heights) + more), squeeze=False,
+    heights = [0.75 + line * len(each) for each in names]
+    figure, axes = plt.subplots(
+        len(names), 2, figsize=(7.2, sum(heights) + 0.5), squeeze=False,
         height_ratios=heights, width_ratios=[ratio, 1],
     )  # fmt: skip
+    for (left, right), each in zip(axes, names, strict=True):
+        named_lines(left, each)
+        named_lines(right, each)
+        right.tick_params(labelleft=False)
+        zero(right)
+        if right is not axes[0, 1]:
+            right.sharex(axes[0, 1])
+    return figure, axes
 
 
-def beside(count: int, step: float) -> list[float]:
-    """Where things of one place stand beside each other, around it."""
-    return [step * (number - (count - 1) / 2) for number in range(count)]
+def dodged(rows: pd.DataFrame, column: str, step: float) -> list[tuple[str, pd.DataFrame, float]]:
+    """Each value of a column with its rows, and where it stands beside the others."""
+    groups = list(rows.groupby(column, sort=False))
+    first = step * (1 - len(groups)) / 2
+    return [(str(name), own, first + step * n) for n, (name, own) in enumerate(groups)]
+
+
+def marks(
+    axis: Axes, values: Sequence[Place], at: Place, upright: bool = False, **own: Any
+) -> None:
+    """Values at one place of the other axis, which is the upper one unless `upright`."""
+    line = (values, [at] * len(values))
+    axis.plot(*(line[::-1] if upright else line), **{"ls": "", **own})
 
 
 def seeds(
-    axis: Axes, values: pd.Series, at: Place, colour: str, marker: str = "D", label: str = ""
+    axis: Axes, values: pd.Series, at: Place, setting: str, label: str = "", upright: bool = False
 ) -> None:
-    """The mean as a large mark on a line, each seed as a small one."""
-    look: dict[str, Any] = {"color": colour, "marker": marker, "ls": ""}
-    axis.plot(values, [at] * len(values), **look, ms=3, alpha=0.5, mew=0)
-    axis.plot([values.mean()], [at], **look, ms=5.5, label=label)
+    """The mean as a large mark, each seed as a small one, in the colour of a setting."""
+    colour, marker = look(setting)
+    own: dict[str, Any] = {"upright": upright, "color": colour, "marker": marker}
+    marks(axis, values.tolist(), at, **own, ms=3, alpha=0.5, mew=0)
+    marks(axis, [values.mean()], at, **own, ms=5.5, label=label)
 
 
-def intervals(
-    axis: Axes, rows: pd.DataFrame, at: Sequence[Place], value: str = "gain", upright: bool = False,
-    **look: Any,
+Looks = Mapping[Any, tuple[str, str, str]]
+
+
+def forest(
+    axis: Axes, rows: pd.DataFrame, at: Sequence[Place] = (), value: str = "gain", *,
+    setting: str = "", label: str = "", said: Iterable[str] = (), looks: Looks = WORDS,
+    upright: bool = False,
 ) -> None:  # fmt: skip
-    """The estimates in `rows`, each with the ends low and high, at places of the other axis."""
-    middle = rows[value].to_numpy(dtype=float)
-    error = np.abs(rows[["low", "high"]].to_numpy(dtype=float).T - middle)
-    drawn: dict[str, Any] = {"ls": "", "lw": 1.3, "ms": 5, **look}
-    if upright:
-        axis.errorbar(at, middle, yerr=error, **drawn)
-    else:
-        axis.errorbar(middle, at, xerr=error, **drawn)
+    """Estimates with their ends low and high at places of the other axis (by default one per line),
+    each marked by its column `word`, or filled; a hollow star is what the paper prints (`paper`).
+
+    Args:
+        setting: whose colour and marker all have; they are filled as their words say.
+        said: words on each line, right of the axis.
+    """
+    places, texts = at or range(len(rows)), [*said] or [""] * len(rows)
+    for place, text, (_, row) in zip(places, texts, rows.iterrows(), strict=True):
+        colour, marker, filled = looks[row.get("word", Word.HELPS)]
+        if setting:
+            colour, marker = look(setting)
+        own: dict[str, Any] = {"color": colour, "marker": marker, "fillstyle": filled, "ms": 5}
+        marks(axis, [row["low"], row["high"]], place, upright, color=colour, ls="-", lw=1.3)
+        marks(axis, [row[value]], place, upright, label=label, **own)
+        marks(axis, [row.get("paper", np.nan)], place, upright, zorder=4, **PAPER)
+        if text:
+            on_line(axis, place, text, color=colour)
+
+
+def meanings(rows: pd.DataFrame, looks: Looks = WORDS, by_filling: bool = False) -> list[Line2D]:
+    """For a legend: the words that some rows have, and the paper's mark if it is there.
+
+    Args:
+        by_filling: colours and markers say something else.
+    """
+    shown: dict[Any, str] = {}
+    for word in (each for each in looks if each in set(rows.get("word", ()))):
+        key = ("black", "D", looks[word][2]) if by_filling else looks[word]
+        shown[key] = f"{shown[key]} or {word}" if key in shown else str(word)
+    handles = [
+        Line2D([], [], color=colour, marker=marker, fillstyle=filled, ms=5, ls="", label=said)
+        for (colour, marker, filled), said in shown.items()
+    ]
+    if rows.get("paper", pd.Series(dtype=float)).notna().any():
+        handles.append(Line2D([], [], ls="", label="paper", **PAPER))
+    return handles
 
 
 def zero(axis: Axes) -> None:
     axis.axvline(0, color="black", lw=0.8, zorder=1)
 
 
-def on_line(axis: Axes, line: Place, words: str, at: float = 1.02, **look: Any) -> None:
+def on_line(axis: Axes, line: Place, words: str, at: float = 1.02, **own: Any) -> None:
     """Words on a line, by default right of the axis, which spans 0 to 1."""
-    look = {"va": "center", "fontsize": 8, "color": "black", **look}
-    axis.text(at, line, words, transform=axis.get_yaxis_transform(), **look)
+    own = {"va": "center", "fontsize": 8, "color": "black", **own}
+    axis.text(at, float(line), words, transform=axis.get_yaxis_transform(), **own)
 
 
-def named(axes: Iterable[Axes]) -> list[Any]:
-    """What has a name on some axes, each name once: of an axis artists, then error bars."""
+def named(*axes: Axes) -> list[Any]:
+    """What has a name on some axes, each name once."""
     found = (each for axis in axes for each in axis.get_legend_handles_labels()[0])
     return list({each.get_label(): each for each in found}.values())
 
 
-def legend_below(figure: Figure, handles: list[Any], columns: int, **look: Any) -> None:
-    """A legend of artists and error bars under all axes."""
-    place: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.5, 0.0)}
-    figure.legend(handles=handles, ncols=columns, **place, **look)
+def legend_below(figure: Figure, handles: list[Any], columns: int = 4, **own: Any) -> None:
+    """A legend under all axes."""
+    figure.legend(handles=handles, ncols=columns, loc="outside lower center", **own)
+
+
+# -- Keeping a figure.
+
+
+COLUMN = 85 / 25.4  # inches: the width of a journal's column
+SMALLEST = 7  # points of text that is to be read there
+LETTERS = 20  # of a name on its axis, before it goes on in another line
+# What a paper would cite is kept at that width too.
+CITED = ("table1", "table2", "table6", "table7", "ablations", "ablation_curves", "controls",
+         "controls_all", "map", "pareto", "pareto_paper", "complementarity", "survival", "claims",
+         "known", "power", "own")  # fmt: skip
 
 
 def save(figure: Figure, profile: str, name: str, runs: Sequence[str] = ()) -> Path:
     """Write NAME.png, NAME.svg and the run keys behind them; return the png's path.
 
-    Below the figure stands how many of the runs have a doubtful course.
+    What is cited is written as NAME_85mm.pdf too. Below the figure stands how many of the runs
+    have a doubtful course.
     """
-    folder = paths.figures(profile)
+    path = paths.figures(profile) / f"{name}.png"
     if said := doubtful(profile, runs, listed=False):
-        bottom = figure.get_tightbbox().y0 / figure.get_figheight()  # of a legend, if there is one
-        figure.text(0, bottom - 0.02, said, fontsize=7, color="#D55E00", va="top")
-    for suffix, metadata in ((".svg", {"Date": None}), (".png", {"Software": None})):
-        with written_beside(folder / f"{name}{suffix}") as temporary, styled():
-            figure.savefig(temporary, format=suffix[1:], bbox_inches="tight", metadata=metadata)
-    write_runs(folder, name, runs)
+        figure.text(0, -0.02, said, fontsize=SMALLEST, color=HUES[2], va="top")
+    _write(figure, path.with_suffix(".svg"), "Date")
+    _write(figure, path, "Software")
+    if name in CITED:
+        in_a_column(figure)
+        _write(figure, path.with_name(f"{name}_85mm.pdf"), "CreationDate")
+    write_runs(path.parent, name, runs)
     plt.close(figure)
-    return folder / f"{name}.png"
+    return path
+
+
+def _write(figure: Figure, path: Path, changing: str) -> None:
+    """Write a figure, without what changes from one time to the next."""
+    options: dict[str, Any] = {"bbox_inches": "tight", "metadata": {changing: None}}
+    with written_beside(path) as temporary, styled():
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # it would be laid out anew each time it is drawn
+        figure.savefig(temporary, format=path.suffix[1:], **options)
+
+
+@styled()
+def in_a_column(figure: Figure) -> None:
+    """Make it as wide as a column: its panels below each other, all text of one size."""
+    place = figure.axes[0].get_subplotspec()
+    assert place is not None
+    shape = place.get_gridspec().get_geometry()
+    grid = np.array(figure.axes, object).reshape(shape)
+    if shape[1] == 2:  # what was beside a panel stands below all panels of its kind
+        for left, right in grid:
+            right.set_title(right.get_title(loc="left") or left.get_title(loc="left"), loc="left")
+        grid = np.array([[axis] for axis in grid.T.flat if axis.axison], object)
+    elif shape[1] > 2:
+        grid = grid.T
+    tall = []
+    for row in grid:
+        tall.append(0.45 + min(1.5, row[0].bbox.height / figure.dpi))
+        names = [fill(text.get_text(), LETTERS) for text in row[0].get_yticklabels()]
+        if max(map(len, names), default=0) > 6:  # no numbers: each has a line of the axis
+            row[0].set_yticklabels(names)
+            tall[-1] = max(tall[-1], 0.6 + 0.13 * "\n".join(names).count("\n"))
+    places = GridSpec(len(grid), grid.shape[1], figure, height_ratios=tall)
+    for number, axis in enumerate(grid.flat):
+        axis.set_subplotspec(places[number])
+        axis.tick_params(labelsize=SMALLEST, **({"labelleft": True} if axis in grid[:, 0] else {}))
+    lines = 0
+    for legend in [*figure.legends]:
+        legend.remove()
+        legend_below(figure, legend.legend_handles, 2)
+        lines += -(-len(legend.legend_handles) // 2)
+    for text in figure.findobj(Text):
+        text.set_fontsize(SMALLEST)
+    figure.set_size_inches(COLUMN, sum(tall) + 0.17 * lines)
+    figure.set_layout_engine("constrained")

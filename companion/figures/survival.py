@@ -11,14 +11,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from companion.figures.style import COLOURS, MARKERS, beside, intervals, styled
+from companion.figures import style
 from companion.survival.model import logrank
-from companion.survival.study import NAMES, folds_of
+from companion.survival.study import NAMES, PAPER, folds_of
 
-LOW, HIGH = "#56B4E9", "#D55E00"
+LOW, HIGH = style.HUES[1:3]
 
 
-@styled()
+@style.styled()
 def survival_figure(
     table: pd.DataFrame,
     limits: pd.DataFrame,
@@ -32,7 +32,6 @@ def survival_figure(
     figure, (left, right) = plt.subplots(1, 2, figsize=(7.2, 3.1), width_ratios=[1.2, 1])
     _concordance(left, table, limits, planted)
     _curves(right, split)
-    figure.tight_layout(w_pad=2.5)
     return figure
 
 
@@ -41,34 +40,33 @@ def _concordance(
 ) -> None:
     folds = sorted(table["fold"].unique())
     mean_at = len(folds) + 0.3
-    means = limits.query("metric == 'c_index' and over == ''").set_index("setting")
-    for setting, offset in zip(means.index, beside(len(means), 0.24), strict=True):
-        look: dict[str, Any] = {"color": COLOURS[setting], "marker": MARKERS[setting], "ls": ""}
-        values = table[table["setting"] == setting]
-        places = values["fold"].map(folds.index) + offset
-        axis.plot(places, values["c_index"], **look, ms=3, alpha=0.55)
-        by_fold = values.groupby("fold")["c_index"].mean()
-        axis.plot(np.arange(len(folds)) + offset, by_fold, **look, ms=5, label=NAMES[setting])
-        intervals(axis, means.loc[[setting]], [mean_at + offset], "value", upright=True, **look)
+    means = limits.query("metric == 'c_index' and over == ''")
+    means["paper"] = [PAPER.get(name, {}).get("c_index", np.nan) for name in means["setting"]]
+    for setting, mean, off in style.dodged(means, "setting", 0.24):
+        values = table[table["setting"] == setting].groupby("fold")["c_index"]
+        for fold, own in values:
+            style.seeds(axis, own, folds.index(fold) + off, setting, NAMES[setting], upright=True)
+        style.forest(axis, mean, [mean_at + off], "value", setting=setting, upright=True)
     if planted is not None:
         ceilings = [*planted["c_index"], planted["c_index"].mean()]
-        look = {"color": "black", "marker": "_", "ls": "", "ms": 22, "mew": 1}
+        look: dict[str, Any] = {"color": "black", "marker": "_", "ls": "", "ms": 22, "mew": 1}
         axis.plot([*range(len(folds)), mean_at], ceilings, **look)
         axis.plot([], [], color="black", lw=1, label="planted risk")
     axis.axhline(0.5, color="black", lw=0.8, ls=":")
     axis.annotate("chance", (-0.45, 0.5), xytext=(0, 2), textcoords="offset points", fontsize=7)
     axis.axvline(len(folds) - 0.35, color="#BBBBBB", lw=0.8)
     defined, others = folds_of(table, "c_index")
-    names = [f"fold {fold}" + "\nnot defined" * (fold in others) for fold in folds]
+    names = [f"{fold}" + "\nnot defined" * (fold in others) for fold in folds]
     axis.set(
         xticks=[*range(len(folds)), mean_at],
         xticklabels=[*names, f"mean of\n{', '.join(map(str, defined))}" if others else "mean"],
-        xlim=(-0.5, len(folds) + 0.8), ylabel="C-index on the held-out fold",
+        xlim=(-0.5, len(folds) + 0.8), ylabel="C-index", xlabel="held-out fold",
     )  # fmt: skip
     axis.tick_params(axis="x", length=0)
     axis.legend(
-        fontsize=7.5, ncols=4, loc="lower center", bbox_to_anchor=(0.48, 1.0), handletextpad=0.2,
-        columnspacing=0.9, handlelength=1.2, borderpad=0,
+        handles=[*style.named(axis), *style.meanings(means)], fontsize=7.5, ncols=5,
+        loc="lower center", bbox_to_anchor=(0.48, 1.0), handletextpad=0.2, columnspacing=0.9,
+        handlelength=1.2, borderpad=0,
     )  # fmt: skip
 
 

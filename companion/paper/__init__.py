@@ -6,6 +6,9 @@ from pathlib import Path
 
 import pandas as pd
 
+from clipit_lib.encoders import registry
+from companion.specs import Setting
+
 # -- The paper's numbers as data (arXiv 2504.16181; WACV 2026 text of Tables 1 and 2).
 
 
@@ -38,6 +41,43 @@ def gains() -> pd.Series:
     """CLIP-IT minus unimodal in points, by the data set and backbone of each cell of Table 1."""
     cells = printed("table1").pivot(index=["dataset", "backbone"], columns="setting", values="mean")
     return cells["clip_it"] - cells["unimodal"]
+
+
+# Table 7's settings as ours; a retriever is named as the paper names it.
+OF_TABLE7 = {
+    "tcga_clip": "clip_it/retriever_CLIP", "tcga_quilt": "clip_it/retriever_QUILTNet",
+    "tcga_conch": "clip_it", "synthetic_conch": "clip_it/corpus_synthetic",
+}  # fmt: skip
+
+
+def differences(table: str, gains: pd.DataFrame) -> list[float]:
+    """The printed `second` minus `first` for each row of `tables.gain_table`, in points.
+
+    It is that of the data set and the backbone that ours are or stand for (Figure 5 has one
+    backbone, Table 6 one text encoder); NaN where the table does not print both settings.
+    """
+    cells = printed(table).rename(columns={"mean": "accuracy"}).replace({"setting": OF_TABLE7})
+    if "dataset" not in cells:
+        cells = cells.assign(dataset="PCAM")
+    names = [name for name in ("dataset", "backbone", "setting") if name in cells]
+    known = cells.set_index(names)["accuracy"].to_dict()
+
+    def namesake(name: str) -> str | None:
+        return registry.ENCODERS[name].namesake if name in registry.ENCODERS else None
+
+    def accuracy(row: pd.Series, name: str) -> float:
+        own = Setting.of(name)
+        if "retriever" in own.changes:
+            name = f"{own.base}/retriever_{namesake(own.changes['retriever'])}"
+        elif table == "table7" and "corpus" in own.changes:
+            name = f"{own.base}/corpus_synthetic"
+        mirrored, stood_for = MIRRORS.get(row["dataset"]), namesake(row["backbone"])
+        cell = {"dataset": mirrored, "backbone": stood_for, "setting": name}
+        return known.get(tuple(cell[each] for each in names), float("nan"))
+
+    return [
+        accuracy(row, row["second"]) - accuracy(row, row["first"]) for _, row in gains.iterrows()
+    ]
 
 
 def pareto_points() -> pd.DataFrame:

@@ -6,12 +6,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.text import Text
 
 from clipit_lib.paths import repository
 from clipit_lib.runs import StoredRun
 from clipit_lib.settings import RunSpec
 from companion import paper, paths
-from companion.figures import gallery
+from companion.figures import gallery, style
 from companion.figures.accuracy import comparison_figure, far_settings, table1_figure
 from companion.tables import (
     Comparison,
@@ -88,9 +89,92 @@ def test_the_reference_is_a_mark_at_zero_on_its_line(found: Comparison) -> None:
     accuracy, difference = comparison_figure(found).axes
     plt.close("all")
     line = [text.get_text() for text in accuracy.get_yticklabels()].index("CLIP-IT")
-    marks = [(float(x), float(y)) for mark in difference.lines if mark.get_marker() == "D"
-             for x, y in zip(mark.get_xdata(), mark.get_ydata(), strict=True)]  # fmt: skip
-    assert (0, line) in marks and len(marks) == 3 and not difference.texts
+    on_it = [mark for mark in difference.lines if mark.get_ydata()[0] == line]
+    assert [
+        (*mark.get_xdata(), mark.get_color()) for mark in on_it if mark.get_marker() == "D"
+    ] == [(0, style.look("clip_it")[0])]
+    assert not difference.texts
+
+
+def test_an_interval_looks_as_its_word_says_and_the_papers_number_is_hollow(
+    found: Comparison,
+) -> None:
+    gains = pd.DataFrame(
+        {"gain": [2.0, -2, 0, 1], "low": [1.0, -3, -0.5, -1], "high": [3.0, -1, 0.5, 3]}
+    )
+    gains["word"] = ["helps", "hurts", "equivalent", "undecided"]
+    _, axis = plt.subplots()
+    style.forest(axis, gains.assign(paper=[np.nan, 1.5, np.nan, 4]), said="abcd")
+    plt.close("all")
+    drawn = [(mark.get_marker(), mark.get_fillstyle(), float(mark.get_xdata()[0]))
+             for mark in axis.lines if mark.get_marker() not in ("None", "*")]  # fmt: skip
+    assert drawn == [("D", "full", 2), ("X", "full", -2), ("s", "left", 0), ("o", "none", 1)]
+    stars = [mark for mark in axis.lines if mark.get_marker() == "*" and mark.get_xdata()[0] > 0]
+    assert [(float(*s.get_xdata()), s.get_ydata()[0]) for s in stars] == [(1.5, 1), (4, 3)]
+    assert {mark.get_markerfacecolor() for mark in stars} == {"none"}
+    assert [text.get_text() for text in axis.texts] == list("abcd")
+    legend = [handle.get_label() for handle in style.meanings(gains.assign(paper=1.0))]
+    assert legend == ["helps", "hurts", "equivalent", "undecided", "paper"]
+    legend = [handle.get_label() for handle in style.meanings(gains, by_filling=True)]
+    assert legend == ["helps or hurts", "equivalent", "undecided"]
+
+
+def test_each_setting_has_one_colour_whatever_is_changed_in_it() -> None:
+    names = ["unimodal", "lora_only", "clip_it", "clip_it/architecture_only",
+             "clip_it/random_reports", "contrastive", "text"]  # fmt: skip
+    colours = [style.look(name)[0] for name in names]
+    assert len(set(colours)) == len(colours)
+    alike = {"clip_it/lambda_3": "clip_it", "vision": "unimodal", "text/terms": "text",
+             "clip_it/random_reports/labels_5": "clip_it/random_reports"}  # fmt: skip
+    for name, like in alike.items():
+        assert style.look(name) == style.look(like)
+    assert style.look("clip_it/early_fusion") == style.OTHER
+    assert not {
+        style.OTHER[0],
+        *style.HUES,
+        *style.CYCLE,
+        *(word[0] for word in style.WORDS.values()),
+    } & {*colours[:5]}
+
+
+def test_a_figure_fits_a_column_with_text_of_seven_points(found: Comparison) -> None:
+    figure = comparison_figure(found)
+    left, right = figure.axes
+    style.in_a_column(figure)
+    figure.draw_without_rendering()
+    width = figure.get_tightbbox().width
+    texts = [text for text in figure.findobj(Text) if text.get_text() and text.get_visible()]
+    names = [text.get_text() for text in right.get_yticklabels() if text.get_visible()]
+    plt.close(figure)
+    assert 0.8 * 85 < 25.4 * width <= 85
+    assert {text.get_fontsize() for text in texts} == {7}
+    assert left.get_position().y0 > right.get_position().y1  # below each other
+    assert right.get_position().width > 0.4
+    assert names == ["CLIP-IT", "early fusion", "LoRA only"]
+
+
+@pytest.mark.parametrize(
+    ("table", "dataset", "backbone", "second", "first", "points"),
+    [
+        ("table1", "phantom-crc", "phantom_vit_b16", "clip_it", "unimodal", -0.19),
+        ("table1", "pcam", "uni", "clip_it", "lora_only", np.nan),
+        ("table1", "crc5", "efficientnet_lite0", "clip_it", "unimodal", np.nan),
+        ("table2", "phantom-bach", "phantom_clip_noisy", "vision", "contrastive", 7.99),
+        ("figure5", "phantom-pcam", "phantom_vit_s16", "clip_it", "clip_it/without_lora", 1.63),
+        ("figure5", "bach", "uni", "clip_it", "unimodal", np.nan),
+        ("table6", "bach", "conch", "text", "text/prompts", 19.24),
+        ("table7", "pcam", "uni", "clip_it/retriever_quiltnet", "clip_it", -0.39),
+        ("table7", "phantom-pcam", "phantom_vit_b16", "clip_it/corpus_x", "clip_it", np.nan),
+        ("table7", "pcam", "uni", "clip_it/corpus_synthetic-pcam", "clip_it", -0.1),
+    ],
+)
+def test_the_papers_difference_stands_beside_ours(
+    table: str, dataset: str, backbone: str, second: str, first: str, points: float
+) -> None:
+    """Worked by hand from the printed tables; the sign is that of ours, `second` over `first`."""
+    row = {"dataset": dataset, "backbone": backbone, "second": second, "first": first}
+    (found,) = paper.differences(table, pd.DataFrame([row]))
+    assert found == pytest.approx(points, abs=0.005, nan_ok=True)
 
 
 def test_a_setting_far_from_all_others_is_a_number_at_the_edge(

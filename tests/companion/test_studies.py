@@ -1,5 +1,8 @@
 """Which runs a profile asks for, how settings are named, and how words say it."""
 
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
 import pytest
 
 from clipit_lib.errors import ClipItError
@@ -7,7 +10,7 @@ from clipit_lib.runs import StoredRun
 from clipit_lib.settings import RunSpec, TextSpec
 from companion import paths, specs, studies
 from companion.__main__ import main
-from companion.figures.curves import AXES, KNOBS, curves_along, map_table
+from companion.figures.curves import AXES, KNOBS, curves_along, gain_curves_figure, map_table
 from companion.profile import Profile, Study, Workbench, load_profile
 from companion.specs import label
 from companion.train import train
@@ -240,3 +243,21 @@ def test_knobs_are_in_order_and_hold_the_profiles_own_point(bench: Workbench) ->
     assert list(curves["λ"]) == ["0.3", "1", "10"]
     assert list(curves["rank of the paired report"]) == ["1", "2", "random"]
     assert "LoRA rank" not in curves
+
+
+def test_lines_of_the_map_join_numbers_and_no_categories() -> None:
+    points = {"labels per class": ("5", "20", "all"), "retriever": ("clip", "noisy")}
+    gains = pd.DataFrame(
+        [(axis, each, "lora_only", 1, 0.5, 2) for axis, names in points.items() for each in names],
+        columns=["axis", "point", "control", "gain", "low", "high"],
+    )
+    axes = {axis: dict.fromkeys(names, "x") for axis, names in points.items()}
+    figure = gain_curves_figure(gains, axes)
+    joined = [
+        [line.get_xdata().tolist() for line in axis.lines
+         if line.get_transform() == axis.transData and len(np.unique(line.get_xdata())) > 1]
+        for axis in figure.axes
+    ]  # fmt: skip
+    marks = [sum(line.get_marker() == "s" for line in axis.lines) for axis in figure.axes]
+    plt.close(figure)
+    assert joined == [[[0, 1]], []] and marks == [3, 2]

@@ -423,7 +423,7 @@ def test_a_fold_in_which_nothing_can_be_compared_is_named(tmp_path: Path) -> Non
     assert said.count("means and intervals are over fold 1, 3.") == 2
     left, right = survival_figure(table, limits, split).axes
     labels = [label.get_text() for label in left.get_xticklabels()]
-    assert labels == ["fold 1", "fold 2\nnot defined", "fold 3", "mean of\n1, 3"]
+    assert labels == ["1", "2\nnot defined", "3", "mean of\n1, 3"]
     # The lower half of each fold: events at 1, 5 and 2 months.
     curve = right.lines[0].get_xydata()
     np.testing.assert_allclose(curve, [[0, 1], [1, 2 / 3], [2, 1 / 3], [5, 0]], atol=1e-12)

@@ -124,10 +124,10 @@ def test_code_is_folded(soup: BeautifulSoup) -> None:
 
 def test_a_figure_is_there_once_and_says_what_it_means(soup: BeautifulSoup) -> None:
     images = soup.find_all("img")
-    assert len(images) == 3  # of six in the notebooks
+    assert len(images) == 4  # of seven in the notebooks
     assert images[0]["alt"] == gallery.MEANING["table1"]
     assert images[1]["alt"] == "Figure in: 12 · Cost"
-    assert images[2]["alt"] == "Figure in: The patches"
+    assert images[3]["alt"] == "Figure in: The patches"
     original = np.asarray(Image.open(io.BytesIO(png(1))))
     assert (pixels(images[0]) == original).all()
     figure = images[0].find_parent("figure")
@@ -163,9 +163,12 @@ def test_claims_come_first(output: Path) -> None:
 def test_data_that_may_not_be_shared_are_left_out(output: Path) -> None:
     text = page(load_profile("pilot"))
     soup = read(text)
-    (image,) = soup.find_all("img")  # the kept figure, and neither of the others
+    image, course = soup.find_all("img")  # the kept figure and what is drawn from numbers alone
     assert image["alt"] == gallery.MEANING["table1"]
+    assert (pixels(course) == np.asarray(Image.open(io.BytesIO(png(4))))).all()
     assert SENTENCE not in soup.text
+    # Its words are the code's own and names of the profile.
+    assert [e.text for e in soup.find_all("pre", class_="printed")] == ["pilot: 27 runs, key 0a1b"]
     left_out = [e.text for e in soup.find_all(class_="withheld")]
     assert all("patches or reports that are not ours" in words for words in left_out)
     assert sum("A picture" in words for words in left_out) == 2
