@@ -115,6 +115,11 @@ TESTS: dict[str, tuple[str, ...]] = {
         "core/test_protocol.py::test_the_released_protocol_has_what_meets_on_a_data_set",
     ),
     "companion/train_encoders.py": ("core/test_losses_and_model.py",),
+    "companion/archived.py": ("companion/test_committed_results.py",),
+    "companion/measures.py": (
+        "companion/test_embedding_space.py::test_histograms_count_levels_of_each_channel",
+        "companion/test_embedding_space.py::test_the_floor_is_what_colours_tell_of_the_test_split",
+    ),
     "companion/power.py": ("companion/test_power.py",),
     "companion/phantom/known.py": ("companion/test_power.py",),
     "companion/registration.py": ("companion/test_power.py",),
@@ -381,6 +386,14 @@ MISTAKES: dict[str, list[tuple[str, str, str]]] = {
         ('return self.branch == "text_only"', "return self.branch is not None",
          "CLIP-IT is a text classifier"),
     ],
+    "companion/measures.py": [
+        ("(256 // LEVELS) + offset)", "(256 // LEVELS))", "all channels in one histogram"),
+        ('for split in ("train", "test")', 'for split in ("test", "test")', "seen twice"),
+    ],
+    "companion/archived.py": [
+        ('if split != "test"', "if False", "test predictions for those of validation"),
+        ("dropna(axis=1, how=\"all\")", "fillna(0.0)", "classes that are not there answer"),
+    ],
     "companion/power.py": [
         ("spread.right + gain]", "spread.right]", "no gain is planted"),
         ('own + seed) / np.sqrt(2)', 'own + seed)', "what settings do not share counts twice"),
@@ -455,6 +468,9 @@ MISTAKES: dict[str, list[tuple[str, str, str]]] = {
         ("-1e9", "0.0", "a view is its own rival"),
     ],
     "companion/tables.py": [
+        ('gains["smallest"] / MARGIN) ** 2', 'gains["smallest"] / MARGIN)',
+         "errors fall with the number, not its root"),
+        ('(gains["word"] == Word.UNDECIDED) &', "", "what is decided asks for more"),
         ("np.arange(len(p), 0, -1)", "len(p)", "Bonferroni for Holm"),
         ("np.maximum.accumulate(", "(", "an adjusted p below the one before"),
         ("np.minimum(stepped, 1.0)", "stepped", "a p above 1"),

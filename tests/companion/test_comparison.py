@@ -14,12 +14,14 @@ from clipit_lib.settings import RunSpec
 from companion import paper, paths
 from companion.figures import gallery, style
 from companion.figures.accuracy import comparison_figure, far_settings, table1_figure
+from companion.statistics import JUDGED, Gain, judgement
 from companion.tables import (
     Comparison,
     compare,
     comparison_table,
     comparison_words,
     gain_table,
+    judged_words,
     run_table,
 )
 
@@ -58,6 +60,17 @@ def test_differences_are_those_of_the_means_and_their_signs_are_said(found: Comp
     better, worse = words.split("**hurts**:")
     assert "**helps**: early fusion +" in better and "LoRA only -" in worse
     assert len(found.keys) == 9
+
+
+def test_what_is_undecided_says_what_would_decide_it() -> None:
+    rows = pd.DataFrame(
+        [judgement(Gain(2.0, 0.5, 1e9)), judgement(Gain(0.3, 1.0, 1e9))], columns=JUDGED
+    )
+    sure, open_ = judged_words(rows)
+    assert sure.startswith("+2.0 [+1.0, +3.0] points, **helps**; ") and "times" not in sure
+    # (1.96 + 0.84) errors of one point; to find one point the error must fall to 1 / 2.8.
+    assert open_.startswith("+0.3 [-1.7, +2.3] points, **undecided**; a gain of 2.8 would")
+    assert open_.endswith("one of 1 with 8 times the seeds and patients")
 
 
 def test_cells_may_have_settings_of_their_own() -> None:
