@@ -57,7 +57,8 @@ FAR = 6.0  # ranges of the others between a setting and them, from which on it w
 
 @style.styled()
 def comparison_figure(comparison: Comparison, printed: str = "") -> Figure:
-    """A row of two panels per cell: accuracy of each setting, difference to the reference.
+    """A row of two panels per cell: accuracy of each setting, difference to the reference, which
+    is a mark at zero. What is far from all others is a number at the edge.
 
     Args:
         printed: the table of the paper whose differences are beside ours, see `paper.differences`.
@@ -70,8 +71,27 @@ def comparison_figure(comparison: Comparison, printed: str = "") -> Figure:
     figure, axes = style.paired_panels(names, 0.24, 1.2)
     for (left, right), ((dataset, backbone), cell) in zip(axes, cells, strict=True):
         own = gains.query("dataset == @dataset and backbone == @backbone")
-        _compared(left, right, cell, own.set_index("second"))
         left.set_title(f"{dataset}, {backbone}")
+        for axis in (left, right):
+            axis.grid(axis="y", color="0.92", lw=0.6)
+        accuracies = cell.groupby("setting", sort=False)["balanced_accuracy"]
+        middle, far = cell["balanced_accuracy"].median(), far_settings(accuracies.mean())
+        for line, (name, values) in enumerate(accuracies):
+            setting, rows = str(name), own[own["second"] == name]
+            if setting not in far:
+                style.seeds(left, values, line, setting)
+                style.forest(right, rows, [line] * len(rows))
+                if rows.empty:
+                    style.seeds(right, 0 * values[:1], line, setting)
+                continue
+            for axis, said in ((left, f"{values.mean():.1f}"), (right, *each_interval(rows))):
+                high = bool(values.mean() > middle)
+                words, at, ha = (
+                    (f"{said} ▸", 0.99, "right") if high else (f"◂ {said}", 0.01, "left")
+                )
+                style.on_line(
+                    axis, line, words, at, ha=ha, fontsize=7, color=style.look(setting)[0]
+                )
     axes[-1, 0].set_xlabel("balanced accuracy on test (%)")
     axes[-1, 1].set_xlabel(f"points over {over}\n(95% interval)")
     style.legend_below(figure, style.meanings(gains))
@@ -89,29 +109,6 @@ def far_settings(means: pd.Series) -> set[str]:
     return far
 
 
-def _compared(left: Axes, right: Axes, runs: pd.DataFrame, gains: pd.DataFrame) -> None:
-    """One line per setting: its seeds with their mean, and the difference to the reference, a mark
-    at zero. What is far from all others is a number at the edge.
-    """
-    accuracies = runs.groupby("setting", sort=False)["balanced_accuracy"]
-    middle, far = runs["balanced_accuracy"].median(), far_settings(accuracies.mean())
-    for axis in (left, right):
-        axis.grid(axis="y", color="0.92", lw=0.6)
-    for line, (name, values) in enumerate(accuracies):
-        setting, rows = str(name), gains.loc[gains.index == name]
-        if setting not in far:
-            style.seeds(left, values, line, setting)
-            style.forest(right, rows, [line] * len(rows))
-            if rows.empty:
-                colour, marker = style.look(setting)
-                style.marks(right, [0], line, color=colour, marker=marker, ms=5)
-            continue
-        for axis, said in ((left, f"{values.mean():.1f}"), (right, *each_interval(rows))):
-            high = bool(values.mean() > middle)
-            words, at, side = (f"{said} ▸", 0.99, "right") if high else (f"◂ {said}", 0.01, "left")
-            style.on_line(axis, line, words, at, ha=side, fontsize=7, color=style.look(setting)[0])
-
-
 @style.styled()
 def controls_figure(found: pd.DataFrame) -> Figure:
     """One panel per cell: bars that follow each other from 0 to the whole gain, 95% intervals."""
@@ -124,12 +121,10 @@ def controls_figure(found: pd.DataFrame) -> Figure:
         steps = cell.assign(paper=paper.differences("figure5", cell)).set_index("step").loc[names]
         begin = steps["gain"].cumsum().shift(fill_value=0.0)
         begin.iloc[last] = 0.0
-        style.named_lines(axis, names)
-        style.zero(axis)
         axis.barh(range(len(names)), steps["gain"], 0.62, begin, color=colours, lw=0, alpha=0.6)
         moved = steps[["gain", "low", "high", "paper"]].add(begin, axis=0)
         said = each_interval(steps).map(str)
-        style.forest(axis, moved.assign(word=steps["word"]), said=said)
+        style.forest(axis, moved.assign(word=steps["word"]), names=names, said=said)
         axis.set_title(f"{dataset}, {backbone}")
     axes[-1, 0].set_xlabel("points of balanced accuracy (95% interval)")
     return figure
@@ -341,9 +336,9 @@ def own_figure(found: pd.DataFrame, title: str) -> Figure:
     """
     pooled, cells = found[found["dataset"] == POOLED], found[found["dataset"] != POOLED]
     figure, axis = plt.subplots(figsize=(6.4, 0.95 + 0.46 * len(pooled)))
-    style.named_lines(axis, [f"{ADDED[name]}\nover {label(name)}" for name in pooled["first"]])
-    style.zero(axis)
-    style.forest(axis, pooled, said=each_interval(pooled).map(str) + "\n" + pooled["word"])
+    names = [f"{ADDED[name]}\nover {label(name)}" for name in pooled["first"]]
+    said = each_interval(pooled).map(str) + "\n" + pooled["word"]
+    style.forest(axis, pooled, names=names, said=said)
     for line, first in enumerate(pooled["first"] if len(cells) > len(pooled) else ()):
         dots = cells.loc[cells["first"] == first, "gain"].tolist()
         style.marks(axis, dots, line + 0.25, marker=".", ms=6, color="0.6", mew=0)

@@ -33,15 +33,13 @@ def claims_figure(judged: Sequence[Judged], title: str) -> Figure:
     rows = rows.dropna(subset=["gain", "paper"], how="all")
     rows = rows.sort_values("word", key=lambda word: word == Verdict.UNTESTABLE, kind="stable")
     figure, axis = plt.subplots(figsize=(6.4, 1.15 + 0.2 * max(len(rows), 2)))
-    style.named_lines(axis, rows["one"].map(_name).tolist())
-    style.zero(axis)
     for line, one in enumerate(rows["one"]):
         claim = one.claim
         if claim.margin:  # what the rule tolerates: either side of zero, or below it
             width = 2 * claim.margin if claim.kind == "equal" else claim.margin
             place = (-claim.margin, line - 0.4)
             axis.add_patch(Rectangle(place, width, 0.8, fc="0.92", lw=0, zorder=0))
-    style.forest(axis, rows, said=rows["word"], looks=LOOKS)
+    style.forest(axis, rows, names=[*map(_name, rows["one"])], said=rows["word"], looks=LOOKS)
     axis.set_xlabel("points of balanced accuracy (95% interval)")
     more = f"{len(judged) - len(rows)} further claims have no such number: see the table"
     axis.set_title(f"{title}\n{more}")

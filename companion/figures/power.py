@@ -35,9 +35,8 @@ def known_figure(gains: pd.DataFrame, margin: float) -> Figure:
     left.set(xlabel="patches paired with their own report (%)", xticks=[0, *curve["right"]],
              ylabel="gain over random reports\n(points, 95% interval)")  # fmt: skip
     right.axvspan(-margin, margin, color="0.93", lw=0, zorder=0)
-    style.zero(right)
-    style.named_lines(right, [fill(name, 24) for name in others["label"]])
-    style.forest(right, others, said=others["word"])
+    names = [fill(name, 24) for name in others["label"]]
+    style.forest(right, others, names=names, said=others["word"])
     right.set_xlabel("gain over random reports (points)")
     style.legend_below(figure, style.meanings(gains))
     return figure

@@ -47,7 +47,7 @@ OTHER = ("black", "d")  # any further setting
 WORDS = {
     Word.HELPS: ("black", "D", "full"),
     Word.HURTS: ("#D55E00", "X", "full"),
-    Word.EQUIVALENT: ("#56B4E9", "s", "left"),
+    Word.EQUIVALENT: ("#332288", "s", "left"),
     Word.UNDECIDED: ("0.5", "o", "none"),
 }
 PAPER: dict[str, Any] = {"marker": "*", "ms": 8, "mew": 0.9, "mfc": "none", "color": "black"}
@@ -197,16 +197,19 @@ Looks = Mapping[Any, tuple[str, str, str]]
 
 def forest(
     axis: Axes, rows: pd.DataFrame, at: Sequence[Place] = (), value: str = "gain", *,
-    setting: str = "", label: str = "", said: Iterable[str] = (), looks: Looks = WORDS,
-    upright: bool = False,
+    setting: str = "", label: str = "", names: Sequence[str] = (), said: Iterable[str] = (),
+    looks: Looks = WORDS, upright: bool = False,
 ) -> None:  # fmt: skip
     """Estimates with their ends low and high at places of the other axis (by default one per line),
     each marked by its column `word`, or filled; a hollow star is what the paper prints (`paper`).
 
     Args:
         setting: whose colour and marker all have; they are filled as their words say.
-        said: words on each line, right of the axis.
+        names, said: left and right of each line; with names comes a line at zero.
     """
+    if names:
+        named_lines(axis, names)
+        zero(axis)
     places, texts = at or range(len(rows)), [*said] or [""] * len(rows)
     for place, text, (_, row) in zip(places, texts, rows.iterrows(), strict=True):
         colour, marker, filled = looks[row.get("word", Word.HELPS)]
@@ -265,7 +268,7 @@ def legend_below(figure: Figure, handles: list[Any], columns: int = 4, **own: An
 
 COLUMN = 85 / 25.4  # inches: the width of a journal's column
 SMALLEST = 7  # points of text that is to be read there
-LETTERS = 20  # of a name on its axis, before it goes on in another line
+LETTERS = 22  # of a name on its axis, before it goes on in another line
 # What a paper would cite is kept at that width too.
 CITED = ("table1", "table2", "table6", "table7", "ablations", "ablation_curves", "controls",
          "controls_all", "map", "pareto", "pareto_paper", "complementarity", "survival", "claims",
@@ -314,22 +317,23 @@ def in_a_column(figure: Figure) -> None:
     elif shape[1] > 2:
         grid = grid.T
     tall = []
-    for row in grid:
-        tall.append(0.45 + min(1.5, row[0].bbox.height / figure.dpi))
-        names = [fill(text.get_text(), LETTERS) for text in row[0].get_yticklabels()]
+    for axis in grid[:, 0]:
+        axis.tick_params(labelleft=True)
+        names = [fill(text.get_text(), LETTERS) for text in axis.get_yticklabels()]
+        tall.append(0.35 + min(1.9, axis.bbox.height / figure.dpi))
         if max(map(len, names), default=0) > 6:  # no numbers: each has a line of the axis
-            row[0].set_yticklabels(names)
-            tall[-1] = max(tall[-1], 0.6 + 0.13 * "\n".join(names).count("\n"))
+            axis.set_yticklabels(names)
+            lines = max(name.count("\n") + 1 for name in names)
+            tall[-1] = max(tall[-1], 0.6 + 0.12 * lines * len(names))
     places = GridSpec(len(grid), grid.shape[1], figure, height_ratios=tall)
     for number, axis in enumerate(grid.flat):
         axis.set_subplotspec(places[number])
-        axis.tick_params(labelsize=SMALLEST, **({"labelleft": True} if axis in grid[:, 0] else {}))
-    lines = 0
+        axis.tick_params(labelsize=SMALLEST)
     for legend in [*figure.legends]:
         legend.remove()
         legend_below(figure, legend.legend_handles, 2)
-        lines += -(-len(legend.legend_handles) // 2)
+        tall.append(0.17 * -(-len(legend.legend_handles) // 2))
     for text in figure.findobj(Text):
         text.set_fontsize(SMALLEST)
-    figure.set_size_inches(COLUMN, sum(tall) + 0.17 * lines)
+    figure.set_size_inches(COLUMN, sum(tall))
     figure.set_layout_engine("constrained")

@@ -30,14 +30,15 @@ def survival_figure(
     Of `run_table`, `intervals`, `halves` and `planted_metrics` in `companion.survival.study`.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(7.2, 3.1), width_ratios=[1.2, 1])
-    _concordance(left, table, limits, planted)
+    style.legend_below(figure, _concordance(left, table, limits, planted), 5)
     _curves(right, split)
     return figure
 
 
 def _concordance(
     axis: Axes, table: pd.DataFrame, limits: pd.DataFrame, planted: pd.DataFrame | None
-) -> None:
+) -> list[Any]:
+    """Draw each fold and the means; return what a legend names."""
     folds = sorted(table["fold"].unique())
     mean_at = len(folds) + 0.3
     means = limits.query("metric == 'c_index' and over == ''")
@@ -63,11 +64,7 @@ def _concordance(
         xlim=(-0.5, len(folds) + 0.8), ylabel="C-index", xlabel="held-out fold",
     )  # fmt: skip
     axis.tick_params(axis="x", length=0)
-    axis.legend(
-        handles=[*style.named(axis), *style.meanings(means)], fontsize=7.5, ncols=5,
-        loc="lower center", bbox_to_anchor=(0.48, 1.0), handletextpad=0.2, columnspacing=0.9,
-        handlelength=1.2, borderpad=0,
-    )  # fmt: skip
+    return [*style.named(axis), *style.meanings(means)]
 
 
 def _curves(axis: Axes, split: pd.DataFrame) -> None:
