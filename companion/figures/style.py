@@ -32,15 +32,15 @@ from companion.tables import doubtful, write_runs
 # One colour per meaning over all figures, of Okabe and Ito and of Tol; markers differ too, so that
 # nothing rests on colour alone.
 LOOKS = {
-    "unimodal": ("#6E6E6E", "o"),
-    "vision": ("#6E6E6E", "o"),  # a probe on a frozen image tower is the same thing
+    "unimodal": ("#4D4D4D", "o"),
+    "vision": ("#4D4D4D", "o"),  # a probe on a frozen image tower is the same thing
     "lora_only": ("#E69F00", "s"),
     "clip_it": ("#0072B2", "D"),
     "clip_it/architecture_only": ("#009E73", "^"),
     "clip_it/random_reports": ("#CC79A7", "v"),
-    "contrastive": ("#882255", "P"),
-    "zero_shot": ("#882255", "<"),
-    "text": ("#999933", "X"),
+    "contrastive": ("#999933", "P"),
+    "zero_shot": ("#999933", "<"),
+    "text": ("#882255", "X"),
 }
 OTHER = ("black", "d")  # any further setting
 # Colour, marker and filling of what an interval says of a gain.
@@ -217,10 +217,13 @@ def forest(
             colour, marker = look(setting)
         own: dict[str, Any] = {"color": colour, "marker": marker, "fillstyle": filled, "ms": 5}
         marks(axis, [row["low"], row["high"]], place, upright, color=colour, ls="-", lw=1.3)
-        marks(axis, [row[value]], place, upright, label=label, **own)
+        marks(axis, [row[value]], place, upright, **own)
         marks(axis, [row.get("paper", np.nan)], place, upright, zorder=4, **PAPER)
         if text:
             on_line(axis, place, text, color=colour)
+    if label:  # filled in the legend, whatever the words are
+        colour, marker = look(setting)
+        marks(axis, [], 0, color=colour, marker=marker, ms=5, label=label)
 
 
 def meanings(rows: pd.DataFrame, looks: Looks = WORDS, by_filling: bool = False) -> list[Line2D]:
