@@ -162,9 +162,7 @@ def pareto_figure(points: pd.DataFrame, costs: dict[str, str]) -> Figure:
         _cost_axis(row[0], float(points[cost].min()), float(encoded.max()))
         for axis, dataset in zip(row, datasets, strict=True):
             _pareto_panel(axis, points[points["dataset"] == dataset], cost)
-            axis.set_xlabel(name)
-    for axis, dataset in zip(axes[0], datasets, strict=True):
-        axis.set_title(str(dataset))
+            axis.set(xlabel=name, title=dataset if axis in axes[0] else "")
     figure.supylabel("balanced accuracy (%)", fontsize=9)
     handles = [Line2D([], [], color="black", lw=1, label="frontier, its models filled")]
     for base in dict.fromkeys(points["base"]):

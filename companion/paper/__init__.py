@@ -7,7 +7,6 @@ from pathlib import Path
 import pandas as pd
 
 from clipit_lib.encoders import registry
-from companion.specs import Setting
 
 # -- The paper's numbers as data (arXiv 2504.16181; WACV 2026 text of Tables 1 and 2).
 
@@ -44,10 +43,9 @@ def gains() -> pd.Series:
 
 
 # Table 7's settings as ours; a retriever is named as the paper names it.
-OF_TABLE7 = {
-    "tcga_clip": "clip_it/retriever_CLIP", "tcga_quilt": "clip_it/retriever_QUILTNet",
-    "tcga_conch": "clip_it", "synthetic_conch": "clip_it/corpus_synthetic",
-}  # fmt: skip
+OF_CORPUS = "/corpus_synthetic"
+OF_TABLE7 = {"tcga_clip": "clip_it/retriever_CLIP", "tcga_quilt": "clip_it/retriever_QUILTNet",
+             "tcga_conch": "clip_it", "synthetic_conch": f"clip_it{OF_CORPUS}"}  # fmt: skip
 
 
 def differences(table: str, gains: pd.DataFrame) -> list[float]:
@@ -57,27 +55,20 @@ def differences(table: str, gains: pd.DataFrame) -> list[float]:
     backbone, Table 6 one text encoder); NaN where the table does not print both settings.
     """
     cells = printed(table).rename(columns={"mean": "accuracy"}).replace({"setting": OF_TABLE7})
-    if "dataset" not in cells:
-        cells = cells.assign(dataset="PCAM")
-    names = [name for name in ("dataset", "backbone", "setting") if name in cells]
-    known = cells.set_index(names)["accuracy"].to_dict()
-
-    def namesake(name: str) -> str | None:
-        return registry.ENCODERS[name].namesake if name in registry.ENCODERS else None
-
-    def accuracy(row: pd.Series, name: str) -> float:
-        own = Setting.of(name)
-        if "retriever" in own.changes:
-            name = f"{own.base}/retriever_{namesake(own.changes['retriever'])}"
-        elif table == "table7" and "corpus" in own.changes:
-            name = f"{own.base}/corpus_synthetic"
-        mirrored, stood_for = MIRRORS.get(row["dataset"]), namesake(row["backbone"])
-        cell = {"dataset": mirrored, "backbone": stood_for, "setting": name}
-        return known.get(tuple(cell[each] for each in names), float("nan"))
-
-    return [
-        accuracy(row, row["second"]) - accuracy(row, row["first"]) for _, row in gains.iterrows()
-    ]
+    cells = cells if "dataset" in cells else cells.assign(dataset="PCAM")
+    keys = [name for name in ("dataset", "backbone") if name in cells]
+    stand_for = {name: row.namesake for name, row in registry.ENCODERS.items()}
+    names = {rf"/retriever_{name}$": f"/retriever_{other}" for name, other in stand_for.items()}
+    own = gains[["first", "second"]].replace(names | {"/corpus_.*": OF_CORPUS}, regex=True)
+    own["dataset"], own["backbone"] = (
+        gains["dataset"].map(MIRRORS),
+        gains["backbone"].map(stand_for),
+    )
+    second, first = (
+        own.merge(cells, "left", left_on=[*keys, which], right_on=[*keys, "setting"])["accuracy"]
+        for which in ("second", "first")
+    )
+    return (second - first).tolist()
 
 
 def pareto_points() -> pd.DataFrame:
