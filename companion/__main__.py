@@ -218,7 +218,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.filename is None:
             raise
         reason = error.strerror or type(error).__name__
-        fix = "Correct its kind or its permissions"
+        fix = "Fix its kind or its permissions"
         print(f"error: {error.filename}: cannot be used ({reason}). {fix}", file=sys.stderr)
         return 2
     return 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import sys
 from argparse import Namespace
 from collections import Counter
@@ -17,7 +18,7 @@ from clipit_lib.files import whole
 TIMED = ("inference_latency", "inference_cost")  # tables and figures that hold measured times
 # What names a row, where a table has it.
 NAMED = ("id", "dataset", "backbone", "setting", "seed", "fold", "variant", "comparison")
-KEY = r"[0-9a-f]{16}"  # of a run: it names the CPU's kernels too, which are not results
+KEY = re.compile("[0-9a-f]{16}")  # of a run: it names the CPU's kernels too, which are not results
 
 
 def tables(results: Path) -> dict[str, Path]:
@@ -46,7 +47,7 @@ def differences(first: Path, second: Path, tolerance: float) -> Iterator[str]:
             frames.append(pd.read_csv(path))
     here, there = frames
     if list(here) != list(there) or len(here) != len(there):
-        yield f"{len(here)} against {len(there)} rows of {', '.join(here)}"
+        yield f"{len(here)} against {len(there)} rows of {', '.join(map(str, here))}"
         yield f"columns in one only: {', '.join(sorted({*here} ^ {*there})) or 'none'}"
         return
     names = here[[each for each in NAMED if each in here] or list(here)[:1]].astype(str)
@@ -56,14 +57,15 @@ def differences(first: Path, second: Path, tolerance: float) -> Iterator[str]:
         if all(pd.api.types.is_numeric_dtype(each) for each in (ours, theirs)):
             far = ~np.isclose(ours, theirs, rtol=tolerance, atol=tolerance, equal_nan=True)
             if far.any():
-                at = (ours - theirs).abs().fillna(np.inf).where(far).idxmax()
-                most = f"most in {row[at]}: {ours[at]} against {theirs[at]}"
+                distance = abs(ours.to_numpy(float) - theirs.to_numpy(float))
+                at = int(np.where(far, np.nan_to_num(distance, nan=np.inf), -1.0).argmax())
+                most = f"most in {row.iloc[at]}: {ours.iloc[at]} against {theirs.iloc[at]}"
                 yield f"{column}: {far.sum()} of {len(far)} numbers, {most}"
             continue
         texts = [each.fillna("").astype(str) for each in (ours, theirs)]
-        keys = texts[0].str.fullmatch(KEY) & texts[1].str.fullmatch(KEY)
-        for at in here.index[(texts[0] != texts[1]) & ~keys]:
-            yield f"{column} of {row[at]}: {texts[0][at]!r} against {texts[1][at]!r}"
+        for name, one, other in zip(row, *texts, strict=True):
+            if one != other and not (KEY.fullmatch(one) and KEY.fullmatch(other)):
+                yield f"{column} of {name}: {one!r} against {other!r}"
 
 
 def main(options: Namespace) -> None:

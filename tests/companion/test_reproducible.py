@@ -79,6 +79,7 @@ def compared(*folders: Path) -> int:
         ("table1", "run", "0123456789abcdef", "within 0.001  tables/table1.csv", 0),
         ("table1", "setting", "another", "setting of phantom-pcam", 1),
         ("inference_latency", "median_ms", 5.0, "", 0),
+        ("pareto", "on_front_gflops", False, "on_front_gflops: 1 of 48 numbers", 1),
     ],
 )
 def test_two_folders_of_results_are_compared(
