@@ -14,9 +14,9 @@ Runs the notebooks of a profile, in order of need, and makes its tables and figu
 What is finished is kept: an interrupted run goes on where it stopped.
 
   --profile NAME  smoke, demo (default), phantom, pilot or paper, see profiles/; or a YAML file of yours
-  --jobs N        notebooks at the same time; default: one a GPU, else one a core, at most 4
-  --gpus N        GPUs a training job, which then runs in N processes; default: 1 (0: none is used)
-  --threads N     threads a job; default: all cores, shared among the jobs; on a cluster 8 a GPU;
+  --jobs N        notebooks at the same time; default: one per GPU, else one per core, at most 4
+  --gpus N        GPUs per training job, which then runs in N processes; default: 1 (0: none is used)
+  --threads N     threads per job; default: all cores, shared among the jobs; on a cluster 8 per GPU;
                   always 1 where the CPU's kernels are held, see docs/reproducibility.md
   --cluster NAME  submit jobs as workflow/profiles/NAME says (slurm), or a folder of your own
   --from-predictions

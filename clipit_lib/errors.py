@@ -4,7 +4,7 @@ from __future__ import annotations
 
 
 class ClipItError(Exception):
-    """A mistake the user can mend, said in one line.
+    """A mistake the user can fix, said in one line.
 
     Args:
         what: what is wrong, with the offending value.

@@ -118,7 +118,7 @@ def inject(model: nn.Module, targets: str, lora: Lora, which: Targets = "attenti
     if which == "all":
         targets = r"|".join(re.escape(n) for n, part in model.named_modules() if _mergeable(part))
     if not any(re.fullmatch(targets, name) for name, _ in model.named_modules()):
-        fix = "Mend the encoder's registry entry"
+        fix = "Fix the encoder's registry entry"
         raise ClipItError("no module to adapt", f"LoRA targets {targets!r}", fix)
     config = peft.LoraConfig(
         r=lora.rank, lora_alpha=lora.alpha, lora_dropout=lora.dropout, target_modules=targets

@@ -67,6 +67,12 @@ COMMANDS = {
                      more="Fails if a finding must be resolved first.", module="own.checks"),
     "collect": Command("gather the predictions behind a profile's tables, and the figures' gallery",
                        module="archive"),
+    "compare": Command("two folders of results, table by table: identical, close enough, or not", (
+        _path("first", "FOLDER", "such as results/demo"),
+        _path("second", "FOLDER", "of the same profile, from another machine or day"),
+        _argument("--tolerance", "numbers a and b agree if |a - b| is at most this times 1 + |b|; "
+                  "tables are rounded to four digits", type=float, default=0.001),
+    ), more="Texts that differ, verdicts among them, are listed; exit code 1 if a table differs."),
     "doctor": Command("whether machine, data and models are as a profile needs them, with the fix",
                       more="One line of PASS, WARN or FAIL each; exit code 1 after a FAIL."),
     "fingerprint": Command("whether patches, encoders, runs and tables are another machine's", (
@@ -212,7 +218,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if error.filename is None:
             raise
         reason = error.strerror or type(error).__name__
-        fix = "Correct its kind or its permissions"
+        fix = "Fix its kind or its permissions"
         print(f"error: {error.filename}: cannot be used ({reason}). {fix}", file=sys.stderr)
         return 2
     return 0

@@ -150,7 +150,7 @@ def data(profile: Profile) -> list[Finding]:
             for error in problems[:SHOWN]:
                 yield _refused("data", f"{name}: {known.name}", error)
             if (more := len(problems) - SHOWN) > 0:
-                fix = "Mend the first; then ask again"
+                fix = "Fix the first; then ask again"
                 yield _graded("data", f"{name}: {more} further problems", fix)
             if problems:
                 terms = f"Read the terms at {known.page}"
@@ -264,7 +264,7 @@ def summary(found: Sequence[Finding]) -> str:
     said = [each.status for each in found]
     counted = ", ".join(f"{said.count(word)} {word}" for word in ("PASS", "WARN", "FAIL"))
     if "FAIL" in said:
-        return f"{counted}: it will not run before every FAIL is mended"
+        return f"{counted}: it will not run before every FAIL is fixed"
     return f"{counted}: it can run" + ("; read every WARN" if "WARN" in said else "")
 
 

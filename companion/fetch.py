@@ -395,7 +395,7 @@ def install(piece: Piece, file: Path, data: Path) -> None:
                 header = next(csv.reader(stream), [])
             for column in (each for each in piece.columns if each not in header):
                 what = f"no column {column} (found: {', '.join(header)[:80]})"
-                raise ClipItError(what, file, "Mend the file")
+                raise ClipItError(what, file, "Fix the file")
 
 
 def _link(source: str | Path, target: str | Path) -> None:
@@ -451,7 +451,7 @@ def main(given: Namespace) -> None:
 
 def _bring(name: str, page: str, missing: Sequence[Piece], data: Path, local: Path | None) -> None:
     if local is not None and not local.is_dir():
-        raise ClipItError("no such folder", local, "Mend --from")
+        raise ClipItError("no such folder", local, "Fix --from")
     for piece in missing:
         target = data / piece.target
         if piece.folders and target.exists() and any(target.iterdir()):

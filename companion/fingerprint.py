@@ -15,11 +15,11 @@ from clipit_lib.errors import ClipItError
 from clipit_lib.files import digest, file_digest, whole, write_text
 from clipit_lib.predictions import LOGIT
 from companion import paths
+from companion.compare import TIMED
 from companion.profile import Profile, Workbench, load_profile
 from companion.survival.study import PREDICTIONS as RISKS
 
 Stages = dict[str, dict[str, str]]  # stage, what, digest; in the order in which they are made
-TIMED = ("inference_latency", "inference_cost")  # tables and figures that hold measured times
 PAIRS = 5
 
 

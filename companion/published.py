@@ -89,7 +89,7 @@ PUBLISHED_DATA: dict[str, Published] = read_strict(TABLE, dict[str, Published])
 # -- What they have in common.
 
 
-FETCH = "Run `python -m companion fetch {}`, or mend `folder` in the profile"
+FETCH = "Run `python -m companion fetch {}`, or fix `folder` in the profile"
 
 
 class OfThePaper(PatchData):

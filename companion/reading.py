@@ -104,13 +104,13 @@ def _composed(text: str, where: object) -> yaml.Node | None:
         what, mark = f"not YAML: {error.problem}", error.problem_mark or error.context_mark
         if error.context and error.context_mark:
             what += f" {error.context} of line {error.context_mark.line + 1}"
-        raise ClipItError(what, _line(where, mark), "Mend it") from error
+        raise ClipItError(what, _line(where, mark), "Fix it") from error
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         what = f"not YAML: {text[error.position]} is no character of a text"
         raise ClipItError(what, f"{where}, line {line}", "Take it out") from error
     except (KeyError, ValueError, RecursionError) as error:  # a tag that does not fit: !!int many
-        raise ClipItError(f"not YAML ({error})", where, "Mend it") from error
+        raise ClipItError(f"not YAML ({error})", where, "Fix it") from error
 
 
 def _values(node: yaml.Node) -> Any:
@@ -168,7 +168,7 @@ def _fault(faults: Sequence[Any], node: yaml.Node | None, wanted: Any, path: Pat
     elif fault["type"] != "missing":
         got = at.value if isinstance(at, yaml.ScalarNode) else fault["input"]
         what += f" (got {str(got)[:60]!r})"
-    fix = "Mend this key; see docs/your_data.md and companion/profile.py"
+    fix = "Fix this key; see docs/your_data.md and companion/profile.py"
     return ClipItError(what, _line(path, mark), fix)
 
 

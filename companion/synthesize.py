@@ -35,7 +35,7 @@ LATER = "Run the same command later: what was answered before is kept"
 ADVICE = {
     401: "Set CLIPIT_LLM_KEY to a key of this endpoint",
     403: "Use a key that may use this model",
-    404: "Mend --endpoint or --model",
+    404: "Fix --endpoint or --model",
 } | dict.fromkeys((408, 409, 429), LATER)
 # Openings of an answer that is no report; where a server marks a refusal itself, that counts.
 REFUSALS = (
@@ -122,8 +122,8 @@ def ask(client: openai.OpenAI, endpoint: Endpoint, messages: Any, seed: int) -> 
             if endpoint.key:  # servers repeat what they were given
                 words = words.replace(endpoint.key, "[key]")
             what += f" ({' '.join(words.split())[:160]})"
-        mend = "Mend the request: --endpoint, --model or --temperature"
-        fix = ADVICE.get(code, LATER if code >= 500 else mend)
+        request = "Fix the request: --endpoint, --model or --temperature"
+        fix = ADVICE.get(code, LATER if code >= 500 else request)
     except (ValueError, LookupError, TypeError, AttributeError):
         return Answer("", "no chat completion in JSON")
     else:

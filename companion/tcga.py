@@ -26,7 +26,7 @@ TERMS = {
     "report_text": "Lab-Rasool/TCGA, CC BY-NC-ND 4.0: not for commercial use, no derivatives. "
     f"{READ_TERMS}: https://huggingface.co/datasets/Lab-Rasool/TCGA",
 }
-FETCH = "Run `python -m companion fetch tcga`, or mend the profile"
+FETCH = "Run `python -m companion fetch tcga`, or fix the profile"
 
 
 class TcgaCorpus(Corpus):
@@ -70,7 +70,7 @@ class TcgaCorpus(Corpus):
         full = texts[texts.str.strip() != ""] if len(texts) else texts
         first = full.drop_duplicates()
         if first.empty:
-            raise ClipItError(f"no reports of {said}", path, "Mend cancer_types or organ")
+            raise ClipItError(f"no reports of {said}", path, "Fix cancer_types or organ")
         patients = chosen["patient"].iloc[first.index]
         numbered = zip(patients, patients.groupby(patients).cumcount(), strict=True)
         notes = (

@@ -312,7 +312,7 @@ def train_stand_in(
     """Fit the projections on the retriever split.
 
     Args:
-        pixels: [n, s, s, 3] uint8; labels: [n]; class_texts: one a class.
+        pixels: [n, s, s, 3] uint8; labels: [n]; class_texts: one per class.
 
     Raises:
         Diverged: a loss or a learned weight is not finite.

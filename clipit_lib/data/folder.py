@@ -73,7 +73,7 @@ class FolderData(PatchData):
         """
         folder = paths.in_data(self.folder)
         if not folder.is_dir():
-            fix = "Mend `folder` in the profile or CLIPIT_DATA"
+            fix = "Fix `folder` in the profile or CLIPIT_DATA"
             raise ClipItError("no such folder", folder, fix)
         listed, notes = _listed(folder, self)
         found = [_on_disk(folder, path) for path in listed["path"]]
@@ -84,7 +84,7 @@ class FolderData(PatchData):
         texts = self.class_texts or tuple(each.replace("_", " ") for each in classes)
         if len(set(classes)) < max(len(classes), 2):
             what = f"a classifier needs two classes or more, each named once: {', '.join(classes)}"
-            raise ClipItError(what, f"data set {name}", "Mend `classes` or the labels")
+            raise ClipItError(what, f"data set {name}", "Fix `classes` or the labels")
         if len(texts) != len(classes):
             what = f"{len(texts)} class_texts for {len(classes)} classes"
             fix = f"Write one for each of {', '.join(classes)}"
@@ -180,7 +180,7 @@ def read_manifest(path: Path, splits: Collection[str] = SPLITS) -> pd.DataFrame:
             path is listed twice, a label is empty, or a split is none of `splits`.
     """
     if not path.exists():
-        raise ClipItError("no such manifest", path, "Mend its name or make the file")
+        raise ClipItError("no such manifest", path, "Fix its name or make the file")
     table = read_text_table(path).rename(columns=lambda name: header(name, COLUMNS))
     unused = [name for name in table.columns if name not in COLUMNS]
     fix = "A manifest needs path and label, and may have split, group, sha256"

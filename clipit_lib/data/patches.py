@@ -114,7 +114,7 @@ class PatchDataset:
         fix = "Put every group into one split only"
         self._require(shared.empty, f"group {shared.index.min()} is in several splits", fix)
 
-    def _require(self, holds: bool, what: str, fix: str = "Mend the data or its settings") -> None:
+    def _require(self, holds: bool, what: str, fix: str = "Fix the data or its settings") -> None:
         if not holds:
             raise ClipItError(what, f"data set {self.name}", fix)
 

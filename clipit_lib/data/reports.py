@@ -211,7 +211,7 @@ class FileCorpus(Corpus):
     def open(self, name: str) -> ReportCorpus:
         path = paths.in_data(self.path)
         if not path.exists():
-            raise ClipItError("no such file", path, "Mend `path` in the profile or CLIPIT_DATA")
+            raise ClipItError("no such file", path, "Fix `path` in the profile or CLIPIT_DATA")
         rows: list[int] = []
         if path.is_dir():
             files, others = image_files(path, {".txt"})

@@ -267,7 +267,7 @@ def on_disk(model: Published, copies: Mapping[str, str]) -> Path | None:
     path = paths.in_data(copies[model.name])
     file = path / model.file if path.is_dir() else path
     if not file.is_file():
-        fix = "Mend its path under `weights` in the profile"
+        fix = "Fix its path under `weights` in the profile"
         raise ClipItError(f"no weights of {model.name} here", file, fix)
     return file
 

@@ -68,7 +68,7 @@ def require_none_stops(found: Sequence[Finding], where: object) -> None:
     if stops:
         first, number = stops[0], f"{len(stops)} finding{'s' * (len(stops) > 1)}"
         about = f"{first.dataset}: " * bool(first.dataset)
-        what = f"{number} must be mended first: {about}{first.what} [{first.check}]"
+        what = f"{number} must be fixed first: {about}{first.what} [{first.check}]"
         raise ClipItError(what, where, first.fix)
 
 

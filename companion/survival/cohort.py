@@ -303,7 +303,7 @@ def read_cohort(folder: Path, clinical: Path, folds: int, most: int | None = Non
     """
     table, unused = _read_clinical(clinical, folds)
     if not folder.is_dir():
-        raise ClipItError("no such folder", folder, "Mend `bags` in the profile or CLIPIT_DATA")
+        raise ClipItError("no such folder", folder, "Fix `bags` in the profile or CLIPIT_DATA")
     named: dict[str, list[Path]] = defaultdict(list)
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() in SUFFIXES:
@@ -356,7 +356,7 @@ def _of_patients(table: pd.DataFrame) -> str:
 def _read_clinical(path: Path, folds: int) -> tuple[pd.DataFrame, list[str]]:
     """One row a slide, and the columns that are not used."""
     if not path.is_file():
-        raise ClipItError("no such file", path, "Mend `clinical` in the profile or CLIPIT_DATA")
+        raise ClipItError("no such file", path, "Fix `clinical` in the profile or CLIPIT_DATA")
     raw = read_text_table(path).map(tidy)
     raw = raw.rename(columns=lambda name: header(name, (*COLUMNS, PATIENT)))
     names = raw.columns.tolist()

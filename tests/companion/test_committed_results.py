@@ -2,6 +2,7 @@
 
 import json
 import re
+import runpy
 import time
 from pathlib import Path
 
@@ -153,3 +154,10 @@ def test_no_result_names_a_folder_of_the_machine_it_was_made_on() -> None:
     ]
     assert {path.name for path in made_here} >= {"claims.md", "own.md", "report.html"}
     assert [path for path in made_here if machine.search(path.read_text())] == []
+
+
+def test_the_list_of_outputs_and_their_checksums_is_up_to_date() -> None:
+    listed = runpy.run_path(str(repository() / "workflow" / "codecheck.py"))["text"]()
+    assert "results/pilot/claims.csv" in listed and "results/demo/tables/table1.csv" in listed
+    held = (repository() / "codecheck.yml").read_text(encoding="utf-8")
+    assert held == listed, "run `python workflow/codecheck.py`"

@@ -148,7 +148,7 @@ def test_every_warning_is_said_beside_the_results_and_a_stop_ends_all() -> None:
     with pytest.raises(ClipItError) as caught:
         require_none_stops([*found, leak, Finding("x", Severity.STOP, "other")], "mine.yaml")
     assert str(caught.value) == (
-        "mine.yaml: 2 findings must be mended first: d: 1 groups are in several splits: p "
+        "mine.yaml: 2 findings must be fixed first: d: 1 groups are in several splits: p "
         "[shared_groups]. Put every group into one split only"
     )
 

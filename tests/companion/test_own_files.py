@@ -170,7 +170,7 @@ def test_mistakes_are_all_said_at_once(
     for words in ("unknown backbone 'vit_of_nobody'", "no such folder", "no such file",
                   "the profile does not say how"):  # fmt: skip
         assert words in said.out
-    assert "4 findings must be mended first" in said.err and "Traceback" not in said.err
+    assert "4 findings must be fixed first" in said.err and "Traceback" not in said.err
 
 
 def test_a_leak_in_a_manifest_is_a_finding_and_not_only_an_error(

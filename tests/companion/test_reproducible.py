@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
+from pathlib import Path
+
+import pandas as pd
 import pytest
 
 from clipit_lib import kernels, runs
 from clipit_lib.files import digest
 from clipit_lib.predictions import LOGIT
-from companion import fingerprint, specs
+from companion import fingerprint, paths, specs
+from companion.__main__ import main
 from companion.profile import Workbench, get_or_train, load_profile
 
 DATASET, BACKBONE = "phantom-pcam", "phantom_vit_s16"
@@ -56,3 +61,52 @@ def test_the_first_stage_that_differs_is_named_first() -> None:
         "runs: 1 of 1 differ, first r",
     ]
     assert fingerprint.differences({}, expected)[0] == "patches: 2 of 2 differ, first a"
+
+
+def compared(*folders: Path) -> int:
+    try:
+        return main(["compare", *map(str, folders)])
+    except SystemExit as end:
+        return int(str(end.code))
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "value", "said", "code"),
+    [
+        ("table1", "accuracy", 1e-4, "within 0.001  tables/table1.csv", 0),
+        ("table1", "accuracy", 5.0, "accuracy: 1 of 36 numbers, most in phantom-pcam", 1),
+        ("table1", "accuracy", None, "against nan", 1),
+        ("table1", "run", "0123456789abcdef", "within 0.001  tables/table1.csv", 0),
+        ("table1", "setting", "another", "setting of phantom-pcam", 1),
+        ("inference_latency", "median_ms", 5.0, "", 0),
+        ("pareto", "on_front_gflops", False, "on_front_gflops: 1 of 48 numbers", 1),
+    ],
+)
+def test_two_folders_of_results_are_compared(
+    table: str, column: str, value: object, said: str, code: int, tmp_path: Path, capsys
+) -> None:
+    committed, other = paths.repository() / "results" / "demo", tmp_path / "demo"
+    shutil.copytree(committed / "tables", other / "tables")
+    shutil.copy(committed / "claims.csv", other)
+    frame = pd.read_csv(other / "tables" / f"{table}.csv")
+    moved = isinstance(value, float)
+    frame.loc[0, column] = frame.loc[0, column] + value if moved else value
+    frame.to_csv(other / "tables" / f"{table}.csv", index=False)
+    assert compared(committed, other) == code
+    shown = capsys.readouterr().out
+    assert said in shown and (f"tables/{table}.csv" in shown) == (table != "inference_latency")
+    assert "identical     claims.csv" in shown and shown.count("different") == 2 * code
+
+
+def test_a_verdict_that_differs_is_listed(tmp_path: Path, capsys) -> None:
+    committed = paths.repository() / "results" / "demo"
+    claims = pd.read_csv(committed / "claims.csv")
+    before = claims.loc[0, "verdict"]
+    claims.loc[0, "verdict"] = "other"
+    claims.to_csv(tmp_path / "claims.csv", index=False)
+    assert compared(committed, tmp_path) == 1
+    shown = capsys.readouterr().out
+    assert f"verdict of {claims.loc[0, 'id']}: {before!r} against 'other'" in shown
+    assert "different     tables/table1.csv\n    only in" in shown
+    assert compared(committed, tmp_path / "none") == 2
+    assert "no tables here. Name a folder such as results/demo" in capsys.readouterr().err

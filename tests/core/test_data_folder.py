@@ -208,7 +208,7 @@ def test_a_name_that_is_not_utf8_is_said(images: Path) -> None:
 def test_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(ClipItError, match="no such folder") as caught:
         settings("absent").open("mine")
-    assert_one_line(caught, tmp_path / "absent", "Mend `folder`")
+    assert_one_line(caught, tmp_path / "absent", "Fix `folder`")
 
 
 def test_class_folder_without_images(images: Path) -> None:

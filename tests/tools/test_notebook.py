@@ -288,3 +288,23 @@ def test_what_a_cell_raised_is_said_and_not_where_to_read_about_it(
     error = SimpleNamespace(ename=caught.type.__name__, evalue=str(caught.value))
     assert notebook._last_line(error).startswith(said)
     assert "errors.pydantic.dev" not in notebook._last_line(error)
+
+
+CHEAPEST = ("00_doctor", "01_pairing", "18_claims")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(path.stem, marks=[] if path.stem in CHEAPEST else pytest.mark.alone)
+        for path in sorted(paths.notebooks().glob("*.ipynb"))
+    ],
+)
+def test_a_notebook_runs_alone_where_nothing_has_been_made(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLIPIT_OUTPUT", str(tmp_path))
+    monkeypatch.setenv("CLIPIT_CACHE", str(tmp_path / "cache"))
+    executed = tmp_path / "executed.ipynb"
+    assert main(["notebook", name, "--profile", "smoke", "--output", str(executed)]) == 0
+    assert "Traceback" not in executed.read_text(encoding="utf-8")

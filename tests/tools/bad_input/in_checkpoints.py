@@ -114,7 +114,7 @@ EXPORTED = [
 PUBLISHED = [
     BadInput("a copy that is not there", lambda w: w.train(backbones=["kaiko_vits16"],
              weights={"kaiko_vits16": str(w.place / "none.bin")}), "none.bin",
-             "no weights of kaiko_vits16 here", "Mend its path under `weights`"),
+             "no weights of kaiko_vits16 here", "Fix its path under `weights`"),
     BadInput("a copy of an unknown model", lambda w: w.train(weights={"resnet": "a.bin"}),
              "`weights`", "unknown published model 'resnet'", "Known: "),
     BadInput("a copy that runs code", published("weights.bin", code), "weights.bin",

@@ -103,7 +103,7 @@ CASES = [
              "Fetch or download it again"),
     BadInput("a fetch of nothing", said("fetch"), "fetch", "nothing to fetch", "Name one of"),
     BadInput("a fetch from nowhere", said("fetch", "bach", "--from", "none", "--accept-licence"),
-             "none", "no such folder", "Mend --from"),
+             "none", "no such folder", "Fix --from"),
     BadInput("a text for an image", lambda w: ["predict", str(w.run), str(w.file("a.png", "hi"))],
              "a.png", "not a readable image", "Replace it"),
     BadInput("answers into a folder", seen("--output", "."), "bad-place", "is a folder",

@@ -40,7 +40,7 @@ def leak_in_training(world: World) -> list[str]:
 
 
 CASES = [
-    BadInput("a leak in own data", leak, "bad.yaml", "1 finding must be mended first: patches: 1 "
+    BadInput("a leak in own data", leak, "bad.yaml", "1 finding must be fixed first: patches: 1 "
              "groups are in several splits: train3", "Put every group into one split"),
     BadInput("a leak in training", leak_in_training, "data set patches",
              "group train3 is in several splits", "Put every group into one split"),
@@ -57,13 +57,13 @@ CASES = [
     BadInput("a number for a name", notebook("01_pairing", "profile=3"), NAMED,
              "profile is 3 (int)", "Give profile as str"),
     BadInput("a value that is not YAML", notebook("02_training", "seeds=[0"), "parameter seeds",
-             "not YAML", "Mend it"),
+             "not YAML", "Fix it"),
     BadInput("a value that runs code",
              notebook("02_training", "seeds=!!python/object/apply:os.mkdir [ran]"),
-             "parameter seeds", "not YAML", "Mend it"),
+             "parameter seeds", "not YAML", "Fix it"),
     BadInput("an unknown profile", notebook("01_pairing", "profile=none"), "profiles",
              "unknown profile 'none'", "Known: demo"),
-    BadInput("a profile that is wrong", spoilt_profile, "bad.yaml", "seeds", "Mend this key"),
+    BadInput("a profile that is wrong", spoilt_profile, "bad.yaml", "seeds", "Fix this key"),
     BadInput("a profile that is not there", notebook("01_pairing", "profile=none.yaml"),
              "none.yaml", "no such file", "Name a YAML file"),
     BadInput("a place that cannot be written",

@@ -24,7 +24,7 @@ def tcga(world: World) -> list[str]:
 
 CASES = [
     BadInput("no file", lambda w: w.corpus(path=str(w.place / "none.txt")), "none.txt",
-             "no such file", "Mend `path`"),
+             "no such file", "Fix `path`"),
     BadInput("no reports", reports("empty.txt", ""), "empty.txt", "no reports", "Add"),
     BadInput("a blank line", reports("a.txt", "benign\n\n"), "a.txt", "line-0002 is empty",
              "Take it out"),
@@ -58,5 +58,5 @@ CASES = [
     BadInput("no such column", reports("a.csv", "id,text\n1,pale\n", column="diagnosis"), "a.csv",
              "no column diagnosis (found: id, text)", "Set `column`"),
     BadInput("no report of the organ", tcga, "a.csv", "no reports of",
-             "Mend cancer_types or organ"),
+             "Fix cancer_types or organ"),
 ]  # fmt: skip

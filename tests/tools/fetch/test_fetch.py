@@ -161,7 +161,7 @@ def test_an_archive_with_too_few_images_is_no_archive(server: Server, data: Path
     bach(server, 99)
     assert "holds 396 images, expected 400" in error_of(lambda: accept("bach"))
     assert not (data / "bach").exists()
-    bach(server)  # mended upstream: the bad archive was not kept
+    bach(server)  # fixed upstream: the bad archive was not kept
     accept("bach")
     assert (data / "bach" / "Normal" / "099.tif").exists()
 

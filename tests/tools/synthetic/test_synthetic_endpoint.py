@@ -182,10 +182,10 @@ def test_other_refusals_are_not_tried_again(server: Server, status: int) -> None
 
 def test_a_server_without_a_key_is_quoted_on_one_line(server: Server) -> None:
     server.script = [failing(400, "too\nlong"), (400, {}, "<html>\nBad request")]
-    assert "answers 400 (too long). Mend the request" in error_of(
+    assert "answers 400 (too long). Fix the request" in error_of(
         lambda: answered(endpoint(server, key=None))
     )
-    assert "answers 400. Mend the request" in error_of(lambda: answered(endpoint(server, key=None)))
+    assert "answers 400. Fix the request" in error_of(lambda: answered(endpoint(server, key=None)))
 
 
 @pytest.mark.parametrize("key", ["two\nlines", "sk-ключ"])
