@@ -23,6 +23,7 @@ STATISTICS = {
     vision.HALF: "0.5 / 0.5", vision.IMAGENET[0]: "ImageNet", vision.OPENAI_CLIP[0]: "OpenAI CLIP",
 }  # fmt: skip
 SETTINGS = Lora(rank=4, alpha=6)
+QUILTNET = registry.entry("quiltnet")
 VITS = [name for name in registry.published() if not registry.entry(name).text_targets]
 
 
@@ -141,8 +142,8 @@ CASES = {
         for name in VITS if name not in ("uni", "kaiko_vitl14")
     },
     "kaiko_vitl14": (lambda: short("kaiko_vitl14"), vision.VIT_TARGETS, (1, 3, 56, 56), 2 * 4),
-    "quiltnet image": (half("quiltnet"), registry.OPEN_CLIP_TARGETS[0], (1, 3, 224, 224), 12 * 4),
-    "quiltnet text": (text("quiltnet"), registry.OPEN_CLIP_TARGETS[1], (1, 77), 12 * 4),
+    "quiltnet image": (half("quiltnet"), QUILTNET.image_targets, (1, 3, 224, 224), 12 * 4),
+    "quiltnet text": (text("quiltnet"), QUILTNET.text_targets, (1, 77), 12 * 4),
     "plip image": (half("plip"), registry.entry("plip").image_targets, (1, 3, 224, 224), 12 * 6),
     "plip text": (text("plip"), registry.entry("plip").text_targets, (1, 77), 12 * 6),
 }  # fmt: skip
