@@ -51,8 +51,7 @@ def packages() -> Finding:
     try:
         seen = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     except PackageNotFoundError as error:
-        missing = f"{error.name} is not installed"
-        return _graded("packages", missing, "pip install -r requirements.lock")
+        return _graded("packages", f"no {error.name} here", "pip install -r requirements.lock")
     new = "Tested with 3.11 only; use that if something fails"
     warn = new if sys.version_info[:2] > (3, 11) else None
     return _graded("packages", f"Python {platform.python_version()}, {seen}", warn=warn)
@@ -100,7 +99,7 @@ def memory(needed: int) -> Finding:
     return _graded("memory", seen, warn=fewer if total < needed else None)
 
 
-def disk(needed: int) -> Finding:
+def disk(most: int) -> Finding:
     """Whether results and caches can be written, and free space against what may be (bytes)."""
     for place in (paths.output(), paths.cache()):
         folder = next(each for each in (place, *place.parents) if each.exists())
@@ -108,12 +107,11 @@ def disk(needed: int) -> Finding:
             fix = "Give write permission or set CLIPIT_OUTPUT and CLIPIT_CACHE"
             return _graded("disk", f"cannot write in {folder}", fix)
     free = shutil.disk_usage(folder).free  # of the caches
-    seen = f"{free / 1e9:.0f} GB free, {needed / 1e9:.1f} GB at most will be written"
+    seen = f"{free / 1e9:.0f} GB free, {most / 1e9:.1f} GB at most will be written"
     full = "Free space, or set CLIPIT_CACHE and CLIPIT_OUTPUT to a disk"
     tight = "It will be tight; CLIPIT_CACHE can be on another disk"
-    return _graded(
-        "disk", seen, full if free < needed else None, tight if free < 1.2 * needed else None
-    )
+    fail, warn = full if free < most else None, tight if free < 1.2 * most else None
+    return _graded("disk", seen, fail, warn)
 
 
 # -- The data sets, reports and models of a profile: can they be had, whole, and on which terms?
@@ -230,7 +228,7 @@ def models(profile: Profile) -> list[Finding]:
                 with torch.device("meta"):  # nothing is computed
                     untrained_backbone(name, None, None, held)
                 weights.published_hash(origin, sources)
-                kept = len(path.resolve().name) == 64  # in the hub's cache, which names it so
+                kept = path.resolve().parent.name == weights.BLOBS
                 by = "its published checksum" if kept else "the names and shapes of its weights"
                 seen = f"{path}, whole by {by}"
             else:
@@ -266,7 +264,7 @@ def hub_size(model: Published, endpoint: str | None = None) -> int | None:
 
 
 BYTES_A_RUN = 30 * 2**20  # adapters of a large vision transformer, predictions, cards
-FEATURES = 1024  # of the widest model
+FEATURES = 1536  # of the widest model
 
 
 def needs(profile: Profile) -> tuple[int, int, bool]:

@@ -9,7 +9,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import cache
 from itertools import groupby, product
 
 import torch
@@ -206,17 +205,14 @@ def jobs(profile: Profile) -> list[Job]:
                 for setting, seed in product(settings, seeds):
                     wanted.setdefault((dataset, backbone, setting, seed), study)
     bench, stored = Workbench(profile, download=False), list(runs.stored(profile.name))
-    begun = {(run.spec.dataset, run.spec.backbone) for run in stored}
-    keys = {run.key for run in stored}
-
-    @cache
-    def cached(dataset: str) -> bool:
+    begun, keys = set[tuple[str, str]](), {run.key for run in stored}
+    for name in profile.data.keys() & {run.spec.dataset for run in stored}:
         with suppress(ClipItError):
-            return profile.data_settings(dataset).recipe(dataset).folder.exists()
-        return False
+            if profile.data[name].recipe(name).folder.exists():
+                begun |= {(name, run.spec.backbone) for run in stored if run.spec.dataset == name}
 
     def done(dataset: str, backbone: str, setting: str, seed: int) -> bool:
-        if (dataset, backbone) not in begun or not cached(dataset):
+        if (dataset, backbone) not in begun:
             return False
         try:
             return specs.resolve(bench, dataset, backbone, setting, seed).key in keys
@@ -347,8 +343,8 @@ def duration(seconds: float) -> str:
 def space(disk: Mapping[str, int]) -> str:
     """What will be written, in units of 10^9 bytes."""
     parts = ", ".join(f"{size / 1e9:.1f} {name}" for name, size in disk.items())
-    total = sum(disk.values()) / 1e9
-    return f"  disk       {total:.1f} GB: {parts}; downloads and weights come on top"
+    total = f"{sum(disk.values()) / 1e9:.1f} GB"
+    return f"  disk       {total}: {parts}; downloads and weights come on top"
 
 
 def time_here(seconds: float, workers: int, scaled: bool) -> str:

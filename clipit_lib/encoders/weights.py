@@ -223,6 +223,7 @@ def require_same(spec: RunSpec, found: str, folder: Path) -> None:
 # -- The file of a published model: on this disk or on the hub, whose own library finds the token.
 
 
+BLOBS = "blobs"  # where its cache keeps files, large ones under their SHA-256
 # What the library's own HTTP client raises where it gets no answer at all.
 NO_ANSWER: type[Exception] = HfHubHTTPError.__bases__[0]
 
@@ -289,7 +290,7 @@ def published_hash(model: Published, sources: Sources) -> str:
     if not card.exists():
         write_text(card, json.dumps({"file": str(path), "sha256": file_digest(path)}, indent=1))
     sha256 = str(_stored(card, DELETE, "sha256"))
-    if len(path.name) == len(sha256) and path.name != sha256:  # the hub's cache names it so
+    if path.parent.name == BLOBS and len(path.name) == len(sha256) and path.name != sha256:
         raise ClipItError(f"damaged: its SHA-256 is {sha256}", path, "Delete it and fetch it again")
     return sha256[:16]
 
