@@ -13,9 +13,10 @@ from open_clip.transformer import AttentionalPooler, MultimodalTransformer, Text
 from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
-from clipit_lib.encoders import registry
-from clipit_lib.encoders.clips import CONCH_POSITIONS, split_conch
+from clipit_lib.encoders import registry, weights
+from clipit_lib.encoders.clips import CONCH_POSITIONS, CONCH_SPARE, split_conch
 from clipit_lib.encoders.vision import VisionEncoder
+from clipit_lib.encoders.weights import Held
 from clipit_lib.settings import StandInTraining
 
 SIZE, WIDTH = 448, 512
@@ -77,13 +78,20 @@ class Conch(nn.Module):
 
 
 def untrained_backbone(
-    name: str, side: int | None, stand_in: StandInTraining | None
+    name: str, side: int | None, stand_in: StandInTraining | None, held: Held | None = None
 ) -> VisionEncoder:
-    """As `registry.build_backbone`, which does not know CONCH's shape."""
+    """As `registry.build_backbone`, which does not know CONCH's shape.
+
+    Raises:
+        ClipItError: the weights `held` are of another model; of CONCH they are only compared.
+    """
     row = registry.entry(name)
     if row.library != "conch":
-        return registry.build_backbone(name, side, stand_in)
-    tower, _ = split_conch(Conch())
+        return registry.build_backbone(name, side, stand_in, held)
+    model = Conch()
+    if held is not None:
+        weights.check_fit(model, held, CONCH_SPARE)
+    tower, _ = split_conch(model)
     return VisionEncoder(
         name, tower.eval(), row.transform(side), tower.num_features, row.image_targets,
         registry.UNTRAINED,

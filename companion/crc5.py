@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from clipit_lib.data.folder import read_manifest, undecoded
-from clipit_lib.data.patches import PatchData, PatchDataset, Recipe, ValidationSplit, open_or_build
+from clipit_lib.data.patches import PatchData, Recipe, ValidationSplit, open_or_build
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import digest
 from clipit_lib.settings import Positive
@@ -40,15 +40,7 @@ def class_captions(class_text: str, count: int, rng: np.random.Generator) -> lis
 
 CLASSES = ("AC", "H", "S", "T", "V")
 CLASS_TEXTS = tuple(DESCRIPTIONS)
-LICENCE = (
-    "From the public repository Flagy/Colorectal_Carcinoma_Classifier, which is under GPL-3.0; "
-    "the licence of the images is not stated upstream. Compute on them, do not redistribute them."
-)
-LIMITS = (
-    "No patient or slide ids, so intervals over patches are too narrow. Stain is confounded with "
-    "class, and the test patches come from other slides than the train patches: the nearest "
-    "colour histogram answers 94% of a random split of the training folder and 54% of the test."
-)
+LICENCE, LIMITS = WORDS["licence"], WORDS["limits"]
 MANIFEST, LIST = Path(__file__).parent / "manifests" / "crc5.csv.gz", "manifest.csv"
 SPLITS = ("train", "test", "retriever")
 # Patches in the list, so that a plan need not open it; train includes what validation takes.
@@ -62,14 +54,14 @@ class Crc5Data(PatchData):
     side: Positive = 224
     validation_split: ValidationSplit = ValidationSplit(by="stain", fraction=0.2)
 
-    def open(self, name: str) -> PatchDataset:
+    def recipe(self, name: str) -> Recipe:
         """Train, validation and test; the retriever split is left out.
 
         Raises:
             ClipItError: CLIPIT_DATA is unset or wrong, the manifest is not the one this project
-                knows, an image is missing or differs from its sha256; see also `open_or_build`.
+                knows, and, when decoded, an image is missing or differs from its sha256.
         """
-        return open_or_build(_recipe(name, self.side, ("train", "test"), self.validation_split))
+        return _recipe(name, self.side, ("train", "test"), self.validation_split)
 
 
 def retriever_patches(side: int) -> tuple[np.ndarray, np.ndarray]:
@@ -79,14 +71,6 @@ def retriever_patches(side: int) -> tuple[np.ndarray, np.ndarray]:
     """
     patches = open_or_build(_recipe("crc5-retriever", side, ("retriever",), None))
     return patches.pixels, patches.labels
-
-
-def check_crc5() -> None:
-    """Look, as `Crc5Data.open`, whether every listed image is there, without reading any."""
-    root = paths.in_data("crc5")
-    for path in listed(root / LIST)["path"]:
-        if not (root / path).is_file():
-            raise ClipItError("no such image", root / path, "Run `python -m companion fetch crc5`")
 
 
 def _recipe(
@@ -115,10 +99,8 @@ def listed(manifest: Path) -> pd.DataFrame:
     columns = ["path", "split", "label", "sha256"]
     known, found = (set(map(tuple, t[columns].to_numpy().tolist())) for t in (ours, theirs))
     if known != found:
-        raise ClipItError(
-            f"differs from the crc5 list of this project, first at {min(known ^ found)[0]} "
-            f"({len(found)} images, expected {len(known)})",
-            manifest,
-            "Restore it; images of your own go in a data set with source: folder",
-        )
+        what = f"differs from the crc5 list of this project, first at {min(known ^ found)[0]} "
+        what += f"({len(found)} images, expected {len(known)})"
+        fix = "Restore it; images of your own go in a data set with source: folder"
+        raise ClipItError(what, manifest, fix)
     return ours

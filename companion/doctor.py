@@ -11,7 +11,6 @@ from argparse import Namespace
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, version
-from importlib.util import find_spec
 
 import huggingface_hub as hub
 import pandas as pd
@@ -19,15 +18,17 @@ import torch
 
 from clipit_lib import kernels
 from clipit_lib.data.folder import FolderData
-from clipit_lib.encoders import registry
-from clipit_lib.encoders.weights import Published, Trained, on_disk, package_folder, plainly
+from clipit_lib.encoders import clips, registry, weights
+from clipit_lib.encoders.weights import Held, Published, Trained
 from clipit_lib.errors import ClipItError
-from companion import crc5, findings, paths
+from companion import crc5, fetch, findings, paths
+from companion.conch import untrained_backbone
 from companion.crc5 import Crc5Data
 from companion.findings import Finding, Severity
 from companion.plan import sizes
-from companion.profile import Profile, load_profile, sources_of_profile
-from companion.published import OfThePaper
+from companion.profile import PATH_KEYS, FileSlides, Profile, load_profile, sources_of_profile
+from companion.published import PUBLISHED_DATA, OfThePaper
+from companion.survival.cohort import open_cohort
 
 PASS, WARN, FAIL = Severity.PASS, Severity.WARNING, Severity.STOP
 
@@ -50,8 +51,7 @@ def packages() -> Finding:
     try:
         seen = ", ".join(f"{name} {version(name)}" for name in PACKAGES)
     except PackageNotFoundError as error:
-        missing = f"{error.name} is not installed"
-        return _graded("packages", missing, "pip install -r requirements.lock")
+        return _graded("packages", f"no {error.name} here", "pip install -r requirements.lock")
     new = "Tested with 3.11 only; use that if something fails"
     warn = new if sys.version_info[:2] > (3, 11) else None
     return _graded("packages", f"Python {platform.python_version()}, {seen}", warn=warn)
@@ -99,7 +99,7 @@ def memory(needed: int) -> Finding:
     return _graded("memory", seen, warn=fewer if total < needed else None)
 
 
-def disk(needed: int) -> Finding:
+def disk(most: int) -> Finding:
     """Whether results and caches can be written, and free space against what may be (bytes)."""
     for place in (paths.output(), paths.cache()):
         folder = next(each for each in (place, *place.parents) if each.exists())
@@ -107,19 +107,17 @@ def disk(needed: int) -> Finding:
             fix = "Give write permission or set CLIPIT_OUTPUT and CLIPIT_CACHE"
             return _graded("disk", f"cannot write in {folder}", fix)
     free = shutil.disk_usage(folder).free  # of the caches
-    seen = f"{free / 1e9:.0f} GB free, {needed / 1e9:.1f} GB at most will be written"
+    seen = f"{free / 1e9:.0f} GB free, {most / 1e9:.1f} GB at most will be written"
     full = "Free space, or set CLIPIT_CACHE and CLIPIT_OUTPUT to a disk"
     tight = "It will be tight; CLIPIT_CACHE can be on another disk"
-    return _graded(
-        "disk", seen, full if free < needed else None, tight if free < 1.2 * needed else None
-    )
+    fail, warn = full if free < most else None, tight if free < 1.2 * most else None
+    return _graded("disk", seen, fail, warn)
 
 
 # -- The data sets, reports and models of a profile: can they be had, whole, and on which terms?
 
 
 SHOWN = 3  # problems of one data set
-OPTIONAL = {"conch": "pip install git+https://github.com/mahmoodlab/CONCH.git, on its own terms"}
 
 
 def _each(
@@ -144,60 +142,104 @@ def data(profile: Profile) -> list[Finding]:
     """Findings on all data sets of a profile; nothing is decoded, but for the user's own."""
 
     def look(name: str) -> Iterator[Finding]:
-        settings, seen = profile.data_settings(name), "drawn on the spot"
+        settings, seen, terms = profile.data_settings(name), "drawn on the spot", ""
+        problems, notes = list[ClipItError](), tuple[str, ...]()
         if isinstance(settings, OfThePaper):
-            known, problems = settings.published, settings.problems()
-            for error in problems[:SHOWN]:
-                yield _refused("data", f"{name}: {known.name}", error)
-            if (more := len(problems) - SHOWN) > 0:
-                fix = "Fix the first; then ask again"
-                yield _graded("data", f"{name}: {more} further problems", fix)
-            if problems:
-                terms = f"Read the terms at {known.page}"
-                yield _graded("data", f"{name}: {known.licence}", warn=terms)
-                return
-            seen = f"{known.title}, whole; {known.terms}"
+            known, source = settings.published, settings.source
+            terms, seen = known.terms, f"{known.title}, whole by {fetch.judged_by(source)}"
+            try:
+                recipe = settings.recipe(name)
+                recipe.gather()
+                notes, problems = recipe.notes, list(settings.problems())
+                if known is PUBLISHED_DATA[source]:  # not a part of it
+                    problems += fetch.faults(source, paths.in_data(settings.folder))
+            except ClipItError as first:
+                problems.append(first)
         elif isinstance(settings, Crc5Data):
-            crc5.check_crc5()
-            seen = f"whole; {crc5.LICENCE}"
+            terms, seen = crc5.LICENCE, f"whole by {fetch.judged_by('crc5')}"
+            problems = fetch.faults("crc5", paths.in_data("crc5"))
         elif isinstance(settings, FolderData):
             settings.open(name)
-            seen = f"whole; licence: {settings.licence}"
-        yield _graded("data", f"{name}: {seen}")
+            terms, seen = f"licence: {settings.licence}", "whole"
+        for error in problems[:SHOWN]:
+            yield _refused("data", name, error)
+        if (more := len(problems) - SHOWN) > 0:
+            yield _graded("data", f"{name}: {more} further problems", "Fix the first; ask again")
+        if problems:
+            yield _graded("data", f"{name}: {terms}", warn="Read them before you fetch it")
+            return
+        yield _graded("data", "; ".join(filter(None, (f"{name}: {seen}", terms))))
+        for note in notes:
+            yield _graded("data", f"{name}: {note}", warn="Look whether they should be there")
+        yield from kept_smaller(profile, name)
 
     return _each("data", profile.data, look)
+
+
+def kept_smaller(profile: Profile, name: str) -> list[Finding]:
+    """Whether a model reads enlarged what is kept smaller than it is published."""
+    settings = profile.data_settings(name)
+    if not isinstance(settings, OfThePaper):
+        return []
+    models = (*profile.retrievers, *profile.backbones)
+    size, largest = max((registry.entry(each).size or 0, each) for each in models)
+    side = min(size, *settings.published.image_size)
+    seen = f"{name}: kept at {settings.side} pixels, of which {largest} reads {size}"
+    fix = f"Write `side: {side}` at this data set in the profile"
+    return [_graded("data", seen, warn=fix)] if settings.side < side else []
 
 
 def reports(profile: Profile) -> list[Finding]:
     """Findings on all corpora: each is read and cleaned."""
 
     def look(name: str) -> Iterator[Finding]:
-        corpus = profile.corpora[name].open(name)
+        settings = profile.corpora[name]
+        corpus = settings.open(name)
+        for key in PATH_KEYS:
+            fetch.require_at(getattr(settings, key, None))
         yield _graded("reports", f"{name}: {len(corpus)} reports; licence: {corpus.licence}")
 
     return _each("reports", profile.corpora, look)
+
+
+def slides(profile: Profile) -> list[Finding]:
+    """Findings on the user's slides for the survival study, if there are any: all are read."""
+
+    def look(name: str) -> Iterator[Finding]:
+        yield _graded("slides", f"{name}: {len(open_cohort(profile))} patients, whole")
+
+    own = profile.survival is not None and isinstance(profile.survival.slides, FileSlides)
+    return _each("slides", ["survival"] if own else [], look)
 
 
 def models(profile: Profile) -> list[Finding]:
     """Findings on every retriever and backbone of a profile; nothing is downloaded."""
 
     def look(name: str) -> Iterator[Finding]:
-        origin = registry.entry(name, clip=name in profile.retrievers).weights
+        row = registry.entry(name, clip=name in profile.retrievers)
+        origin = row.weights
         if isinstance(origin, Published):
-            if origin.name in OPTIONAL and find_spec(origin.name) is None:
-                missing = f"{origin.name}: its own package is missing"
-                yield _graded("models", missing, OPTIONAL[origin.name])
             if origin.doubt:
                 doubt = f"Compare with {origin.origin}"
-                yield _graded("models", f"{origin.name}: {origin.doubt}", warn=doubt)
-            path = on_disk(origin, sources_of_profile(profile).copies)
-            size = None if path else hub_size(origin)  # nothing is downloaded
-            large = "" if size is None else f" ({size / 1e9:.1f} GB)"
-            seen = path or f"will be downloaded{large}"
-            yield _graded("models", f"{origin.name}: {seen}; {origin.licence}")
+                yield _graded("models", f"{name}: {origin.doubt}", warn=doubt)
+            sources = sources_of_profile(profile)
+            if path := weights.on_disk(origin, sources.copies):
+                held = Held(weights.read_checkpoint(path), path)
+                with torch.device("meta"):  # nothing is computed
+                    untrained_backbone(name, None, None, held)
+                weights.published_hash(origin, sources)
+                kept = path.resolve().parent.name == weights.BLOBS
+                by = "its published checksum" if kept else "the names and shapes of its weights"
+                seen = f"{path}, whole by {by}"
+            else:
+                size = hub_size(origin)
+                seen = "will be downloaded" + (f" ({size / 1e9:.1f} GB)" if size else "")
+            yield _graded("models", f"{name}: {seen}; {origin.licence}")
+            if row.library == "conch":
+                clips.conch_package()
             return
         for package in origin.packages:
-            package_folder(package)
+            weights.package_folder(package)
         seen = f"weights in an installed package; {origin.licence}"
         if isinstance(origin, Trained):
             out_of = " out of two installed packages" if origin.packages else ""
@@ -213,9 +255,8 @@ def hub_size(model: Published, endpoint: str | None = None) -> int | None:
     Raises:
         ClipItError: as `weights.hub_download`.
     """
-    at = model.repo, model.file
-    where = hub.hf_hub_url(*at, revision=model.revision, endpoint=endpoint)
-    with plainly(model):
+    where = hub.hf_hub_url(model.repo, model.file, revision=model.revision, endpoint=endpoint)
+    with weights.plainly(model):
         return hub.get_hf_file_metadata(where, token=hub.get_token(), endpoint=endpoint).size
 
 
@@ -223,7 +264,7 @@ def hub_size(model: Published, endpoint: str | None = None) -> int | None:
 
 
 BYTES_A_RUN = 30 * 2**20  # adapters of a large vision transformer, predictions, cards
-FEATURES = 1024  # of the widest model
+FEATURES = 1536  # of the widest model
 
 
 def needs(profile: Profile) -> tuple[int, int, bool]:
@@ -249,7 +290,7 @@ def diagnose(profile: Profile) -> list[Finding]:
     return [
         packages(), accelerator(weeks), held_kernels(),
         memory(memory_needed), disk(disk_needed),
-        *data(profile), *reports(profile), *models(profile),
+        *data(profile), *reports(profile), *slides(profile), *models(profile),
     ]  # fmt: skip
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import errno
 import gzip
 import os
@@ -12,7 +11,6 @@ import time
 import zlib
 from argparse import Namespace
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import BinaryIO
 from urllib.parse import quote
@@ -26,11 +24,11 @@ from pooch.hashes import hash_matches
 from tqdm import tqdm
 from tqdm.contrib.concurrent import thread_map
 
+from clipit_lib import files
 from clipit_lib.errors import ClipItError
-from clipit_lib.files import held, write_text, written_beside
 from clipit_lib.settings import Strict, known
 from companion import crc5, paths
-from companion.published import PUBLISHED_DATA
+from companion.published import FETCH, PUBLISHED_DATA, Published, class_images
 from companion.reading import agree, read_strict
 
 # -- What can be fetched: where it is, its licence, how it is checked and where it goes.
@@ -46,22 +44,8 @@ ARCHIVES = (".gz", ".zip")
 
 
 class Piece(Strict):
-    """One file at its origin, and what becomes of it; a .gz or .zip is unpacked.
-
-    Attributes:
-        name: at the origin; a copy at hand is looked for under it.
-        target: file or folder under `$CLIPIT_DATA`; "" stands for SOURCE/NAME, unpacked.
-        urls: where it is, tried in this order; none for a list that this package carries.
-        size: bytes to download; a round number is an estimate.
-        checksum: `md5:...` or `sha256:...` of the download; None where no source is certain, so
-            that the archive's own CRCs and what it holds decide.
-        inside: the file, or the folder with a slash after it, that is taken from a zip.
-        room: bytes once unpacked, an estimate; 0 for what is not unpacked.
-        contents: checksum of the unpacked file.
-        images: how many .tif are at least in the folders of the classes, if they are the target.
-        folders: of these classes.
-        columns: that a csv must have.
-        copies: other paths at which an unpacked copy may be at hand.
+    """One file at its origin, and what becomes of it, as sources.yaml explains; a .gz or .zip is
+    unpacked. `data` is what is known of its images, `fix` what to do where it is not whole.
     """
 
     name: str
@@ -73,24 +57,24 @@ class Piece(Strict):
     room: int = 0
     contents: str | None = None
     images: int = 0
-    folders: tuple[str, ...] = ()
+    data: Published | None = None
     columns: tuple[str, ...] = ()
-    copies: tuple[str, ...] = ()
+    rows: int = 0
+    fix: str = ""
 
     @property
     def unpacked(self) -> str:
         """Its name once unpacked."""
         return str(Path(self.name).with_suffix("")) if self.name.endswith(ARCHIVES) else self.name
 
+    @property
+    def known_by(self) -> str | None:
+        """The checksum of what is in its place, if one is published."""
+        return self.checksum if self.unpacked == self.name else self.contents
+
 
 class Source(Strict):
-    """A data set or corpus.
-
-    Attributes:
-        page: where its terms are.
-        checked: by what its files are known.
-        urls: of the pieces that name none of their own.
-    """
+    """A data set or corpus, as sources.yaml explains."""
 
     what: str
     licence: str = ""
@@ -109,7 +93,7 @@ def find_source(name: str) -> Source:
     """One data set or corpus, with all addresses, targets and terms."""
     source, known = sources()[name], PUBLISHED_DATA.get(name)
     update = {} if known is None else {"licence": known.licence, "page": known.page}
-    pieces, folders = source.pieces, () if known is None else known.classes
+    pieces = source.pieces
     if name == "crc5":
         update = {"licence": crc5.LICENCE}
         rows = pd.read_csv(crc5.MANIFEST, dtype=str)[["source_path", "path", "sha256"]]
@@ -124,7 +108,8 @@ def find_source(name: str) -> Source:
         held = {
             "target": piece.target or f"{name}/{piece.unpacked}",
             "urls": tuple(url.format(name=quote(piece.name), **ORIGINS) for url in urls),
-            "folders": folders if piece.images else (),
+            "data": known if piece.images else None,
+            "fix": FETCH.format(name),
         }
         return piece.model_copy(update=held)
 
@@ -315,30 +300,72 @@ def _bytes(size: int) -> str:
     return tqdm.format_sizeof(size, "B")
 
 
-# -- Pieces in their place under `$CLIPIT_DATA`: are they there, and how they get there.
+# -- Pieces in their place under `$CLIPIT_DATA`: are they whole, and how they get there.
 
 
-def present(piece: Piece, data: Path) -> bool:
-    """Whether it is there and whole.
+LARGE = 1 << 26  # bytes of a file whose checksum is remembered
+REPORTS = ("tcga", "tcga-colorectal")
 
-    A file that is used as it came is compared with its checksum. What was unpacked got its name
-    only when it was whole, so it is not read again; the images of a folder are counted.
+
+def fault(piece: Piece, path: Path) -> ClipItError | None:
+    """Why a piece is not whole at a path, where it lies unpacked: by its checksum where one is
+    published, else by what is counted in it; None if it is.
     """
-    path = data / piece.target
-    if piece.folders:
-        return count_images(piece, path) >= piece.images
-    if not piece.urls:
-        with suppress(ClipItError):
-            return len(crc5.listed(path)) > 0
-        return False
-    return path.is_file() and (piece.unpacked != piece.name or hash_matches(path, piece.checksum))
+    try:
+        _require_whole(piece, path)
+    except ClipItError as error:
+        return error
+    return None
 
 
-def count_images(piece: Piece, folder: Path) -> int:
-    """How many .tif there are in the folders that a piece promises."""
-    inside = (folder / name for name in piece.folders)
-    names = (entry for each in inside if each.is_dir() for entry in os.listdir(each))
-    return sum(name.endswith(".tif") and not name.startswith(".") for name in names)
+def faults(name: str, folder: Path) -> list[ClipItError]:
+    """What is not whole of a data set whose pieces lie in a folder."""
+    there = ((p, folder / p.target.partition("/")[2]) for p in find_source(name).pieces)
+    return [error for piece, path in there if (error := fault(piece, path))]
+
+
+def require_at(given: str | None) -> None:
+    """Raise, as ClipItError, unless reports that are brought to a path of a profile are whole."""
+    for piece in (p for name in REPORTS for p in find_source(name).pieces if p.target == given):
+        _require_whole(piece, paths.in_data(piece.target))
+
+
+def judged_by(name: str) -> str:
+    """How it is known that a data set or corpus is whole."""
+    exactly = all(each.known_by or not each.urls for each in find_source(name).pieces)
+    return "its published checksums" if exactly else "its counts and shapes"
+
+
+def _require_whole(piece: Piece, path: Path) -> None:
+    if piece.data is not None:
+        if (found := len(class_images(path, piece.data, piece.fix)[1])) != piece.images:
+            raise ClipItError(f"holds {found} images, expected {piece.images}", path, piece.fix)
+    elif not piece.urls:
+        crc5.listed(path)
+    elif not path.is_file():
+        raise ClipItError("no such file", path, piece.fix)
+    elif piece.known_by is not None:
+        _require_checksum(piece, path, piece.known_by)
+    else:
+        table = files.read_text_table(path, piece.fix)
+        for column in piece.columns:
+            files.named_column(table, [column], path, piece.fix)
+        if len(table) != piece.rows:
+            raise ClipItError(f"holds {len(table)} rows, expected {piece.rows}", path, piece.fix)
+
+
+def _require_checksum(piece: Piece, path: Path, checksum: str | None) -> None:
+    status = path.stat()
+    stamp = status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+    card = paths.cache() / "checksums" / files.digest(*map(str, (*stamp, checksum)))
+    if checksum is None or card.exists():
+        return
+    try:
+        hash_matches(path, checksum, strict=True)
+    except ValueError as error:
+        raise ClipItError(f"another or damaged: {_mismatch(error)}", path, piece.fix) from None
+    if status.st_size >= LARGE:
+        files.write_text(card, str(path))
 
 
 def find(piece: Piece, folder: Path) -> Path:
@@ -348,19 +375,17 @@ def find(piece: Piece, folder: Path) -> Path:
         ClipItError: there is none, or its checksum is another.
     """
     top, _, below = piece.target.partition("/")
-    names = (*piece.copies, piece.unpacked, below, piece.name, Path(piece.name).name)
+    names = (piece.unpacked, below, piece.name, Path(piece.name).name)
     for path in (root / each for each in names for root in (folder, folder / top)):
-        if piece.folders and path.is_dir() and count_images(piece, path) >= piece.images:
-            return path
         if path.is_file():
-            unpacked = piece.unpacked != piece.name and path.suffix not in ARCHIVES
-            try:
-                hash_matches(path, piece.contents if unpacked else piece.checksum, strict=True)
-            except ValueError as fault:
-                fix = "This is another or a damaged file: download it again"
-                raise ClipItError(_mismatch(fault), path, fix) from None
+            if path.suffix in ARCHIVES:
+                _require_checksum(piece, path, piece.checksum)
+            else:
+                _require_whole(piece, path)
             return path
-    said = " or ".join(dict.fromkeys((piece.name, *piece.copies, piece.unpacked)))
+        if piece.data is not None and fault(piece, path) is None:
+            return path
+    said = " or ".join(dict.fromkeys((piece.name, piece.unpacked)))
     raise ClipItError(f"no {said}, or not whole", folder, "Put it there")
 
 
@@ -379,23 +404,17 @@ def install(piece: Piece, file: Path, data: Path) -> None:
             OSError as its cause).
     """
     fix = "Free space or give write permission, or set CLIPIT_DATA to another folder"
-    with written_beside(data / piece.target, fix) as temporary:
+    with files.written_beside(data / piece.target, fix) as temporary:
         if file.suffix in ARCHIVES:
             unpack(file, temporary, piece.inside)
-        elif file.is_dir():
-            for name in piece.folders:
-                shutil.copytree(file / name, temporary / name, copy_function=_link)
+        elif piece.data is not None:
+            root, _ = class_images(file, piece.data, piece.fix)
+            for name in piece.data.classes:
+                shutil.copytree(root / name, temporary / name, copy_function=_link)
         else:
             _link(file, temporary)
-        if piece.folders and (count := count_images(piece, temporary)) < piece.images:
-            what = f"holds {count} images, expected {piece.images}"
-            raise ClipItError(what, file, "Download it again")
-        if piece.columns:
-            with temporary.open(encoding="utf-8-sig", errors="replace", newline="") as stream:
-                header = next(csv.reader(stream), [])
-            for column in (each for each in piece.columns if each not in header):
-                what = f"no column {column} (found: {', '.join(header)[:80]})"
-                raise ClipItError(what, file, "Fix the file")
+        if (error := fault(piece, temporary)) is not None:
+            raise ClipItError(error.what, file, "Download it again")
 
 
 def _link(source: str | Path, target: str | Path) -> None:
@@ -425,7 +444,7 @@ def main(given: Namespace) -> None:
         raise ClipItError("nothing to fetch", "fetch", f"Name one of {', '.join(sources())}")
     name = known(given.name, sources(), "data set or corpus", "fetch")
     source, data = find_source(name), paths.data_to_be()
-    missing = [piece for piece in source.pieces if not present(piece, data)]
+    missing = [piece for piece in source.pieces if fault(piece, data / piece.target)]
     if missing:
         size = _bytes(sum(piece.size for piece in missing))
         print(
@@ -446,7 +465,8 @@ def main(given: Namespace) -> None:
                 ClipItError("not accepted, not fetched", where, "Nothing was done"),
             )
         _bring(name, source.page, missing, data, given.local)
-    print(f"{name} is there, whole, under {data}" + ("" if missing else ": nothing to do"))
+    done = "" if missing else ": nothing to do"
+    print(f"{name} is there, whole by {judged_by(name)}, under {data}{done}")
 
 
 def _bring(name: str, page: str, missing: Sequence[Piece], data: Path, local: Path | None) -> None:
@@ -454,10 +474,10 @@ def _bring(name: str, page: str, missing: Sequence[Piece], data: Path, local: Pa
         raise ClipItError("no such folder", local, "Fix --from")
     for piece in missing:
         target = data / piece.target
-        if piece.folders and target.exists() and any(target.iterdir()):
-            what = f"holds {count_images(piece, target)} of {piece.images} images"
+        taken = piece.data is not None and target.exists() and any(target.iterdir())
+        if taken and (found := fault(piece, target)):
             fix = "Move it out of the way, then fetch again; it is not overwritten"
-            raise ClipItError(what, target, fix)
+            raise ClipItError(found.what, target, fix)
     coming = [piece for piece in missing if piece.urls]
     staging, few = data / STAGING / name, len(coming) <= FEW
 
@@ -478,7 +498,7 @@ def _bring(name: str, page: str, missing: Sequence[Piece], data: Path, local: Pa
 
     try:
         staging.mkdir(parents=True, exist_ok=True)
-        with held(Path(f"{staging}.lock"), timeout=0):
+        with files.held(Path(f"{staging}.lock"), timeout=0):
             need = sum(piece.room or piece.size for piece in missing)
             if local is None:  # an archive goes once it is unpacked, so one at a time is there
                 there = sum(file.stat().st_size for file in staging.rglob("*") if file.is_file())
@@ -491,7 +511,7 @@ def _bring(name: str, page: str, missing: Sequence[Piece], data: Path, local: Pa
                 thread_map(bring, coming, max_workers=THREADS, desc=name, disable=None)
             if missing[-1].name == crc5.LIST:  # where it is, its files are
                 listed = gzip.decompress(crc5.MANIFEST.read_bytes()).decode()
-                write_text(data / missing[-1].target, listed)
+                files.write_text(data / missing[-1].target, listed)
             shutil.rmtree(staging)
     except Timeout:
         raise ClipItError("another fetch of it is at work", data, "Wait for that one") from None
@@ -503,15 +523,12 @@ def _bring(name: str, page: str, missing: Sequence[Piece], data: Path, local: Pa
 
 
 def _listing() -> str:
-    data = None
-    with suppress(ClipItError):
-        data = paths.data_to_be()
-    lines, wide = [], max(map(len, sources()))
+    data, lines, wide = paths.named("CLIPIT_DATA"), [], max(map(len, sources()))
     for name in sources():
         source = find_source(name)
         state, count = "(CLIPIT_DATA?)", len(source.pieces)
         if data is not None:
-            there = sum(present(piece, data) for piece in source.pieces)
+            there = sum(fault(piece, data / piece.target) is None for piece in source.pieces)
             state = {0: "absent", count: "present"}.get(there, f"{there} of {count}")
         size = _bytes(sum(piece.size for piece in source.pieces))
         lines.append(f"{name:{wide}}  {size:>6}  {state:14}  {source.what}")

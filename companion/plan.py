@@ -5,7 +5,9 @@ from __future__ import annotations
 import os
 import timeit
 from argparse import Namespace
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from itertools import groupby, product
 
@@ -23,7 +25,7 @@ from companion.cost.measure import flops_per_image
 from companion.crc5 import Crc5Data
 from companion.phantom.datasets import Phantom
 from companion.profile import Profile, Workbench, load_profile, sources_of_profile
-from companion.published import PUBLISHED_DATA, OfThePaper
+from companion.published import OfThePaper
 
 # -- Seconds that a patch takes, measured on this machine or scaled by operations.
 
@@ -116,24 +118,23 @@ class Sizes:
 
 
 def sizes(profile: Profile, dataset: str) -> Sizes:
-    """Sizes of one data set of a profile.
+    """Sizes of one data set of a profile, whose images are listed at most.
 
     Raises:
-        ClipItError: it is the user's own and cannot be opened.
+        ClipItError: it is the user's own and cannot be listed.
     """
-    settings = profile.data_settings(dataset)
+    settings, counts = profile.data_settings(dataset), dict[str, int]()
     if isinstance(settings, Phantom):
         return Sizes(*settings.sizes, settings.side)
-    if isinstance(settings, Crc5Data | OfThePaper):
-        own = isinstance(settings, Crc5Data)
-        counts = crc5.SIZES if own else PUBLISHED_DATA[settings.source].images
-        split = settings.validation_split
-        held = round(counts["train"] * split.fraction) if split.by != "official" else 0
-        validation = counts.get("validation", 0) + held
-        return Sizes(counts["train"] - held, validation, counts["test"], settings.side)
-    data = Workbench(profile).dataset(dataset)
-    train, validation, test = (len(data.indices(s)) for s in ("train", "validation", "test"))
-    return Sizes(train, validation, test, data.pixels.shape[1])
+    if isinstance(settings, Crc5Data):
+        counts |= crc5.SIZES
+    elif isinstance(settings, OfThePaper):
+        counts |= settings.published.images
+    else:
+        counts |= Counter(settings.recipe(dataset).gather().samples["split"])
+    validation = counts.get("validation", 0)
+    held = 0 if validation else round(counts["train"] * settings.validation_split.fraction)
+    return Sizes(counts["train"] - held, validation + held, counts["test"], settings.side)
 
 
 # -- What must be known of a backbone to plan with it; nothing is computed or loaded.
@@ -192,24 +193,32 @@ class Job:
 
 
 def jobs(profile: Profile) -> list[Job]:
-    """The runs of all studies, each once, in the order of the studies."""
+    """The runs of all studies, each once, in the order of the studies.
+
+    Nothing is decoded: without patches in the cache, or with none of its runs stored, no run of a
+    cell is taken for done.
+    """
     wanted: dict[tuple[str, str, str, int], str] = {}
     for study in studies.STUDIES:
         if studies.asked(profile, study):
             for dataset, backbone, settings, seeds in studies.cells(profile, study):
                 for setting, seed in product(settings, seeds):
                     wanted.setdefault((dataset, backbone, setting, seed), study)
-    bench, closed = Workbench(profile, download=False), set[tuple[str, str]]()
+    bench, stored = Workbench(profile, download=False), list(runs.stored(profile.name))
+    begun, keys = set[tuple[str, str]](), {run.key for run in stored}
+    for name in profile.data.keys() & {run.spec.dataset for run in stored}:
+        with suppress(ClipItError):
+            if profile.data[name].recipe(name).folder.exists():
+                begun |= {(name, run.spec.backbone) for run in stored if run.spec.dataset == name}
 
     def done(dataset: str, backbone: str, setting: str, seed: int) -> bool:
-        if (dataset, backbone) in closed:
+        if (dataset, backbone) not in begun:
             return False
         try:
-            spec = specs.resolve(bench, dataset, backbone, setting, seed)
+            return specs.resolve(bench, dataset, backbone, setting, seed).key in keys
         except ClipItError:  # without the data or weights of a cell, none of it can be done
-            closed.add((dataset, backbone))
+            begun.remove((dataset, backbone))
             return False
-        return runs.find(profile.name, spec.key) is not None
 
     return [Job(study, *each, done(*each)) for each, study in wanted.items()]
 
@@ -334,8 +343,8 @@ def duration(seconds: float) -> str:
 def space(disk: Mapping[str, int]) -> str:
     """What will be written, in units of 10^9 bytes."""
     parts = ", ".join(f"{size / 1e9:.1f} {name}" for name, size in disk.items())
-    total = sum(disk.values()) / 1e9
-    return f"  disk       {total:.1f} GB: {parts}; downloads and weights come on top"
+    total = f"{sum(disk.values()) / 1e9:.1f} GB"
+    return f"  disk       {total}: {parts}; downloads and weights come on top"
 
 
 def time_here(seconds: float, workers: int, scaled: bool) -> str:

@@ -210,8 +210,7 @@ class Study(Strict):
     seeds: Distinct[Seed] = ()
 
 
-# What holds files of the user, and its keys that name one (a manifest lies in its folder).
-OF_THE_USER = (FolderData, FileCorpus, SyntheticCorpus, FileSlides)
+# Keys that name a file or folder (a manifest lies in its folder).
 PATH_KEYS = ("folder", "path", "cancer_type_table", "bags", "clinical")
 
 
@@ -238,7 +237,7 @@ class Profile(Strict):
     survival: SurvivalSettings | None = None
     bootstrap_draws: Positive = 2000
     clips: Distinct[str] = ()
-    templates: Literal["conch", "quiltnet"] = "conch"
+    templates: Literal["conch", "quiltnet"] | None = None
     synthetic: dict[str, str] = Field(default_factory=dict)
     studies: dict[str, Study] = Field(default_factory=dict)
     searched: Searched = Field(default_factory=dict)
@@ -262,6 +261,11 @@ class Profile(Strict):
         """
         known(dataset, self.data, "dataset", f"profile {self.name}")
         return self.data[dataset]
+
+    def templates_of(self, clip: str) -> Literal["conch", "quiltnet"]:
+        """Whose class prompts a CLIP model is asked with: its own, unless the profile says."""
+        own = registry.entry(clip, clip=True).templates
+        return self.templates or own
 
     def training_settings(self, dataset: str) -> Training:
         return self.training_for.get(dataset, self.training)
@@ -306,7 +310,8 @@ def load_profile(name: str) -> Profile:
 
 
 def own_profile(path: Path, shipped: Collection[str]) -> Profile:
-    """Read a file of the user: paths in it are relative to its folder, and it asks for `own`.
+    """Read a file of the user: paths in it are relative to its folder; without studies it asks for
+    `own`.
 
     Args:
         shipped: names that the file must not take, because results are kept by name.
@@ -330,21 +335,18 @@ def own_profile(path: Path, shipped: Collection[str]) -> Profile:
 
 
 def _placed(profile: Profile, folder: Path) -> dict[str, Any]:
-    """The parts that hold paths, made absolute, and the studies with `own`."""
+    """The paths that are written, made absolute, and `own` where no studies are."""
 
-    def moved(part: Any) -> Any:
-        if not isinstance(part, OF_THE_USER):
-            return part  # published data lie under $CLIPIT_DATA
-        held = [key for key in PATH_KEYS if getattr(part, key, None)]
+    def moved(part: Any) -> Any:  # what is not written is where `fetch` puts it
+        held = [key for key in PATH_KEYS if key in part.model_fields_set and getattr(part, key)]
         values = {key: str(folder / paths.expanded(getattr(part, key))) for key in held}
         return part.model_copy(update=values)
 
-    copies = profile.weights.items()
     values: dict[str, Any] = {
         "data": {name: moved(each) for name, each in profile.data.items()},
         "corpora": {name: moved(each) for name, each in profile.corpora.items()},
-        "studies": {"own": Study()} | profile.studies,
-        "weights": {name: str(folder / paths.expanded(each)) for name, each in copies},
+        "studies": profile.studies or {"own": Study()},
+        "weights": {n: str(folder / paths.expanded(p)) for n, p in profile.weights.items()},
     }
     if profile.survival is not None:
         slides = moved(profile.survival.slides)

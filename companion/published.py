@@ -18,14 +18,7 @@ from PIL import Image
 
 from clipit_lib.data.folder import undecoded, within
 from clipit_lib.data.images import fitted, read_image
-from clipit_lib.data.patches import (
-    PatchData,
-    PatchDataset,
-    Recipe,
-    Undecoded,
-    ValidationSplit,
-    open_or_build,
-)
+from clipit_lib.data.patches import PatchData, Recipe, Undecoded, ValidationSplit
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import digest, named_column, read_text_table
 from clipit_lib.settings import Positive
@@ -39,20 +32,7 @@ READ_TERMS = "Read the terms at the source before use"
 
 @dataclass(frozen=True)
 class Published:
-    """A public data set as it is published.
-
-    Attributes:
-        name: as the paper calls it.
-        title: in words.
-        classes: in the order of the labels.
-        class_texts: how a sentence names each class, in the same order.
-        prefixes: how the names of the images of each class begin, where each is a file.
-        images: train, validation (0 where none is published), test.
-        image_size: width and height of an image, pixels.
-        licence: short name of the terms.
-        page: where they stand.
-        limits: what a reader of any result must know.
-    """
+    """A public data set as it is published, as published.yaml explains."""
 
     name: str
     title: str
@@ -64,6 +44,8 @@ class Published:
     licence: str
     page: str
     limits: str
+    numbered: str = ""
+    nested: tuple[str, ...] = ()
 
     @property
     def terms(self) -> str:
@@ -113,27 +95,15 @@ class OfThePaper(PatchData):
         """What to do where files are missing."""
         return FETCH.format(self.source)
 
-    def problems(self) -> list[ClipItError]:
-        """What is wrong with the files, [] if nothing, found within seconds.
+    def problems(self) -> Iterator[ClipItError]:
+        """What a recipe overlooks and a few images of each part show."""
+        yield from ()
 
-        Looked at are presence, counts, names, sizes, labels and a few images of each part.
-        """
-        found: list[ClipItError] = []
-        try:
-            found.extend(self._look())
-        except ClipItError as error:
-            found.append(error)
-        return found
-
-    def _look(self) -> Iterator[ClipItError]:
-        """What is wrong, one by one; what is raised ends the look."""
-        raise NotImplementedError
-
-    def _opened(
+    def _recipe(
         self, name: str, folder: Path, files: Mapping[str, object],
-        gather: Callable[[], Undecoded], limits: str,
-    ) -> PatchDataset:  # fmt: skip
-        recipe = Recipe(
+        gather: Callable[[], Undecoded], limits: str, notes: tuple[str, ...] = (),
+    ) -> Recipe:  # fmt: skip
+        return Recipe(
             name=name,
             declaration={"source": self.source, "folder": str(folder), **files},
             classes=self.published.classes,
@@ -143,8 +113,8 @@ class OfThePaper(PatchData):
             validation_split=self.validation_split,
             licence=self.published.terms,
             limits=limits,
+            notes=notes,
         )
-        return open_or_build(recipe)
 
 
 def _stamp(status: os.stat_result) -> str:
@@ -158,8 +128,7 @@ def _stamp(status: os.stat_result) -> str:
 # As the files call the splits, in the order in which they are kept.
 SPLITS = {"train": "train", "valid": "validation", "test": "test"}
 SHAPES = {"x": (96, 96, 3), "y": (1, 1, 1)}
-# What is there is not fetched again, so it must go first.
-AGAIN = "Delete {} and run `python -m companion fetch pcam`"
+AGAIN = FETCH.format("pcam")
 NO_SLIDES = (
     "Not all slides are known (the files camelyonpatch_level_2_split_*_meta.csv say them), so "
     "intervals over patches are too narrow."
@@ -174,12 +143,12 @@ class PcamData(OfThePaper):
     side: Positive = 96
     validation_split: ValidationSplit = ValidationSplit()
 
-    def open(self, name: str) -> PatchDataset:
+    def recipe(self, name: str) -> Recipe:
         """Train, validation and test as published; slides as groups where a meta file is.
 
         Raises:
-            ClipItError: a file is missing, packed, damaged, of another shape or length than
-                published; see also `open_or_build`.
+            ClipItError: a file is missing or packed or, when decoded, damaged, of another shape or
+                length than published.
         """
         folder = paths.in_data(self.folder)
         arrays = [_h5_file(folder, part, kind) for part in SPLITS for kind in SHAPES]
@@ -187,27 +156,11 @@ class PcamData(OfThePaper):
         stamps = {path.name: _stamp(path.stat()) for path in (*arrays, *slides)}
         limits = self.published.limits + ("" if len(slides) == len(SPLITS) else f" {NO_SLIDES}")
         gather = partial(self._gather, folder)
-        return self._opened(name, folder, {"files": stamps}, gather, limits)
-
-    def _look(self) -> Iterator[ClipItError]:
-        folder, tables = paths.in_data(self.folder), []
-        for part in SPLITS:
-            try:
-                tables.append(_samples(folder, part))
-                for row in (0, len(tables[-1]) - 1):
-                    read_patches(folder, part, row, row + 1)
-            except ClipItError as error:
-                yield error
-        if len(tables) == len(SPLITS):
-            self._joined(tables, folder)
-
-    def _joined(self, tables: list[pd.DataFrame], folder: Path) -> pd.DataFrame:
-        samples = pd.concat(tables, ignore_index=True)
-        self.published.validate(Counter(samples["split"]), folder, AGAIN.format("the files"))
-        return samples
+        return self._recipe(name, folder, {"files": stamps}, gather, limits)
 
     def _gather(self, folder: Path) -> Undecoded:
-        samples = self._joined([_samples(folder, part) for part in SPLITS], folder)
+        samples = pd.concat([_samples(folder, part) for part in SPLITS], ignore_index=True)
+        self.published.validate(Counter(samples["split"]), folder, AGAIN)
 
         def decode(begin: int, end: int) -> np.ndarray:
             first, blocks = 0, []
@@ -232,19 +185,18 @@ def _samples(folder: Path, part: str) -> pd.DataFrame:
             array = stream.get(kind)
             if not isinstance(array, h5py.Dataset):
                 what = f"no {kind} (found: {', '.join(stream)})"
-                raise ClipItError(what, path, AGAIN.format("it"))
+                raise ClipItError(what, path, AGAIN)
             if array.shape[1:] != shape or array.dtype != np.uint8:
                 wanted = ", ".join(map(str, ("n", *shape)))
                 what = f"{kind} is {array.dtype} {list(array.shape)}, expected uint8 [{wanted}]"
-                raise ClipItError(what, path, AGAIN.format("it"))
+                raise ClipItError(what, path, AGAIN)
             lengths[kind] = int(array.shape[0])
+            labels = np.asarray(array if kind == "y" else 0).reshape(-1).astype(np.int64)
     if lengths["x"] != lengths["y"] or not lengths["x"]:
         what = f"{lengths['x']:,} patches but {lengths['y']:,} labels"
-        raise ClipItError(what, path, AGAIN.format("both files"))
-    with _opened_h5(path) as stream:
-        labels = np.asarray(stream["y"]).reshape(-1).astype(np.int64)
+        raise ClipItError(what, path, AGAIN)
     if labels.max() > 1:
-        raise ClipItError(f"label {labels.max()}, expected 0 or 1", path, AGAIN.format("it"))
+        raise ClipItError(f"label {labels.max()}, expected 0 or 1", path, AGAIN)
     return pd.DataFrame(
         {
             "id": [f"{part}-{number:06d}" for number in range(len(labels))],
@@ -297,7 +249,7 @@ def _opened_h5(path: Path) -> Iterator[h5py.File]:
     except (OSError, RuntimeError, KeyError) as error:
         reason = " ".join(str(error).split())[:120]
         what = f"damaged or cut short ({reason})"
-        raise ClipItError(what, path, AGAIN.format("it")) from error
+        raise ClipItError(what, path, AGAIN) from error
 
 
 # -- BACH and CRC: images in one folder a class, in the order of the classes, then by name.
@@ -317,18 +269,19 @@ class ClassFolderData(OfThePaper):
         """
         raise NotImplementedError
 
-    def open(self, name: str) -> PatchDataset:
+    def recipe(self, name: str) -> Recipe:
         """The published images; the shorter side resized to `side`, the centre kept.
 
         Raises:
-            ClipItError: see `listed`, or an image is not readable; see also `open_or_build`.
+            ClipItError: see `listed`, or, when decoded, an image is not readable.
         """
         folder, listed = self.listed()
         known, files = self.published, {"listed": digest(listed.to_csv(index=False))}
         gather = partial(undecoded, listed, folder, known.classes, self.side)
-        return self._opened(name, folder, files, gather, known.limits)
+        notes = listed.attrs.get("notes", ())
+        return self._recipe(name, folder, files, gather, known.limits, notes)
 
-    def _look(self) -> Iterator[ClipItError]:
+    def problems(self) -> Iterator[ClipItError]:
         folder, listed = self.listed()
         size = self.published.image_size
         prefixes = dict(zip(self.published.classes, self.published.prefixes, strict=True))
@@ -347,31 +300,41 @@ class ClassFolderData(OfThePaper):
                 what = f"an image of {found[0]} x {found[1]} pixels, expected {size[0]} x {size[1]}"
                 yield ClipItError(what, path, "Use the published images, not resized ones")
 
-    def _in_class_folders(self, root: Path) -> pd.DataFrame:
-        """All .tif images in the class folders: path, label, stamp; hidden ones passed over."""
-        if not root.is_dir():
-            raise ClipItError("no such folder", root, self.fetch)
-        classes = self.published.classes
-        missing = [name for name in classes if not (root / name).is_dir()]
-        if missing:
-            found = ", ".join(within(root)[0]) or "none"
-            what = f"no class folder {', '.join(missing)} (found: {found})"
-            raise ClipItError(what, root, self.fetch)
-        rows: list[tuple[str, str, str]] = []
-        for name in classes:
-            images = sorted(
-                (f"{name}/{entry.name}", name, _stamp(entry.stat()))
-                for entry in os.scandir(root / name)
-                if entry.name.lower().endswith(SUFFIX) and not entry.name.startswith(".")
-            )
-            if not images:
-                what = f"no {SUFFIX} images in this class folder"
-                raise ClipItError(what, root / name, self.fetch)
-            rows += images
-        return pd.DataFrame(rows, columns=["path", "label", "stamp"])
+
+def class_images(folder: Path, known: Published, fix: str) -> tuple[Path, pd.DataFrame]:
+    """The folder of the class folders, and one row per .tif image in them: path, label, stamp.
+
+    Hidden ones are passed over. Where names are numbered, so are others beside the published ones,
+    which `attrs["notes"]` says.
+
+    Raises:
+        ClipItError: a folder is missing or empty.
+    """
+    root = next((each for each in (folder / n for n in known.nested) if each.is_dir()), folder)
+    if not root.is_dir():
+        raise ClipItError("no such folder", root, fix)
+    if missing := [name for name in known.classes if not (root / name).is_dir()]:
+        found = ", ".join(within(root)[0]) or "none"
+        raise ClipItError(f"no class folder {', '.join(missing)} (found: {found})", root, fix)
+    rows: list[tuple[str, str, str]] = []
+    for name in known.classes:
+        images = sorted(
+            (f"{name}/{entry.name}", name, _stamp(entry.stat()))
+            for entry in os.scandir(root / name)
+            if entry.name.lower().endswith(SUFFIX) and not entry.name.startswith(".")
+        )
+        if not images:
+            raise ClipItError(f"no {SUFFIX} images in this class folder", root / name, fix)
+        rows += images
+    listed = pd.DataFrame(rows, columns=["path", "label", "stamp"])
+    if known.numbered and len(listed) > sum(known.images.values()):
+        named = listed["path"].str.fullmatch(known.numbered, case=False)
+        others, listed = listed["path"][~named], listed[named].reset_index(drop=True)
+        said = f"{len(others)} images passed over beside the published ones"
+        listed.attrs["notes"] = (f"{said}: {', '.join(others[:9])}",)
+    return root, listed
 
 
-PER_CLASS = 100
 # Numbers of the photographs, sorted by class folder and name, ends excluded (kaiko-ai/eva,
 # bach.py: its train; all others are its val, which is the paper's test).
 TRAIN = ((0, 41), (59, 60), (90, 139), (169, 240), (258, 260), (273, 345), (368, 400))
@@ -384,15 +347,13 @@ class BachData(ClassFolderData):
     folder: str = "bach"
 
     def listed(self) -> tuple[Path, pd.DataFrame]:
-        root, classes = paths.in_data(self.folder), self.published.classes
-        nested = (root / "ICIAR2018_BACH_Challenge" / "Photos", root / "Photos")
-        root = next((each for each in nested if (each / classes[0]).is_dir()), root)
-        listed = self._in_class_folders(root)
+        known = self.published
+        root, listed = class_images(paths.in_data(self.folder), known, self.fetch)
         counts = listed["label"].value_counts()
         # The split goes by number, so one photograph too few would move all behind it.
-        other = [f"{counts[c]} of {c}" for c in classes if counts[c] != PER_CLASS]
-        if other:
-            what = f"{', '.join(other)}, expected {PER_CLASS} photographs of each class"
+        each = sum(known.images.values()) // len(known.classes)
+        if other := [f"{counts[c]} of {c}" for c in known.classes if counts[c] != each]:
+            what = f"{', '.join(other)}, expected {each} photographs of each class"
             raise ClipItError(what, root, f"Restore the published ones. {self.fetch}")
         splits = np.full(len(listed), "test", dtype=object)
         for begin, end in TRAIN:
@@ -421,7 +382,7 @@ class CrcData(ClassFolderData):
             elif split == "train" and (folder / NOT_NORMALISED).is_dir():
                 what = f"no {part}, only {NOT_NORMALISED}: without colour normalisation"
                 raise ClipItError(what, folder, f"The paper's CRC is {part}. {self.fetch}")
-            listed = self._in_class_folders(root)
+            listed = class_images(root, known, self.fetch)[1]
             tables.append(listed.assign(path=f"{part}/" + listed["path"], split=split))
         listed = pd.concat(tables, ignore_index=True).assign(group="", sha256="")
         known.validate(Counter(listed["split"]), folder, f"Restore it. {self.fetch}")

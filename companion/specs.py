@@ -281,10 +281,11 @@ def resolve(
     if learns and own.get("branch") != "text_only":
         fields["training"] = profile.training_settings(dataset)
     if own.get("contrastive") is not None:
-        registry.entry(backbone, clip=True)
-        own["contrastive"] = _contrastive(
-            profile, bench.dataset(dataset).class_texts, own["contrastive"]
-        )
+        asked = _asked(profile.templates_of(backbone))
+        asked["class_texts"] = bench.dataset(dataset).class_texts
+        if profile.protocol == "released":
+            asked["same_class"] = "negatives"
+        own["contrastive"] = own["contrastive"].model_copy(update=asked)
     return RunSpec(**fields | own)
 
 
@@ -307,7 +308,7 @@ def _text(
     if source == "terms":
         fields["wording"] = digest(*own_terms())
     elif source is not None:
-        fields |= {"templates": profile.templates, "wording": wording(profile.templates)}
+        fields |= _asked(profile.templates_of(retriever))
     if source in ("prompts", "class_prompts") or share is not None:
         fields["class_texts"] = bench.dataset(dataset).class_texts
     return TextSpec(
@@ -327,16 +328,9 @@ def _text(
     )
 
 
-def _contrastive(profile: Profile, class_texts: tuple[str, ...], own: Contrastive) -> Contrastive:
-    """How a CLIP classifies by prompts, with all that the prompts say."""
-    changed: Fields = {
-        "templates": profile.templates,
-        "class_texts": class_texts,
-        "wording": wording(profile.templates),
-    }
-    if profile.protocol == "released":
-        changed["same_class"] = "negatives"
-    return own.model_copy(update=changed)
+def _asked(templates: str) -> Fields:
+    """Whose prompts a CLIP is asked with, and what they say."""
+    return {"templates": templates, "wording": wording(templates)}
 
 
 CALLED = ("dataset", "backbone", "setting", "seed")

@@ -33,14 +33,14 @@ class TcgaCorpus(Corpus):
     """TCGA reports of one organ, out of a table of all.
 
     With `cancer_type_table` (patient_id, cancer_type) the reports of `cancer_types` are taken;
-    where tissue_or_organ_of_origin is known instead, in the table or beside the reports, those
-    of an origin that contains `organ`. `licence` None: as is known of the kind of table.
+    where tissue_or_organ_of_origin is known instead, in it or, if it is null, beside the reports,
+    those of an origin that contains `organ`. `licence` None: as is known of the kind of table.
     """
 
     source: Literal["tcga"]
-    path: str
+    path: str = "tcga/TCGA_Reports.csv"
     cancer_types: Distinct[str] = ()
-    cancer_type_table: str | None = None
+    cancer_type_table: str | None = "tcga/tcga_patient_to_cancer_type.csv"
     organ: str
     licence: str | None = None
     cleaning: Distinct[str] = CLEANING

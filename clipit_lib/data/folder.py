@@ -23,14 +23,7 @@ from clipit_lib.data.images import (
     passed_over,
     visible,
 )
-from clipit_lib.data.patches import (
-    PatchData,
-    PatchDataset,
-    Recipe,
-    Undecoded,
-    ValidationSplit,
-    open_or_build,
-)
+from clipit_lib.data.patches import PatchData, Recipe, Undecoded, ValidationSplit
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import canonical_json, digest, header, named_column, read_text_table, tidy
 from clipit_lib.settings import Positive
@@ -61,15 +54,15 @@ class FolderData(PatchData):
     side: Positive = 224
     validation_split: ValidationSplit = ValidationSplit(by="stratified")
 
-    def open(self, name: str) -> PatchDataset:
-        """Open a folder of class folders (under train/, validation/, test/), or a manifest.
+    def recipe(self, name: str) -> Recipe:
+        """A folder of class folders (under train/, validation/, test/), or a manifest.
 
         Folders of the splits may be called as `SPLIT_NAMES` says, in any case.
 
         Raises:
             ClipItError: a folder, manifest, column or image is missing or damaged, a label is
                 outside the classes, a name is not UTF-8, there are no test images, or several
-                folders of one split; see also `open_or_build`.
+                folders of one split.
         """
         folder = paths.in_data(self.folder)
         if not folder.is_dir():
@@ -91,11 +84,11 @@ class FolderData(PatchData):
             raise ClipItError(what, f"data set {name}", fix)
         declaration = {"source": str(folder), "listed": digest(listed.to_csv(index=False)),
                        "files": stamps, "decoding": DECODING}  # fmt: skip
-        return open_or_build(Recipe(
+        return Recipe(
             name, declaration, classes, texts, self.side,
             lambda: undecoded(listed, folder, classes, self.side),
             self.validation_split, self.licence, LIMITS, tuple(notes),
-        ))  # fmt: skip
+        )  # fmt: skip
 
 
 def _listed(folder: Path, settings: FolderData) -> tuple[pd.DataFrame, list[str]]:

@@ -32,7 +32,7 @@ class ValidationSplit(Strict):
 
 
 class PatchData(Strict):
-    """How a data set is declared; a kind of data set is a subclass that can open it.
+    """How a data set is declared; a kind of data set is a subclass that has a recipe for it.
 
     Attributes:
         corpus: name of the report corpus that it is paired with.
@@ -40,14 +40,17 @@ class PatchData(Strict):
 
     corpus: str
 
-    def open(self, name: str) -> PatchDataset:
-        """Open the data set; its patches are decoded or drawn into the cache first if need be.
+    def recipe(self, name: str) -> Recipe:
+        """How its patches are made, from a look at its files that decodes none.
 
         Raises:
-            ClipItError: files are missing, damaged or do not fit the settings, or see
-                `open_or_build`.
+            ClipItError: files are missing, damaged or do not fit the settings.
         """
         raise NotImplementedError
+
+    def open(self, name: str) -> PatchDataset:
+        """The data set, decoded or drawn into the cache if need be; see `open_or_build`."""
+        return open_or_build(self.recipe(name))
 
     @property
     def paper_name(self) -> str | None:

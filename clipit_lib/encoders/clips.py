@@ -106,6 +106,8 @@ def open_clip_tokenizer() -> Tokenizer:
 
 
 CONCH_PACKAGE, ARCHITECTURE, CONCH_POSITIONS = "conch", "conch_ViT-B-16", 128
+# The published file lacks the decoder; the package brings position embeddings to size by itself.
+CONCH_SPARE = r"(?!visual\.|text\.).*|visual\.trunk\.pos_embed"
 INSTALL_CONCH = (
     "Run `pip install git+https://github.com/mahmoodlab/CONCH.git`, whose licence is CC-BY-NC-ND "
     "4.0 for academic use; the weights are asked for apart"
@@ -120,15 +122,14 @@ def build_conch(row: Entry, side: int | None, held: Held | None = None) -> nn.Mo
     """
     if held is None:
         raise ClipItError("no weights", CONCH_PACKAGE, "Its package builds it around its weights")
-    build = _package().create_model_from_pretrained
+    build = conch_package().create_model_from_pretrained
     try:
         model: nn.Module = build(ARCHITECTURE, str(held.path), return_transform=False)
     except (KeyError, RuntimeError) as error:
         what = f"the checkpoint does not fit CONCH ({' '.join(str(error).split())[:80]})"
         raise ClipItError(what, held.path, weights.GIVE) from error
-    # The package overlooks what is missing. The published file lacks the decoder; the package
-    # itself brings position embeddings to size.
-    weights.check_fit(model, held, r"(?!visual\.|text\.).*|visual\.trunk\.pos_embed")
+    # The package overlooks what is missing.
+    weights.check_fit(model, held, CONCH_SPARE)
     return model.eval()
 
 
@@ -158,11 +159,12 @@ def _read(model: Any, ids: Tensor) -> Any:
 
 def conch_tokenizer() -> Tokenizer:
     """The package's byte-pair tokenizer; one of its positions is the text tower's own CLS."""
-    pieces = _package().get_tokenizer()
+    pieces = conch_package().get_tokenizer()
     return piece_tokenizer(pieces, pieces.bos_token_id, pieces.eos_token_id, CONCH_POSITIONS - 1)
 
 
-def _package() -> Any:
+def conch_package() -> Any:
+    """What of it builds models and tokenizers; a ClipItError if it is not installed."""
     try:
         with warnings.catch_warnings():  # it imports timm's layers from where they used to be
             warnings.filterwarnings("ignore", category=FutureWarning, module=r"timm\..*")
@@ -193,13 +195,9 @@ def split_plip(model: Any) -> Halves:
     """Each in a tower; what follows the end token of a text is never looked at."""
     vision, text = model
     return (
-        Half("model", vision, vision.config.projection_dim, partial(_output, "image_embeds")),
-        Half("model", text, text.config.projection_dim, partial(_output, "text_embeds")),
+        Half("model", vision, vision.config.projection_dim, lambda m, x: m(x).image_embeds),
+        Half("model", text, text.config.projection_dim, lambda m, x: m(x).text_embeds),
     )
-
-
-def _output(name: str, model: Any, batch: Tensor) -> Any:
-    return getattr(model(batch), name)
 
 
 # -- The pilot's stand-in for a histology CLIP: EfficientNet-Lite2 and MiniLM, frozen, joined by two

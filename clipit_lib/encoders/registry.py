@@ -22,7 +22,6 @@ from clipit_lib.settings import StandInTraining, known
 ENCODERS = vision.ENCODERS
 STAND_IN = "stand_in"
 UNTRAINED = "untrained"  # in place of a digest of weights
-OPEN_CLIP_TARGETS = ENCODERS["clip"].image_targets, ENCODERS["clip"].text_targets
 
 # -- What is known of an encoder without its weights.
 
@@ -36,8 +35,7 @@ def entry(name: str, clip: bool = False) -> Entry:
 
 def published() -> dict[str, Published]:
     """The weights that others published, by the encoder's name."""
-    rows = ENCODERS.items()
-    return {name: row.weights for name, row in rows if isinstance(row.weights, Published)}
+    return {n: row.weights for n, row in ENCODERS.items() if isinstance(row.weights, Published)}
 
 
 # -- Encoders with their weights.
@@ -76,8 +74,6 @@ def load_clip(name: str, sources: Sources) -> ClipEncoder:
     """
     from clipit_lib.encoders import clips  # slow to import; a backbone needs no text half
 
-    image: Any
-    text: Any
     row = entry(name, clip=True)
     held = read_weights(name, row.weights, sources)
     if row.library == "stand_in":

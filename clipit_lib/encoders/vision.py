@@ -17,11 +17,13 @@ from clipit_lib.encoders import weights
 from clipit_lib.encoders.weights import Held, Packaged, Published, Sources, State, Trained
 from clipit_lib.errors import ClipItError
 
-Statistics = tuple[tuple[float, float, float], tuple[float, float, float]]
 HALF = (0.5, 0.5, 0.5)
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 OPENAI_CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
-STATISTICS = {"half": (HALF, HALF), "imagenet": IMAGENET, "clip": OPENAI_CLIP}
+H_OPTIMUS = ((0.707223, 0.578729, 0.703617), (0.211883, 0.230117, 0.177517))
+STATISTICS = {
+    "half": (HALF, HALF), "imagenet": IMAGENET, "clip": OPENAI_CLIP, "h_optimus": H_OPTIMUS,
+}  # fmt: skip
 
 # Full matches of module names; timm fuses query, key and value into `attn.qkv`.
 VIT_TARGETS = r"blocks\.\d+\.(attn\.qkv|attn\.proj|mlp\.fc1|mlp\.fc2)"
@@ -38,7 +40,10 @@ class Entry:
             halves, full matches; without the second it reads no text.
         architecture, options: what the library is asked for.
         size: side of the input in pixels; None means the side of the phantom's patches.
+        resized: whether its position embeddings are published for another size.
         statistics: mean and standard deviation of each channel that the input is brought to.
+        interpolation: how its authors resize an image.
+        templates: whose class prompts it is asked with, see `reports.TEMPLATES`.
         namesake: the paper's model that it stands for, if any.
         caveat: what a reader of any result that rests on it as a retriever must know.
     """
@@ -50,13 +55,17 @@ class Entry:
     architecture: str = ""
     options: Mapping[str, Any] = field(default_factory=dict)
     size: int | None = None
-    statistics: Statistics = OPENAI_CLIP
+    resized: bool = False
+    statistics: tuple[tuple[float, float, float], tuple[float, float, float]] = OPENAI_CLIP
+    interpolation: Literal["bicubic", "bilinear"] = "bicubic"
+    templates: Literal["conch", "quiltnet"] = "conch"
     namesake: str | None = None
     caveat: str = ""
 
     def transform(self, side: int | None, normalisation: str = "own") -> Transform:
         """Its input transform, `side` being that of the phantom's patches in pixels."""
-        return Transform(self.size or side or 224, *STATISTICS.get(normalisation, self.statistics))
+        mean, deviation = STATISTICS.get(normalisation, self.statistics)
+        return Transform(self.size or side or 224, mean, deviation, self.interpolation)
 
 
 def _entry(name: str, said: dict[str, Any]) -> Entry:
@@ -139,6 +148,10 @@ def timm_tower(row: Entry, side: int | None, held: Held | None = None) -> nn.Mod
         weights.fill_model(tower, weights.named_by_position(held, tower))
         return tower.to(memory_format=torch.channels_last)
     if held is not None:
+        # What follows would bring to shape, or to other names, the weights of any other model too.
+        spare = "pos_embed" if row.resized else ""
+        spare = r"(?!patch_embed\.).*" if "mask_token" in held.state else spare
+        weights.check_fit(tower, held, spare)
         # Renames what DINOv2 calls otherwise; brings the position embedding to our size.
         state = checkpoint_filter_fn(held.state, tower)  # type: ignore[arg-type]
         weights.fill_model(tower, replace(held, state=state))

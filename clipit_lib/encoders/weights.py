@@ -223,6 +223,7 @@ def require_same(spec: RunSpec, found: str, folder: Path) -> None:
 # -- The file of a published model: on this disk or on the hub, whose own library finds the token.
 
 
+BLOBS = "blobs"  # where its cache keeps files, large ones under their SHA-256
 # What the library's own HTTP client raises where it gets no answer at all.
 NO_ANSWER: type[Exception] = HfHubHTTPError.__bases__[0]
 
@@ -287,9 +288,11 @@ def published_hash(model: Published, sources: Sources) -> str:
     about = map(str, (path, path.stat().st_size, path.stat().st_mtime_ns))
     card = paths.cache() / "digests" / f"{digest(*about)}.json"
     if not card.exists():
-        found = {"file": str(path), "sha256": file_digest(path)}
-        write_text(card, json.dumps(found, indent=1))
-    return str(_stored(card, DELETE, "sha256"))[:16]
+        write_text(card, json.dumps({"file": str(path), "sha256": file_digest(path)}, indent=1))
+    sha256 = str(_stored(card, DELETE, "sha256"))
+    if path.parent.name == BLOBS and len(path.name) == len(sha256) and path.name != sha256:
+        raise ClipItError(f"damaged: its SHA-256 is {sha256}", path, "Delete it and fetch it again")
+    return sha256[:16]
 
 
 def _stored(path: Path, fix: str, *keys: str) -> Any:
@@ -319,10 +322,8 @@ def package_folder(package: str) -> Path:
 
 def package_file(package: str) -> Path:
     """The one weight file of a package."""
-    if package == MINILM:
-        return package_folder(package) / "model" / "model.safetensors"
-    (path,) = (package_folder(package) / "models").glob("*.pth")
-    return path
+    files = package_folder(package).glob("model*/*")
+    return next(path for path in files if path.suffix in (".pth", ".safetensors"))
 
 
 def package_hash(package: str) -> str:
@@ -388,17 +389,14 @@ def read_checkpoint(path: Path) -> State:
         what = "damaged, or it holds more than tensors and would run code when read, so it was not"
         fix = "Delete it and fetch it again. Use the file that its authors publish, or safetensors"
         raise ClipItError(what, path, fix) from error
-    for key in ("state_dict", "model"):  # under which training scripts put the weights
-        if isinstance(held, dict) and isinstance(held.get(key), dict):
-            held = held[key]
     if not isinstance(held, dict):
         raise ClipItError(f"a {type(held).__name__}, no weights by name", path, GIVE)
-    state = {k: v for k, v in held.items() if isinstance(v, torch.Tensor)}
-    parallel = all(key.startswith("module.") for key in state)
-    return {key.removeprefix("module.") if parallel else key: v for key, v in state.items()}
+    for key in ("state_dict", "model"):  # under which training scripts put the weights
+        held = held[key] if isinstance(held.get(key), dict) else held
+    return {k.removeprefix("module."): v for k, v in held.items() if isinstance(v, torch.Tensor)}
 
 
-def check_fit(model: nn.Module, held: Held, spare: str = r"(?!)") -> None:
+def check_fit(model: nn.Module, held: Held, spare: str = "") -> None:
     """Raise unless a checkpoint has every weight of a model, in its shape, and no other.
 
     Args:
@@ -415,7 +413,7 @@ def check_fit(model: nn.Module, held: Held, spare: str = r"(?!)") -> None:
         raise ClipItError(f"{what} ({first})", held.path, GIVE)
 
 
-def fill_model(model: nn.Module, held: Held, spare: str = r"(?!)") -> None:
+def fill_model(model: nn.Module, held: Held, spare: str = "") -> None:
     """Put a checkpoint into a model, in place of its weights; see `check_fit`.
 
     The model may lie on PyTorch's `meta` device: then it comes to hold the checkpoint's tensors.

@@ -229,7 +229,8 @@ def variants(unimodal: StoredRun, clip_it: StoredRun, bench: Workbench) -> dict[
     probe.model.get_submodule("backbone").requires_grad_(False)
     merged.model.requires_grad_(False)
     texts, size = bench.dataset(clip_it.spec.dataset).class_texts, merged.transform.size
-    asked = Contrastive(templates=bench.profile.templates, class_texts=texts, temperature=1.0)
+    templates = bench.profile.templates_of(bench.profile.retriever)
+    asked = Contrastive(templates=templates, class_texts=texts, temperature=1.0)
     return {
         UNIMODAL: Variant(probe.model, probe.transform.size),
         UNMERGED: Variant(unmerged(clip_it, bench), size),

@@ -8,14 +8,7 @@ import numpy as np
 import pandas as pd
 
 from clipit_lib import kernels
-from clipit_lib.data.patches import (
-    PatchData,
-    PatchDataset,
-    Recipe,
-    Undecoded,
-    ValidationSplit,
-    open_or_build,
-)
+from clipit_lib.data.patches import PatchData, Recipe, Undecoded, ValidationSplit
 from clipit_lib.settings import PHANTOM_VERSION, Positive
 from companion.phantom.latents import WORLDS, draw_dataset
 from companion.phantom.patches import render
@@ -53,9 +46,9 @@ class PhantomData(Phantom):
     def sizes(self) -> tuple[int, int, int]:
         return self.train, self.validation, self.test
 
-    def open(self, name: str) -> PatchDataset:
+    def recipe(self, name: str) -> Recipe:
         world = WORLDS[self.world]
-        recipe = Recipe(
+        return Recipe(
             name=name,
             declaration={
                 **self.model_dump(mode="json", exclude={"corpus", "validation_split"}),
@@ -70,7 +63,6 @@ class PhantomData(Phantom):
             licence="made by this project and under its licence",
             limits=PHANTOM_LIMITS,
         )
-        return open_or_build(recipe)
 
     def _draw(self) -> Undecoded:
         latents, splits = draw_dataset(

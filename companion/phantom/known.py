@@ -11,13 +11,7 @@ from pydantic import Field
 from scipy import stats
 
 from clipit_lib import kernels
-from clipit_lib.data.patches import (
-    PatchDataset,
-    Recipe,
-    Undecoded,
-    ValidationSplit,
-    open_or_build,
-)
+from clipit_lib.data.patches import Recipe, Undecoded, ValidationSplit
 from clipit_lib.data.reports import Corpus, ReportCorpus
 from clipit_lib.files import digest
 from clipit_lib.settings import PHANTOM_VERSION, Positive, Rate, Strict
@@ -161,8 +155,8 @@ class KnownData(Phantom):
     def sizes(self) -> tuple[int, int, int]:
         return self.world.train, self.world.validation, self.world.test
 
-    def open(self, name: str) -> PatchDataset:
-        recipe = Recipe(
+    def recipe(self, name: str) -> Recipe:
+        return Recipe(
             name=name,
             declaration={
                 **self.model_dump(mode="json", exclude={"corpus"}),
@@ -177,7 +171,6 @@ class KnownData(Phantom):
             licence="made by this project and under its licence",
             limits=PHANTOM_LIMITS,
         )
-        return open_or_build(recipe)
 
     def _draw(self) -> Undecoded:
         drawn, seed = Drawn.of(self.world), self.world.seed

@@ -96,7 +96,6 @@ def test_other_counts_than_published_are_refused(root: Path) -> None:
     message = r"CRC \(26 train images, expected 27; 19 test images, expected 18\)"
     with pytest.raises(ClipItError, match=message):
         SETTINGS.open("crc")
-    assert "26 train images" in str(SETTINGS.problems()[0])
 
 
 @pytest.mark.parametrize("part", [TRAIN, TEST])
@@ -122,8 +121,8 @@ def test_unreadable_images(root: Path) -> None:
 
 
 def test_a_light_look_finds_what_lies_wrong(root: Path) -> None:
-    assert SETTINGS.problems() == []
+    assert list(SETTINGS.problems()) == []
     (root / TEST / "LYM" / "LYM-C.tif").rename(root / TEST / "LYM" / "TUM-D.tif")
-    found = SETTINGS.problems()
+    found = list(SETTINGS.problems())
     assert len(found) == 1
     assert "TUM-D.tif: images of LYM are called LYM-..." in str(found[0])

@@ -61,6 +61,23 @@ def changed(own_file: Path, target: Path, **changes: Any) -> Path:
     return target
 
 
+def test_a_copy_of_a_profile_asks_for_the_same(tmp_path: Path) -> None:
+    """The same studies; and data where `fetch` puts them, unless the copy says where they are."""
+    text = (paths.profiles() / "paper.yaml").read_text(encoding="utf-8")
+    mine = tmp_path / "mine.yaml"
+    mine.write_text(text.replace("name: paper", "name: mine"), encoding="utf-8")
+    copy = load_profile(str(mine))
+    assert copy.model_copy(update={"name": "paper"}) == load_profile("paper")
+    text = text.replace("source: crc,", "source: crc, folder: nct,")
+    text = text.replace("source: tcga,", "source: tcga, path: all.csv,")
+    mine.write_text(text.replace("name: paper", "name: mine"), encoding="utf-8")
+    copy = load_profile(str(mine))
+    assert (copy.data["crc"].folder, copy.data["pcam"].folder) == (str(tmp_path / "nct"), "pcam")
+    corpus = copy.corpora["tcga-breast"]
+    assert corpus.path == str(tmp_path / "all.csv")
+    assert corpus.cancer_type_table == "tcga/tcga_patient_to_cancer_type.csv"
+
+
 def test_a_file_of_the_user_is_a_profile(
     own_file: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

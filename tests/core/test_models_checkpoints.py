@@ -11,19 +11,14 @@ import pytest
 import torch
 from safetensors.torch import save_file
 from torch import nn
+from weight_files import hollow
 
 from clipit_lib.encoders import registry, vision, weights
 from clipit_lib.encoders.weights import Held, Sources
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import file_digest
-from companion.profile import Profile, load_profile
 
 NAME = "kaiko_vits16"
-CONTENT = b"weights of the stub"
-
-
-def profile(**changes: object) -> Profile:
-    return load_profile("smoke").model_copy(update=changes)
 
 
 class Runs:
@@ -108,6 +103,26 @@ def test_weights_in_dinov2s_layout_load(tmp_path: Path, monkeypatch: pytest.Monk
     smaller = nn.functional.interpolate(grid, (16, 16), mode="bicubic", antialias=True)
     expected = smaller.permute(0, 2, 3, 1).reshape(1, 256, 64)
     torch.testing.assert_close(found["pos_embed"], expected, atol=1e-5, rtol=1e-4)
+
+
+WRONG = {  # what is given as a model: a model's whole state, or what is changed in the right one's
+    "of patches twice as large": ("kaiko_vits8", "kaiko_vits16", {}),
+    "of patches half as large": ("kaiko_vits16", "kaiko_vits8", {}),
+    "for larger images": ("kaiko_vits16", "kaiko_vits16", {"pos_embed": (1, 577, 384)}),
+    "CONCH's, whose ViT is as large": ("kaiko_vitb16", "conch", {}),
+    "CONCH's": ("kaiko_vits16", "conch", {}),
+    "a ViT's, as one CLIP": ("quiltnet", "kaiko_vits16", {}),
+    "a ViT's, as another": ("plip", "kaiko_vitb16", {}),
+    "one CLIP's, as another": ("quiltnet", "clip", {}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", WRONG)
+def test_a_file_of_another_model_is_never_brought_to_shape(case: str, tmp_path: Path) -> None:
+    given, real, changed = WRONG[case]
+    path = hollow(tmp_path / "w.safetensors", real, changed)
+    with pytest.raises(ClipItError, match=r"w.safetensors: the checkpoint does not fit"):
+        registry.load_backbone(given, Sources(copies={given: str(path)}))
 
 
 @pytest.mark.parametrize("name", ["quiltnet", "plip"])

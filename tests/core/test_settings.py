@@ -1,11 +1,14 @@
 """Profiles and run keys: strict, frozen, and sensitive to what matters."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from pydantic import ValidationError
 
 from clipit_lib import run, runs, text
+from clipit_lib.data.reports import wording
+from clipit_lib.encoders import registry
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import digest
 from clipit_lib.inputs import Inputs
@@ -245,3 +248,30 @@ def test_what_a_search_chose_comes_from_the_profile(bench: Workbench) -> None:
     table = specs.origins(tuned, spec(tuned)).set_index("field")["origin"]
     of_search = ["lora.rank", "text.lora.rank", "distillation_weight", "text.lora_targets"]
     assert set(table[of_search]) == {"profile"} and table["lora.alpha"] == "default"
+
+
+def test_each_clip_is_asked_with_its_own_templates(
+    bench: Workbench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paper = load_profile("paper")
+    asked = {name: paper.templates_of(name) for name in (*paper.retrievers, "plip")}
+    assert asked == {"conch": "conch", "quiltnet": "quiltnet", "clip": "conch", "plip": "conch"}
+    other = "phantom_clip_noisy"
+    row = replace(registry.entry(other), templates="quiltnet")
+    monkeypatch.setitem(registry.ENCODERS, other, row)
+
+    def named(desk: Workbench, backbone: str, setting: str) -> tuple[str | None, str | None]:
+        found = specs.resolve(desk, "phantom-pcam", backbone, setting, 0)
+        by_prompts = found.contrastive or found.text
+        assert by_prompts is not None
+        return by_prompts.templates, by_prompts.wording
+
+    conch, quiltnet = (("conch", wording("conch")), ("quiltnet", wording("quiltnet")))
+    assert named(bench, "phantom_clip", "zero_shot") == conch
+    assert named(bench, other, "zero_shot") == named(bench, other, "contrastive") == quiltnet
+    assert named(bench, other, "text/prompts") == conch  # by the profile's retriever
+    assert named(bench, "phantom_clip", f"text/prompts/retriever_{other}") == quiltnet
+    told = Workbench(bench.profile.model_copy(update={"templates": "quiltnet"}))
+    assert named(told, "phantom_clip", "zero_shot") == quiltnet
+    with pytest.raises(ClipItError, match="unknown retriever 'phantom_vit_s16'"):
+        named(told, "phantom_vit_s16", "zero_shot")

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import shutil
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import torch
+from huggingface_hub import constants
+from weight_files import hollow
 
-from clipit_lib.data import folder
+from clipit_lib import files
+from clipit_lib.encoders import registry, weights
 from clipit_lib.encoders.weights import HUB, Published
 from clipit_lib.errors import ClipItError
 from companion import crc5, doctor
@@ -20,7 +24,7 @@ from companion import doctor as models
 from companion import doctor as needs
 from companion.__main__ import main
 from companion.findings import Finding, Severity
-from companion.profile import load_profile
+from companion.profile import FileSlides, load_profile
 
 PASS, WARN, FAIL = Severity.PASS, Severity.WARNING, Severity.STOP
 
@@ -37,7 +41,7 @@ def reached(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
     def on_disk(model: Published, copies: Mapping[str, str]) -> Path | None:
         asked.append(model.name)
-        return Path("/weights/clip.safetensors") if model.name == "clip" else None
+        return None
 
     def hub_size(model: Published) -> int:
         if model.name == "uni":
@@ -45,7 +49,7 @@ def reached(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             raise ClipItError(what, model.origin, fix)
         return 350_000_000
 
-    monkeypatch.setattr(models, "on_disk", on_disk)
+    monkeypatch.setattr(weights, "on_disk", on_disk)
     monkeypatch.setattr(models, "hub_size", hub_size)
     return asked
 
@@ -73,17 +77,69 @@ def test_without_data_or_access_it_says_so_and_exits_with_1(
     assert set(reached) >= {"conch", "quiltnet", "clip", "uni", "kaiko_vits8"}
 
 
-def test_models_here_reachable_and_without_their_package(reached: list[str]) -> None:
+@pytest.mark.parametrize("folder", [False, True])
+def test_models_reachable_and_without_their_package(
+    reached: list[str], folder: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if folder:  # an empty one of its name is no package, though it can be imported
+        (tmp_path / "conch").mkdir()
+        monkeypatch.syspath_prepend(str(tmp_path))
     profile = load_profile("paper").model_copy(
-        update={"backbones": ("kaiko_vits16",), "clips": ("conch", "clip")}
+        update={"backbones": ("kaiko_vits16",), "clips": ("conch",)}
     )
     findings = models.models(profile)
-    assert found(findings, "clip.safetensors").severity is PASS
-    assert "0.3 GB" in found(findings, "kaiko_vits16: will be downloaded").what or "0.4 GB" in (
-        found(findings, "kaiko_vits16: will be downloaded").what
-    )
-    missing = found(findings, "its own package is missing")
+    assert "(0.3 GB)" in found(findings, "kaiko_vits16: will be downloaded").what
+    missing = found(findings, "package that builds CONCH is not installed")
     assert missing.severity is FAIL and "CONCH" in missing.fix
+
+
+GIVEN = {  # a model, whose file is given as it, and what is found
+    "its own": ("kaiko_vits16", "kaiko_vits16", PASS),
+    "CONCH's own": ("conch", "conch", PASS),
+    "a CLIP's own": ("plip", "plip", PASS),
+    "of larger patches": ("kaiko_vits8", "kaiko_vits16", FAIL),
+    "CONCH's, as a ViT": ("kaiko_vits16", "conch", FAIL),
+    "a ViT's, as CONCH": ("conch", "kaiko_vitb16", FAIL),
+}
+
+
+@pytest.mark.parametrize("case", GIVEN)
+def test_a_file_given_is_opened_and_checked(case: str, tmp_path: Path) -> None:
+    name, real, severity = GIVEN[case]
+    given = {"weights": {name: str(hollow(tmp_path / "w.safetensors", real))}}
+    own = {"retriever": name} if name in ("conch", "plip") else {"backbones": (name,)}
+    profile = load_profile("smoke").model_copy(update=given | own | {"clips": ()})
+    seen = found(models.models(profile), "w.safetensors")
+    assert seen.severity is severity
+    assert ("by the names and shapes" if severity is PASS else "does not fit") in seen.what
+
+
+@pytest.mark.parametrize("whole", [True, False])
+def test_a_file_of_the_hub_has_its_checksum(
+    whole: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = registry.published()["kaiko_vits16"]
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path))
+    repo = tmp_path / f"models--{model.repo.replace('/', '--')}"
+    (repo / "blobs").mkdir(parents=True)
+    blob = hollow(repo / "blobs" / "w.safetensors", model.name)
+    blob = blob.rename(repo / "blobs" / (files.file_digest(blob) if whole else "0" * 64))
+    snapshot = repo / "snapshots" / model.revision
+    snapshot.mkdir(parents=True)
+    (snapshot / model.file).symlink_to(blob)
+    profile = load_profile("smoke").model_copy(update={"backbones": (model.name,)})
+    seen = found(models.models(profile), "published checksum" if whole else "its SHA-256 is")
+    assert seen.severity is (PASS if whole else FAIL)
+
+
+def test_slides_that_are_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    survival = load_profile("demo").survival
+    assert survival is not None and doctor.slides(load_profile("demo")) == []
+    monkeypatch.setenv("CLIPIT_DATA", str(tmp_path))
+    files = FileSlides(source="files", bags="bags", clinical="clinical.csv")
+    own = {"survival": survival.model_copy(update={"slides": files})}
+    (missing,) = doctor.slides(load_profile("demo").model_copy(update=own))
+    assert missing.severity is FAIL and "clinical.csv" in missing.what
 
 
 def test_an_unknown_model_is_one_line(reached: list[str]) -> None:
@@ -142,18 +198,10 @@ def test_missing_images_are_found_without_decoding(
     monkeypatch.setenv("CLIPIT_DATA", str(tmp_path))
     shutil.rmtree(tmp_path / "crc5", ignore_errors=True)
     profile = load_profile("pilot")
-    (absent,) = data.data(profile)
-    assert absent.severity is FAIL and "manifest" in absent.what
-    listed = folder.read_manifest(crc5.MANIFEST, crc5.SPLITS)
-    (tmp_path / "crc5").mkdir()
-    listed.to_csv(tmp_path / "crc5" / "manifest.csv", index=False)
-    (absent,) = data.data(profile)
-    assert absent.severity is FAIL and "no such image" in absent.what and "fetch crc5" in absent.fix
-    for path in listed["path"]:
-        target = tmp_path / "crc5" / path
-        target.parent.mkdir(parents=True, exist_ok=True)
-        target.touch()
-    assert data.data(profile)[0].severity is PASS
+    *absent, more, terms = data.data(profile)
+    assert all(one.severity is FAIL and "no such file" in one.what for one in absent)
+    assert "fetch crc5" in absent[0].fix and "5998 further problems" in more.what
+    assert terms.severity is WARN and crc5.LICENCE in terms.what
 
 
 def test_reports_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -165,7 +213,7 @@ def test_reports_that_cannot_be_read(monkeypatch: pytest.MonkeyPatch, tmp_path: 
 def test_needs_grow_with_the_data() -> None:
     paper, smoke = needs.needs(load_profile("paper")), needs.needs(load_profile("smoke"))
     assert paper[2] and not smoke[2]
-    decoded = 327_680 * 96 * 96 * 3 + (400 + 107_180) * 224 * 224 * 3
+    decoded = 327_680 * 96 * 96 * 3 + 400 * 448 * 448 * 3 + 107_180 * 224 * 224 * 3
     assert paper[1] > decoded > smoke[1]
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from clipit_lib import runs
+from clipit_lib.data.folder import FolderData
 from clipit_lib.settings import Training
 from companion import paths, plan, specs, studies
 from companion.__main__ import main
@@ -53,6 +55,26 @@ def test_a_stored_run_counts_as_done(bench: Workbench) -> None:
     runs.get_or_run(spec, bench)
     done = {(j.dataset, j.setting, j.seed): j.done for j in jobs(bench.profile)}
     assert done["phantom-pcam", "unimodal", 1]
+
+
+def test_nothing_is_decoded(
+    bench: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Neither for a data set that is not in the cache, nor to count the images of the user."""
+    spec = specs.resolve(bench, "phantom-pcam", "phantom_vit_s16", "unimodal", 1)
+    runs.get_or_run(spec, bench)
+    monkeypatch.setattr("clipit_lib.data.patches._build", lambda *_: pytest.fail("decoded"))
+    larger = bench.profile.data["phantom-pcam"].model_copy(update={"train": 70})
+    other = {"data": bench.profile.data | {"phantom-pcam": larger}}
+    assert not any(each.done for each in jobs(bench.profile.model_copy(update=other)))
+    for split, count in {"train": 10, "test": 4}.items():
+        for name in ("calm", "wild"):
+            (tmp_path / split / name).mkdir(parents=True)
+            for number in range(count):
+                (tmp_path / split / name / f"{number}.png").write_bytes(b"not read")
+    own = FolderData(source="folder", folder=str(tmp_path), corpus="phantom-breast", side=32)
+    mine = bench.profile.model_copy(update={"data": {"mine": own}})
+    assert sizes(mine, "mine") == Sizes(18, 2, 8, 32)
 
 
 def test_without_the_data_nothing_is_done(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,7 +145,7 @@ def test_sizes_of_the_shipped_data_sets() -> None:
     assert sizes(load_profile("pilot"), "crc5") == Sizes(1600, 400, 1500, 128)
     paper = load_profile("paper")
     assert sizes(paper, "pcam") == Sizes(262144, 32768, 32768, 96)
-    assert sizes(paper, "bach") == Sizes(268 - 27, 27, 132, 224)
+    assert sizes(paper, "bach") == Sizes(268 - 27, 27, 132, 448)
     assert sizes(paper, "crc") == Sizes(90000, 10000, 7180, 224)
 
 

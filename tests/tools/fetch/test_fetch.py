@@ -35,8 +35,13 @@ def test_pcam_is_fetched_unpacked_and_then_left_alone(
     assert len(server.asked) == 6
     assert "nothing to do" in capsys.readouterr().out
     (data / "pcam" / NAMES[2]).unlink()
+    (data / "pcam" / NAMES[3]).write_bytes(b"cut short")
+    assert [error.where for error in fetch.faults("pcam", data / "pcam")] == [
+        str(data / "pcam" / name) for name in NAMES[2:4]
+    ]
     accept("pcam")
-    assert server.paths()[6:] == [f"/records/2546921/files/{NAMES[2]}.gz"]
+    assert server.paths()[6:] == [f"/records/2546921/files/{name}.gz" for name in NAMES[2:4]]
+    assert {p.name: p.read_bytes() for p in (data / "pcam").iterdir()} == pcam
 
 
 def test_a_second_command_goes_on_where_the_first_was_cut(
@@ -170,7 +175,7 @@ def test_what_the_user_put_there_is_not_overwritten(server: Server, data: Path) 
     (data / "bach" / "Benign").mkdir(parents=True)
     (data / "bach" / "Benign" / "mine.tif").write_bytes(b"mine")
     bach(server)
-    assert "holds 1 of 400 images" in error_of(lambda: accept("bach"))
+    assert "no class folder InSitu, Invasive, Normal" in error_of(lambda: accept("bach"))
     assert (data / "bach" / "Benign" / "mine.tif").read_bytes() == b"mine"
     assert server.asked == []
 
@@ -235,16 +240,35 @@ def test_crc_is_two_trees(server: Server, data: Path, monkeypatch: pytest.Monkey
         assert sorted(p.name for p in (data / "crc" / piece.unpacked).iterdir()) == list(classes)
 
 
-def test_tcga_reports_are_known_by_their_columns(server: Server, data: Path) -> None:
-    reports = b"patient_filename,text\nTCGA-A1-A0SK.1,A report\n"
-    urls = [piece.urls[0] for piece in find_source("tcga").pieces]
-    archive, types = (url.removeprefix(server.url) for url in urls)
-    assert archive == "/tatonetti-lab/tcga-path-reports/raw/main/TCGA_Reports.csv.zip"
-    server.files[archive] = zipped({"TCGA_Reports.csv": reports})
-    server.files[types] = b"<html>log in, please</html>"
-    assert "no column patient_id (found: <html>log in" in error_of(lambda: accept("tcga"))
-    server.files[types] = b"patient_id,cancer_type\nTCGA-A1-A0SK,BRCA\n"
+def tcga(reports: int, columns: str = "patient_filename,text") -> bytes:
+    return "\n".join([columns, *(f"TCGA-A1-{n:04}.1,Report {n}" for n in range(reports))]).encode()
+
+
+def test_tcga_reports_are_counted_and_their_types_known_by_a_checksum(
+    server: Server, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    types = b"patient_id,cancer_type\nTCGA-A1-A0SK,BRCA\n"
+    first, second = find_source("tcga").pieces
+    known = second.model_copy(update={"checksum": f"md5:{md5(types)}"})
+    stand_in(monkeypatch, "tcga", [first, known])
+    places = [piece.urls[0].removeprefix(server.url) for piece in (first, second)]
+    assert places[0] == "/tatonetti-lab/tcga-path-reports/raw/main/TCGA_Reports.csv.zip"
+    server.files[places[1]] = types
+    for content, said in (
+        (tcga(41), "holds 41 rows, expected 9523"),
+        (tcga(9523, "<html>log in</html>,text"), "no column patient_filename (found: <html>log"),
+    ):
+        server.files[places[0]] = zipped({"TCGA_Reports.csv": content})
+        assert said in error_of(lambda: accept("tcga"))
+        assert list((data / "tcga").glob("*")) == []
+    server.files[places[0]] = zipped({"TCGA_Reports.csv": tcga(9523)})
     accept("tcga")
-    assert (data / "tcga" / "TCGA_Reports.csv").read_bytes() == reports
-    assert (data / "tcga" / "tcga_patient_to_cancer_type.csv").read_bytes() == server.files[types]
-    assert server.paths().count(archive) == 1
+    assert (data / "tcga" / "TCGA_Reports.csv").read_bytes() == tcga(9523)
+    assert (data / "tcga" / "tcga_patient_to_cancer_type.csv").read_bytes() == types
+    assert fetch.faults("tcga", data / "tcga") == []
+    (data / "tcga" / "TCGA_Reports.csv").write_bytes(tcga(41))  # by hand: neither takes it
+    said = error_of(lambda: fetch.require_at("tcga/TCGA_Reports.csv"))
+    assert "holds 41 rows, expected 9523. Run `python -m companion fetch tcga`" in said
+    server.asked.clear()
+    accept("tcga")
+    assert server.paths() == places[:1]
