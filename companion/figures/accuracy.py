@@ -22,7 +22,7 @@ from companion.measures import COSTS, FIXED, MOVING, pareto_front
 from companion.own.summary import ADDED, POOLED
 from companion.specs import label
 from companion.statistics import each_interval
-from companion.tables import GAIN_CELL, STEPS, WHOLE, Comparison
+from companion.tables import GAIN_CELL, STEPS, WHOLE, Comparison, judged
 
 
 @style.styled()
@@ -123,7 +123,7 @@ def controls_figure(found: pd.DataFrame) -> Figure:
         begin.iloc[last] = 0.0
         axis.barh(range(len(names)), steps["gain"], 0.62, begin, color=colours, lw=0, alpha=0.6)
         moved = steps[["gain", "low", "high", "paper"]].add(begin, axis=0)
-        said = each_interval(steps).map(str)
+        said = judged(steps)
         style.forest(axis, moved.assign(word=steps["word"]), names=names, said=said)
         axis.set_title(f"{dataset}, {backbone}")
     axes[-1, 0].set_xlabel("points of balanced accuracy (95% interval)")
