@@ -21,8 +21,8 @@ from clipit_lib.paths import (
 
 __all__ = [
     "archived", "cache", "data_to_be", "expanded", "figures", "gpus", "in_data",
-    "language_model_key", "notebooks", "output", "profiles", "repository", "results", "runs",
-    "settled", "tables", "threads", "unsettled",
+    "language_model_key", "named", "notebooks", "output", "profiles", "repository", "results",
+    "runs", "settled", "tables", "threads", "unsettled",
 ]  # fmt: skip
 FOLDERS = ("CLIPIT_OUTPUT", "CLIPIT_CACHE", "CLIPIT_DATA", "CLIPIT_PREDICTIONS")
 
