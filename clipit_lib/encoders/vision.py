@@ -20,10 +20,8 @@ from clipit_lib.errors import ClipItError
 HALF = (0.5, 0.5, 0.5)
 IMAGENET = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 OPENAI_CLIP = ((0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711))
-H_OPTIMUS = ((0.707223, 0.578729, 0.703617), (0.211883, 0.230117, 0.177517))
-STATISTICS = {
-    "half": (HALF, HALF), "imagenet": IMAGENET, "clip": OPENAI_CLIP, "h_optimus": H_OPTIMUS,
-}  # fmt: skip
+OPTIMUS = ((0.707223, 0.578729, 0.703617), (0.211883, 0.230117, 0.177517))
+STATISTICS = {"half": (HALF, HALF), "imagenet": IMAGENET, "clip": OPENAI_CLIP, "optimus": OPTIMUS}
 
 # Full matches of module names; timm fuses query, key and value into `attn.qkv`.
 VIT_TARGETS = r"blocks\.\d+\.(attn\.qkv|attn\.proj|mlp\.fc1|mlp\.fc2)"

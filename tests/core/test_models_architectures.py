@@ -22,7 +22,7 @@ from companion.tables import namesake
 
 STATISTICS = {
     vision.HALF: "0.5 / 0.5", vision.IMAGENET[0]: "ImageNet", vision.OPENAI_CLIP[0]: "OpenAI CLIP",
-    vision.H_OPTIMUS[0]: "H-optimus",
+    vision.OPTIMUS[0]: "H-optimus",
 }  # fmt: skip
 SETTINGS = Lora(rank=4, alpha=6)
 QUILTNET = registry.entry("quiltnet")
