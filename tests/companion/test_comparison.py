@@ -165,6 +165,21 @@ def test_a_figure_fits_a_column_with_text_of_seven_points(found: Comparison) -> 
     assert names == ["CLIP-IT", "early fusion", "LoRA only"]
 
 
+def test_what_is_cited_is_kept_in_a_columns_width_and_in_equal_bytes(
+    found: Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = []
+    for folder in ("once", "again"):
+        monkeypatch.setenv("CLIPIT_OUTPUT", str(tmp_path / folder))
+        for name in ("table2", "target_spread"):
+            style.save(comparison_figure(found), "demo", name)
+        kept.append({path.name: path.read_bytes() for path in paths.figures("demo").iterdir()})
+    assert kept[0] == kept[1]
+    pictures = sorted(name for name in kept[0] if not name.endswith(".json"))
+    assert pictures == ["table2.png", "table2.svg", "table2_85mm.pdf", "target_spread.png",
+                        "target_spread.svg"]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("table", "dataset", "backbone", "second", "first", "points"),
     [
