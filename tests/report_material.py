@@ -92,5 +92,5 @@ def profile_with_results(output: Path, profile: str) -> None:
         ("a" * 16, "d", "b", "clip_it", 0, "avx2", 60.0, 2048),
         ("b" * 16, "d", "b", "x", 1, "avx2", 3600, 512),
     ]
-    listed = pd.DataFrame(runs, columns=list(archived.LISTED))
+    listed = pd.DataFrame(runs, columns=list(archived.LISTED)[:8])
     listed.to_csv(output / "results" / profile / archived.RUNS, index=False)

@@ -102,8 +102,8 @@ def test_the_reference_is_a_mark_at_zero_on_its_line(found: Comparison) -> None:
     accuracy, difference = comparison_figure(found).axes
     plt.close("all")
     line = [text.get_text() for text in accuracy.get_yticklabels()].index("CLIP-IT")
-    on_it = [mark for mark in difference.lines if mark.get_ydata()[0] == line]
-    drawn = {(*mark.get_xdata(), mark.get_marker(), mark.get_color()) for mark in on_it}
+    drawn = {(*mark.get_xdata(), mark.get_marker(), mark.get_color()) for mark in difference.lines
+             if mark.get_ydata()[0] == line and mark.get_marker() != "None"}  # fmt: skip
     assert drawn == {(0, "D", style.look("clip_it")[0])}
     assert not difference.texts
 
@@ -163,6 +163,21 @@ def test_a_figure_fits_a_column_with_text_of_seven_points(found: Comparison) -> 
     assert left.get_position().y0 > right.get_position().y1  # below each other
     assert right.get_position().width > 0.4
     assert names == ["CLIP-IT", "early fusion", "LoRA only"]
+
+
+def test_what_is_cited_is_kept_in_a_columns_width_and_in_equal_bytes(
+    found: Comparison, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = []
+    for folder in ("once", "again"):
+        monkeypatch.setenv("CLIPIT_OUTPUT", str(tmp_path / folder))
+        for name in ("table2", "target_spread"):
+            style.save(comparison_figure(found), "demo", name)
+        kept.append({path.name: path.read_bytes() for path in paths.figures("demo").iterdir()})
+    assert kept[0] == kept[1]
+    pictures = sorted(name for name in kept[0] if not name.endswith(".json"))
+    assert pictures == ["table2.png", "table2.svg", "table2_85mm.pdf", "target_spread.png",
+                        "target_spread.svg"]  # fmt: skip
 
 
 @pytest.mark.parametrize(
