@@ -37,7 +37,8 @@ def train(recipe: Recipe) -> History:
     declared, gpus = json.dumps(recipe.asked["declaration"]), range(torch.cuda.device_count())
 
     def of_kind() -> tuple[State, History]:
-        with torch.random.fork_rng(gpus):
+        # Whoever wants it may be embedding, without gradients.
+        with torch.inference_mode(False), torch.enable_grad(), torch.random.fork_rng(gpus):
             if recipe.name == registry.STAND_IN:
                 own = StandInTraining.model_validate_json(declared)
                 return train_stand_in(own, *retriever_patches(own.side), CLASS_TEXTS)

@@ -315,8 +315,7 @@ def package_folder(package: str) -> Path:
     """Where an installed package lies, without importing it; a ClipItError if it is not there."""
     spec = importlib.util.find_spec(package)
     if spec is None or spec.origin is None:
-        what = "the package that ships these weights is not installed"
-        raise ClipItError(what, package, INSTALL_PACKAGES)
+        raise ClipItError("the weights' package is not installed", package, INSTALL_PACKAGES)
     return Path(spec.origin).parent
 
 
