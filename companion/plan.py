@@ -277,6 +277,7 @@ def reading_images(jobs: Iterable[Job]) -> list[Job]:
 
 
 FROZEN = ("unimodal", "vision", "zero_shot")
+Kind = Literal["step", "look", "forward"]
 STEP = 2  # forward passes whose operations a LoRA step has: no gradient of frozen weights
 
 
@@ -288,7 +289,7 @@ class Work:
     """
 
     term: str
-    kind: Literal["step", "look", "forward"]
+    kind: Kind
     backbone: str
     patches: int
     job: Job | None = None
@@ -315,7 +316,9 @@ def work(todo: Sequence[Job], profile: Profile, sizes: Mapping[str, Sizes]) -> l
             seen = min(size.validation, training.looks_at or size.validation)
             looked = training.epochs * training.checks_per_epoch * seen
             taken = training.epochs * size.train
-            found.append(Work("training steps", "step", job.backbone, taken, job))
+            adapted = specs.fields_of(job.setting, profile).get("adaptation") != "none"
+            kind: Kind = "step" if adapted else "look"  # no gradient of a frozen backbone
+            found.append(Work("training steps", kind, job.backbone, taken, job))
             found.append(Work("looks at validation", "look", job.backbone, looked, job))
         predicted = size.validation + size.test
         found.append(Work("predictions", "forward", job.backbone, predicted, job))

@@ -109,6 +109,18 @@ def test_passes_worked_by_hand(
 
 
 @pytest.mark.parametrize(
+    ("setting", "kind"),
+    [
+        ("clip_it", "step"), ("clip_it/full_fine_tuning", "step"), ("contrastive", "step"),
+        ("clip_it/without_lora", "look"), ("clip_it/lora_text_only", "look"),
+    ],
+)  # fmt: skip
+def test_a_frozen_backbone_takes_no_step(setting: str, kind: str) -> None:
+    first = work([job(setting)], load_profile("smoke"), {"phantom-pcam": SIZES})[0]
+    assert (first.term, first.kind) == ("training steps", kind)
+
+
+@pytest.mark.parametrize(
     ("setting", "retriever"),
     [
         ("lora_only", None), ("clip_it/architecture_only", None), ("clip_it", "phantom_clip"),
