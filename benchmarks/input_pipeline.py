@@ -48,6 +48,7 @@ def run(scale: Scale) -> list[Row]:
         order = np.random.default_rng(0).permutation(sizes.cached)[: sizes.read]
         plain, large = (_patches(data, size) for size in (SIDE, 224))
         clocks = {
+            "bytes": timed(_bytes(plain, order), len(order)),
             "plain": timed(_ours(plain, order, None), len(order)),
             "augmented": timed(_ours(plain, order, torch.Generator().manual_seed(0)), len(order)),
             "large": timed(_ours(large, order, None), len(order)),
@@ -56,6 +57,8 @@ def run(scale: Scale) -> list[Row]:
         times = interleaved(clocks, sizes.repeats)
     what = f"{SIDE} px patches, {count} threads"
     return [
+        _rate("input_pipeline_bytes", times, "bytes",
+              f"{what}, mapped and gathered: all that is done here where a GPU does the rest", 1.6),
         _rate("input_pipeline", times, "plain", f"{what}, mapped, gathered, normalised", 1.0),
         _rate("input_pipeline_augmented", times, "augmented", f"{what}, augmented too", None),
         _rate("input_pipeline_224px", times, "large", f"{what}, brought to 224 px", None),
@@ -86,6 +89,14 @@ def _ours(
     def read() -> None:
         for chosen in batches:
             patches.batch(chosen, generator)
+
+    return read
+
+
+def _bytes(patches: Patches, order: np.ndarray) -> Callable[[], None]:
+    def read() -> None:
+        for start in range(0, len(order), BATCH):
+            patches.pixels[patches.rows[order[start : start + BATCH]]]
 
     return read
 

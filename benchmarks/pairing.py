@@ -6,7 +6,6 @@ import uuid
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
-import numpy as np
 import torch
 
 from benchmarks.encoders import phantom_retriever, vit_b32_retriever
@@ -93,7 +92,7 @@ def _cold(name: str, clip: ClipEncoder, sizes: Sizes, model: str) -> list[Row]:
 
 def _forward(clip: ClipEncoder, data: PatchDataset) -> Callable[[], None]:
     blocks = range(0, len(data.pixels), BLOCK)
-    ready = [clip.transform(np.array(data.pixels[i : i + BLOCK])).to(device()) for i in blocks]
+    ready = [clip.transform(data.pixels[i : i + BLOCK]) for i in blocks]
 
     @torch.inference_mode()
     def forward() -> None:

@@ -30,7 +30,7 @@ def pair_one_by_one(
     corpus = torch.cat(embedded)
     best, similarity = [], []
     for patch in pixels:
-        image = clip.transform(patch[None]).to(device())
+        image = clip.transform(patch[None])
         cosines = F.normalize(clip.image_tower(image), dim=-1) @ corpus.T
         value, index = cosines[0].max(dim=0)
         best.append(index.item())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
+from itertools import chain
 from typing import Literal
 
 import torch
@@ -18,11 +19,20 @@ torch.set_deterministic_debug_mode("warn" if torch.cuda.is_available() else "err
 # It costs time, and all memory is written.
 torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
 torch.backends.mkldnn.deterministic = True  # type: ignore[assignment]
+if torch.cuda.is_available():  # of what is not bfloat16, TF32: float32's range, products of 11 bits
+    torch.set_float32_matmul_precision("high")
 
 
 def device() -> torch.device:
     """The accelerator if there is one."""
     return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
+def on_device(tensor: Tensor) -> Tensor:
+    """On the accelerator, without waiting for what it computes; on a CPU the tensor itself."""
+    if device().type == "cpu" or tensor.is_cuda:
+        return tensor
+    return tensor.pin_memory().to(device(), non_blocking=True)
 
 
 def autocast(precision: Precision) -> AbstractContextManager[None]:
@@ -31,18 +41,15 @@ def autocast(precision: Precision) -> AbstractContextManager[None]:
 
 
 def stacked(blocks: Iterable[Tensor], count: int) -> Tensor:
-    """Blocks [b, ...] one below the other, [count, ...].
+    """Blocks [b, ...] one below the other, [count, ...]; the last may be smaller.
 
     Copied as they come: kept, they would tear apart the memory of the large tensors between them.
     """
-    rows: Tensor | None = None
-    begin = 0
-    for block in blocks:
-        if rows is None:
-            rows = block.new_empty(count, *block.shape[1:])
-        rows[begin : begin + len(block)] = block
-        begin += len(block)
-    assert rows is not None and begin == count
+    each = iter(blocks)
+    first = next(each)
+    rows = first.new_empty(count, *first.shape[1:])
+    for place, block in zip(rows.split(len(first)), chain([first], each), strict=True):
+        place.copy_(block)
     return rows
 
 

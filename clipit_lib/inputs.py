@@ -5,10 +5,10 @@ Nothing here knows a profile: with its specification these parts are all that a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import pandas as pd
@@ -33,6 +33,8 @@ from clipit_lib.encoders.vision import VisionEncoder
 from clipit_lib.encoders.weights import Sources
 from clipit_lib.errors import ClipItError
 from clipit_lib.settings import Labelled, RunSpec, TextSpec, known, trained_here
+
+Made = TypeVar("Made")
 
 # -- Which patches and labels a run learns from and is chosen by.
 
@@ -105,27 +107,26 @@ class Inputs:
     ) -> None:
         self.sources, self.runs = sources, runs
         self._data, self._corpora, self._where = data, corpora, where
-        self._datasets: dict[str, PatchDataset] = {}
-        self._reports: dict[str, ReportCorpus] = {}
-        self._clips: dict[str, ClipEncoder] = {}
+        self._made: dict[Hashable, Any] = {}
+
+    def once(self, name: Hashable, make: Callable[[], Made]) -> Made:
+        """What has this name: made when it is first asked for, and shared by all runs of a job."""
+        if name not in self._made:
+            self._made[name] = make()
+        made: Made = self._made[name]
+        return made
 
     def dataset(self, name: str) -> PatchDataset:
         known(name, self._data, "dataset", self._where)
-        if name not in self._datasets:
-            self._datasets[name] = self._data[name].open(name)
-        return self._datasets[name]
+        return self.once(("data", name), lambda: self._data[name].open(name))
 
     def named_corpus(self, name: str) -> ReportCorpus:
         known(name, self._corpora, "corpus", self._where)
-        if name not in self._reports:
-            self._reports[name] = self._corpora[name].open(name)
-        return self._reports[name]
+        return self.once(("corpus", name), lambda: self._corpora[name].open(name))
 
     def retriever(self, name: str) -> ClipEncoder:
         """A retriever by name, frozen."""
-        if name not in self._clips:
-            self._clips[name] = registry.load_clip(name, self.sources)
-        return self._clips[name]
+        return self.once(("clip", name), lambda: registry.load_clip(name, self.sources))
 
     def backbone(self, name: str, normalisation: str = "own") -> VisionEncoder:
         """A backbone with its own weights, loaded anew: training changes it."""
@@ -142,9 +143,13 @@ class Inputs:
         self, dataset: str, split: Split, k: int, retriever: str, corpus: str, long_text: LongText
     ) -> pairing.Pairs:
         """The k reports of a corpus most similar to each patch of a split (equation 1)."""
-        texts = text_embeddings(self.retriever(retriever), self.named_corpus(corpus), long_text)
-        images = self.image_embeddings(dataset, split, retriever)
-        return pairing.top_k(images, texts, k, device=device())
+
+        def make() -> pairing.Pairs:
+            texts = text_embeddings(self.retriever(retriever), self.named_corpus(corpus), long_text)
+            images = self.image_embeddings(dataset, split, retriever)
+            return pairing.top_k(images, texts, k, device=device())
+
+        return self.once(("pairs", dataset, split, k, retriever, corpus, long_text), make)
 
     def trained(self, spec: RunSpec) -> dict[str, str]:
         """A digest of the weights of each encoder of a run that is trained here, by name; one that

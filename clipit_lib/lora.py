@@ -42,14 +42,9 @@ class ExplicitAttention(nn.Module):
         self.out_proj = _linear(source.out_proj.weight, source.out_proj.bias)
 
     def forward(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        key_padding_mask: Tensor | None = None,
-        need_weights: bool = False,
-        attn_mask: Tensor | None = None,
-    ) -> tuple[Tensor, None]:
+        self, query: Tensor, key: Tensor, value: Tensor, key_padding_mask: Tensor | None = None,
+        need_weights: bool = False, attn_mask: Tensor | None = None,
+    ) -> tuple[Tensor, None]:  # fmt: skip
         """[b, l, width] (or [l, b, width]) to the same shape; weights are never returned.
 
         Args:

@@ -90,14 +90,9 @@ class ClipIt(TextBranch):
     """
 
     def __init__(
-        self,
-        backbone: nn.Module,
-        width: int,
-        classes: int,
-        text_width: int,
-        normalise: bool = True,
-        fusion_start: Literal["average", "random"] = "average",
-    ) -> None:
+        self, backbone: nn.Module, width: int, classes: int, text_width: int,
+        normalise: bool = True, fusion_start: Literal["average", "random"] = "average",
+    ) -> None:  # fmt: skip
         super().__init__(backbone, width, classes, text_width)
         self.text_head = TextHead(text_width, classes)
         self.fusion = nn.Linear(2 * classes, classes)

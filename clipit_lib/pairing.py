@@ -27,12 +27,9 @@ class Pairs:
 
 
 def top_k(
-    images: Float32[np.ndarray, "n d"],
-    texts: Float32[np.ndarray, "m e"],
-    k: int,
-    block: int = 4096,
-    device: torch.device | str = "cpu",
-) -> Pairs:
+    images: Float32[np.ndarray, "n d"], texts: Float32[np.ndarray, "m e"], k: int,
+    block: int = 4096, device: torch.device | str = "cpu",
+) -> Pairs:  # fmt: skip
     """Exact top-k by cosine similarity; equal similarities go to the lower report index.
 
     Memory beyond inputs and result is one block of [block, m] similarities.
@@ -41,14 +38,16 @@ def top_k(
         ClipItError: fewer than k reports, different widths, or embeddings that are not finite.
     """
     _check(images, texts, k)
-    reports = F.normalize(torch.from_numpy(texts).to(device), dim=-1)
+    # An accelerator may multiply float32 as TF32, whose 11 bits do not tell close reports apart.
+    exact = torch.float32 if torch.device(device).type == "cpu" else torch.float64
+    reports = F.normalize(torch.from_numpy(texts).to(device, exact), dim=-1)
     indices = np.empty((len(images), k), np.int64)
     values = np.empty((len(images), k), np.float32)
     # Written again and again: a new block each time costs as much as a tenth of the product.
-    similarity = torch.empty(min(block, len(images)), len(texts), device=device)
+    similarity = torch.empty(min(block, len(images)), len(texts), device=device, dtype=exact)
     for begin in range(0, len(images), block):
         rows = slice(begin, begin + block)
-        patches = F.normalize(torch.from_numpy(images[rows]).to(device), dim=-1)
+        patches = F.normalize(torch.from_numpy(images[rows]).to(device, exact), dim=-1)
         product = torch.mm(patches, reports.T, out=similarity[: len(patches)])
         value, index = _stable_top_k(product, k)
         values[rows], indices[rows] = value.cpu().numpy(), index.cpu().numpy()

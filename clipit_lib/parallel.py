@@ -76,12 +76,9 @@ def from_main(value: Value) -> Value:
 
 
 def make_once(
-    sign: Path,
-    make: Callable[[], Value],
-    keep: Callable[[Value], None],
-    target: Path | None = None,
-    lock: Path | None = None,
-) -> None:
+    sign: Path, make: Callable[[], Value], keep: Callable[[Value], None],
+    target: Path | None = None, lock: Path | None = None,
+) -> None:  # fmt: skip
     """Make and keep what is not there yet; of several jobs that ask for it one does it.
 
     The processes of a launch all call this: they make it together, and the main one keeps it.

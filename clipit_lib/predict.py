@@ -40,8 +40,7 @@ class ImageClassifier:
     def probabilities(self, pixels: UInt8[np.ndarray, "n s s 3"]) -> Float[Tensor, "n c"]:
         """Class probabilities of decoded patches."""
         blocks = (
-            self.model(self.transform(torch.tensor(pixels[i : i + BATCH])).to(device()))
-            for i in range(0, len(pixels), BATCH)
+            self.model(self.transform(pixels[i : i + BATCH])) for i in range(0, len(pixels), BATCH)
         )
         answers = (block.logits.float().softmax(dim=-1).cpu() for block in blocks)
         return stacked(answers, len(pixels))

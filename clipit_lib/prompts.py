@@ -113,10 +113,8 @@ def perform_contrastive(spec: RunSpec, inputs: Inputs) -> Outcome:
             lora.inject(model.text_tower, clip.text_targets, spec.lora, which)
         if spec.training.gradient_checkpointing:
             checkpoint_gradients(model.image_tower)
-        learn, held = (
-            Patches(dataset.pixels, chosen.rows, chosen.labels, clip.transform)
-            for chosen in choose_labels(spec, dataset).values()
-        )
+        labels, looks_at = choose_labels(spec, dataset), spec.training.looks_at
+        learn, held = Patches.chosen(dataset, labels, clip.transform, looks_at)
         task = ContrastiveTask(model, learn, held, spec.training.augment)
         stage = Stage.of_run(spec, "contrastive fine-tuning", "training")
         history = fit(task, spec.training, spec.seed, spec.protocol.checkpoint, stage=stage)

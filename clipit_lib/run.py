@@ -46,7 +46,9 @@ def perform(spec: RunSpec, inputs: Inputs) -> Outcome:
     dataset = inputs.dataset(spec.dataset)
     encoder = inputs.backbone(spec.backbone, spec.normalisation)
     labels = choose_labels(spec, dataset)
-    head, course = probe(spec, dataset, encoder, labels)
+    by = "labels_per_class", "label_noise", "validation_per_class", "normalisation", "probe", "seed"
+    of = spec.dataset, encoder.weights_hash, *(getattr(spec, name) for name in by)
+    head, course = inputs.once(("probe", *of), lambda: probe(spec, dataset, encoder, labels))
     notes, stage_one, targets = course.notes, None, None
     if spec.target == "soft_labels":
         labels, said = text.soft_labels(spec, inputs, labels)
@@ -76,18 +78,15 @@ def probe(
         (torch.from_numpy(image_embeddings(*made_by, split)[chosen.at]), chosen.labels)
         for split, chosen in labels.items()
     )
-    stage = Stage.of_run(spec, "the probe", "probe")
+    stage = Stage("the probe", "probe", f"{spec.dataset}, {spec.backbone}, seed {spec.seed}")
     return linear_probe(train, validation, len(dataset.classes), spec.probe, spec.seed, stage)
 
 
 def linear_probe(
     train: tuple[Float[Tensor, "n d"], Int[Tensor, " n"]],
     validation: tuple[Float[Tensor, "v d"], Int[Tensor, " v"]],
-    classes: int,
-    settings: Probe,
-    seed: int,
-    stage: Stage,
-) -> tuple[nn.Linear, History]:
+    classes: int, settings: Probe, seed: int, stage: Stage,
+) -> tuple[nn.Linear, History]:  # fmt: skip
     """A linear head on frozen features, chosen on validation."""
     with seeded(seed):
         head = nn.Linear(train[0].shape[1], classes)
@@ -96,12 +95,9 @@ def linear_probe(
 
 
 def assembled(
-    spec: RunSpec,
-    encoder: VisionEncoder,
-    classes: int,
-    head: nn.Linear,
+    spec: RunSpec, encoder: VisionEncoder, classes: int, head: nn.Linear,
     stage_one: text.TextFeatures | None,
-) -> nn.Module:
+) -> nn.Module:  # fmt: skip
     """The classifier a run asks for: its backbone adapted, the probe's head and h_t put in."""
     own_head = None
     with seeded(spec.seed):
@@ -129,29 +125,24 @@ def assembled(
 
 
 def stage_two(
-    spec: RunSpec,
-    dataset: PatchDataset,
-    encoder: VisionEncoder,
-    labels: Labels,
-    model: nn.Module,
-    targets: Targets | MovingTargets | None,
-    floor: float,
-) -> History:
+    spec: RunSpec, dataset: PatchDataset, encoder: VisionEncoder, labels: Labels, model: nn.Module,
+    targets: Targets | MovingTargets | None, floor: float,
+) -> History:  # fmt: skip
     """Adapt the backbone, with or without the text branch, from the probe's head (eq. 3 and 4).
 
-    It should improve on `floor`, the probe's validation cross-entropy in nats.
+    It should improve on `floor`, the probe's validation cross-entropy in nats, or where looks read
+    a part of validation, on its own start there.
     """
     protocol, training = spec.protocol, spec.training
     assert protocol is not None and training is not None
-    train, held = (
-        Patches(dataset.pixels, chosen.rows, chosen.labels, encoder.transform)
-        for chosen in labels.values()
-    )
+    train, held = Patches.chosen(dataset, labels, encoder.transform, training.looks_at)
     weight, double = spec.distillation_weight or 0.0, protocol.double_softmax
     task = ImageTask(model, train, held, training.augment, double, targets, weight)
-    stage = Stage.of_run(spec, "stage two", "training", "the probe")
+    whole = len(held.rows) == len(labels["validation"].rows)
+    start, said = (floor, "the probe") if whole else (None, "the untrained start")
+    stage = Stage.of_run(spec, "stage two", "training", said)
     tower = targets.tower if isinstance(targets, MovingTargets) else None
-    history = fit(task, training, spec.seed, protocol.checkpoint, tower, stage, floor)
+    history = fit(task, training, spec.seed, protocol.checkpoint, tower, stage, start)
     if protocol.vision_head is not None:
         lora.fold_head(model)
     return history

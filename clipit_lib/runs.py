@@ -88,12 +88,9 @@ def find_run(kind: type[Run], folder: Path) -> Run | None:
 
 
 def get_or_make(
-    kind: type[Run],
-    folder: Path,
-    spec: Strict,
-    make: Callable[[], Made],
+    kind: type[Run], folder: Path, spec: Strict, make: Callable[[], Made],
     write: Callable[[Path, Made], dict[str, Any]],
-) -> Run:
+) -> Run:  # fmt: skip
     """The run in `folder`, named by its key; it is made and written first if it is not there.
 
     A kill leaves a whole run or none. For several jobs and processes see `parallel.make_once`.

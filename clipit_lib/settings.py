@@ -89,9 +89,12 @@ class Descent(Strict):
 
 
 class Training(Descent):
-    """Stage two (CLIP-IT and its LoRA-only control alike); see `vision.checkpoint_gradients`."""
+    """Stage two (CLIP-IT and its LoRA-only control alike); see `vision.checkpoint_gradients`, and
+    `training.Patches.some` of the most patches of validation that a look reads.
+    """
 
     augment: bool = False
+    looks_at: Positive | None = None
     gradient_checkpointing: Literal[True] | None = None
 
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,11 +15,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from clipit_lib import parallel
-from clipit_lib.compute import autocast, device, stacked
+from clipit_lib.compute import autocast, device, on_device, stacked
 from clipit_lib.data.patches import PatchDataset, Split, Transform, augment
 from clipit_lib.encoders.encoder import TokenWindows, embed_windows
 from clipit_lib.errors import Diverged
 from clipit_lib.files import progress
+from clipit_lib.inputs import Labels
 from clipit_lib.losses import cosine_distance, cross_entropy, double_softmax
 from clipit_lib.model import train_mode
 from clipit_lib.settings import Descent, RunSpec, TextSpec
@@ -151,15 +152,19 @@ def descend(
     loss: Callable[[Any], dict[str, Tensor]],
     stage: Stage,
     clip: float = math.inf,
-    after: Callable[[int, int, int, Row], None] = lambda *_: None,
+    after: Callable[[int, int, list[Row]], None] = lambda *_: None,
+    looks: Collection[int] = (),
     name: str = "train",
 ) -> None:
     """The one loop: each step minimises the sum of a batch's named losses.
 
+    Losses stay on the device until they are read: a step waits for nothing.
+
     Args:
         batches: those of one epoch, counted from 0.
         clip: largest norm of the gradient.
-        after: called with epoch, step (from 1), steps of the epoch and the losses.
+        after: called with epoch, step (from 1) and the losses since it was called last.
+        looks: the steps of an epoch after which it is called, besides the last.
 
     Raises:
         Diverged: a loss, a gradient or a learned weight is not finite.
@@ -167,7 +172,7 @@ def descend(
     rate = float(optimiser.defaults["lr"])
     main = parallel.processes().is_main_process
     for epoch in progress(range(epochs), name, "epoch") if main else range(epochs):
-        steps = batches(epoch)
+        steps, unread = batches(epoch), list[Tensor]()
         for step, rows in enumerate(steps, start=1):
             parts = loss(rows)
             optimiser.zero_grad()
@@ -176,15 +181,19 @@ def descend(
             parallel.mean(p.grad for p in learned if p.grad is not None)
             norm = nn.utils.clip_grad_norm_(learned, clip)
             optimiser.step()
-            # One transfer from the device, after the step is on its way.
-            losses = losses.detach()
-            parallel.mean([losses])
-            *values, size = torch.cat([losses, norm[None]]).tolist()
-            seen = dict(zip(parts, values, strict=True))
-            said = {f"{part} loss": value for part, value in seen.items()}
-            when = place(step, len(steps), epoch, epochs)
-            stage.check(said | {"gradient's norm": size}, when, rate, epoch + step > 1)
-            after(epoch, step, len(steps), seen)
+            unread.append(torch.cat([losses.detach(), norm[None]]))
+            if step not in looks and step < len(steps):
+                continue
+            table = torch.stack(unread)
+            parallel.mean([table])
+            seen = list[Row]()
+            for at, (*values, size) in enumerate(table.tolist(), start=step + 1 - len(unread)):
+                seen.append(dict(zip(parts, values, strict=True)))
+                said = {f"{part} loss": value for part, value in seen[-1].items()}
+                when = place(at, len(steps), epoch, epochs)
+                stage.check(said | {"gradient's norm": size}, when, rate, epoch + at > 1)
+            unread.clear()
+            after(epoch, step, seen)
     stage.check_tensors("the learned weights", learned, "after the last step", rate)
 
 
@@ -223,7 +232,7 @@ def fit(
     steps, checks = max(1, round(task.rows / settings.batch_size)), settings.checks_per_epoch
     looks = {max(1, round(steps * (i + 1) / checks)) for i in range(checks)}
     kept, lowest = _learned(task.model), math.inf
-    history, seen = History(), list[Row]()
+    history = History()
     if start is None:
         start = _look(task, modules, settings)
         stage.check({SCORE: start}, "before the first step", rate, moved=False)
@@ -231,28 +240,23 @@ def fit(
     def batches(epoch: int) -> Sequence[Tensor]:
         train_mode(modules)
         task.begin(epoch)
-        seen.clear()
         return torch.randperm(task.rows, generator=generator).tensor_split(steps)
 
     def loss(rows: Tensor) -> dict[str, Tensor]:
         with autocast(settings.precision):
             return task.loss(task.model, rows, generator)
 
-    def after(epoch: int, step: int, steps: int, losses: Row) -> None:
+    def after(epoch: int, step: int, seen: list[Row]) -> None:
         nonlocal kept, lowest
-        seen.append(losses)
-        if step in looks:
-            row = {"epoch": epoch + step / steps, **_means(seen), **task.notes()}
-            value = _look(task, modules, settings)
-            stage.check({SCORE: value}, place(step, steps, epoch, settings.epochs), rate)
-            if value < lowest:
-                kept, lowest = _learned(task.model), value
-            history.append(row | {"validation": value})
-            seen.clear()
+        row = {"epoch": epoch + step / steps, **_means(seen), **task.notes()}
+        value = _look(task, modules, settings)
+        stage.check({SCORE: value}, place(step, steps, epoch, settings.epochs), rate)
+        if value < lowest:
+            kept, lowest = _learned(task.model), value
+        history.append(row | {"validation": value})
 
-    descend(
-        learned, optimiser, settings.epochs, batches, loss, stage, settings.gradient_clip, after
-    )
+    clip = settings.gradient_clip
+    descend(learned, optimiser, settings.epochs, batches, loss, stage, clip, after, looks)
     if keep == "best":
         task.model.load_state_dict(kept, strict=False)
     modules.eval()
@@ -302,7 +306,7 @@ class Targets:
         """The features to be distilled into the images of some training rows [b]."""
         features = self.features[epoch] if self.features.ndim == 3 else self.features
         report = self.report[epoch] if self.report.ndim == 2 else self.report
-        return features[report[rows]].to(device())
+        return on_device(features[report[rows]])
 
 
 @dataclass(frozen=True)
@@ -315,7 +319,7 @@ class MovingTargets:
 
     def __call__(self, rows: Tensor, epoch: int) -> Float[Tensor, "b e"]:
         distinct, back = self.report[rows].unique(return_inverse=True)
-        return embed_windows(self.tower, self.windows.select(distinct))[back.to(device())]
+        return embed_windows(self.tower, self.windows.select(distinct))[on_device(back)]
 
 
 # -- What the training loop is given: images (with or without text targets), or features.
@@ -341,6 +345,23 @@ class Patches:
         rows = dataset.indices(split)
         return cls(dataset.pixels, rows, torch.from_numpy(dataset.labels[rows]), transform)
 
+    @classmethod
+    def chosen(
+        cls, dataset: PatchDataset, labels: Labels, transform: Transform, looks_at: int | None
+    ) -> tuple[Patches, Patches]:
+        """Those that a run learns from, and those that looks read."""
+        each = (cls(dataset.pixels, own.rows, own.labels, transform) for own in labels.values())
+        train, validation = each
+        return train, validation.some(looks_at)
+
+    def some(self, count: int | None) -> Patches:
+        """At most so many, of each label its share, the same in every run; all for None."""
+        if count is None or len(self.rows) <= count:
+            return self
+        order = np.lexsort((np.random.default_rng(0).random(len(self.rows)), self.labels.numpy()))
+        at = np.sort(order[np.arange(count) * len(order) // count])
+        return replace(self, rows=self.rows[at], labels=self.labels[at])
+
     def batch(
         self, chosen: Tensor, generator: torch.Generator | None = None, share: Tensor | None = None
     ) -> Float[Tensor, "s 3 h w"]:
@@ -350,9 +371,9 @@ class Patches:
             share: positions in `chosen` to return; draws are made for all of it, so that they do
                 not depend on the number of processes.
         """
-        read = torch.from_numpy(self.pixels[self.rows[chosen.numpy()]])
+        read = on_device(torch.from_numpy(self.pixels[self.rows[chosen.numpy()]]))
         images = read if generator is None else augment(read, generator)
-        return self.transform(images if share is None else images[share]).to(device())
+        return self.transform(images if share is None else images[on_device(share)])
 
 
 @dataclass(eq=False)
@@ -368,7 +389,7 @@ class ImageTask(Task):
     distillation_weight: float = 0.0
 
     def __post_init__(self) -> None:
-        self.rows, self.epoch, self.spreads = len(self.train.rows), 0, list[float]()
+        self.rows, self.epoch, self.spreads = len(self.train.rows), 0, list[Tensor]()
 
     def begin(self, epoch: int) -> None:
         self.epoch = epoch
@@ -376,19 +397,19 @@ class ImageTask(Task):
     def loss(self, model: Any, rows: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         own, share = parallel.share(len(rows))
         output = model(self.train.batch(rows, generator if self.augmented else None, own))
-        labels = self.train.labels[rows[own]].to(device())
+        labels = on_device(self.train.labels[rows[own]])
         classify = double_softmax if self.double_softmax else cross_entropy
         parts = {"classification": share * classify(output.logits, labels)}
         if self.targets is not None and output.distilled is not None:
             target = self.targets(rows, self.epoch)
             self.spreads.append(spread(target))
-            distance = cosine_distance(output.distilled, target[own.to(device())])
+            distance = cosine_distance(output.distilled, target[on_device(own)])
             parts["distillation"] = share * self.distillation_weight * distance
         return parts
 
     def notes(self) -> dict[str, float]:
         """How far the targets of a batch lie apart: a moving target may collapse to one point."""
-        seen, self.spreads = self.spreads, []
+        seen, self.spreads = torch.stack(self.spreads).tolist() if self.spreads else [], []
         return {"target_spread": sum(seen) / len(seen)} if seen else {}
 
     def validate(self) -> float:
@@ -396,10 +417,10 @@ class ImageTask(Task):
         return float(F.cross_entropy(logits, self.validation.labels))
 
 
-def spread(features: Float[Tensor, "b e"]) -> float:
+def spread(features: Float[Tensor, "b e"]) -> Float[Tensor, ""]:
     """Total variance of features at unit length: 0 if all are one, at most 1."""
     unit = F.normalize(features.detach().float(), dim=-1)
-    return float(1 - unit.mean(dim=0).square().sum())
+    return 1 - unit.mean(dim=0).square().sum()
 
 
 @torch.inference_mode()
@@ -429,7 +450,7 @@ class FeatureTask(Task):
         self.rows = len(self.train[1])
 
     def loss(self, model: Any, rows: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        features, labels = self.train[0][rows].to(device()), self.train[1][rows].to(device())
+        features, labels = on_device(self.train[0][rows]), on_device(self.train[1][rows])
         return {"classification": F.cross_entropy(model(features), labels)}
 
     @torch.inference_mode()

@@ -104,8 +104,10 @@ COMMANDS = {
     "plan": Command("print what a profile will run, what is done, and time and disk of the rest", (
         PROFILE,
         _flag("--runs", "list every run, one line per setting"),
-        _argument("--teraflops", "what your accelerator sustains, in 10^12 operations per second "
-                  "(default: this machine is measured)", type=float, metavar="T"),
+        _argument("--study", "this study alone", metavar="NAME"),
+        _argument("--gpu", "hours on this GPU, term by term, such as h100 or 4090 (default: this "
+                  "machine is measured)", metavar="NAME"),
+        _argument("--price", "of a GPU-hour", type=float, metavar="P"),
     )),
     "train": Command("run what is missing of some studies, or of a part of them", (
         _argument("study", "as profiles/NAME.yaml names them", metavar="STUDY[,STUDY...]"),

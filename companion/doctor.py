@@ -82,6 +82,20 @@ def accelerator(wanted: bool) -> Finding:
     return _graded("gpu", f"no GPU; {os.cpu_count()} cores{enough}", warn=days)
 
 
+def precision(profile: Profile) -> Finding:
+    """Whether the machine is fast at the numbers that training computes with."""
+    gpu, every = torch.cuda.is_available(), (profile.training, *profile.training_for.values())
+    if all(each.precision == "no" for each in every):
+        return _graded("precision", "float32" + ", multiplied as TF32" * gpu)
+    level = torch.backends.cpu.get_cpu_capability()
+    if torch.cuda.is_bf16_supported(including_emulation=False) if gpu else "AVX512" in level:
+        return _graded("precision", "bfloat16 in training, float32 in features and predictions")
+    lacks = "this GPU" if gpu else f"a CPU, held to {level},"
+    seen = f"bfloat16 in training, for which {lacks} has no instructions: slower than float32"
+    fix = 'Train on a GPU from Ampere on, or write `precision: "no"` in `training`: other runs'
+    return _graded("precision", seen, warn=fix)
+
+
 def _driver() -> str | None:
     """The driver's version, or None if there is none to ask."""
     command = ["nvidia-smi", "--query-gpu=driver_version", "--format=csv,noheader"]
@@ -288,7 +302,7 @@ def diagnose(profile: Profile) -> list[Finding]:
     """Check the machine, the data and the models against a profile; nothing is downloaded."""
     memory_needed, disk_needed, weeks = needs(profile)
     return [
-        packages(), accelerator(weeks), held_kernels(),
+        packages(), accelerator(weeks), precision(profile), held_kernels(),
         memory(memory_needed), disk(disk_needed),
         *data(profile), *reports(profile), *slides(profile), *models(profile),
     ]  # fmt: skip

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import math
 import os
 import timeit
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby, product
+from pathlib import Path
+from typing import Literal
 
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch.utils.benchmark import timer
 
-from clipit_lib import lora, runs
-from clipit_lib.compute import autocast, device
+from clipit_lib import lora, runs, settings
+from clipit_lib.compute import Precision, autocast, device
 from clipit_lib.encoders.vision import VisionEncoder
 from clipit_lib.errors import ClipItError
 from clipit_lib.model import VisionClassifier
@@ -32,19 +37,21 @@ from companion.published import OfThePaper
 
 REFERENCE = "kaiko_vits16"  # measured in place of models that are too large to time on a CPU
 LARGE = 2e9  # multiply-adds an image
-TERAFLOPS = 40.0  # an assumption for where no accelerator is: what a large one may sustain
 BATCH, REFERENCE_BATCH = 64, 8
 
 
 @dataclass(frozen=True)
 class Speed:
-    """Seconds a patch of one backbone: a LoRA training step, a forward pass."""
+    """Seconds a patch of one backbone: a LoRA training step and a look, both in the precision of
+    training; a forward pass in float32, as features and predictions are made.
+    """
 
     step: float
+    look: float
     forward: float
 
     def scaled(self, factor: float) -> Speed:
-        return Speed(self.step * factor, self.forward * factor)
+        return Speed(self.step * factor, self.look * factor, self.forward * factor)
 
 
 def speeds(known: Mapping[str, Facts], profile: Profile) -> dict[str, Speed]:
@@ -62,42 +69,68 @@ def speeds(known: Mapping[str, Facts], profile: Profile) -> dict[str, Speed]:
     return found
 
 
-def assumed(
-    known: Mapping[str, Facts], measured: Mapping[str, Speed], teraflops: float
-) -> dict[str, Speed]:
-    """Speed on an accelerator that sustains so many 10^12 operations a second.
-
-    Two operations are a multiply-add; a step takes as many forward passes as was measured here.
-    """
-    forward = {name: 2 * one.multiply_adds / (teraflops * 1e12) for name, one in known.items()}
-    return {name: measured[name].scaled(forward[name] / measured[name].forward) for name in known}
-
-
 def measure(name: str, profile: Profile, batch: int) -> Speed:
-    """Time a LoRA step and a forward pass of a backbone with random weights."""
+    """Time a LoRA step and forward passes of a backbone with random weights."""
     encoder = architecture(name, profile)
     lora.inject(encoder.model, encoder.lora_targets, profile.lora)
     classifier = VisionClassifier(encoder.model, encoder.width, 2).to(device())
-    size = encoder.transform.size
+    size, precision = encoder.transform.size, profile.training.precision
     images = torch.randn(batch, 3, size, size, device=device())
     labels = torch.zeros(batch, dtype=torch.long, device=device())
 
     def step() -> None:
-        with autocast(profile.training.precision):
+        with autocast(precision):
             loss = F.cross_entropy(classifier(images).logits, labels)
         loss.backward()
 
     @torch.inference_mode()
-    def forward() -> None:
-        with autocast(profile.training.precision):
+    def forward(precision: Precision) -> None:
+        with autocast(precision):
             classifier(images)
 
     fastest = []  # of three after a first: other work on the machine only ever slows a step
-    for work in (step, forward):
+    for work in (step, partial(forward, precision), partial(forward, "no")):
         work()
         # The timer waits for an accelerator to finish what it was given.
         fastest.append(min(timeit.repeat(work, number=1, repeat=3, timer=timer)) / batch)
     return Speed(*fastest)
+
+
+# -- Speeds of accelerators that are not here: measured on one, scaled to the others.
+
+
+def _manifest(name: str) -> pd.DataFrame:
+    path = Path(__file__).parent / "manifests" / name
+    return pd.read_csv(path, comment="#", index_col=0, dtype={0: str})
+
+
+GPUS, MEASURED, MEASURED_ON = _manifest("gpus.csv"), _manifest("h200.csv"), "h200"
+
+
+def on_gpu(
+    known: Mapping[str, Facts], profile: Profile, gpu: str, format32: str = "tf32"
+) -> dict[str, Speed]:
+    """Speed of each backbone on a GPU of the table.
+
+    What was measured is scaled by published speeds of products of matrices; a backbone that was not
+    by its operations, from the one that is nearest in them.
+
+    Args:
+        format32: what multiplies float32: `tf32`, or `float32` itself.
+    """
+    costs = {name: facts(name, profile).multiply_adds for name in MEASURED.index}
+    training = "bf16" if profile.training.precision == "bf16" else format32
+    peaks = GPUS.drop(columns="source").astype(float)
+    slower = peaks.loc[MEASURED_ON] / peaks.loc[gpu]
+
+    def speed(name: str) -> Speed:
+        cost = known[name].multiply_adds
+        nearest = min(costs, key=lambda each: abs(math.log(costs[each] / cost)))
+        rates, scale = MEASURED.loc[nearest], cost / costs[nearest]
+        asked = (("step", training), ("forward", training), ("forward", format32))
+        return Speed(*(slower[of] * scale / rates[f"{work}_{of}"] for work, of in asked))
+
+    return {name: speed(name) for name in known}
 
 
 # -- How many patches a data set has, said without opening it.
@@ -191,15 +224,21 @@ class Job:
         """The setting without what is changed in it."""
         return self.setting.split("/")[0]
 
+    def retriever(self, profile: Profile) -> str | None:
+        """What pairs the patches; None where no text is read."""
+        changes = specs.Setting.of(self.setting).changes
+        pairs = self.base in ("clip_it", "text") and "architecture_only" not in self.setting
+        return changes.get("retriever", profile.retriever) if pairs else None
 
-def jobs(profile: Profile) -> list[Job]:
-    """The runs of all studies, each once, in the order of the studies.
+
+def jobs(profile: Profile, names: Iterable[str] = studies.STUDIES) -> list[Job]:
+    """The runs of some studies, each once, in the order of the studies.
 
     Nothing is decoded: without patches in the cache, or with none of its runs stored, no run of a
     cell is taken for done.
     """
     wanted: dict[tuple[str, str, str, int], str] = {}
-    for study in studies.STUDIES:
+    for study in names:
         if studies.asked(profile, study):
             for dataset, backbone, settings, seeds in studies.cells(profile, study):
                 for setting, seed in product(settings, seeds):
@@ -238,43 +277,65 @@ def reading_images(jobs: Iterable[Job]) -> list[Job]:
 
 
 FROZEN = ("unimodal", "vision", "zero_shot")
+Kind = Literal["step", "look", "forward"]
+STEP = 2  # forward passes whose operations a LoRA step has: no gradient of frozen weights
 
 
-def seconds_of(
-    todo: list[Job], profile: Profile, sizes: Mapping[str, Sizes], speeds: Mapping[str, Speed]
-) -> dict[Job, float]:
-    """Seconds of one core or accelerator for each run, without what runs share.
+@dataclass(frozen=True)
+class Work:
+    """Patches that pass through a backbone: by a training step, a look, or a forward pass.
 
-    A frozen backbone's features are kept and shared. A text classifier reads no image, and the text
-    stage is not counted: it is shared by all backbones and small beside the images.
+    `job` is the run that needs them, None where runs share them.
     """
-    found = dict.fromkeys(todo, 0.0)
-    for job in reading_images(todo):
-        size, speed = sizes[job.dataset], speeds[job.backbone]
-        trained, seen = 0, size.validation + size.test
+
+    term: str
+    kind: Kind
+    backbone: str
+    patches: int
+    job: Job | None = None
+
+    def seconds(self, speeds: Mapping[str, Speed]) -> float:
+        return self.patches * float(getattr(speeds[self.backbone], self.kind))
+
+    def operations(self, known: Mapping[str, Facts]) -> float:
+        passes = STEP if self.kind == "step" else 1
+        return 2 * self.patches * passes * known[self.backbone].multiply_adds
+
+
+def work(todo: Sequence[Job], profile: Profile, sizes: Mapping[str, Sizes]) -> list[Work]:
+    """All passes of patches that runs need, term by term.
+
+    A backbone embeds the patches of a data set once for its probes, a retriever once for all pairs.
+    Not in it: the text stage, which all backbones share and which is small beside the images, and
+    the probes, which have few operations but many steps.
+    """
+    found, pictured = list[Work](), reading_images(todo)
+    for job in pictured:
+        size, training = sizes[job.dataset], profile.training_settings(job.dataset)
         if job.base not in FROZEN:
-            training = profile.training_settings(job.dataset)
-            trained = training.epochs * size.train
-            seen += training.epochs * training.checks_per_epoch * size.validation
-        found[job] = trained * speed.step + seen * speed.forward
+            seen = min(size.validation, training.looks_at or size.validation)
+            looked = training.epochs * training.checks_per_epoch * seen
+            taken = training.epochs * size.train
+            adapted = specs.fields_of(job.setting, profile).get("adaptation") != "none"
+            kind: Kind = "step" if adapted else "look"  # no gradient of a frozen backbone
+            found.append(Work("training steps", kind, job.backbone, taken, job))
+            found.append(Work("looks at validation", "look", job.backbone, looked, job))
+        predicted = size.validation + size.test
+        found.append(Work("predictions", "forward", job.backbone, predicted, job))
+    for dataset, backbone in dict.fromkeys(job.cell for job in pictured):
+        held = sizes[dataset].train + sizes[dataset].validation
+        found.append(Work("embeddings", "forward", backbone, held))
+    pairings = {(job.dataset, job.retriever(profile)): sizes[job.dataset] for job in todo}
+    for (dataset, retriever), size in pairings.items():
+        if retriever:
+            tested = any(j.base == "text" and j.dataset == dataset for j in todo)
+            held = size.train + size.validation + tested * size.test
+            found.append(Work("pairing", "forward", retriever, held))
+    if (settings := profile.pretraining) is not None:
+        views = 2 * settings.images * settings.vision_epochs
+        trained = untrained(profile)
+        found += [Work("encoders trained here", "step", name, views) for name in trained]
     return found
-
-
-def shared_seconds(
-    todo: list[Job], profile: Profile, sizes: Mapping[str, Sizes], speeds: Mapping[str, Speed]
-) -> float:
-    """Seconds for what runs share: embeddings, and encoders that are trained on the spot.
-
-    Each backbone embeds the patches of a data set once for its probes.
-    """
-    total = 0.0
-    for dataset, backbone in {job.cell for job in reading_images(todo)}:
-        total += (sizes[dataset].train + sizes[dataset].validation) * speeds[backbone].forward
-    settings = profile.pretraining
-    for name in untrained(profile):
-        if settings is not None and name in speeds:
-            total += 2 * speeds[name].step * settings.images * settings.vision_epochs
-    return total
 
 
 # -- Bytes that a profile needs on disk.
@@ -347,6 +408,9 @@ def space(disk: Mapping[str, int]) -> str:
     return f"  disk       {total}: {parts}; downloads and weights come on top"
 
 
+NOT_IN_IT = "the text stage and the steps of the probes are not in it"
+
+
 def time_here(seconds: float, workers: int, scaled: bool) -> str:
     """Time that is left on this machine, and how it was found."""
     kind, hours = "GPU" if torch.cuda.is_available() else "core", seconds / 3600
@@ -359,15 +423,31 @@ def time_here(seconds: float, workers: int, scaled: bool) -> str:
     return f"  estimate   {amount}, {how}; {NOT_IN_IT}"
 
 
-def time_assumed(seconds: float, teraflops: float) -> str:
-    """Time that is left on an accelerator of a stated speed."""
-    return (
-        f"  estimate   {seconds / 3600:.0f} GPU-hours if a GPU sustains {teraflops:g} TFLOP/s, "
-        f"which is assumed, not measured (--teraflops); {NOT_IN_IT}"
-    )
+def terms(
+    found: Sequence[tuple[Sequence[Work], Mapping[str, Speed]]], known: Mapping[str, Facts]
+) -> str:
+    """A line a term: operations and GPU-hours, before and as the profile is set."""
+    lines = ["  term                     EFLOP, hours: float32, whole looks       as it is set"]
+    for name in [*dict.fromkeys(one.term for one in found[0][0]), "together"]:
+        line = f"  {name:40}"
+        for passes, speeds in found:
+            own = [one for one in passes if name in (one.term, "together")]
+            exa = sum(one.operations(known) for one in own) / 1e18
+            line += f" {exa:8.2f} {sum(one.seconds(speeds) for one in own) / 3600:9.1f}"
+        lines.append(line)
+    return "\n".join(lines)
 
 
-NOT_IN_IT = "the text stage is not in it"
+def card(gpu: str, backbones: Collection[str]) -> str:
+    """What the hours of a GPU rest on, and whether its memory holds a step."""
+    row = GPUS.loc[gpu]
+    how = f"measured here on an {MEASURED_ON}, steps and forward passes at batch {BATCH}"
+    if gpu != MEASURED_ON:
+        how += f"; scaled by speeds of matrix products ({row['source']}), not measured"
+    room, needed = row["gigabytes"] * 1e9 / 2**30, MEASURED["gibibytes"]
+    steps = ", ".join(f"{n} {gib}" for n, gib in needed.items() if n in backbones)
+    fix = "" if needed.max() < room else "; where too few: `gradient_checkpointing: true`"
+    return f"  {gpu:10} {how}\n  memory     {room:.0f} GiB; a step takes {steps}{fix}"
 
 
 # -- What a profile will run, what of it is done, and about what the rest takes.
@@ -375,35 +455,50 @@ NOT_IN_IT = "the text stage is not in it"
 
 def main(options: Namespace) -> None:
     """Print what a profile will run, what of it is done, and what time and disk the rest takes."""
-    if options.teraflops is not None and not options.teraflops > 0:
-        raise ClipItError(f"{options.teraflops}", "--teraflops", "Give a number above 0")
+    if options.price is not None and not options.price > 0:
+        raise ClipItError(f"{options.price}", "--price", "Give a number above 0")
+    if options.gpu is not None:
+        settings.known(options.gpu, GPUS.index, "GPU", "--gpu")
     profile = load_profile(options.profile)
-    every = jobs(profile)
+    wanted = [options.study] if options.study else studies.STUDIES
+    asked = [name for name in wanted if studies.asked(profile, name)]
+    every = jobs(profile, asked)
     todo = [job for job in every if not job.done]
-    asked = [name for name in studies.STUDIES if studies.asked(profile, name)]
     print(overview(profile, every, asked, untrained(profile)))
     if not todo:
         return
     torch.set_num_threads(1)
-    counts = {name: sizes(profile, name) for name in profile.data}
-    backbones = dict.fromkeys(job.backbone for job in reading_images(todo))
-    known = {name: facts(name, profile) for name in backbones}
-
-    def left(found: Mapping[str, Speed]) -> tuple[dict[Job, float], float]:
-        each = seconds_of(todo, profile, counts, found)
-        return each, sum(each.values()) + shared_seconds(todo, profile, counts, found)
-
-    here = speeds(known, profile)
-    each, total = left(here)
-    # Cores would take weeks: say as well what accelerators may take.
-    large = not torch.cuda.is_available() and any(f.multiply_adds > LARGE for f in known.values())
-    teraflops = options.teraflops or (TERAFLOPS if large else None)
-    estimates = []
-    if teraflops is not None:
-        each, there = left(assumed(known, here, teraflops))
-        estimates = [time_assumed(there, teraflops)]
-    workers = torch.cuda.device_count() or os.cpu_count() or 1
-    estimates.append(time_here(total, workers, large))
+    counts = {name: sizes(profile, name) for name in dict.fromkeys(job.dataset for job in todo)}
+    passes = work(todo, profile, counts)
+    known = {name: facts(name, profile) for name in dict.fromkeys(one.backbone for one in passes)}
+    lines, gpu = [space(disk(todo, profile, counts, known))], options.gpu
+    if gpu is None:
+        found = speeds(known, profile)
+        total = sum(one.seconds(found) for one in passes)
+        workers = torch.cuda.device_count() or os.cpu_count() or 1
+        large = any(one.multiply_adds > LARGE for one in known.values())
+        large = large and not torch.cuda.is_available()
+        lines.append(time_here(total, workers, large))
+        gpu = "h100" if large else None  # cores would take weeks
+    if gpu is not None:
+        found, slow = on_gpu(known, profile, gpu), in_float32(profile)
+        before = work(todo, slow, counts), on_gpu(known, slow, gpu, "float32")
+        hours = sum(one.seconds(found) for one in passes) / 3600
+        cost = f", {hours * options.price:,.0f} at {options.price:g} an hour" * bool(options.price)
+        lines += [card(gpu, known), terms([before, (passes, found)], known)]
+        lines.append(f"  estimate   {hours:.1f} hours on one {gpu}{cost}; {NOT_IN_IT}")
     if options.runs:
+        each = dict.fromkeys(todo, 0.0)
+        for one in passes:
+            if one.job is not None:
+                each[one.job] += one.seconds(found)
         print(table(every, each))
-    print("\n".join([space(disk(todo, profile, counts, known)), *estimates]))
+    print("\n".join(lines))
+
+
+def in_float32(profile: Profile) -> Profile:
+    """The same with steps in float32 and looks at all of validation."""
+    values = {"precision": "no", "looks_at": None}
+    each = {n: one.model_copy(update=values) for n, one in profile.training_for.items()}
+    training = profile.training.model_copy(update=values)
+    return profile.model_copy(update={"training": training, "training_for": each})

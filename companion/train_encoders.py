@@ -22,7 +22,7 @@ from clipit_lib.encoders.encoder import Tokenizer
 from clipit_lib.encoders.weights import Recipe, State
 from clipit_lib.files import file_digest, progress, written_beside
 from clipit_lib.settings import PhantomPretraining, StandInTraining
-from clipit_lib.training import Stage, descend
+from clipit_lib.training import Row, Stage, descend
 from companion.crc5 import CLASS_TEXTS, class_captions, retriever_patches
 from companion.phantom.reports import pretraining_pairs
 
@@ -234,7 +234,7 @@ def train_clip(name: str, settings: PhantomPretraining) -> tuple[State, History]
 
     def loss(rows: np.ndarray) -> Tensor:
         images = transform(augment(torch.from_numpy(pixels[rows]), generator))
-        image = F.normalize(model.encode_image(images.to(device())), dim=-1)
+        image = F.normalize(model.encode_image(images), dim=-1)
         text = F.normalize(clips.embed_ids(model, words[rows].to(device())), dim=-1)
         return supervised_contrastive(image, text, model.logit_scale.exp().clamp(max=100.0))
 
@@ -255,9 +255,7 @@ def train_vision(name: str, settings: PhantomPretraining) -> tuple[State, Histor
 
     def loss(rows: np.ndarray) -> Tensor:
         patches = torch.from_numpy(pixels[rows])
-        first, second = (
-            model(transform(random_view(patches, generator)).to(device())) for _ in range(2)
-        )
+        first, second = (model(transform(random_view(patches, generator))) for _ in range(2))
         return normalised_temperature(first, second)
 
     shuffle, learned = np.random.default_rng(settings.seed), list(model.parameters())
@@ -281,24 +279,22 @@ def _descend(
     steps = max(patches // settings.batch_size, 1)
     rate, taken, clip, section = settings.learning_rate, patches, math.inf, "stand_in"
     optimiser = torch.optim.AdamW(learned, lr=rate, weight_decay=0.05, fused=True)
-    schedule: torch.optim.lr_scheduler.LRScheduler | None = None
     if isinstance(settings, PhantomPretraining):
         taken, clip, section = steps * settings.batch_size, 1.0, "pretraining"
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, rate, total_steps=epochs * steps)
+        optimiser.register_step_post_hook(lambda *_: schedule.step())
     values = np.zeros((epochs, steps))
 
     def batches(_: int) -> list[np.ndarray]:
         return np.array_split(shuffle.permutation(patches)[:taken], steps)
 
-    def after(epoch: int, step: int, _: int, losses: dict[str, float]) -> None:
-        if schedule is not None:
-            schedule.step()
-        values[epoch, step - 1] = losses["contrastive"]
+    def after(epoch: int, _: int, losses: list[Row]) -> None:
+        values[epoch] = [each["contrastive"] for each in losses]
 
     stage = Stage("training", section, f"{name}, seed {settings.seed}")
     descend(
         learned, optimiser, epochs, batches, lambda rows: {"contrastive": loss(rows)}, stage, clip,
-        after, f"train {name}",
+        after, name=f"train {name}",
     )  # fmt: skip
     history = [float(np.mean(row)) for row in values]
     return {"loss": history, "notes": stage.doubts(history[0], history[-1])}
@@ -348,7 +344,7 @@ def train_stand_in(
 def _image_states(backbone: nn.Module, pixels: np.ndarray) -> Tensor:
     transform = registry.entry(registry.STAND_IN).transform(None)
     blocks = [
-        backbone(transform(torch.tensor(pixels[i : i + 64])).to(device()))
+        backbone(transform(pixels[i : i + 64]))
         for i in progress(range(0, len(pixels), 64), "embed retriever split", "batch")
     ]
     return torch.cat(blocks)

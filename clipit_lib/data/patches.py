@@ -18,6 +18,7 @@ from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from clipit_lib import files, paths
+from clipit_lib.compute import on_device
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import canonical_json, digest, progress, whole, write_text
 from clipit_lib.settings import Fraction, Strict
@@ -133,11 +134,9 @@ OPTICAL_DENSITY = -np.log((np.arange(256) + 1) / 256)
 
 
 def with_validation(
-    samples: pd.DataFrame,
-    split: ValidationSplit,
-    stain: np.ndarray | None = None,
+    samples: pd.DataFrame, split: ValidationSplit, stain: np.ndarray | None = None,
     classes: Sequence[str] = (),
-) -> pd.DataFrame:
+) -> pd.DataFrame:  # fmt: skip
     """Move about `fraction` of the train samples to validation; a split that exists is kept.
 
     `stratified` draws patches in each class, `group` whole groups (a patch without one counts as
@@ -195,12 +194,9 @@ def stain_features(pixels: np.ndarray) -> np.ndarray:
 
 
 def _within_class(
-    count: int,
-    split: ValidationSplit,
-    stain: np.ndarray | None,
-    rng: np.random.Generator,
+    count: int, split: ValidationSplit, stain: np.ndarray | None, rng: np.random.Generator,
     single: str,
-) -> np.ndarray:
+) -> np.ndarray:  # fmt: skip
     """Which of the `count` patches of one class are held out, by chance or by colour."""
     if split.by == "stratified":
         if count < 2:
@@ -450,9 +446,12 @@ class Transform:
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
 
     def __call__(self, pixels: Patches | np.ndarray) -> Float[Tensor, "b 3 size size"]:
-        """Network input, float32, of patches as uint8 or as floats from 0 to 1."""
+        """Network input, float32, of patches as uint8 or as floats from 0 to 1; made on the
+        accelerator, to which bytes are sent.
+        """
         # A copy of an array: torch warns about read-only maps.
         patches = torch.from_numpy(np.array(pixels)) if isinstance(pixels, np.ndarray) else pixels
+        patches = on_device(patches)
         scale = 255.0 if patches.dtype == torch.uint8 else 1.0
         images = patches.permute(0, 3, 1, 2).float().div(scale)
         if images.shape[-1] != self.size:
@@ -461,8 +460,8 @@ class Transform:
             images = F.interpolate(
                 images, shape, mode=self.interpolation, antialias=True, align_corners=False
             ).clamp(0, 1)
-        mean, std = (torch.tensor(v, device=images.device) for v in (self.mean, self.std))
-        return (images - mean.view(3, 1, 1)) / std.view(3, 1, 1)
+        mean, std = on_device(torch.tensor((self.mean, self.std))).view(2, 3, 1, 1)
+        return (images - mean) / std
 
 
 def augment(pixels: Patches, generator: torch.Generator, jitter: float = 0.1) -> Patches:
@@ -477,7 +476,7 @@ def augment(pixels: Patches, generator: torch.Generator, jitter: float = 0.1) ->
 
     def normal(channels: int) -> Tensor:
         drawn = torch.randn(count, 1, 1, channels, generator=generator, device=generator.device)
-        return drawn.to(pixels.device).clamp(-3, 3)
+        return drawn.to(pixels.device, non_blocking=True).clamp(-3, 3)
 
     turned = _turn(pixels, generator)
     values = turned.float() if pixels.dtype == torch.uint8 else turned * 255
@@ -490,7 +489,7 @@ def augment(pixels: Patches, generator: torch.Generator, jitter: float = 0.1) ->
 def _turn(pixels: Patches, generator: torch.Generator) -> Patches:
     """One of the eight symmetries of the square for each patch, all equally likely."""
     drawn = torch.rand(3, len(pixels), 1, 1, 1, generator=generator, device=generator.device)
-    upside_down, mirrored, transposed = (drawn < 0.5).to(pixels.device)
+    upside_down, mirrored, transposed = (drawn < 0.5).to(pixels.device, non_blocking=True)
     pixels = torch.where(upside_down, pixels.flip(1), pixels)
     pixels = torch.where(mirrored, pixels.flip(2), pixels)
     return torch.where(transposed, pixels.transpose(1, 2), pixels)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +22,6 @@ from clipit_lib.files import canonical_json, digest, kept, progress, whole, writ
 
 VERSION = 1
 BLOCK = 64
-Blocks = Iterator[np.ndarray]
 
 
 def image_embeddings(
@@ -39,13 +38,10 @@ def image_embeddings(
     data = {"data": dataset.content_hash, "split": split}
     made_by = {"weights": weights, "transform": repr(transform)} | data
 
-    def blocks() -> Blocks:
-        tower = model.to(device()).eval()
-        for begin in range(0, len(rows), BLOCK):
-            patches = torch.from_numpy(dataset.pixels[rows[begin : begin + BLOCK]])
-            yield tower(transform(patches).to(device())).float().cpu().numpy()
+    def embed(block: slice) -> Any:
+        return model.to(device()).eval()(transform(dataset.pixels[rows[block]]))
 
-    return _kept(made_by, len(rows), blocks())
+    return _kept(made_by, len(rows), embed)
 
 
 def text_embeddings(clip: ClipEncoder, corpus: ReportCorpus, long_text: LongText) -> np.ndarray:
@@ -53,23 +49,21 @@ def text_embeddings(clip: ClipEncoder, corpus: ReportCorpus, long_text: LongText
     read = {"context": clip.tokenizer.context_length, "long_text": long_text}
     made_by = {"weights": clip.weights_hash, **read, "corpus": corpus.content_hash}
 
-    def blocks() -> Blocks:
-        tower = clip.text_tower.to(device()).eval()
-        for begin in range(0, len(corpus), BLOCK):
-            windows = clip.tokenizer.windows(corpus.texts[begin : begin + BLOCK], long_text)
-            yield embed_windows(tower, windows).float().cpu().numpy()
+    def embed(block: slice) -> Any:
+        windows = clip.tokenizer.windows(corpus.texts[block], long_text)
+        return embed_windows(clip.text_tower.to(device()).eval(), windows)
 
-    return _kept(made_by, len(corpus), blocks())
+    return _kept(made_by, len(corpus), embed)
 
 
-def _kept(made_by: dict[str, Any], count: int, blocks: Blocks) -> np.ndarray:
+def _kept(made_by: dict[str, Any], count: int, embed: Callable[[slice], Any]) -> np.ndarray:
     made_by = {"version": VERSION, "kernels": kernels.level()} | made_by
     path = paths.cache() / "embeddings" / f"{digest(canonical_json(made_by))}.safetensors"
     sidecar, fix = path.with_suffix(".json"), "Delete this file and run again"
 
     def write(beside: Path) -> None:
         write_text(sidecar, json.dumps(made_by, indent=1))
-        _stream(beside, count, blocks)
+        _stream(beside, count, embed)
 
     kept(path, write)
     with whole(path, fix):
@@ -83,13 +77,14 @@ def _kept(made_by: dict[str, Any], count: int, blocks: Blocks) -> np.ndarray:
 
 
 @torch.inference_mode()
-def _stream(path: Path, count: int, blocks: Blocks) -> None:
+def _stream(path: Path, count: int, embed: Callable[[slice], Any]) -> None:
     """Write blocks as they come, in the layout of safetensors, so that memory does not grow.
 
     Not mapped: on a full disk a write fails with a message, a map kills the process.
     """
     with path.open("wb") as stream:
-        for block in progress(blocks, "embed", "block", -(-count // BLOCK)):
+        for begin in progress(range(0, count, BLOCK), "embed", "block"):
+            block = embed(slice(begin, begin + BLOCK)).float().cpu().numpy()
             if stream.tell() == 0:  # a safetensors file begins with the length of a JSON, and that
                 shape, size = [count, block.shape[1]], count * block.shape[1] * 4
                 about = {"dtype": "F32", "shape": shape, "data_offsets": [0, size]}

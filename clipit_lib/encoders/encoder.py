@@ -79,12 +79,9 @@ def embed_windows(tower: nn.Module, windows: TokenWindows) -> Float[Tensor, "tex
 
 @torch.inference_mode()
 def embed_texts(
-    tower: nn.Module,
-    tokenizer: Tokenizer,
-    texts: Sequence[str],
-    long_text: LongText,
+    tower: nn.Module, tokenizer: Tokenizer, texts: Sequence[str], long_text: LongText,
     batch_size: int = 64,
-) -> Float[Tensor, "n d"]:
+) -> Float[Tensor, "n d"]:  # fmt: skip
     """Unit-length embeddings of texts on the CPU, in blocks of `batch_size` texts."""
     blocks = (texts[i : i + batch_size] for i in range(0, len(texts), batch_size))
     parts = (embed_windows(tower, tokenizer.windows(block, long_text)) for block in blocks)

@@ -489,7 +489,7 @@ def _make(target: Path, profile: Profile, slides: PhantomSlides) -> None:
     with written_beside(target) as folder:
         for number, slide in enumerate(progress(drawn.clinical["slide"], "slides")):
             patches = pixels(drawn, slides, number)
-            inputs = [(tower, transform(patches).to(device())) for tower, transform in towers]
+            inputs = [(tower, transform(patches)) for tower, transform in towers]
             bag = Bag(*(tower(each).float().cpu().numpy() for tower, each in inputs))
             write_bag(folder / BAGS / f"{slide}.h5", bag)
         drawn.clinical.to_csv(folder / CLINICAL, index=False)

@@ -8,6 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from clipit_lib import compute, training
+from clipit_lib.data import patches as data
 from clipit_lib.data.patches import Transform, augment
 
 MEAN, STD = (0.5, 0.4, 0.3), (0.2, 0.3, 0.4)
@@ -92,3 +94,30 @@ def test_jitter_is_light_and_floats_are_treated_alike() -> None:
     as_floats = augment(given.float() / 255, generator())
     assert (as_floats * 255 - restained.float()).abs().max() <= 0.51
     assert 0 <= as_floats.min() <= as_floats.max() <= 1
+
+
+def test_what_is_sent_to_a_device_is_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    sent: list[tuple[torch.dtype, int]] = []
+
+    def on_device(tensor: torch.Tensor) -> torch.Tensor:
+        sent.append((tensor.dtype, tensor.numel()))
+        return tensor
+
+    for module in (data, training):
+        monkeypatch.setattr(module, "on_device", on_device)
+    pixels, labels = patches(6).numpy(), torch.zeros(6, dtype=torch.long)
+    rows = training.Patches(pixels, np.arange(6), labels, Transform(16, MEAN, STD))
+    rows.batch(torch.arange(4), generator(), torch.tensor([0, 2]))
+    large = [dtype for dtype, numbers in sent if numbers > 8]
+    assert large and set(large) == {torch.uint8}
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")
+@pytest.mark.parametrize("size", [8, 16])
+def test_a_gpu_makes_the_input_that_a_cpu_makes(size: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for where in ("cuda", "cpu"):
+        monkeypatch.setattr(compute, "device", lambda where=where: torch.device(where))
+        images = Transform(size, MEAN, STD)(augment(compute.on_device(patches()), generator()))
+        found.append(images.cpu())
+    torch.testing.assert_close(*found, rtol=1e-3, atol=1e-4)

@@ -73,8 +73,8 @@ def test_each_stage_stops_and_says_where_and_what_to_change(
         runs.get_or_run(spec, own)
     said = str(caught.value)
     what = f"{backbone}, {setting}"
-    if section == "text_stage":  # other runs may share it
-        what = "reports paired by phantom_clip"
+    if section != "training":  # other runs may share it
+        what = backbone if section == "probe" else "reports paired by phantom_clip"
     assert said.startswith(f"{stage} of {CELL[0]}, {what}, seed 0: diverged: the ")
     assert " of 2; nothing is stored. " in said and "at step " in said and "\n" not in said
     assert f"Lower {section}.learning_rate (1e+30)" in said

@@ -4,6 +4,8 @@ import json
 import multiprocessing
 import os
 import shutil
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +14,11 @@ import pandas as pd
 import pytest
 import torch
 from toys import CELL as TOY
-from toys import toy_bench
+from toys import ToyData, toy_bench
 
-from clipit_lib import inputs, runs
+from clipit_lib import inputs, pairing, runs, text, training
 from clipit_lib import run as experiment
+from clipit_lib.encoders import embeddings
 from clipit_lib.errors import ClipItError
 from clipit_lib.predictions import predictions_frame
 from clipit_lib.settings import RunSpec
@@ -129,7 +132,8 @@ def test_doubts_of_every_stage_are_kept_with_a_run(monkeypatch) -> None:
         run = runs.get_or_run(wanted, desk)
         assert run.notes == ("the probe", "stage one", "stage two")
         shutil.rmtree(run.folder)
-    assert floors == [min(course) for course in courses] and len(set(courses[0])) > 1
+    (course,) = courses  # runs of a job share it
+    assert floors == [min(course)] * 2 and len(set(course)) > 1
 
 
 def test_a_stored_run_is_not_trained_again(bench: Workbench, monkeypatch) -> None:
@@ -232,3 +236,59 @@ def test_saved_tables_escape_what_came_from_data(tmp_path: Path) -> None:
     folder = paths.tables("smoke")
     assert (folder / "test.csv").read_text() == "x\n0.3333\n"
     assert json.loads((folder / "test.runs.json").read_text()) == ["a", "b"]
+
+
+def test_nothing_is_computed_twice_within_a_job(monkeypatch, tmp_path: Path) -> None:
+    """Several settings of one cell share patches, embeddings, pairs, probe and stage one."""
+    monkeypatch.setenv("CLIPIT_CACHE", str(tmp_path))
+    desk, done = toy_bench(monkeypatch), Counter[str]()
+
+    def counted(of: Any, name: str, what: Callable[..., str]) -> None:
+        plain = getattr(of, name)
+
+        def call(*asked: Any, **named: Any) -> Any:
+            done[what(*asked)] += 1
+            return plain(*asked, **named)
+
+        monkeypatch.setattr(of, name, call)
+
+    counted(ToyData, "open", lambda _, name: f"patches of {name}")
+    counted(embeddings, "_stream", lambda path, count, _: f"{count} embeddings, {path.name[:9]}")
+    counted(pairing, "top_k", lambda images, texts, k, **_: f"pairs of {len(images)}")
+    counted(experiment, "probe", lambda spec, *_: f"probe {spec.seed} {spec.labels_per_class}")
+    counted(text, "_train", lambda spec, *_: f"stage one, {spec.key}")
+    settings = (
+        "unimodal", "lora_only", "clip_it", "clip_it/lambda_3", "clip_it/random_reports",
+        "clip_it/image_target", "clip_it/soft_labels", "text", "lora_only/labels_5",
+    )  # fmt: skip
+    for setting in settings:
+        experiment.perform(specs.resolve(desk, *TOY, setting, 3), desk)
+    assert set(done.values()) == {1}
+    kinds = Counter(name.split()[0] if name[0].isalpha() else "embeddings" for name in done)
+    # The backbone's of train and validation, the retriever's of all splits, the reports'.
+    assert kinds == {"patches": 1, "embeddings": 6, "pairs": 3, "probe": 2, "stage": 2}
+
+
+def test_looks_at_a_part_of_validation_choose_by_it_and_predict_all(monkeypatch) -> None:
+    """The paper's profile asks for it: 12 times fewer passes, and nothing else changes."""
+    desk = toy_bench(monkeypatch, training={"epochs": 2, "checks_per_epoch": 2, "batch_size": 20})
+    plain = specs.resolve(desk, *TOY, "clip_it", 5)
+    assert plain.training is not None
+    read, found = list[int](), {}
+    whole = training.predict_logits
+
+    def counted(model: Any, patches: training.Patches) -> Any:
+        read.append(len(patches.rows))
+        return whole(model, patches)
+
+    monkeypatch.setattr(training, "predict_logits", counted)
+    for most in (None, 10, 28):  # of 28
+        asked = plain.training.model_copy(update={"looks_at": most})
+        found[most] = experiment.perform(plain.model_copy(update={"training": asked}), desk)
+    # Four looks, and one before the first step where the probe's own loss is on other patches.
+    assert read == [28] * 4 + [10] * 5 + [28] * 4
+    pd.testing.assert_frame_equal(found[None].predictions, found[28].predictions)
+    assert len(found[10].predictions) == len(found[None].predictions) == 28 + 14
+    courses = [[row["classification"] for row in found[most].history] for most in (None, 10)]
+    assert courses[0] == courses[1]
+    assert found[None].history[0]["validation"] != found[10].history[0]["validation"]

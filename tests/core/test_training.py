@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -12,9 +14,11 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
 from toys import transform
 from whole_method import descend
 
+from clipit_lib.errors import Diverged
 from clipit_lib.model import ClipIt
 from clipit_lib.settings import Descent
 from clipit_lib.training import FeatureTask, ImageTask, Patches, Stage, Targets, Task, fit
@@ -163,3 +167,58 @@ def test_the_spread_of_targets_is_the_mean_over_batches_since_the_last_look() ->
     for rows in ([1, 2], [0, 1]):  # at right angles: 1 - |(1, 1) / 2|^2; the same: 0
         task.loss(task.model, torch.tensor(rows), torch.Generator())
     assert task.notes() == {"target_spread": pytest.approx(0.25)} and task.notes() == {}
+
+
+def test_losses_are_read_at_looks_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step reads no number of a tensor, for which the host would wait for a GPU."""
+    seen: list[int] = []
+
+    class Counted(TorchDispatchMode):
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            seen.append(func is torch.ops.aten._local_scalar_dense.default)
+            return func(*args, **(kwargs or {}))
+
+    def tolist(tensor: Tensor) -> Any:
+        seen.append(1)
+        return tensor.detach().numpy().tolist()
+
+    monkeypatch.setattr(Tensor, "tolist", tolist)
+    counts = {}
+    for steps in (2, 8):
+        rng = np.random.default_rng(0)
+        pixels = rng.integers(0, 256, (2 * steps, 8, 8, 3), dtype=np.uint8)
+        labels = torch.arange(2 * steps) % 2
+        patches = Patches(pixels, np.arange(2 * steps), labels, transform(8))
+        model = ClipIt(nn.Sequential(nn.Flatten(), nn.Linear(192, 4)), 4, 2, 3)
+        targets = Targets(torch.randn(5, 3), torch.arange(2 * steps) % 5)
+        task = ImageTask(model, patches, replace(patches, rows=np.arange(4), labels=labels[:4]),
+                         True, targets=targets, distillation_weight=1.0)  # fmt: skip
+        seen.clear()
+        with Counted():
+            fit(task, Descent(batch_size=2, checks_per_epoch=2), 0)
+        counts[steps] = sum(seen)
+    assert 0 < counts[8] == counts[2]
+
+
+def test_the_step_that_diverged_is_named_though_losses_are_read_later() -> None:
+    class Breaking(Told):
+        def loss(self, model: Any, rows: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+            self.step = getattr(self, "step", 0) + 1
+            return {"loss": model.weight.sum() * (math.inf if self.step == 3 else 1.0)}
+
+    with pytest.raises(Diverged, match=r"the loss loss is -?inf at step 3 of 4 in epoch 1 of 1;"):
+        fit(Breaking(), Descent(batch_size=1), 0)
+
+
+def test_a_part_of_validation_has_of_each_label_its_share_and_is_always_the_same() -> None:
+    labels = torch.tensor([0] * 60 + [1] * 30 + [2] * 10)[torch.randperm(100)]
+    all_of_it = Patches(np.zeros((200, 2, 2, 3), np.uint8), np.arange(100, 200), labels,
+                        transform(2))  # fmt: skip
+    part = all_of_it.some(20)
+    assert part.labels.bincount().tolist() == [12, 6, 2]
+    assert (np.diff(part.rows) > 0).all() and torch.equal(part.labels, labels[part.rows - 100])
+    assert np.array_equal(part.rows, all_of_it.some(20).rows)
+    assert part.rows[-1] > 150  # not the first of each
+    assert all_of_it.some(None) is all_of_it and all_of_it.some(100) is all_of_it

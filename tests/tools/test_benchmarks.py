@@ -34,7 +34,7 @@ ALL: list[tuple[str, Callable[[Scale], list[Row]], int]] = [
     ("training", partial(training.run, training.PAIRS[0]), 4),
     ("inference", inference.run, 2),
     ("top_k", top_k.run, 5),
-    ("input_pipeline", input_pipeline.run, 4),
+    ("input_pipeline", input_pipeline.run, 5),
 ]
 
 

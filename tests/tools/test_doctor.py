@@ -186,6 +186,25 @@ def test_cards_and_driver_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
     assert seen.what == "A card (80 GiB), A card (80 GiB); driver 550.54"
 
 
+@pytest.mark.parametrize(
+    ("profile", "level", "gpu", "severity"),
+    [
+        ("smoke", "AVX2", False, PASS), ("paper", "AVX2", False, WARN),
+        ("paper", "AVX512", False, PASS), ("smoke", "AVX2", True, PASS),
+        ("paper", "AVX2", True, PASS), ("paper", "AVX512", None, WARN),
+    ],
+)  # fmt: skip
+def test_bfloat16_is_slow_where_there_are_no_instructions_for_it(
+    profile: str, level: str, gpu: bool | None, severity: Severity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """None is a GPU from before bfloat16."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: gpu is not False)
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation: bool(gpu))
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: level)
+    seen = machine.precision(load_profile(profile))
+    assert seen.severity is severity and ("slower" in seen.what) is (severity is WARN)
+
+
 @pytest.mark.parametrize(("free", "severity"), [(9e9, FAIL), (11e9, WARN), (13e9, PASS)])
 def test_disk(monkeypatch: pytest.MonkeyPatch, free: float, severity: Severity) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=free))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import tracemalloc
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -121,8 +120,7 @@ def test_vit_large_at_the_papers_batch() -> None:
 def test_streamed_embeddings_are_safetensors(tmp_path: Path, count: int) -> None:
     values = np.random.default_rng(0).standard_normal((count, 24)).astype(np.float32)
     path = tmp_path / "e.safetensors"
-    blocks = (values[i : i + embeddings.BLOCK] for i in range(0, count, embeddings.BLOCK))
-    embeddings._stream(path, count, blocks)
+    embeddings._stream(path, count, lambda block: torch.from_numpy(values[block]))
     np.testing.assert_array_equal(load_file(path)["embeddings"], values)
     assert [p.name for p in tmp_path.iterdir()] == ["e.safetensors"]
 
@@ -130,13 +128,11 @@ def test_streamed_embeddings_are_safetensors(tmp_path: Path, count: int) -> None
 def test_memory_stays_flat_while_embeddings_stream(tmp_path: Path) -> None:
     width, count = 512, 20_000  # 41 MB on disk
 
-    def blocks() -> Iterator[np.ndarray]:
-        for begin in range(0, count, embeddings.BLOCK):
-            rows = min(embeddings.BLOCK, count - begin)
-            yield np.full((rows, width), begin, np.float32)
+    def embed(block: slice) -> torch.Tensor:
+        return torch.full((len(range(count)[block]), width), float(block.start))
 
     tracemalloc.start()
-    embeddings._stream(tmp_path / "e.safetensors", count, blocks())
+    embeddings._stream(tmp_path / "e.safetensors", count, embed)
     most = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert most < 2e6 < 0.05 * 4 * width * count

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
 from clipit_lib import runs
 from clipit_lib.data.folder import FolderData
+from clipit_lib.encoders import registry
 from clipit_lib.settings import Training
 from companion import paths, plan, specs, studies
 from companion.__main__ import main
@@ -18,16 +20,15 @@ from companion.plan import (
     Job,
     Sizes,
     Speed,
-    assumed,
     disk,
     facts,
     jobs,
-    seconds_of,
-    shared_seconds,
+    on_gpu,
     sizes,
     speeds,
+    work,
 )
-from companion.profile import Workbench, load_profile
+from companion.profile import Profile, Workbench, load_profile
 
 SIZES = Sizes(train=100, validation=10, test=20, side=4)
 
@@ -83,39 +84,90 @@ def test_without_the_data_nothing_is_done(monkeypatch: pytest.MonkeyPatch) -> No
     assert planned and not any(one.done for one in planned)
 
 
-def test_passes_worked_by_hand() -> None:
-    training = Training(epochs=3, checks_per_epoch=2)
+def passes(todo: list[Job], profile: Profile) -> dict[tuple[str, str], int]:
+    found = Counter[tuple[str, str]]()
+    for one in work(todo, profile, {"phantom-pcam": SIZES}):
+        found[one.term, one.backbone] += one.patches
+    return dict(found)
+
+
+@pytest.mark.parametrize(("looks_at", "looked"), [(None, 60), (4, 24), (400, 60)])
+def test_passes_worked_by_hand(
+    looks_at: int | None, looked: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("companion.plan.untrained", lambda _: ())
+    training = Training(epochs=3, checks_per_epoch=2, looks_at=looks_at)
     profile = load_profile("smoke").model_copy(update={"training": training})
-    counts, speed = {"phantom-pcam": SIZES}, {"phantom_vit_s16": Speed(step=2.0, forward=1.0)}
-    todo = [job("unimodal"), job("text/prompts"), job("clip_it/lambda_3")]
-    # Three epochs over 100 patches, six looks at 10, and 30 predictions at the end.
-    assert list(seconds_of(todo, profile, counts, speed).values()) == [30, 0, 2 * 300 + 60 + 30]
+    todo = [job("unimodal", 0), job("unimodal", 1), job("text/prompts"), job("clip_it/lambda_3")]
+    assert passes(todo, profile) == {
+        ("training steps", "phantom_vit_s16"): 3 * 100,
+        ("looks at validation", "phantom_vit_s16"): looked,  # six looks at 10
+        ("predictions", "phantom_vit_s16"): 3 * 30,
+        ("embeddings", "phantom_vit_s16"): 110,  # shared by all probes
+        ("pairing", "phantom_clip"): 130,  # the text classifier reads the test split too
+    }
 
 
-def test_features_that_runs_share_are_counted_once() -> None:
-    profile = load_profile("smoke")
-    todo = [job("unimodal", 0), job("unimodal", 1), job("lora_only", 0)]
-    counts, speed = {"phantom-pcam": SIZES}, {"phantom_vit_s16": Speed(0.0, 1.0)}
-    assert shared_seconds(todo, profile, counts, speed) == 110
-    each = seconds_of([*todo, job("text")], profile, counts, speed)
-    assert each[job("text")] == 0 and each[job("unimodal", 1)] == 30
+@pytest.mark.parametrize(
+    ("setting", "kind"),
+    [
+        ("clip_it", "step"), ("clip_it/full_fine_tuning", "step"), ("contrastive", "step"),
+        ("clip_it/without_lora", "look"), ("clip_it/lora_text_only", "look"),
+    ],
+)  # fmt: skip
+def test_a_frozen_backbone_takes_no_step(setting: str, kind: str) -> None:
+    first = work([job(setting)], load_profile("smoke"), {"phantom-pcam": SIZES})[0]
+    assert (first.term, first.kind) == ("training steps", kind)
 
 
-def test_an_assumed_accelerator_keeps_the_measured_ratio(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("companion.plan.measure", lambda *_: Speed(step=3.0, forward=1.0))
-    known = {"phantom_vit_s16": Facts(multiply_adds=1e9, width=64, adapters=10)}
-    here = speeds(known, load_profile("smoke"))
-    assert here["phantom_vit_s16"].step == 3.0
-    (found,) = assumed(known, here, teraflops=2.0).values()
-    assert found.forward == pytest.approx(2e9 / 2e12) and found.step == pytest.approx(3e-3)
+@pytest.mark.parametrize(
+    ("setting", "retriever"),
+    [
+        ("lora_only", None), ("clip_it/architecture_only", None), ("clip_it", "phantom_clip"),
+        ("clip_it/retriever_phantom_clip_noisy", "phantom_clip_noisy"),
+    ],
+)  # fmt: skip
+def test_what_pairs_patches(setting: str, retriever: str | None) -> None:
+    assert job(setting).retriever(load_profile("smoke")) == retriever
+
+
+def test_encoders_that_are_trained_first_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("companion.plan.untrained", lambda _: ("phantom_vit_s16",))
+    found = passes([job("lora_only")], load_profile("smoke"))
+    assert found["encoders trained here", "phantom_vit_s16"] == 2 * 256  # two views, one epoch
+
+
+def test_a_gpu_has_the_measured_speeds_or_those_scaled(monkeypatch: pytest.MonkeyPatch) -> None:
+    costs = {name: 1e9 * 4**n for n, name in enumerate(plan.MEASURED.index)}
+    monkeypatch.setattr("companion.plan.facts", lambda name, _: Facts(costs[name], 8, 8))
+    known = {"uni": Facts(costs["uni"], 8, 8), "other": Facts(1.5 * costs["kaiko_vitb16"], 8, 8)}
+    paper, smoke = load_profile("paper"), load_profile("smoke")
+    measured = on_gpu(known, paper, "h200")
+    assert measured["uni"] == Speed(step=1 / 418, look=1 / 1953, forward=1 / 1446)
+    assert measured["other"].step == pytest.approx(1.5 / 803)
+    assert on_gpu(known, smoke, "h200")["uni"] == Speed(1 / 398, 1 / 1446, 1 / 1446)
+    assert on_gpu(known, smoke, "h200", "float32")["uni"] == Speed(1 / 147, 1 / 371, 1 / 371)
+    slower = on_gpu(known, paper, "a100")["uni"]  # 989.4 and 494.7 against 312 and 156
+    assert slower.step == pytest.approx(989.4 / 312 / 418)
+    assert slower.forward == pytest.approx(494.7 / 156 / 1446)
+    assert set(plan.MEASURED.index) <= set(registry.ENCODERS)
+
+
+def test_hours_and_operations_worked_by_hand() -> None:
+    known = {"uni": Facts(5e8, 8, 8)}
+    every = [plan.Work("steps", "step", "uni", 10**9), plan.Work("looks", "look", "uni", 10**9)]
+    found = plan.terms([(every, {"uni": Speed(7.2e-6, 3.6e-6, 1.0)})], known).splitlines()[1:]
+    cells = {words[0]: [float(each) for each in words[1:]] for words in map(str.split, found)}
+    # A step has the operations of two forward passes, of 10^9 each.
+    assert cells == {"steps": [2, 2], "looks": [1, 1], "together": [3, 3]}
 
 
 def test_a_large_model_is_scaled_by_its_operations(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("companion.plan.measure", lambda *_: Speed(step=3.0, forward=1.0))
+    monkeypatch.setattr("companion.plan.measure", lambda *_: Speed(3.0, 0.5, 1.0))
     monkeypatch.setattr("companion.plan.facts", lambda *_: Facts(4e9, 384, 10))
     monkeypatch.setattr("clipit_lib.compute.device", lambda: __import__("torch").device("cpu"))
     found = speeds({"uni": Facts(60e9, 1024, 10)}, load_profile("smoke"))
-    assert found["uni"] == Speed(step=45.0, forward=15.0)
+    assert found["uni"] == Speed(step=45.0, look=7.5, forward=15.0)
 
 
 def test_counts_of_a_known_architecture() -> None:
@@ -155,6 +207,9 @@ def test_the_lines(bench: Workbench, capsys: pytest.CaptureFixture[str]) -> None
     line = next(each for each in said.splitlines() if each.startswith("  table1 "))
     assert "phantom-pcam phantom_vit_s16 unimodal: 0 1" in line.replace("(", "").replace(")", "")
     assert "GB:" in said and "not in it" in said
+    assert main(["plan", "--profile", "smoke", "--study", "table1", "--gpu", "a100"]) == 0
+    said = capsys.readouterr().out
+    assert " in 1 studies: table1" in said and "NVIDIA A100 datasheet" in said
 
 
 def test_a_reader_that_stops_reading_is_no_error() -> None:
@@ -171,13 +226,14 @@ def test_hours_and_how_they_were_found() -> None:
     assert "90 min on 2 cores" in plan.time_here(10800.0, 2, scaled=False)
     weeks = plan.time_here(3600.0 * 96, 2, scaled=True)
     assert "96 core-hours (2.0 days on 2)" in weeks and "kaiko_vits16" in weeks
-    assert "5 GPU-hours if a GPU sustains 40 TFLOP/s" in plan.time_assumed(18000.0, 40.0)
 
 
 def test_durations() -> None:
     assert [plan.duration(s) for s in (40.0, 720.0, 12600.0)] == ["40 s", "12 min", "3.5 h"]
 
 
-@pytest.mark.parametrize("value", ["0", "-3", "nan"])
-def test_an_impossible_accelerator_is_refused(value: str) -> None:
-    assert main(["plan", "--profile", "smoke", "--teraflops", value]) == 2
+@pytest.mark.parametrize(
+    "asked", [("--price", "0"), ("--price", "nan"), ("--gpu", "none"), ("--study", "none")]
+)
+def test_an_impossible_accelerator_is_refused(asked: tuple[str, str]) -> None:
+    assert main(["plan", "--profile", "smoke", *asked]) == 2
