@@ -16,8 +16,8 @@ import pytest
 
 from clipit_lib.errors import ClipItError
 from companion import fetch
+from companion.__main__ import parser
 from companion.fetch import Piece
-from companion.fetch import main as fetch_main
 
 BODY = bytes(range(256)) * 400
 NAMES = [piece.unpacked for piece in fetch.sources()["pcam"].pieces]
@@ -110,6 +110,11 @@ def error_of(call: Callable[[], object]) -> str:
         call()
     assert "\n" not in str(caught.value)
     return str(caught.value)
+
+
+def fetch_main(arguments: Sequence[str]) -> None:
+    """`fetch`, called with these arguments."""
+    fetch.main(parser().parse_args(["fetch", *arguments]))
 
 
 def accept(*arguments: str) -> None:

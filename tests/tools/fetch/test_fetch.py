@@ -12,12 +12,11 @@ from types import SimpleNamespace
 
 import pytest
 from filelock import FileLock
-from servers import NAMES, Server, accept, error_of, md5, stand_in, zipped
+from servers import NAMES, Server, accept, error_of, fetch_main, md5, stand_in, zipped
 
 from companion import fetch
 from companion.__main__ import main
 from companion.fetch import find_source, unpack
-from companion.fetch import main as fetch_main
 from companion.published import PUBLISHED_DATA
 
 

@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from servers import Server, accept, error_of
+from servers import Server, accept, error_of, fetch_main
 from torchvision.datasets import PCAM
 
 from clipit_lib.data.folder import read_manifest
 from clipit_lib.files import digest
 from companion import crc5, fetch
 from companion.fetch import find_source
-from companion.fetch import main as fetch_main
 from companion.published import PUBLISHED_DATA
 
 
