@@ -118,7 +118,7 @@ COMMANDS = {
         _path("--output", "FILE", "where to list the runs' keys (default: nowhere)"),
     ), more="By `accelerate launch --num_processes N -m companion train ...` N processes train "
             "each run."),
-    "predict": Command("class probabilities of images or tiles, by an image-only classifier", (
+    "predict": Command("class probabilities of images, tiles or whole slides, from images alone", (
         _path("model", "MODEL", "a run's folder, or an exported classifier"),
         _path("images", "IMAGE", "files, or folders at any depth", nargs="+"),
         _path("--output", "FILE", "write the csv here (default: print it)"),
@@ -127,7 +127,12 @@ COMMANDS = {
         _argument("--tiles", "cut large images into tiles of this side in pixels (default: an "
                   "image is one patch)", type=int, metavar="SIDE"),
         _argument("--stride", "pixels from tile to tile (default: the side)", type=int),
+        _argument("--mpp", "the images are whole slides: find their tissue, and see it at so many "
+                  "microns per pixel (default: they are images)", type=float, metavar="MICRONS"),
+        _argument("--mpp-of-slide", "microns per pixel of its finest level (default: as the slide "
+                  "says)", type=float, metavar="MICRONS"),
         _path("--heatmap", "PNG", "draw the probabilities of the tiles here (default: no drawing)"),
+        _path("--geojson", "FILE", "write the tiles for QuPath here (default: not written)"),
         _argument("--class", "draw this class only (default: all)", dest="of_class"),
         # White glass of value 245 has 0.017. Fat is hardly denser (0.02 to 0.08 in the phantom).
         _argument("--background", "leave out tiles below this mean optical density; 0: none",

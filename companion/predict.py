@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import csv
-import math
+import itertools
+import json
 import os
 import sys
 from argparse import Namespace
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
@@ -31,13 +33,15 @@ from clipit_lib.data.images import (
     visible,
 )
 from clipit_lib.errors import ClipItError
+from clipit_lib.files import written_beside
 from clipit_lib.predict import ImageClassifier
+from companion import slides
 from companion.exported import load_classifier
 
 # -- Images by files and folders, and the csv that answers them.
 
 
-def listed_images(given: Iterable[Path]) -> list[Path]:
+def listed_images(given: Iterable[Path], suffixes: Collection[str] = SUFFIXES) -> list[Path]:
     """The given files, and the images in the given folders (see `image_files`), by name.
 
     What was passed over in a folder is said on standard error.
@@ -50,10 +54,10 @@ def listed_images(given: Iterable[Path]) -> list[Path]:
         if not path.is_dir():
             found.append(path)
             continue
-        within, others = image_files(path)
+        within, others = image_files(path, suffixes)
         if not within:
             what = "; ".join(["no images in this folder", *passed_over(others)])
-            raise ClipItError(what, path, f"Known: {' '.join(sorted(SUFFIXES))}")
+            raise ClipItError(what, path, f"Known: {' '.join(sorted(suffixes))}")
         for said in passed_over(others):
             print(f"{visible(path)}: {said}", file=sys.stderr)
         found += [path / name for name in within]
@@ -137,13 +141,14 @@ def cells(row: Float[np.ndarray, " c"] | ClipItError | None, classes: Sequence[s
     return [classes[int(row.argmax())], *(f"{value:.4f}" for value in row)]
 
 
-# -- Large images, tile by tile: where in the image is which class?
+# -- Large images and whole slides, tile by tile: where in the image is which class?
 #
 # Pillow decodes an image as a whole, at four bytes a pixel; beside it only one batch of tiles is
-# held. Whole slides (svs, ndpi, mrxs) are not read: cut a region out of them first.
+# held. A slide is never decoded as a whole.
 
 
 BATCH = 64
+TISSUE = 0.25  # of a tile's area, at least, where tissue is sought
 Classify = Callable[[UInt8[np.ndarray, "n s s 3"]], Float[Tensor, "n c"]]
 
 
@@ -156,21 +161,32 @@ class Grid:
 
     Attributes:
         side, stride: of a tile, and from one to the next, in pixels of the image.
+        tissue: where it is, in an overview of the image; tiles that show less of it than `TISSUE`
+            are none. None: everywhere.
     """
 
     width: int
     height: int
     side: int
     stride: int
+    tissue: Bool[np.ndarray, "h w"] | None = None
 
-    @property
+    @cached_property
     def corners(self) -> list[tuple[int, int]]:
         """Upper left corner (x, y) of every tile."""
         across, down = (
             [*range(0, length - self.side, self.stride), length - self.side]
             for length in (self.width, self.height)
         )
-        return [(x, y) for y in down for x in across]
+        return [(x, y) for y in down for x in across if self._shows_tissue(x, y)]
+
+    def _shows_tissue(self, x: int, y: int) -> bool:
+        if self.tissue is None:
+            return True
+        down, across = np.divide(self.tissue.shape, (self.height, self.width))
+        rows = slice(int(y * down), int(y * down) + max(1, round(self.side * down)))
+        columns = slice(int(x * across), int(x * across) + max(1, round(self.side * across)))
+        return bool(self.tissue[rows, columns].mean() >= TISSUE)
 
 
 @dataclass(frozen=True)
@@ -190,7 +206,7 @@ class Tile:
 
 
 def classified(
-    image: Image.Image, grid: Grid, classify: Classify, size: int, background: float
+    image: Image.Image | slides.Slide, grid: Grid, classify: Classify, size: int, background: float
 ) -> Iterator[Tile]:
     """Every tile of the grid with its answer, a batch in memory at a time.
 
@@ -237,33 +253,79 @@ def probability_maps(
     return np.divide(total, count, out=np.full_like(total, np.nan), where=count > 0)
 
 
+def features(
+    tiles: Iterable[Tile], side: int, colours: Mapping[str, Sequence[int]], origin: tuple[int, int]
+) -> Iterator[dict[str, Any]]:
+    """Every classified tile as GeoJSON (RFC 7946) that QuPath (0.4 or later) opens.
+
+    Args:
+        colours: red, green and blue of each class, in the order of the probabilities.
+        origin: what QuPath counts pixels from.
+    """
+    names = list(colours)
+    for tile in tiles:
+        if tile.probabilities is None:
+            continue
+        left, top = tile.x - origin[0], tile.y - origin[1]
+        right, below = left + side, top + side
+        ring = [[left, top], [right, top], [right, below], [left, below], [left, top]]
+        best = names[int(tile.probabilities.argmax())]
+        shares = (round(float(each), 4) for each in tile.probabilities)
+        yield {
+            "type": "Feature",
+            "geometry": {"type": "Polygon", "coordinates": [ring]},
+            "properties": {
+                "objectType": "tile",
+                "classification": {"name": best, "color": list(colours[best])},
+                "measurements": {f"prob_{n}": p for n, p in zip(names, shares, strict=True)},
+            },
+        }
+
+
+def write_geojson(path: Path, found: Iterable[dict[str, Any]]) -> None:
+    """Write features as one FeatureCollection, a line each."""
+    with written_beside(path) as temporary, temporary.open("w", encoding="utf-8") as stream:
+        stream.write('{"type": "FeatureCollection", "features": [')
+        for number, feature in enumerate(found):
+            stream.write((",\n" if number else "\n") + json.dumps(feature))
+        stream.write("\n]}\n")
+
+
 THUMBNAIL = 900  # longer side of the picture and of the probability maps, in pixels
-PICTURES = (".png", ".pdf", ".svg")
+DRAWN = {"heatmap": (".png", ".pdf", ".svg"), "geojson": (".geojson", ".json")}
 
 
 def _check(given: Namespace) -> None:
     """Raises ClipItError if the options do not go together."""
     if given.tiles is None:
-        if given.stride or given.heatmap or given.of_class:
-            what = "--stride, --heatmap and --class are of tiles"
+        of_tiles = ("stride", "heatmap", "geojson", "of_class", "mpp", "mpp_of_slide")
+        if any(getattr(given, name) for name in of_tiles):
+            what = "--stride, --heatmap, --geojson, --class and --mpp are of tiles"
             raise ClipItError(what, "predict", "Add --tiles SIDE")
-        return
-    if given.skip_unreadable:
+    elif given.skip_unreadable:
         what = "--skip-unreadable is of patches, not of tiles"
         raise ClipItError(what, "predict", "Leave one of them out")
-    for name in ("tiles", "stride", "max_megapixels"):
+    if given.mpp is None:
+        if given.mpp_of_slide is not None:
+            raise ClipItError("--mpp-of-slide is of whole slides", "predict", "Add --mpp")
+        for path in given.images:
+            if path.suffix.lower() in slides.SCANS:
+                raise ClipItError("a whole slide", path, "Add --tiles SIDE --mpp MICRONS")
+    for name in ("tiles", "stride", "max_megapixels", "mpp", "mpp_of_slide"):
         value = getattr(given, name)
-        if value is not None and value < 1:
+        if value is not None and not 0 < value < float("inf"):
             raise ClipItError(f"{value}", f"--{name.replace('_', '-')}", "Give a number above zero")
     if not given.background >= 0:
         raise ClipItError(f"{given.background}", "--background", "Give a number, 0 or more")
-    if given.heatmap and given.heatmap.exists() and given.heatmap.samefile(given.images[0]):
-        raise ClipItError("this is the image itself", "--heatmap", "Name another file")
-    if given.heatmap and (len(given.images) > 1 or given.images[0].is_dir()):
-        raise ClipItError("several images", "--heatmap", "Name the one image to draw")
-    if given.heatmap and given.heatmap.suffix.lower() not in PICTURES:
-        what = f"the picture {given.heatmap}"
-        raise ClipItError(what, "--heatmap", f"End it in {' or '.join(PICTURES)}")
+    for name, endings in DRAWN.items():
+        path = getattr(given, name)
+        if path and path.exists() and path.samefile(given.images[0]):
+            raise ClipItError("this is the image itself", f"--{name}", "Name another file")
+        if path and (len(given.images) > 1 or given.images[0].is_dir()):
+            raise ClipItError("several images", f"--{name}", "Name the one image to draw")
+        if path and path.suffix.lower() not in endings:
+            fix = f"End it in {' or '.join(endings)}"
+            raise ClipItError(f"the file {path}", f"--{name}", fix)
 
 
 def answers(
@@ -309,45 +371,64 @@ def main(given: Namespace) -> None:
 
 
 def predict_tiles(given: Namespace, classifier: ImageClassifier) -> None:
-    """Write the csv of all tiles of the given images and, if asked for, the heat map."""
-    classes, size = classifier.classes, classifier.transform.size
+    """Write the csv of all tiles of the given images or slides, and what else was asked for."""
+    classes = classifier.classes
     if given.of_class and given.of_class not in classes:
         raise ClipItError(f"no class {given.of_class!r}", "--class", f"One of {', '.join(classes)}")
     head = ["image", "x", "y", "side", "optical_density", "prediction", *classes]
-    images, unread = listed_images(given.images), list[ClipItError]()
+    images = listed_images(given.images, slides.SUFFIXES if given.mpp else SUFFIXES)
+    unread = list[ClipItError]()
     with csv_rows(given.output, head) as write:
         for path in images:
             try:
-                image = read_image(path, megapixels=given.max_megapixels)
-                if given.tiles > (most := min(image.size)):
-                    size_of = f"larger than the image ({image.width} x {image.height})"
-                    what = f"a tile of {given.tiles} pixels is {size_of}"
-                    raise ClipItError(what, path, f"Choose --tiles up to {most}")
+                _predict_tiles_of(path, given, classifier, write)
             except ClipItError as error:
                 unread.append(error)
-                continue
-            grid = Grid(*image.size, given.tiles, given.stride or given.tiles)
-            found = classified(image, grid, classifier.probabilities, size, given.background)
-            tiles, said = [], ""
-            for tile in tqdm(found, total=len(grid.corners), unit="tile", disable=None):
-                tiles.append(tile)
-                place = [visible(path), tile.x, tile.y, grid.side, f"{tile.density:.4f}"]
-                write([*place, *cells(tile.probabilities, classes)])
-            if left_out := sum(tile.probabilities is None for tile in tiles):
-                below = f"(mean optical density below {given.background:g})"
-                said = f"{left_out} of {len(tiles)} tiles left out as background {below}"
-                print(f"{visible(path)}: {said}", file=sys.stderr)
-            if given.heatmap:
-                from companion.figures import heat_map  # loaded only where something is drawn
-
-                scale = min(1.0, THUMBNAIL / max(image.size))
-                maps = probability_maps(tiles, grid, len(classes), scale)
-                shown = {
-                    name: each
-                    for name, each in zip(classes, maps, strict=True)
-                    if given.of_class in (None, name)
-                }
-                small = np.asarray(image.reduce(max(1, math.floor(1 / scale))))
-                figure = heat_map.heat_map(small, shown, image.size, grid.side, said)
-                heat_map.save(figure, given.heatmap)
         conclude(unread, len(images))
+
+
+def _predict_tiles_of(
+    path: Path, given: Namespace, classifier: ImageClassifier, write: Callable[[Iterable[Any]], Any]
+) -> None:
+    classes, mask, said = classifier.classes, None, list[str]()
+    slide = slides.open_slide(path, given.mpp, given.mpp_of_slide) if given.mpp else None
+    picture = slide.overview if slide else read_image(path, megapixels=given.max_megapixels)
+    source, scale = (slide, slide.scale) if slide else (picture, 1.0)
+    side, stride = (round(each * scale) for each in (given.tiles, given.stride or given.tiles))
+    if side > (most := min(source.size)):
+        size_of = "larger than the image ({} x {})".format(*source.size)
+        what = f"a tile of {side} pixels is {size_of}"
+        raise ClipItError(what, path, f"Choose --tiles up to {int(most / scale)}")
+    if slide and given.background > 0:
+        mask, threshold = slides.tissue(picture)
+        where = f"tissue (saturation above {threshold} of 255) on {mask.mean():.1%} of the slide"
+        said.append(f"{where}, other tiles left out")
+    grid = Grid(*source.size, side, stride, mask)
+    size, background = classifier.transform.size, given.background
+    found = classified(source, grid, classifier.probabilities, size, background)
+    tiles = []
+    for tile in tqdm(found, total=len(grid.corners), unit="tile", disable=None):
+        tiles.append(tile)
+        place = [visible(path), tile.x, tile.y, side, f"{tile.density:.4f}"]
+        write([*place, *cells(tile.probabilities, classes)])
+    if left_out := sum(tile.probabilities is None for tile in tiles):
+        below = f"(mean optical density below {background:g})"
+        said.append(f"{left_out} of {len(tiles)} tiles left out as background {below}")
+    for each in said:
+        print(f"{visible(path)}: {each}", file=sys.stderr)
+    if not (given.geojson or given.heatmap):
+        return
+    from companion.figures import heat_map, style  # loaded only where something is drawn
+
+    if given.geojson:
+        hues = zip(classes, itertools.cycle(style.CYCLE), strict=False)
+        colours = {name: list(bytes.fromhex(hue[1:])) for name, hue in hues}
+        origin = slide.origin if slide else (0, 0)
+        write_geojson(given.geojson, features(tiles, side, colours, origin))
+    if given.heatmap:
+        scale = min(1.0, THUMBNAIL / max(source.size))
+        maps = zip(classes, probability_maps(tiles, grid, len(classes), scale), strict=True)
+        shown = {name: each for name, each in maps if given.of_class in (None, name)}
+        small = np.asarray(picture.reduce(max(1, max(picture.size) // THUMBNAIL)))
+        figure = heat_map.heat_map(small, shown, source.size, side, "; ".join(said))
+        heat_map.save(figure, given.heatmap)

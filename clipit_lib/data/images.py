@@ -143,7 +143,7 @@ def _require_one_page_within(image: Image.Image, where: Path, megapixels: int) -
     # The first picture of an MPO, which many cameras write as .jpg, is the photograph.
     pages = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
     if pages > 1:
-        fix = "Save the page you mean as a file of its own: the first can be a thumbnail"
+        fix = "Save the page you mean (the first can be a thumbnail), or see a slide by --mpp"
         raise ClipItError(f"{pages} pages in one file", where, fix)
 
 
