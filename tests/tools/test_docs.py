@@ -93,7 +93,7 @@ def test_the_site_holds_every_notebook_every_page_and_what_they_link_to(
     assert linked | {"results/kernels.md"} < set(places)
     assert all(path.is_file() for path in places.values())
     titles = [
-        "".join(json.loads(site["notebook"](places[place]))["cells"][0]["source"]).split("\n\n")
+        "".join(json.loads(site["page"](place, places[place]))["cells"][0]["source"]).split("\n\n")
         for place in (ran, "notebooks/03_table1.ipynb")
     ]
     assert titles[0][0].endswith("CLIP-IT (a, b)") and titles[0][1].startswith("**Question")
