@@ -67,8 +67,8 @@ if [[ -n $from_predictions ]]; then
 fi
 if [[ -n $site ]]; then
     use_extra site "what makes the site"
-    work=$(mktemp -d "$results/.site.XXXXXX") || fail "nothing of profile $profile is in $results." \
-        "Run ./run_all.sh --profile $profile first"
+    work=$(mktemp -d "$results/.site.XXXXXX" 2> /dev/null) \
+        || fail "$results cannot be written. Run ./run_all.sh --profile $profile first"
     trap 'rm -rf "$work"' EXIT
     mkdir "$work/pages"
     python -m sphinx -q -W --keep-going -c docs/site -D profile="${results##*/}" \
