@@ -80,7 +80,7 @@ def stage(app: Any, config: Any) -> None:
     texts["README.md"] += "".join(map(TREE.format, TREES, TREES.values()))
     texts |= {f"api/{name}.md": MEMBERS.format(name) for name in MODULES}
     texts[library] = SUMMARY.format(clipit_lib.__doc__, "\n   ".join(MODULES))
-    texts[library] += TREE.format("Modules", "api/*")
+    texts[library] += TREE.format("Modules", "*")
     for place in places | texts:
         (to := Path(app.srcdir, place)).parent.mkdir(parents=True, exist_ok=True)
         to.write_bytes(texts[place].encode() if place in texts else places[place].read_bytes())
