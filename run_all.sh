@@ -8,7 +8,7 @@ source workflow/environment.sh
 usage() {
     cat << 'TEXT'
 usage: ./run_all.sh [--profile NAME] [--jobs N] [--gpus N] [--threads N] [--cluster NAME]
-                    [--from-predictions] [--dry-run] [SNAKEMAKE OPTION ...]
+                    [--from-predictions | --site] [--dry-run] [SNAKEMAKE OPTION ...]
 
 Runs the notebooks of a profile, in order of need, and makes its tables and figures.
 What is finished is kept: an interrupted run goes on where it stopped.
@@ -21,6 +21,8 @@ What is finished is kept: an interrupted run goes on where it stopped.
   --cluster NAME  submit jobs as workflow/profiles/NAME says (slurm), or a folder of your own
   --from-predictions
                   make tables and figures from the predictions that came with this folder; train nothing
+  --site          make a site of the notebooks as they were run, the documentation and the library;
+                  it shows the patches and reports that the notebooks show
   --dry-run       only say what would run
   --help          this text
 
@@ -29,7 +31,7 @@ Anything else is passed on to Snakemake.
 TEXT
 }
 
-profile=demo jobs='' gpus=1 threads='' cluster='' dry_run='' from_predictions='' rest=()
+profile=demo jobs='' gpus=1 threads='' cluster='' dry_run='' from_predictions='' site='' rest=()
 while (($#)); do
     case $1 in
         --profile | --jobs | --gpus | --threads | --cluster)
@@ -42,6 +44,7 @@ while (($#)); do
             ;;
         --dry-run | -n) dry_run=yes ;;
         --from-predictions) from_predictions=yes ;;
+        --site) site=yes ;;
         --help | -h) usage && exit ;;
         *) rest+=("$1") ;;
     esac
@@ -62,7 +65,20 @@ eval "$settled"
 if [[ -n $from_predictions ]]; then
     exec python -m companion rebuild --profile "$profile"
 fi
-[[ $profile != pilot ]] || use_pilot_weights
+if [[ -n $site ]]; then
+    use_extra site "what makes the site"
+    work=$(mktemp -d "$results/.site.XXXXXX" 2> /dev/null) \
+        || fail "$results cannot be written. Run ./run_all.sh --profile $profile first"
+    trap 'rm -rf "$work"' EXIT
+    mkdir "$work/pages"
+    python -m sphinx -q -W --keep-going -c docs/site -D profile="${results##*/}" \
+        -d "$work/read" "$work/pages" "$work/site" || fail "the site was not made, see above"
+    cp "$work/site/README.html" "$work/site/index.html"
+    rm -rf "$results/site" && mv "$work/site" "$results/site"
+    echo "site: $results/site/index.html"
+    exit
+fi
+[[ $profile != pilot ]] || use_extra pilot "the pretrained weights of the pilot profile"
 
 # On GPUs no kernels can be held, and patches are made ready by as many threads as there are.
 gpu_work() { export CLIPIT_KERNELS=${CLIPIT_KERNELS-native}; }

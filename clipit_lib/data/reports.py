@@ -341,7 +341,7 @@ CLASS_TEXT = "an H&E image of {}"
 
 
 def lose_letters(text: str) -> str:
-    """Without every i, I, 1 and |, as a regular expression of its PCAM loader leaves it."""
+    """Without every i, I, 1 and `|`, as a regular expression of its PCAM loader leaves it."""
     return re.sub(r"[iI1|]", "", text)
 
 

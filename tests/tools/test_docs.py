@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import json
+import os
 import re
+import runpy
 import subprocess
 import sys
 import tomllib
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
+from bs4 import BeautifulSoup
 
 from clipit_lib import __version__
 from clipit_lib.data.images import MEGAPIXELS
@@ -61,6 +67,64 @@ def test_links_between_pages_lead_somewhere() -> None:
         inside = [link for link in links if not link.startswith("http")]
         lost = [link for link in inside if not (page.parent / link).exists()]
         assert lost == [], page
+
+
+@pytest.fixture
+def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """What the site's settings define, where one notebook of `smoke` has run for one cell."""
+    monkeypatch.setenv("CLIPIT_OUTPUT", str(tmp_path))
+    (ran := tmp_path / "results/smoke/notebooks").mkdir(parents=True)
+    book = (paths.notebooks() / "02_training.ipynb").read_text(encoding="utf-8")
+    for name in ("02_training__a__b.ipynb", "03_table1.failed.ipynb"):
+        (ran / name).write_text(book, encoding="utf-8")
+    return runpy.run_path(str(DOCS / "site" / "conf.py"))
+
+
+def test_the_site_holds_every_notebook_every_page_and_what_they_link_to(
+    site: dict[str, Any],
+) -> None:
+    places = site["files"]("smoke")
+    asked = {f"notebooks/{path.name}" for path in paths.notebooks().glob("*.ipynb")}
+    ran = "notebooks/02_training__a__b.ipynb"
+    assert {place for place in places if place.startswith("notebooks/")} == (
+        asked - {"notebooks/02_training.ipynb"} | {ran}
+    )
+    assert {f"docs/{page.name}" for page in DOCS.glob("*.md")} < set(places)
+    linked = {"README.md", "figures/README.md", "figures/pilot/controls.png", "LICENSE"}
+    assert linked | {"results/kernels.md"} < set(places)
+    assert all(path.is_file() for path in places.values())
+    titles = [
+        "".join(json.loads(site["page"](place, places[place]))["cells"][0]["source"]).split("\n\n")
+        for place in (ran, "notebooks/03_table1.ipynb")
+    ]
+    assert titles[0][0].endswith("CLIP-IT (a, b)") and titles[0][1].startswith("**Question")
+    assert titles[1][1] == "*Not executed in this profile: this is its source.*"
+
+
+@pytest.mark.slow
+def test_the_site_is_built_whole_for_offline(site: dict[str, Any], tmp_path: Path) -> None:
+    """By run_all.sh, warnings as errors: every link inside it leads to a file of it."""
+    pytest.importorskip("sphinx_book_theme", reason="requirements-site.lock is not installed")
+    command = [paths.repository() / "run_all.sh", "--site", "--profile", "smoke"]
+    environment = os.environ | {"VIRTUAL_ENV": sys.prefix}
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert done.returncode == 0, done.stderr
+    assert {path.name for path in (tmp_path / "results/smoke").iterdir()} == {"notebooks", "site"}
+    built = tmp_path / "results/smoke/site"
+    pages = {str(page.relative_to(built)): page for page in built.rglob("*.html")}
+    sources = [Path(place) for place in site["files"]("smoke")]
+    texts = [place for place in sources if place.suffix in (".md", ".ipynb")]
+    assert {"index.html", *(str(place.with_suffix(".html")) for place in texts)} < set(pages)
+    assert 'id="clipit_lib.pairing.top_k"' in pages["api/clipit_lib.pairing.html"].read_text()
+    for page in pages.values():
+        soup = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
+        read = [
+            tag.get("src") or tag["href"] for tag in soup.select("script[src], img, link[href]")
+        ]
+        links = [*read, *(tag["href"] for tag in soup.select("a[href]"))]
+        assert not [each for each in read if each.startswith("http")], page
+        inside = {each.partition("#")[0].partition("?")[0] for each in links if ":" not in each}
+        assert not [each for each in inside if not (page.parent / each).exists()], page
 
 
 def test_the_first_page_is_short() -> None:

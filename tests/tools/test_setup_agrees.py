@@ -62,6 +62,7 @@ def requirements(lock: str) -> Iterator[Requirement]:
         (None, "requirements.lock"),
         ("dev", "requirements.lock"),
         ("pilot", "requirements-pilot.lock"),
+        ("site", "requirements-site.lock"),
     ],
 )
 def test_every_dependency_is_pinned_to_a_version_it_allows(
@@ -91,7 +92,7 @@ def test_conda_installs_the_lock_and_the_package() -> None:
 
 
 def test_no_file_names_a_package_index() -> None:
-    for name in ("pyproject.toml", "requirements.lock", "requirements-pilot.lock"):
-        text = (REPOSITORY / name).read_text(encoding="utf-8")
+    for file in (REPOSITORY / "pyproject.toml", *REPOSITORY.glob("requirements*.lock")):
+        text = file.read_text(encoding="utf-8")
         assert "://" not in text
         assert "index-url" not in text.replace("--no-emit-index-url", "")
