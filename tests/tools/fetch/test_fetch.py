@@ -106,7 +106,7 @@ def test_list_and_dry_run_touch_nothing(
     assert re.search(r"pcam .* 5 of 6", capsys.readouterr().out)
     monkeypatch.delenv("CLIPIT_DATA")
     fetch_main(["--list"])
-    assert "(CLIPIT_DATA?) PatchCamelyon" in capsys.readouterr().out
+    assert "(CLIPIT_DATA?)  PatchCamelyon" in capsys.readouterr().out
     assert main(["fetch", "pcam"]) == 2
     assert "CLIPIT_DATA: the variable is not set" in capsys.readouterr().err
     assert "Name one of pcam, bach" in error_of(lambda: fetch_main([]))
