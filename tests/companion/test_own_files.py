@@ -23,7 +23,7 @@ from companion import findings, paths, specs, studies
 from companion.__main__ import main
 from companion.findings import Severity
 from companion.own.checks import COLUMNS, check, datasets, zero_shot_table
-from companion.own.summary import ADDED, VERDICTS, choose, summary, summary_table
+from companion.own.summary import ADDED, choose, summary, summary_table
 from companion.profile import Profile, Study, Workbench, load_profile
 from companion.statistics import balanced_accuracy
 
@@ -155,7 +155,7 @@ def test_from_files_to_a_classifier(
     assert len(stored) == 12 and stored[0].folder.parent == paths.runs("mine")
     found = summary(stored, 100)
     assert set(found["first"]) == set(ADDED)
-    assert set(found["verdict"]) <= set(VERDICTS.values())
+    assert set(found["word"]) <= set(Word)
     assert len(summary_table(found)) == 5  # one cell: the pooled rows would only repeat it
 
     choice = choose(stored, "patches")
