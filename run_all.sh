@@ -8,7 +8,7 @@ source workflow/environment.sh
 usage() {
     cat << 'TEXT'
 usage: ./run_all.sh [--profile NAME] [--jobs N] [--gpus N] [--threads N] [--cluster NAME]
-                    [--from-predictions | --site] [--dry-run] [SNAKEMAKE OPTION ...]
+                    [--from-predictions | --site] [--rehearse] [--dry-run] [SNAKEMAKE OPTION ...]
 
 Runs the notebooks of a profile, in order of need, and makes its tables and figures.
 What is finished is kept: an interrupted run goes on where it stopped.
@@ -23,6 +23,8 @@ What is finished is kept: an interrupted run goes on where it stopped.
                   make tables and figures from the predictions that came with this folder; train nothing
   --site          make a site of the notebooks as they were run, the documentation and the library;
                   it shows the patches and reports that the notebooks show
+  --rehearse      run the whole profile on miniature data, with models of few blocks and random
+                  weights, as PROFILE-rehearsal: that everything works, within minutes; no result
   --dry-run       only say what would run
   --help          this text
 
@@ -31,7 +33,8 @@ Anything else is passed on to Snakemake.
 TEXT
 }
 
-profile=demo jobs='' gpus=1 threads='' cluster='' dry_run='' from_predictions='' site='' rest=()
+profile=demo jobs='' gpus=1 threads='' cluster='' rest=()
+rehearse='' dry_run='' from_predictions='' site=''
 while (($#)); do
     case $1 in
         --profile | --jobs | --gpus | --threads | --cluster)
@@ -42,6 +45,7 @@ while (($#)); do
         --profile=* | --jobs=* | --gpus=* | --threads=* | --cluster=*)
             option=${1%%=*} && declare "${option#--}=${1#*=}"
             ;;
+        --rehearse) rehearse=-rehearsal ;;
         --dry-run | -n) dry_run=yes ;;
         --from-predictions) from_predictions=yes ;;
         --site) site=yes ;;
@@ -60,7 +64,8 @@ export PYTHONPATH=$PWD${PYTHONPATH:+:$PYTHONPATH}
 ((gpus > 0)) || export CUDA_VISIBLE_DEVICES=
 here=$(nvidia-smi --query-gpu=index --format=csv,noheader 2> /dev/null | xargs || true)
 clone=$PWD
-settled=$(cd "$called_in" && python "$clone/workflow/folders.py" "$profile" "$cluster") || exit 1
+settled=$(cd "$called_in" && python "$clone/workflow/folders.py" "$profile" "$cluster" "$rehearse") \
+    || exit 1
 eval "$settled"
 if [[ -n $from_predictions ]]; then
     exec python -m companion rebuild --profile "$profile"
@@ -114,6 +119,10 @@ snakemake() {
         --scheduler greedy --keep-going --rerun-incomplete "$@" ${rest[@]+"${rest[@]}"}
 }
 
+if [[ -n $rehearse ]]; then
+    export CLIPIT_KERNELS=${CLIPIT_KERNELS-native} # as where the profile itself runs: on GPUs
+    [[ -n $dry_run ]] || python -m companion rehearse --profile "$profile"
+fi
 if [[ -n $dry_run ]]; then
     python -m companion plan --runs --profile "$profile"
     snakemake --dry-run --quiet rules host reason 2>&1 | sed -n '1,/^total/p'

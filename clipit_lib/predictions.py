@@ -8,9 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
-from torch import Tensor
 
 from clipit_lib.data.patches import PatchDataset, Split
+from clipit_lib.lora import State
 
 LOGIT = "logit_"
 
@@ -29,9 +29,6 @@ def predictions_frame(
 
 
 # -- What a run leaves.
-
-
-State = dict[str, Tensor]
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from clipit_lib.encoders.embeddings import image_embeddings
 from clipit_lib.encoders.vision import VisionEncoder, checkpoint_gradients
 from clipit_lib.inputs import Inputs, Labels, choose_labels
 from clipit_lib.model import ClipIt, build_model
-from clipit_lib.predictions import Outcome, State, predicted
+from clipit_lib.predictions import Outcome, predicted
 from clipit_lib.settings import Probe, RunSpec
 from clipit_lib.training import (
     FeatureTask,
@@ -148,7 +148,7 @@ def stage_two(
     return history
 
 
-def learned_state(model: nn.Module, spec: RunSpec) -> State:
+def learned_state(model: nn.Module, spec: RunSpec) -> lora.State:
     """Adapters and heads; the whole backbone only where all of it was trained."""
     whole = spec.adaptation == "full"
     return {

@@ -199,10 +199,12 @@ class StandInTraining(Strict):
 class Labelled(Strict):
     """What is computed on which patches and labels; a hash of all fields is its key.
 
-    Fields that are not used are None, so that they cannot change the key.
+    Fields that are not used are None, so that they cannot change the key. `depth`, of published
+    encoders in blocks, marks what is no result: a rehearsal.
     """
 
     version: int = 2
+    depth: Positive | None = None
     kernels: str  # what floating-point kernels computed it, see `kernels.level`
     dataset: str
     data_hash: str

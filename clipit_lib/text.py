@@ -130,7 +130,8 @@ def stage_one(
 ) -> tuple[PairedTexts, TextFeatures]:
     """The texts of a run (of `splits`, train and validation among them) and what stage one left."""
     paired = as_released(spec, inputs, paired_texts(spec, inputs, splits))
-    path, train = _path(spec), partial(_train, spec, inputs, labels, paired)
+    path = paths.cache() / "text_stage" / f"{spec.key}.safetensors"
+    train = partial(_train, spec, inputs, labels, paired)
     parallel.make_once(path, train, partial(_write, path))
     return paired, _read(path)
 
@@ -161,10 +162,6 @@ def _read(path: Path) -> TextFeatures:
     head = {k.removeprefix(PREFIX): v for k, v in state.items() if k.startswith(PREFIX)}
     adapters = {k: v for k, v in state.items() if not k.startswith(PREFIX)}
     return TextFeatures(features, head, adapters, tuple(notes))
-
-
-def _path(spec: TextSpec) -> Path:
-    return paths.cache() / "text_stage" / f"{spec.key}.safetensors"
 
 
 def _write(path: Path, result: TextFeatures) -> None:
@@ -217,13 +214,9 @@ def _dropped(spec: TextSpec, clip: ClipEncoder, texts: tuple[str, ...], epoch: i
 
 @torch.inference_mode()
 def dropped_features(
-    spec: TextSpec,
-    clip: ClipEncoder,
-    tower: nn.Module,
-    texts: tuple[str, ...],
-    distinct: Int[Tensor, " m"],
-    epoch: int,
-) -> Float[Tensor, "m e"]:
+    spec: TextSpec, clip: ClipEncoder, tower: nn.Module, texts: tuple[str, ...],
+    distinct: Int[Tensor, " m"], epoch: int,
+) -> Float[Tensor, "m e"]:  # fmt: skip
     """Features of the texts `distinct` after words were dropped anew for this epoch."""
     # Other draws than those that stage one learned from.
     windows = _dropped(spec, clip, texts, STAGE_TWO + epoch)

@@ -145,17 +145,12 @@ class Task(ABC):
 
 
 def descend(
-    learned: Sequence[nn.Parameter],
-    optimiser: torch.optim.Optimizer,
-    epochs: int,
-    batches: Callable[[int], Sequence[Any]],
-    loss: Callable[[Any], dict[str, Tensor]],
-    stage: Stage,
-    clip: float = math.inf,
+    learned: Sequence[nn.Parameter], optimiser: torch.optim.Optimizer, epochs: int,
+    batches: Callable[[int], Sequence[Any]], loss: Callable[[Any], dict[str, Tensor]],
+    stage: Stage, clip: float = math.inf,
     after: Callable[[int, int, list[Row]], None] = lambda *_: None,
-    looks: Collection[int] = (),
-    name: str = "train",
-) -> None:
+    looks: Collection[int] = (), name: str = "train",
+) -> None:  # fmt: skip
     """The one loop: each step minimises the sum of a batch's named losses.
 
     Losses stay on the device until they are read: a step waits for nothing.
@@ -198,14 +193,9 @@ def descend(
 
 
 def fit(
-    task: Task,
-    settings: Descent,
-    seed: int,
-    keep: str = "best",
-    extra: nn.Module | None = None,
-    stage: Stage | None = None,
-    start: float | None = None,
-) -> History:
+    task: Task, settings: Descent, seed: int, keep: str = "best", extra: nn.Module | None = None,
+    stage: Stage | None = None, start: float | None = None,
+) -> History:  # fmt: skip
     """Minimise a task's loss with Adam and leave the kept weights in `task.model`.
 
     Called by all processes of a launch, whose weights stay the same.

@@ -141,6 +141,7 @@ COMMANDS = {
                   "4 MB of memory", type=int, default=200, metavar="N"),
     )),
     "rebuild": Command("tables and figures of a profile from its stored predictions, untrained"),
+    "rehearse": Command("make the miniature data and weights of ./run_all.sh --rehearse"),
     "report": Command("all results of a profile on one page, results/PROFILE/report.html"),
     "search": Command("find adapters and lambda for a profile on validation, at equal budgets", (
         PROFILE,

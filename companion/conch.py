@@ -78,8 +78,9 @@ class Conch(nn.Module):
 
 
 def untrained_backbone(
-    name: str, side: int | None, stand_in: StandInTraining | None, held: Held | None = None
-) -> VisionEncoder:
+    name: str, side: int | None, stand_in: StandInTraining | None, held: Held | None = None,
+    depth: int | None = None,
+) -> VisionEncoder:  # fmt: skip
     """As `registry.build_backbone`, which does not know CONCH's shape.
 
     Raises:
@@ -87,8 +88,8 @@ def untrained_backbone(
     """
     row = registry.entry(name)
     if row.library != "conch":
-        return registry.build_backbone(name, side, stand_in, held)
-    model = Conch()
+        return registry.build_backbone(name, side, stand_in, held, depth=depth)
+    model = Conch(depth or 12)
     if held is not None:
         weights.check_fit(model, held, CONCH_SPARE)
     tower, _ = split_conch(model)

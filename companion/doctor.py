@@ -240,7 +240,7 @@ def models(profile: Profile) -> list[Finding]:
             if path := weights.on_disk(origin, sources.copies):
                 held = Held(weights.read_checkpoint(path), path)
                 with torch.device("meta"):  # nothing is computed
-                    untrained_backbone(name, None, None, held)
+                    untrained_backbone(name, None, None, held, profile.depth)
                 weights.published_hash(origin, sources)
                 kept = path.resolve().parent.name == weights.BLOBS
                 by = "its published checksum" if kept else "the names and shapes of its weights"

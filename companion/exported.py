@@ -95,12 +95,13 @@ def network_of(spec: RunSpec, width: int) -> Network:
     side = spec.pretraining.side if spec.pretraining else None
     projection = spec.stand_in.width if spec.stand_in else None
     row = vision.STAND_IN_NETWORK if spec.stand_in else registry.entry(spec.backbone)
+    own: dict[str, Any] = {"depth": spec.depth} if spec.depth else {}
     about: dict[str, Any] = {"library": "clipit_lib", "architecture": "image tower of a CLIP",
-                             "options": {"side": side}}  # fmt: skip
+                             "options": {"side": side, **own}}  # fmt: skip
     if row.library == "timm":
-        size = {"img_size": side} if row.size is None else {}
+        own |= {"img_size": side} if row.size is None else {}
         about = {"library": "timm", "architecture": row.architecture,
-                 "options": {**row.options, **size}}  # fmt: skip
+                 "options": {**row.options, **own}}  # fmt: skip
     return Network(
         name=spec.backbone, projection=projection, width=width, origin=row.weights.origin,
         licence=row.weights.licence, **about,
@@ -135,7 +136,8 @@ def _build_network(network: Network) -> nn.Module:
     if network.library == "clipit_lib":
         from companion.conch import untrained_backbone  # slow to import, too
 
-        return untrained_backbone(network.name, network.options["side"], None).model
+        depth = network.options.get("depth")
+        return untrained_backbone(network.name, network.options["side"], None, depth=depth).model
     model: nn.Module = timm.create_model(
         network.architecture, pretrained=False, num_classes=0, **network.options
     )

@@ -198,7 +198,7 @@ def architecture(name: str, profile: Profile) -> VisionEncoder:
     from companion.conch import untrained_backbone  # slow to import
 
     side = profile.pretraining.side if profile.pretraining else None
-    return untrained_backbone(name, side, profile.stand_in)
+    return untrained_backbone(name, side, profile.stand_in, depth=profile.depth)
 
 
 # -- The runs of a profile, and which of them are stored already.

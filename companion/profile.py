@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Collection
 from pathlib import Path
@@ -40,7 +41,7 @@ from clipit_lib.settings import (
     known,
     trained_here,
 )
-from companion import paths
+from companion import paths, rehearsal
 from companion.archived import Archive
 from companion.crc5 import Crc5Data
 from companion.phantom.datasets import PhantomData
@@ -242,6 +243,7 @@ class Profile(Strict):
     studies: dict[str, Study] = Field(default_factory=dict)
     searched: Searched = Field(default_factory=dict)
     weights: dict[str, str] = Field(default_factory=dict)  # published model: path of a copy of it
+    depth: Positive | None = None  # blocks of published encoders, in a rehearsal
 
     @property
     def retrievers(self) -> tuple[str, ...]:
@@ -289,11 +291,14 @@ def load_profile(name: str) -> Profile:
     """Read a profile by its name, or a file of the user by its path, which ends in `.yaml`.
 
     By name: `profiles/NAME.yaml`. What a search has found for it, `profiles/searched/NAME.yaml`,
-    is read with it. How a file of the user differs is said at `own_profile`.
+    is read with it. How a file of the user differs is said at `own_profile`, and at `rehearsed`
+    how a profile of either kind does whose name or path is followed by `-rehearsal`.
 
     Raises:
         ClipItError: no such profile or file; an unknown key; a value of the wrong type.
     """
+    if rehearsal.named(name):
+        return rehearsed(load_profile(name.removesuffix(rehearsal.SUFFIX)))
     names = [path.stem for path in paths.profiles().glob("*.yaml")]
     path = paths.expanded(name).resolve()
     if is_file_name(name) and path.parent != paths.profiles():
@@ -354,6 +359,43 @@ def _placed(profile: Profile, folder: Path) -> dict[str, Any]:
     return values
 
 
+def rehearsed(profile: Profile) -> Profile:
+    """The same notebooks, studies and models on miniature data: `companion.rehearsal` says which.
+
+    Raises:
+        ClipItError: it reads other data than published ones, of which there are no miniatures.
+    """
+    for name, each in profile.data.items():
+        if not isinstance(each, PcamData | BachData | CrcData):
+            fix = "Rehearse a profile whose data are published ones, as paper"
+            raise ClipItError(f"no miniature of {name}", f"profile {profile.name}", fix)
+    plain = json.dumps(rehearsal.TABLE.smaller(profile.model_dump(mode="json")))
+    small, folder = Profile.model_validate_json(plain), rehearsal.folder() / profile.name
+    used = {*profile.retrievers, *profile.backbones} & registry.published().keys()
+    values: dict[str, Any] = {
+        "name": profile.name + rehearsal.SUFFIX,
+        "summary": f"a rehearsal, no result, of: {profile.summary}",
+        "depth": rehearsal.TABLE.depth,
+        "weights": {name: str(folder.parent / "weights" / name) for name in sorted(used)},
+    }
+
+    def put(part: Any, **places: str) -> Any:
+        return part.model_copy(update={key: str(folder / place) for key, place in places.items()})
+
+    values["data"] = {
+        name: put(each, folder=name).model_copy(update={"rehearsal": True})
+        for name, each in small.data.items()
+    }
+    values["corpora"] = {
+        name: put(each, **rehearsal.REPORTS) if isinstance(each, TcgaCorpus) else each
+        for name, each in small.corpora.items()
+    }
+    if small.survival is not None and isinstance(small.survival.slides, FileSlides):
+        slides = put(small.survival.slides, bags="slides/bags", clinical="slides/clinical.csv")
+        values["survival"] = small.survival.model_copy(update={"slides": slides})
+    return small.model_copy(update=values)
+
+
 def searched_path(name: str) -> Path:
     """Where the chosen values of a profile are kept: `profiles/searched/NAME.yaml`."""
     return paths.profiles() / "searched" / f"{name}.yaml"
@@ -382,8 +424,8 @@ def sources_of_profile(profile: Profile, download: bool = True) -> Sources:
     """
     for name in profile.weights:
         known(name, registry.published(), "published model", f"profile {profile.name}, `weights`")
-    train = _train if download else None
-    return Sources(profile.pretraining, profile.stand_in, profile.weights, download, train=train)
+    train, declared = _train if download else None, (profile.pretraining, profile.stand_in)
+    return Sources(*declared, profile.weights, download, train=train, depth=profile.depth)
 
 
 def _train(recipe: Recipe) -> dict[str, Any]:

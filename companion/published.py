@@ -6,7 +6,7 @@ import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -22,7 +22,7 @@ from clipit_lib.data.patches import PatchData, Recipe, Undecoded, ValidationSpli
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import digest, named_column, read_text_table
 from clipit_lib.settings import Positive
-from companion import paths
+from companion import paths, rehearsal
 from companion.reading import read_strict
 
 READ_TERMS = "Read the terms at the source before use"
@@ -75,10 +75,14 @@ FETCH = "Run `python -m companion fetch {}`, or fix `folder` in the profile"
 
 
 class OfThePaper(PatchData):
-    """Public data in `folder` under `$CLIPIT_DATA`, on which the paper reports."""
+    """Public data in `folder` under `$CLIPIT_DATA`, on which the paper reports.
+
+    A rehearsal has fewer images, which is said with the data's limits.
+    """
 
     source: str
     folder: str
+    rehearsal: Literal[True] | None = None
     side: Positive = 224
     validation_split: ValidationSplit = ValidationSplit(by="stratified", fraction=0.1)
 
@@ -88,7 +92,11 @@ class OfThePaper(PatchData):
 
     @property
     def published(self) -> Published:
-        return PUBLISHED_DATA[self.source]
+        known = PUBLISHED_DATA[self.source]
+        if self.rehearsal is None:
+            return known
+        limits = f"{rehearsal.MARK} {known.limits}"
+        return replace(known, images=rehearsal.TABLE.images[self.source], limits=limits)
 
     @property
     def fetch(self) -> str:
@@ -103,9 +111,10 @@ class OfThePaper(PatchData):
         self, name: str, folder: Path, files: Mapping[str, object],
         gather: Callable[[], Undecoded], limits: str, notes: tuple[str, ...] = (),
     ) -> Recipe:  # fmt: skip
+        marked = {"rehearsal": True} if self.rehearsal else {}  # kept apart from the real one
         return Recipe(
             name=name,
-            declaration={"source": self.source, "folder": str(folder), **files},
+            declaration={"source": self.source, "folder": str(folder), **files, **marked},
             classes=self.published.classes,
             class_texts=self.published.class_texts,
             side=self.side,
@@ -337,6 +346,7 @@ def class_images(folder: Path, known: Published, fix: str) -> tuple[Path, pd.Dat
 
 # Numbers of the photographs, sorted by class folder and name, ends excluded (kaiko-ai/eva,
 # bach.py: its train; all others are its val, which is the paper's test).
+ALL = 400
 TRAIN = ((0, 41), (59, 60), (90, 139), (169, 240), (258, 260), (273, 345), (368, 400))
 
 
@@ -355,9 +365,10 @@ class BachData(ClassFolderData):
         if other := [f"{counts[c]} of {c}" for c in known.classes if counts[c] != each]:
             what = f"{', '.join(other)}, expected {each} photographs of each class"
             raise ClipItError(what, root, f"Restore the published ones. {self.fetch}")
-        splits = np.full(len(listed), "test", dtype=object)
+        splits = np.full(ALL, "test", dtype=object)
         for begin, end in TRAIN:
             splits[begin:end] = "train"
+        splits = splits[:: ALL // len(listed)]  # of fewer, evenly spaced ones
         return root, listed.assign(split=splits, group="", sha256="")
 
 

@@ -33,7 +33,7 @@ from traitlets.config import Config
 from clipit_lib import runs
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import digest, whole, write_text
-from companion import archive, archived, paths, tables
+from companion import archive, archived, paths, rehearsal, tables
 from companion.cost.measure import processor
 from companion.figures import gallery
 from companion.measures import may_be_shown
@@ -439,7 +439,9 @@ def page(profile: Profile) -> str:
     appendix = [section(path, pictures, 3) for path in others]
     cited = archived.listed(paths.results(profile.name))
     counts = pd.crosstab(cited["setting"], cited["dataset"]).reset_index()
-    asked = [paths.profiles() / f"{profile.name}.yaml", searched_path(profile.name)]
+    name = profile.name.removesuffix(rehearsal.SUFFIX)
+    asked = [paths.profiles() / f"{name}.yaml", searched_path(name)]
+    asked += [rehearsal.FILE] if profile.depth else []
     environment = Environment(
         loader=FileSystemLoader(HERE), autoescape=True, undefined=StrictUndefined,
         trim_blocks=True, lstrip_blocks=True,
@@ -451,6 +453,7 @@ def page(profile: Profile) -> str:
     return environment.get_template("template.html").render(
         profile=profile,
         title=gallery.TITLES.get(profile.name, profile.name),
+        mark=prose(rehearsal.MARK, outline, 2),
         phantom=any(isinstance(each, Phantom) for each in profile.data.values()),
         failed=failed,
         claims=claims,

@@ -252,6 +252,7 @@ def resolve(
     text_learns = pairing is not None and texts.get("text_adaptation") is None
     labelled: Fields = {
         "kernels": kernels.level(),
+        "depth": profile.depth,
         "dataset": dataset,
         "data_hash": bench.dataset(dataset).content_hash,
         "seed": seed,

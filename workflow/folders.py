@@ -1,25 +1,27 @@
 """Print what run_all.sh was given, settled where its user stands, as assignments of the shell."""
 
 import json
+import os
 import re
 import shlex
 import sys
 from pathlib import Path
 
 from clipit_lib.errors import ClipItError
-from companion import paths
+from companion import paths, rehearsal
 from companion.profile import load_profile
 from companion.reading import is_file_name
 
 
-def settled(profile: str, cluster: str) -> dict[str, str]:
-    """The variables of run_all.sh.
+def settled(profile: str, cluster: str, suffix: str = "") -> dict[str, str]:
+    """The variables of run_all.sh; a suffix makes a profile's name or path that of its rehearsal.
 
     Raises:
         ClipItError: see `load_profile`; a folder whose name Snakemake would take for a pattern.
     """
     if is_file_name(profile):
         profile = str(paths.expanded(profile).resolve())
+    profile += suffix
     name = load_profile(profile).name
     found = {
         "profile": profile,
@@ -31,6 +33,8 @@ def settled(profile: str, cluster: str) -> dict[str, str]:
     for place in (str(paths.repository()), profile, found["results"]):
         if re.search(r"[{}<>\n]", place):
             raise ClipItError("{, }, < or > in a path", place, "Name its folders without these")
+    if suffix:
+        found["PYTHONPATH"] = f"{os.environ.get('PYTHONPATH', '')}:{rehearsal.packages()}"
     if (gpus := paths.gpus()) is not None:
         found["here"] = " ".join(gpus)
     if cluster:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import json
 import operator
 import warnings
 from collections.abc import Callable
@@ -69,8 +70,11 @@ def piece_tokenizer(pieces: Any, start: int, end: int, context: int) -> Tokenize
 def build_open_clip(row: Entry, side: int | None, held: Held | None = None) -> open_clip.CLIP:
     """A whole CLIP, with random weights unless others are given."""
     config = (open_clip.get_model_config(row.architecture) or {}) | dict(row.options)
+    layers = {"layers": config.pop("depth")} if "depth" in config else {}
     size = {"image_size": row.transform(side).size}
-    model = open_clip.CLIP(**config | {"vision_cfg": config["vision_cfg"] | size})
+    halves = {"vision_cfg": config["vision_cfg"] | size | layers,
+              "text_cfg": config["text_cfg"] | layers}  # fmt: skip
+    model = open_clip.CLIP(**config | halves)
     if held is not None:
         weights.fill_model(model, held)
     return model
@@ -122,9 +126,13 @@ def build_conch(row: Entry, side: int | None, held: Held | None = None) -> nn.Mo
     """
     if held is None:
         raise ClipItError("no weights", CONCH_PACKAGE, "Its package builds it around its weights")
-    build = conch_package().create_model_from_pretrained
+    package, asked = conch_package(), ARCHITECTURE
+    if depth := row.options.get("depth"):
+        asked = json.loads((package.factory.CFG_DIR / f"{asked}.json").read_text("utf-8"))
+        for part in ("vision_cfg", "text_cfg", "multimodal_cfg"):
+            asked[part]["layers"] = depth
     try:
-        model: nn.Module = build(ARCHITECTURE, str(held.path), return_transform=False)
+        model = package.create_model_from_pretrained(asked, str(held.path), return_transform=False)
     except (KeyError, RuntimeError) as error:
         what = f"the checkpoint does not fit CONCH ({' '.join(str(error).split())[:80]})"
         raise ClipItError(what, held.path, weights.GIVE) from error
@@ -183,8 +191,9 @@ PLIP_SPARE = r".*\.position_ids|logit_scale|{other}_model\..*|{other}_projection
 
 def build_plip(row: Entry, side: int | None, held: Held | None = None) -> nn.ModuleList:
     """Its two models; the defaults of their configurations are ViT-B/32's."""
-    vision = CLIPVisionModelWithProjection(CLIPVisionConfig())
-    text = CLIPTextModelWithProjection(CLIPTextConfig())
+    layers = {"num_hidden_layers": row.options.get("depth", 12)}
+    vision = CLIPVisionModelWithProjection(CLIPVisionConfig(**layers))
+    text = CLIPTextModelWithProjection(CLIPTextConfig(**layers))
     if held is not None:
         weights.fill_model(vision, held, PLIP_SPARE.format(other="text"))
         weights.fill_model(text, held, PLIP_SPARE.format(other="(vision|visual)"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 from clipit_lib.encoders import vision
@@ -26,11 +27,16 @@ UNTRAINED = "untrained"  # in place of a digest of weights
 # -- What is known of an encoder without its weights.
 
 
-def entry(name: str, clip: bool = False) -> Entry:
-    """Row of an encoder; of `clip` one that reads texts too. A ClipItError lists known names."""
+def entry(name: str, clip: bool = False, depth: int | None = None) -> Entry:
+    """Row of an encoder; of `clip` one that reads texts too. A ClipItError lists known names.
+
+    With `depth`, a published one is built of that many blocks.
+    """
     rows = [each for each, row in ENCODERS.items() if row.text_targets or not clip]
     known(name, rows, "retriever" if clip else "backbone", "clipit_lib/encoders/encoders.yaml")
-    return ENCODERS[name]
+    row = ENCODERS[name]
+    shallow = depth is not None and isinstance(row.weights, Published)
+    return replace(row, options={**row.options, "depth": depth}) if shallow else row
 
 
 def published() -> dict[str, Published]:
@@ -62,8 +68,8 @@ def load_backbone(name: str, sources: Sources, normalisation: str = "own") -> Vi
         ClipItError: unknown name; its weights are missing, damaged or of another model.
     """
     held = read_weights(name, entry(name).weights, sources)
-    called = weights_hash(name, sources)
-    return build_backbone(name, sources.side, sources.stand_in, held, called, normalisation)
+    asked = sources.side, sources.stand_in, held, weights_hash(name, sources)
+    return build_backbone(name, *asked, normalisation, sources.depth)
 
 
 def load_clip(name: str, sources: Sources) -> ClipEncoder:
@@ -74,7 +80,7 @@ def load_clip(name: str, sources: Sources) -> ClipEncoder:
     """
     from clipit_lib.encoders import clips  # slow to import; a backbone needs no text half
 
-    row = entry(name, clip=True)
+    row = entry(name, True, sources.depth)
     held = read_weights(name, row.weights, sources)
     if row.library == "stand_in":
         assert sources.stand_in is not None
@@ -95,14 +101,14 @@ def load_clip(name: str, sources: Sources) -> ClipEncoder:
 
 def build_backbone(
     name: str, side: int | None, stand_in: StandInTraining | None, held: Held | None = None,
-    weights_hash: str = UNTRAINED, normalisation: str = "own",
+    weights_hash: str = UNTRAINED, normalisation: str = "own", depth: int | None = None,
 ) -> VisionEncoder:  # fmt: skip
     """A backbone with the weights `held`, or random ones: to train, count or time it.
 
     Args:
         side: of the phantom's patches in pixels; stand_in: settings of the stand-in, if meant.
     """
-    row = entry(name)
+    row = entry(name, depth=depth)
     tower: Any
     if row.library == "timm":
         tower = vision.timm_tower(row, side, held)

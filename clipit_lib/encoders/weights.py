@@ -165,6 +165,7 @@ class Sources:
         copies: local path of a published model's weights, by its name; the hub has the others.
         download: whether what is not here yet may be fetched from the hub.
         kernels: those that the encoders which are trained here are trained with.
+        depth: blocks of published encoders, see `Labelled`; None: all.
         train: trains one that is wanted and not there; without it, that is an error.
     """
 
@@ -173,6 +174,7 @@ class Sources:
     copies: Mapping[str, str] = field(default_factory=dict)
     download: bool = True
     kernels: str = field(default_factory=kernels.level)
+    depth: int | None = None
     train: Callable[[Recipe], object] | None = None
 
     def recipe(self, name: str) -> Recipe:
@@ -202,7 +204,7 @@ def sources_of(spec: RunSpec) -> Sources:
         path, sha256 = (str(_stored(card, DELETE, key)) for key in ("file", "sha256"))
         if sha256.startswith(spec.backbone_hash) and Path(path).exists():
             copies[spec.backbone] = path
-    return Sources(spec.pretraining, spec.stand_in, copies, kernels=spec.kernels)
+    return Sources(spec.pretraining, spec.stand_in, copies, True, spec.kernels, spec.depth)
 
 
 def require_same(spec: RunSpec, found: str, folder: Path) -> None:

@@ -288,13 +288,15 @@ def cost_table(models: dict[str, Variant], batches: Sequence[int] = BATCHES) -> 
     return pd.DataFrame(rows, columns=[*columns, "trainable"])
 
 
-def latency_table(models: dict[str, Variant], rounds: int) -> pd.DataFrame:
+def latency_table(
+    models: dict[str, Variant], rounds: int, batches: Sequence[int] = BATCHES
+) -> pd.DataFrame:
     """One row a variant and batch size: batch, and the columns of `latency_summary`.
 
     Times are of a whole call. Decoding, the transform and tokenising are not in them.
     """
     parts = []
-    for batch in BATCHES:
+    for batch in batches:
         rng = torch.Generator().manual_seed(0)
         calls = {name: _call(variant, batch, rng) for name, variant in models.items()}
         table = latency_summary(interleaved(calls, rounds), next(iter(models)))

@@ -24,7 +24,7 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
 from clipit_lib.files import written_beside
-from companion import paths
+from companion import paths, rehearsal
 from companion.specs import Setting
 from companion.statistics import Word
 from companion.tables import doubtful, write_runs
@@ -285,7 +285,10 @@ def save(figure: Figure, profile: str, name: str, runs: Sequence[str] = ()) -> P
     have a doubtful course.
     """
     path = paths.figures(profile) / f"{name}.png"
-    if said := doubtful(profile, runs, listed=False):
+    said = doubtful(profile, runs, listed=False)
+    if rehearsal.named(profile):
+        said = f"A rehearsal, no result. {said}"
+    if said:
         figure.text(0, -0.02, said, fontsize=SMALLEST, color=HUES[2], va="top")
     _write(figure, path.with_suffix(".svg"), "Date")
     _write(figure, path, "Software")

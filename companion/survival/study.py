@@ -50,6 +50,7 @@ class SurvivalSpec(Strict):
     """
 
     version: int = 2
+    depth: int | None = None
     kernels: str
     setting: str
     seed: int
@@ -110,7 +111,8 @@ def resolve(bench: Workbench, cohort: Cohort, setting: str, seed: int) -> Surviv
             "long_text": profile.text_stage.long_text,
         }
     return SurvivalSpec(
-        kernels=kernels.level(), setting=setting, seed=seed, cohort_hash=cohort.content_hash,
+        kernels=kernels.level(), depth=profile.depth, setting=setting, seed=seed,
+        cohort_hash=cohort.content_hash,
         folds=settings.folds, hidden=settings.hidden, dropout=settings.dropout,
         training=settings.training, validation=settings.validation, **text,
     )  # fmt: skip

@@ -17,6 +17,7 @@ from clipit_lib.errors import ClipItError
 from companion import doctor, fetch, published
 from companion.profile import load_profile
 from companion.published import PUBLISHED_DATA, BachData
+from companion.rehearse import write_images
 
 SETTINGS = BachData(source="bach", corpus="any", side=6)
 LETTERS = {"Benign": "b", "InSitu": "is", "Invasive": "iv", "Normal": "n"}
@@ -40,11 +41,9 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """16 x 12 pixels each: its own colour in the central square, red beside it."""
     root = tmp_path_factory.mktemp("bach")
     for label, (name, letters) in enumerate(LETTERS.items()):
-        (root / name).mkdir()
-        for number in range(100):
-            pixels = np.full((12, 16, 3), (255, 0, 0), np.uint8)
-            pixels[:, 2:14] = colour(100 * label + number)
-            Image.fromarray(pixels).save(root / name / f"{letters}{number + 1:03d}.tif")
+        pixels = np.full((100, 12, 16, 3), (255, 0, 0), np.uint8)
+        pixels[:, :, 2:14] = [[[colour(100 * label + number)]] for number in range(100)]
+        write_images(root, ((f"{name}/{letters}{n + 1:03d}.tif", p) for n, p in enumerate(pixels)))
         (root / name / "Thumbs.db").write_bytes(b"no image")
         (root / name / f"._{letters}001.tif").write_bytes(b"no image")
     (root / "microscopy_ground_truth.csv").write_text("b001.tif,Benign\n")

@@ -12,6 +12,7 @@ from PIL import Image
 from clipit_lib.data import images
 from clipit_lib.errors import ClipItError
 from companion.published import PUBLISHED_DATA, CrcData
+from companion.rehearse import write_images
 
 SETTINGS = CrcData(source="crc", corpus="any", side=4)
 CLASSES = ("ADI", "BACK", "DEB", "LYM", "MUC", "MUS", "NORM", "STR", "TUM")
@@ -22,13 +23,12 @@ TRAIN, TEST = "NCT-CRC-HE-100K", "CRC-VAL-HE-7K"
 def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Three train and two test images a class; grey values tell split, class and number."""
     root = tmp_path / "crc"
-    for split, (part, count) in enumerate({TRAIN: 3, TEST: 2}.items()):
-        for label, name in enumerate(CLASSES):
-            (root / part / name).mkdir(parents=True)
-            for number in range(count):
-                pixels = np.full((4, 4, 3), 100 * split + 10 * label + number, np.uint8)
-                path = root / part / name / f"{name}-{'CAB'[number]}.tif"
-                Image.fromarray(pixels).save(path)
+    write_images(root, (
+        (f"{part}/{name}/{name}-{'CAB'[number]}.tif", np.full((4, 4, 3), first + number, np.uint8))
+        for split, (part, count) in enumerate({TRAIN: 3, TEST: 2}.items())
+        for first, name in zip(range(100 * split, 200, 10), CLASSES, strict=False)
+        for number in range(count)
+    ))  # fmt: skip
     monkeypatch.setenv("CLIPIT_DATA", str(tmp_path))
     monkeypatch.setenv("CLIPIT_CACHE", str(tmp_path / "cache"))
     images = {"train": 27, "validation": 0, "test": 18}

@@ -20,6 +20,7 @@ from companion.phantom.latents import WORLDS
 from companion.profile import load_profile
 from companion.protocols import protocol_named
 from companion.published import PUBLISHED_DATA, PcamData
+from companion.rehearse import write_h5 as write
 
 SETTINGS = PcamData(source="pcam", corpus="any")
 
@@ -37,7 +38,6 @@ NAME = "camelyonpatch_level_2_split_{}_{}"
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """12 + 6 + 6 patches in the real layout; labels are 0 1 1 0 1 1 ... in each split."""
     folder, rng = tmp_path / "pcam", np.random.default_rng(0)
-    folder.mkdir()
     for part, count in COUNTS.items():
         patches = rng.integers(0, 256, (count, 96, 96, 3), dtype=np.uint8)
         labels = np.array([row % 3 > 0 for row in range(count)], np.uint8)
@@ -48,15 +48,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     images = {"train": 12, "validation": 6, "test": 6}
     monkeypatch.setitem(PUBLISHED_DATA, "pcam", replace(PUBLISHED_DATA["pcam"], images=images))
     return folder
-
-
-def write(folder: Path, part: str, kind: str, array: np.ndarray, key: str = "") -> Path:
-    path = folder / f"{NAME.format(part, kind)}.h5"
-    with h5py.File(path, "w") as stream:
-        chunks = (min(4, len(array)), *array.shape[1:]) if kind == "x" else None
-        packing = {"chunks": chunks, "compression": "gzip"} if chunks else {}
-        stream.create_dataset(key or kind, data=array, **packing)
-    return path
 
 
 def read(folder: Path, kind: str) -> np.ndarray:

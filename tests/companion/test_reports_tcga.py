@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from clipit_lib.data.reports import FileCorpus
 from clipit_lib.errors import ClipItError
 from companion.profile import load_profile
+from companion.rehearse import write_tcga
 from companion.tcga import TcgaCorpus
 
 CODE = "25c0b433-5557-4165-922e-2c1eac9c26f0"
@@ -33,11 +34,7 @@ TABLES = {"path": "TCGA_Reports.csv", "cancer_type_table": "tcga_patient_to_canc
 @pytest.fixture
 def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("CLIPIT_DATA", str(tmp_path))
-    names = [f"{patient}.{CODE}" for patient in REPORTS]
-    reports = pd.DataFrame({"patient_filename": names, "text": list(REPORTS.values())})
-    reports.to_csv(tmp_path / "TCGA_Reports.csv", index=False)
-    types = pd.DataFrame({"patient_id": list(TYPES), "cancer_type": list(TYPES.values())})
-    types.to_csv(tmp_path / "tcga_patient_to_cancer_type.csv", index=False)
+    write_tcga(tmp_path, REPORTS, TYPES)
     return tmp_path
 
 
