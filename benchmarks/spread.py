@@ -48,18 +48,12 @@ LEVELS: dict[str, dict[str, str]] = {
 }  # fmt: skip
 WORK = """
 import sys
-from clipit_lib import runs, studies, tables
-from clipit_lib.encoders import registry
-from clipit_lib.settings import load_profile
-from companion.profile import Workbench
-profile = load_profile(sys.argv[1])
-for name in (profile.retriever, *profile.backbones):
-    registry.get_or_train(name, profile)
-bench = Workbench(profile)
-stored = [runs.get_or_run(spec, bench) for spec in studies.runs_of(bench, "table1")]
+from companion import studies, tables
+from companion.profile import Workbench, load_profile
+stored = studies.stored(Workbench(load_profile(sys.argv[1])), "table1")
 pairs = [("unimodal", "clip_it"), ("lora_only", "clip_it")]
 tables.run_table(stored).to_csv(sys.argv[2] + ".runs.csv", index=False)
-gains = tables.gain_table(stored, pairs, profile.bootstrap_draws)
+gains = tables.gain_table(stored, pairs)
 gains.to_csv(sys.argv[2] + ".gains.csv", index=False)
 """
 CELL = ["dataset", "backbone", "first", "second"]

@@ -18,7 +18,7 @@ from clipit_lib.encoders import registry
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import whole, write_text, written_beside
 from clipit_lib.runs import StoredRun
-from companion import paper, paths
+from companion import paper, paths, rehearsal
 from companion.archived import NAMES, SLIDES
 from companion.archived import listed as listed_runs
 from companion.profile import Workbench
@@ -227,6 +227,8 @@ def save_table(
         folder: by default that of the profile's tables.
     """
     folder, doubt = folder or paths.tables(profile), doubtful(profile, runs)
+    if rehearsal.named(profile) and rehearsal.MARK not in text:
+        text = f"{rehearsal.MARK}\n\n{text}"
     if doubt and doubt not in text:
         print(doubt)
         text = f"{text.rstrip()}\n\n{doubt}"

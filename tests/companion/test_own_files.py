@@ -25,7 +25,7 @@ from companion.findings import Severity
 from companion.own.checks import COLUMNS, check, datasets, zero_shot_table
 from companion.own.summary import ADDED, choose, summary, summary_table
 from companion.profile import Profile, Study, Workbench, load_profile
-from companion.statistics import balanced_accuracy
+from companion.statistics import Word, balanced_accuracy
 
 CELL = ("phantom-pcam", "phantom_vit_s16")
 
@@ -153,7 +153,7 @@ def test_from_files_to_a_classifier(
     )
     stored = [runs.get_or_run(spec, own) for spec in studies.runs_of(own, "own")]
     assert len(stored) == 12 and stored[0].folder.parent == paths.runs("mine")
-    found = summary(stored, 100)
+    found = summary(stored)
     assert set(found["first"]) == set(ADDED)
     assert set(found["word"]) <= set(Word)
     assert len(summary_table(found)) == 5  # one cell: the pooled rows would only repeat it
