@@ -281,7 +281,7 @@ CITED = ("table1", "table2", "table6", "table7", "ablations", "ablation_curves",
 def save(figure: Figure, profile: str, name: str, runs: Sequence[str] = ()) -> Path:
     """Write NAME.png, NAME.svg and the run keys behind them; return the png's path.
 
-    What is cited is written as NAME_85mm.pdf too. Below the figure stands how many of the runs
+    What is cited is written as NAME_85mm.pdf too. Above the figure stands how many of the runs
     have a doubtful course.
     """
     path = paths.figures(profile) / f"{name}.png"
@@ -289,7 +289,8 @@ def save(figure: Figure, profile: str, name: str, runs: Sequence[str] = ()) -> P
     if rehearsal.named(profile):
         said = f"A rehearsal, no result. {said}"
     if said:
-        figure.text(0, -0.02, said, fontsize=SMALLEST, color=HUES[2], va="top")
+        # Above: what is below would meet a legend, which moves with the figure's lower edge.
+        figure.text(0, 1.01, said, fontsize=SMALLEST, color=HUES[2], va="bottom")
     _write(figure, path.with_suffix(".svg"), "Date")
     _write(figure, path, "Software")
     if name in CITED:
