@@ -22,7 +22,8 @@ myst_enable_extensions, myst_heading_anchors = ["dollarmath"], 3
 nb_execution_mode, nb_render_markdown_format, nb_merge_streams = "off", "myst", True
 autosummary_generate, autodoc_member_order, add_module_names = False, "bysource", False
 # Made by scikit-learn, whose words refer to its own pages.
-autodoc_default_options = {"exclude-members": "set_fit_request, set_score_request"}
+METHODS = [f"set_{name}_request" for name in ("fit", "predict", "predict_proba", "score")]
+autodoc_default_options = {"exclude-members": ", ".join(METHODS)}
 napoleon_custom_sections = [("Attributes", "params_style")]  # which may name several at once
 python_maximum_signature_line_length = 88
 
