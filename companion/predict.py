@@ -390,10 +390,12 @@ def predict_tiles(given: Namespace, classifier: ImageClassifier) -> None:
 def _predict_tiles_of(
     path: Path, given: Namespace, classifier: ImageClassifier, write: Callable[[Iterable[Any]], Any]
 ) -> None:
-    classes, mask, said = classifier.classes, None, list[str]()
+    classes, said = classifier.classes, list[str]()
+    mask: Bool[np.ndarray, "h w"] | None = None
     slide = slides.open_slide(path, given.mpp, given.mpp_of_slide) if given.mpp else None
     picture = slide.overview if slide else read_image(path, megapixels=given.max_megapixels)
-    source, scale = (slide, slide.scale) if slide else (picture, 1.0)
+    source: slides.Slide | Image.Image = slide or picture
+    scale = slide.scale if slide else 1.0
     side, stride = (round(each * scale) for each in (given.tiles, given.stride or given.tiles))
     if side > (most := min(source.size)):
         size_of = "larger than the image ({} x {})".format(*source.size)

@@ -338,7 +338,7 @@ def test_what_is_held_does_not_grow_with_the_slide(
     [
         (0, {}, "the slide says no resolution.*--mpp-of-slide"),
         (0, {"own": 0.5}, None),
-        (1.0, {}, "has 1 microns per pixel, coarser than --mpp 0.5. Ask for --mpp 1 or more"),
+        (1.0, {}, "has 1 microns per pixel, coarser than --mpp 0.5. Ask for --mpp 1, or"),
         (1.0, {"own": 0.5}, None),
         (0.5, {"own": 2.0}, "has 2 microns per pixel, coarser"),
     ],
@@ -359,7 +359,8 @@ def test_what_is_no_slide_or_cut_short_is_said_in_a_line(
     model: str, scan: np.ndarray, tmp_path: Path, capsys
 ) -> None:
     Image.fromarray(scan).save(tmp_path / "a.tif")  # in strips
-    content = pyramid(tmp_path / "b.tif", [scan], 0.5).read_bytes()
+    # OpenSlide reads all of the smallest level when it opens a file: the damage is in the other.
+    content = pyramid(tmp_path / "b.tif", [scan, scan[::2, ::2]], 0.5).read_bytes()
     begins = struct.pack("<2I", 8, 8 + 64 * 64 * 3)  # of the first two tiles
     assert content.count(begins) == 1
     beyond = content.replace(begins, struct.pack("<2I", 8, len(content)))
