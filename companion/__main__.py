@@ -104,7 +104,7 @@ COMMANDS = {
     "plan": Command("print what a profile will run, what is done, and time and disk of the rest", (
         PROFILE,
         _flag("--runs", "list every run, one line per setting"),
-        _argument("--study", "this study alone", metavar="NAME"),
+        _argument("--study", "this study alone (default: all)", metavar="NAME"),
         _argument("--gpu", "hours on this GPU, term by term, such as h100 or 4090 (default: this "
                   "machine is measured)", metavar="NAME"),
         _argument("--price", "of a GPU-hour", type=float, metavar="P"),

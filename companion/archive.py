@@ -17,7 +17,7 @@ from clipit_lib import runs
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import whole, write_text, written_beside
 from clipit_lib.predictions import LOGIT
-from clipit_lib.runs import StoredRun, find_run
+from clipit_lib.runs import CARD, StoredRun, find_run
 from companion import paths, tables
 from companion.archived import (
     LIMITS,
@@ -30,16 +30,14 @@ from companion.archived import (
     by_run,
 )
 from companion.figures import gallery
-from companion.profile import Workbench, load_profile
+from companion.profile import load_profile
 from companion.statistics import accuracy, balanced_accuracy
 from companion.survival.study import SurvivalRun, SurvivalSpec, fold_metrics, folder_of
 
 
-def archive(profile: str, runs: Sequence[StoredRun], limits: Mapping[str, str]) -> Path:
-    """Write predictions.parquet: the runs' keys with every test prediction.
-
-    Args:
-        limits: what a reader must know of each data set.
+def archive(profile: str, runs: Sequence[StoredRun]) -> Path:
+    """Write predictions.parquet: the runs' keys with every test prediction, and what a reader must
+    know of each data set.
     """
     order = ["sample", "group"]  # equal in every run of a data set, so that it packs well
     frames = [
@@ -48,6 +46,8 @@ def archive(profile: str, runs: Sequence[StoredRun], limits: Mapping[str, str]) 
     ]
     frame = pd.concat(frames, ignore_index=True)
     path = paths.results(profile) / PREDICTIONS
+    cards = {run.spec.dataset: run.folder / CARD for run in runs}
+    limits = {name: json.loads(card.read_text())["limits"] for name, card in cards.items()}
     return write(path, frame, ["run", *order], {LIMITS: json.dumps(limits).encode()})
 
 
@@ -161,9 +161,7 @@ def main(options: Namespace) -> None:
     results = paths.results(profile)
     risks = [each for key in asked if (each := survival_run(results, key)) is not None]
     if found:
-        bench = Workbench(load_profile(profile))
-        limits = {name: bench.limits(name) for name in sorted({run.spec.dataset for run in found})}
-        print(f"{len(found)} runs in {archive(profile, found, limits)}")
+        print(f"{len(found)} runs in {archive(profile, found)}")
     if risks:
         print(f"{len(risks)} runs in {archive_survival(profile, risks)}")
     if found or risks:
