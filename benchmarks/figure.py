@@ -64,7 +64,6 @@ def benchmarks_figure(table: pd.DataFrame) -> Figure:
             handles=handles, loc="lower right", bbox_to_anchor=(1.0, 1.0), ncols=2, fontsize=8,
             handletextpad=0.1,
         )  # fmt: skip
-        figure.tight_layout()
     return figure
 
 

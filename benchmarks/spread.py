@@ -116,7 +116,6 @@ def spread_figure(gains: pd.DataFrame) -> Figure:
         axes[0].set(yticks=range(len(cells)), yticklabels=names, ylim=(len(cells) - 0.5, -0.5))
         handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="upper center", ncols=5, bbox_to_anchor=(0.5, 0.0))
-        figure.tight_layout()
     return figure
 
 

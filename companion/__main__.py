@@ -107,7 +107,7 @@ COMMANDS = {
         _argument("--study", "this study alone (default: all)", metavar="NAME"),
         _argument("--gpu", "hours on this GPU, term by term, such as h100 or 4090 (default: this "
                   "machine is measured)", metavar="NAME"),
-        _argument("--price", "of a GPU-hour", type=float, metavar="P"),
+        _argument("--price", "of a GPU-hour (default: no cost is said)", type=float, metavar="P"),
     )),
     "train": Command("run what is missing of some studies, or of a part of them", (
         _argument("study", "as profiles/NAME.yaml names them", metavar="STUDY[,STUDY...]"),

@@ -484,7 +484,8 @@ def main(options: Namespace) -> None:
         found, slow = on_gpu(known, profile, gpu), in_float32(profile)
         before = work(todo, slow, counts), on_gpu(known, slow, gpu, "float32")
         hours = sum(one.seconds(found) for one in passes) / 3600
-        cost = f", {hours * options.price:,.0f} at {options.price:g} an hour" * bool(options.price)
+        price = options.price
+        cost = "" if price is None else f", {hours * price:,.0f} at {price:g} an hour"
         lines += [card(gpu, known), terms([before, (passes, found)], known)]
         lines.append(f"  estimate   {hours:.1f} hours on one {gpu}{cost}; {NOT_IN_IT}")
     if options.runs:

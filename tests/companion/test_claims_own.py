@@ -136,8 +136,8 @@ def test_only_cells_with_all_settings_are_judged(
 ) -> None:
     cells = [("one", "a"), ("one", "b"), ("two", "a")]
     specs = [RunSpec.model_construct(dataset="d", backbone=b, setting=s) for b, s in cells]
-    stored = {spec.key: StoredRun(Path(spec.key), spec) for spec in specs}
+    stored = {spec.backbone + spec.setting: StoredRun(Path(spec.key), spec) for spec in specs}
     monkeypatch.setattr(rules.Shelf, "specs", lambda *_: specs)
-    monkeypatch.setattr(rules.runs, "find", lambda _, key: stored[key])
+    monkeypatch.setattr(rules.studies, "find", lambda _, s: stored[s.backbone + s.setting])
     found = rules.Shelf(bench).runs("any", ["a", "b"])
     assert [(run.spec.backbone, run.spec.setting) for run in found] == cells[:2]

@@ -27,7 +27,9 @@ def committed(pattern: str) -> list[Path]:
 
 
 TABLES = [
-    path for path in committed("tables/*.csv") if "balanced_accuracy" in path.read_text()[:200]
+    path
+    for path in committed("tables/*.csv")
+    if "balanced_accuracy" in path.read_text()[:200] and path.stem != "colour_floor"
 ]
 
 

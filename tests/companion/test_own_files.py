@@ -125,7 +125,7 @@ PAGE = (paths.repository() / "docs" / "your_data.md").read_text(encoding="utf-8"
 def test_the_page_explains_every_field_and_model() -> None:
     fields = {*Profile.model_fields, *FolderData.model_fields, *FileCorpus.model_fields}
     elsewhere = {"settings", "protocol", "training_for", "stand_in", "survival", "clips",
-                 "templates", "synthetic", "searched"}  # fmt: skip
+                 "templates", "synthetic", "searched", "depth"}  # fmt: skip
     assert {name for name in fields - elsewhere if f"`{name}`" not in PAGE} <= {"path"}
     for name in registry.ENCODERS:
         assert f"`{name}`" in PAGE, name
@@ -221,7 +221,7 @@ def test_an_untrained_retriever_is_a_note(own_file: Path, tmp_path: Path) -> Non
                           "side": 32, "corpus": "reports"}},
         corpora={"reports": {"source": "file", "path": str(own_file.parent / "reports.txt")}},
     )  # fmt: skip
-    found = {each.check: each for each in check(Workbench(load_profile(str(path))))}
+    found = {each.check: each for each in check(Workbench(load_profile(str(path)), download=False))}
     assert found["retriever"].severity is Severity.NOTE and "hubs" not in found
     assert "few_reports" in found
 

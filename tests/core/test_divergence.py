@@ -332,7 +332,7 @@ def test_what_rests_on_a_doubtful_run_says_so(
 
 def test_the_summary_credits_nothing_to_text_beside_doubtful_runs(hasty: list[StoredRun]) -> None:
     doubt = tables.doubtful("hasty", [run.key for run in hasty])
-    found = summary(hasty, 20).assign(verdict="helps")
+    found = summary(hasty).assign(word="helps")
     assert "The text helps here" in summary_words(found)
     words = summary_words(found, doubt)
     assert words.startswith("**2 of 3 runs rest") and "helps here" not in words

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -65,13 +66,13 @@ def bench(bench: Workbench, monkeypatch: pytest.MonkeyPatch) -> Workbench:
 def stages(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> list[Path]:
     """Where stage one is kept: a folder that is replaced by the test."""
     folder = [tmp_path / "first"]
-    monkeypatch.setattr(text_stage, "_path", lambda spec: folder[0] / f"{spec.key}.safetensors")
+    monkeypatch.setattr(text_stage, "paths", SimpleNamespace(cache=lambda: folder[0]))
     return folder
 
 
 def poisoned(profile: Profile) -> Profile:
     """Every field changed but those that data, reports and encoders are opened from."""
-    opened = {"data", "corpora", "pretraining", "stand_in", "weights"}
+    opened = {"data", "corpora", "pretraining", "stand_in", "weights", "depth"}
     poison: dict[str, Any] = {
         "name": "poisoned",
         "summary": "",

@@ -214,11 +214,11 @@ def test_tables_follow_from_stored_predictions(bench: Workbench) -> None:
         assert row["balanced_accuracy"] == pytest.approx(100 * np.mean(recalls))
         assert row["accuracy"] == pytest.approx(100 * (answer == frame["label"]).mean())
     pair = [("lora_only", "clip_it")]
-    gain = tables.gain_table(stored, pair, 50)["gain"].item()
+    gain = tables.gain_table(stored, pair)["gain"].item()
     by_setting = table.groupby("setting")["balanced_accuracy"].mean()
     assert gain == pytest.approx(by_setting["clip_it"] - by_setting["lora_only"])
     with pytest.raises(ClipItError, match="same seeds"):
-        tables.gain_table(stored[:3], pair, 50)
+        tables.gain_table(stored[:3], pair)
 
 
 def test_accuracies_by_hand() -> None:
