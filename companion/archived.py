@@ -34,7 +34,7 @@ def listed(results: Path) -> pd.DataFrame:
     empty = dict.fromkeys(("peak_memory_mib", "doubtful"), "")
     with whole(path, AGAIN_ALL):
         table = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=empty)
-        return table.reindex(columns=list(LISTED))
+        return table.set_index("key").reset_index().reindex(columns=list(LISTED))
 
 
 def by_run(path: Path) -> dict[str, pd.DataFrame]:

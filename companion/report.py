@@ -473,5 +473,7 @@ def _claims(profile: str, outline: Outline) -> Section:
     words = paths.results(profile) / "claims.md"
     text = "The claims have not been judged for this profile: there is no `claims.md`."
     if words.exists():
-        text = TITLE.sub("", words.read_text(encoding="utf-8"), count=1)  # the page has its own
+        with whole(words, "Delete it and run notebook 18_claims again"):
+            text = words.read_text(encoding="utf-8")
+        text = TITLE.sub("", text, count=1)  # the page has its own
     return Section("claims", "Claims of the paper", heading + prose(text, outline, 3))

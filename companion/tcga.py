@@ -86,7 +86,8 @@ class TcgaCorpus(Corpus):
     def _patients(self, reports: pd.DataFrame, path: Path) -> tuple[set[str], set[str], str]:
         """All patients whose kind is known, those that are wanted, and what is wanted in words."""
         table = reports
-        if self.cancer_type_table is not None:
+        asked = self.cancer_types or "cancer_type_table" in self.model_fields_set
+        if self.cancer_type_table is not None and (asked or ORIGIN not in reports):
             path = paths.in_data(self.cancer_type_table)
             table = _of_patients(path)
         elif ORIGIN not in reports:

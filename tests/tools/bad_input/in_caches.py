@@ -69,7 +69,7 @@ def digests(world: World) -> list[str]:
 
 
 def claims(world: World) -> list[str]:
-    (world.results / "claims.csv").write_bytes(b"\xff")
+    (world.results / "claims.md").write_bytes(b"\xff")
     return ["report", "--profile", str(world.home / "mine.yaml")]
 
 
@@ -115,5 +115,5 @@ CASES = [
              "table1.runs.json", "missing or damaged", "Run the notebook"),
     BadInput("an executed notebook cut short", result("report", "notebooks/03_table1.ipynb"),
              "03_table1.ipynb", "missing or damaged", "Delete it and run"),
-    BadInput("claims of no text", claims, "claims.csv", "missing or damaged", "Delete it and run"),
+    BadInput("claims of no text", claims, "claims.md", "missing or damaged", "Delete it and run"),
 ]  # fmt: skip

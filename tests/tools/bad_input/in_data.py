@@ -130,10 +130,10 @@ CASES = [
              validation_split={"by": "official"}), "validation", "brings no validation samples",
              "Use stratified"),
     BadInput("h5 without a key", published(lambda file: file.move("x", "images")),
-             "train_x.h5", "no x (found: images)", "Delete it and run"),
+             "train_x.h5", "no x (found: images)", "companion fetch pcam"),
     BadInput("h5 of another shape", published(lambda file: (file.pop("x"),
              file.create_dataset("x", data=np.zeros((2, 8, 8, 3), np.uint8)))), "train_x.h5",
-             "x is uint8 [2, 8, 8, 3]", "Delete it and run"),
+             "x is uint8 [2, 8, 8, 3]", "companion fetch pcam"),
     BadInput("h5 that is none", published(None), "train_x.h5", "damaged or cut short",
-             "Delete it and run"),
+             "companion fetch pcam"),
 ]  # fmt: skip
