@@ -35,8 +35,12 @@ def balanced_accuracy(predictions: pd.DataFrame) -> float:
 
     The released code reports this under the name accuracy.
     """
-    hits = pd.Series(correct(predictions)).groupby(predictions["label"].to_numpy()).mean()
-    return 100 * float(hits.mean())
+    return mean_recall(correct(predictions), predictions["label"].to_numpy())
+
+
+def mean_recall(hits: Bool[np.ndarray, " n"], labels: np.ndarray) -> float:
+    """Mean over classes of the share that is a hit, in percent."""
+    return 100 * float(pd.Series(hits).groupby(labels).mean().mean())
 
 
 BINS = 15  # of confidence

@@ -41,6 +41,8 @@ CONTROLS = (
     "clip_it/redrawn_reports", "clip_it/shuffled_pairs", "clip_it/shuffled_within_class",
     "clip_it/class_prompts", "clip_it",
 )  # fmt: skip
+# Asked again on patches of another laboratory (notebook 20).
+SHIFT = ("unimodal", "lora_only", "clip_it/random_reports", "clip_it")
 # What tells apart what CLIP-IT gains on data of the user (notebook 16).
 OWN = (
     "unimodal", "lora_only", "clip_it/architecture_only", "clip_it/random_reports",
@@ -68,10 +70,10 @@ LABELS = ("labels_5", "labels_20", "labels_80")
 NOISE = ("label_noise_10", "label_noise_30", "label_noise_50")
 STUDIES = (
     "table1", "table2", "complementarity", "tsne", "ablations", "text_statistics", "table6",
-    "table7", "map", "controls", "protocol_audit", "clip_audit", "own", "known",
+    "table7", "map", "controls", "protocol_audit", "clip_audit", "own", "known", "shift",
 )  # fmt: skip
 
-ONE_BACKBONE = ("tsne", "ablations", "map", "controls", "protocol_audit", "known")
+ONE_BACKBONE = ("tsne", "ablations", "map", "controls", "protocol_audit", "known", "shift")
 
 
 def asked(profile: Profile, name: str) -> bool:
@@ -200,6 +202,7 @@ def settings(profile: Profile, name: str, dataset: str) -> Sequence[str]:
         "protocol_audit": AUDIT,
         "clip_audit": CLIP_AUDIT,
         "own": OWN,
+        "shift": SHIFT,
     }
     return fixed[name]
 

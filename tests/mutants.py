@@ -428,7 +428,7 @@ MISTAKES: dict[str, list[tuple[str, str, str]]] = {
         ("len(names) * off)", "off)", "patients that add little to a score"),
         ("return 100 * float(correct(predictions).mean())",
          "return float(correct(predictions).mean())", "no percent"),
-        ('.groupby(predictions["label"].to_numpy()).mean()', "", "not balanced"),
+        ('.groupby(labels).mean().mean())', ".mean())", "not balanced"),
         ("logits.argmax(axis=1)", "logits.argmin(axis=1)", "the lowest logit answers"),
         ("[1])[::-1]", "[1])", "the share of the least used reports"),
         ("[2.5, 97.5]", "[5, 95]", "intervals of 90%"),

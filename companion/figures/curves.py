@@ -137,3 +137,31 @@ def map_table(stored: Sequence[StoredRun], axes: Curves) -> pd.DataFrame:
                 place = {"axis": axis, "point": point, "control": control}
                 frames.append(pd.DataFrame(place, gains.index).join(gains))
     return pd.concat(frames, ignore_index=True)
+
+
+@style.styled()
+def shift_figure(accuracies: pd.DataFrame) -> Figure:
+    """Balanced accuracy by the strength of each shift: means over seeds, one row per data set.
+
+    Args:
+        accuracies: of `shift.accuracy_table`.
+    """
+    kinds, datasets = (list(accuracies[name].unique()) for name in ("shift", "dataset"))
+    size = (7.2, 0.6 + 1.9 * len(datasets))
+    figure, axes = plt.subplots(
+        len(datasets), len(kinds), figsize=size, sharex=True, sharey="row", squeeze=False
+    )
+    for (dataset, kind), rows in accuracies.groupby(["dataset", "shift"]):
+        axis = axes[datasets.index(dataset), kinds.index(kind)]
+        for setting, own in rows.groupby("setting", sort=False):
+            colour, marker = style.look(str(setting))
+            means = own.groupby("strength")["balanced_accuracy"].mean()
+            axis.plot(means, color=colour, marker=marker, ms=4, lw=1.2, label=label(str(setting)))
+        axis.set(
+            title=kind if dataset == datasets[0] else "", xticks=sorted(own["strength"].unique())
+        )
+    for axis, dataset in zip(axes[:, 0], datasets, strict=True):
+        axis.set_ylabel(f"{dataset}\nbalanced accuracy (%)")
+    figure.supxlabel("strength (0: as it is)", fontsize=9)
+    style.legend_below(figure, style.named(axes[0, 0]))
+    return figure
