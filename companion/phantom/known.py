@@ -8,7 +8,6 @@ from typing import Annotated, Literal
 import numpy as np
 import pandas as pd
 from pydantic import Field
-from scipy import stats
 
 from clipit_lib import kernels
 from clipit_lib.data.patches import Recipe, Undecoded, ValidationSplit
@@ -125,6 +124,8 @@ def information(world: Known, informs: float) -> Information:
     distance = world.contrast * float(np.linalg.norm((high - low) / np.hypot(scatter, RESIDUE)))
     edges = np.linspace(0, 1, 1001)
     grade = (edges[1:] + edges[:-1]) / 2
+    from scipy import stats  # slow to import
+
     mass = np.diff(stats.beta.cdf(edges, world.spread, world.spread))
     seen = np.arange(-5, distance + 5, 0.05)
     density = stats.norm.pdf(seen[:, None] - distance * grade) * 0.05  # [x, z]

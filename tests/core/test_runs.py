@@ -4,6 +4,7 @@ import json
 import multiprocessing
 import os
 import shutil
+import traceback
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -140,6 +141,23 @@ def test_a_stored_run_is_not_trained_again(bench: Workbench, monkeypatch) -> Non
     first = runs.get_or_run(spec(bench, "lora_only"), bench)
     monkeypatch.setattr(runs, "perform", lambda *_: pytest.fail("trained again"))
     assert runs.get_or_run(spec(bench, "lora_only"), bench) == first
+
+
+def test_the_way_to_the_loss_is_short(monkeypatch) -> None:
+    """Files on the way from `get_or_run` to the loss; a newcomer reads them in this order."""
+    bench, ways = toy_bench(monkeypatch), []
+    usual = training.cross_entropy
+
+    def seen(*given: Any) -> Any:
+        code = [frame.filename for frame in traceback.extract_stack()]
+        ways.append([Path(name).name for name in code if Path(name).parent.name == "clipit_lib"])
+        return usual(*given)
+
+    monkeypatch.setattr(training, "cross_entropy", seen)
+    runs.get_or_run(specs.resolve(bench, *TOY, "clip_it", 0), bench)
+    assert ways and {name for way in ways for name in way} <= {
+        "runs.py", "parallel.py", "run.py", "training.py",
+    }  # fmt: skip
 
 
 def test_the_same_specification_gives_the_same_predictions(bench: Workbench) -> None:
