@@ -32,7 +32,6 @@ from companion.tables import GAIN_CELL, by_cell, filled, items, items_by, run_ta
 
 # -- Whether distillation targets stay apart while a run is trained.
 
-
 FIXED, MOVING = "clip_it", "clip_it/switch_moving_target"
 SPREAD_COLUMNS = ["dataset", "setting", "seed", "epoch", "target_spread", "distillation"]
 
@@ -65,7 +64,6 @@ def spread_words(spreads: pd.DataFrame) -> str:
 
 
 # -- What no model is needed for: the floor below every accuracy on a data set.
-
 
 LEVELS = 16  # of each channel, in a histogram
 
@@ -116,7 +114,6 @@ def floor_words(found: pd.DataFrame) -> str:
 
 
 # -- What text gets right where vision is wrong (section 4.4, equation 5, Figure 4).
-
 
 Hits = Bool[np.ndarray, " n"]
 Pair = tuple[StoredRun, StoredRun]  # of a vision model and a text classifier
@@ -239,7 +236,6 @@ def complementarity_sentences(table: pd.DataFrame, intervals: pd.DataFrame) -> s
 
 # -- Which models nothing cheaper matches: the frontier of cost and accuracy (Figure 3).
 
-
 CELL = ["dataset", "backbone", "setting"]
 COST_COLUMNS = [
     "parameters_deployed", "flops", "gflops", "parameters_encoded", "flops_encoded",
@@ -340,7 +336,6 @@ def reading_table(points: pd.DataFrame) -> pd.DataFrame:
 
 
 # -- How well the classes part in a space of features, in numbers and as a picture (appendix F.2).
-
 
 Features = Float[np.ndarray, "m d"]
 ClassLabels = Int[np.ndarray, " m"]

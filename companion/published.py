@@ -70,7 +70,6 @@ PUBLISHED_DATA: dict[str, Published] = read_strict(TABLE, dict[str, Published])
 
 # -- What they have in common.
 
-
 FETCH = "Run `python -m companion fetch {}`, or fix `folder` in the profile"
 
 
@@ -262,7 +261,6 @@ def _opened_h5(path: Path) -> Iterator[h5py.File]:
 
 
 # -- BACH and CRC: images in one folder a class, in the order of the classes, then by name.
-
 
 SUFFIX = ".tif"
 

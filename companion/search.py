@@ -160,7 +160,6 @@ def describe(candidate: Candidate) -> str:
 # is a seed of the evaluation. A trial trains one ordinary run a seed. Its value is the validation
 # cross-entropy of the image-only model; the choice never looks at a test prediction.
 
-
 SETTINGS: tuple[SearchedSetting, ...] = get_args(SearchedSetting)
 COLUMNS = ("setting", "number", "rank", "alpha", "targets", "lambda", "validation", "runs")
 NOTE = "note"  # what diverged, of a trial and in the table
@@ -308,7 +307,6 @@ def _worker(task: Task, threads: int) -> None:
 
 
 # -- `python -m companion search`: adapters and lambda of one cell, kept for the whole profile.
-
 
 HEADER = (
     "# Written by `python -m companion search` and read with the profile of this name.\n"

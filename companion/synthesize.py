@@ -29,7 +29,6 @@ from companion.reading import agree
 # The `openai` package asks again what passes by itself (a full queue, a server at fault, a broken
 # line), ever later or when the server says. What does not pass (a wrong key) is said at once.
 
-
 Message = dict[str, str]
 LATER = "Run the same command later: what was answered before is kept"
 ADVICE = {
@@ -137,7 +136,6 @@ def ask(client: openai.OpenAI, endpoint: Endpoint, messages: Any, seed: int) -> 
 
 
 # -- How a language model is asked for reports, and what that takes (appendix F.5).
-
 
 CHARACTERS_PER_TOKEN = 4
 # Taken to be the length of a report, in characters, where no example tells.

@@ -109,7 +109,6 @@ def normalised_temperature(
 
 # -- Drawings of coloured shapes with captions: what a CLIP learns from that never saw tissue.
 
-
 COLOURS = {
     "red": (210, 50, 45), "green": (60, 160, 75), "blue": (50, 90, 200), "yellow": (235, 205, 60),
     "white": (245, 245, 245), "black": (25, 25, 25), "orange": (235, 140, 40),
@@ -192,7 +191,6 @@ def random_view(
 
 
 # -- The phantom's own: its CLIP on captions, its backbones without labels.
-
 
 Pairs = tuple[np.ndarray, list[str]]
 NOISE = 0.5

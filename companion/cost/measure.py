@@ -69,7 +69,6 @@ def flops_per_image(model: nn.Module, size: int, batch: int = 1) -> float:
 
 # -- Wall-clock time of models side by side, fair under drift.
 
-
 WARM_UP = 3
 CPU_INFO = Path("/proc/cpuinfo")
 
@@ -142,7 +141,6 @@ def count_parameters(model: nn.Module, trainable: bool = False) -> int:
 
 # -- What the classifier of a run costs where it is deployed.
 
-
 Prompts = Literal["cached", "encoded"]
 
 
@@ -208,7 +206,6 @@ def cost_columns(specs: Iterable[RunSpec], bench: Workbench) -> pd.DataFrame:
 
 
 # -- Five ways to deploy, side by side: what each one runs for an image.
-
 
 UNIMODAL, UNMERGED, MERGED = "unimodal", "CLIP-IT, adapters unmerged", "CLIP-IT, adapters merged"
 ENCODED, CACHED = "CLIP, prompts encoded", "CLIP, prompts cached"

@@ -35,7 +35,6 @@ from companion.cost.measure import (
 # 12 blocks of width 768 over 128 tokens for its text tower; two classes in 22 templates are 44
 # prompts, each of which fills all tokens.
 
-
 SIZE, WIDTH, TEXT_WIDTH, CONTEXT, VOCABULARY = 224, 768, 512, 128, 32007
 CLASSES = 2
 PROMPTS = CLASSES * len(TEMPLATES["conch"])

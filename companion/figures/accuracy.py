@@ -51,7 +51,6 @@ def table1_figure(runs: pd.DataFrame, gains: pd.DataFrame) -> Figure:
 
 # -- Settings compared: every seed, means, and differences to a reference with their intervals.
 
-
 FAR = 6.0  # ranges of the others between a setting and them, from which on it would hide them
 
 

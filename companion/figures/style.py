@@ -134,7 +134,6 @@ def _family(character: str) -> str:
 
 # -- What several figures draw.
 
-
 Place = float | int | np.number  # on an axis; the run-time check takes none for another
 Panels = tuple[Figure, np.ndarray]  # a figure and its axes, row by row
 
@@ -267,7 +266,6 @@ def legend_below(figure: Figure, handles: list[Any], columns: int = 4, **own: An
 
 
 # -- Keeping a figure.
-
 
 COLUMN = 85 / 25.4  # inches: the width of a journal's column
 SMALLEST = 7  # points of text that is to be read there

@@ -22,7 +22,6 @@ from companion.tables import MANY
 
 # -- Which run to deploy: chosen by validation, never by test; it needs an image and nothing else.
 
-
 DEPLOYABLE = ("unimodal", "lora_only", "clip_it")  # no control that was given wrong text
 GROUP = ["backbone", "setting"]
 
@@ -114,7 +113,6 @@ def choice_words(choice: Choice) -> str:
 
 
 # -- What the text contributed: the gain of CLIP-IT over each control, and a verdict.
-
 
 WHOLE = "clip_it"
 POOLED = "all"  # stands for data set and backbone in the rows over all cells

@@ -10,7 +10,6 @@ from clipit_lib.encoders import registry
 
 # -- The paper's numbers as data (arXiv 2504.16181; WACV 2026 text of Tables 1 and 2).
 
-
 HERE = Path(__file__).parent
 
 # Which data set of the paper one of ours is, or as a phantom mirrors. Beside a phantom the paper's

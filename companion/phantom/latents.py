@@ -62,14 +62,12 @@ WORLDS: dict[str, World] = {world.name: world for world in _READ}
 
 # -- The morphology and the stain of each patch, drawn from its class and its patient.
 
-
 PATCHES_PER_PATIENT = 20
 # Standard deviations of latents that are neither absent nor full, and of all others.
 PATIENT_SPREAD, PATCH_SPREAD, RESIDUE = 0.05, 0.15, 0.02
 SPLITS = ("train", "validation", "test")
 # Room for the patients of one split; ids of different splits never meet.
 PATIENTS_PER_SPLIT = 10_000_000
-
 
 Of = TypeVar("Of", bound="Rows")
 

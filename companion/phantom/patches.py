@@ -16,7 +16,6 @@ from companion.phantom.latents import Latents, Rows
 #
 # Everything after this is arithmetic, so a patch has the same bytes in whatever block it is drawn.
 
-
 GLANDS, RING, SITES, LYMPHOID, EPITHELIAL, STROMAL = 9, 34, 9, 256, 144, 64
 
 
@@ -73,7 +72,6 @@ def _one(seeds: np.random.SeedSequence) -> tuple[np.ndarray, ...]:
 #
 # The field of view is FIELD units wide whatever the side in pixels: about 100 micrometres, so a
 # unit is 1.5 micrometres, and a larger side shows the same tissue in finer detail.
-
 
 FIELD = 64.0
 
@@ -217,7 +215,6 @@ class Layers:
 
 # -- Epithelium: glands around a lumen, ducts filled with cells, invading nests.
 
-
 PITCH, SMALLEST = 31.0, 6.0
 
 
@@ -320,7 +317,6 @@ def _lumen(layers: Layers, latents: Latents, noise: Noise, depth: np.ndarray) ->
 
 
 # -- What lies between the cells: collagen and muscle, necrosis, mucin, fat, bare glass.
-
 
 FAT_PITCH, FAT_RADIUS, MEMBRANE = 34.0, 20.0, 1.4
 

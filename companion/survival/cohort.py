@@ -63,7 +63,6 @@ from companion.profile import (
 # All slides of a patient are one bag, as in MCAT (Chen et al. 2021): a patient has one follow-up,
 # and so counts once in the Cox loss, in both metrics, in resamples and in the log-rank test.
 
-
 FEATURES = "features"
 ARRAYS = (FEATURES, "retriever")
 SUFFIXES = (".h5", ".safetensors")
@@ -238,7 +237,6 @@ def pixels(slides: Slides, settings: PhantomSlides, number: int) -> np.ndarray:
 
 
 # -- A cohort: the bags of all slides with follow-up and folds, read and checked.
-
 
 COLUMNS = ["slide", "time", "event", "fold"]
 PATIENT = "patient"
@@ -421,7 +419,6 @@ def _file(folder: Path, slide: str, named: dict[str, list[Path]], clinical: Path
 
 
 # -- The cohort of a profile: the user's slides, or phantom slides that are made on the spot.
-
 
 BAGS, CLINICAL, PLANTED, MADE = "bags", "clinical.csv", "planted.csv", "made.json"
 

@@ -146,7 +146,6 @@ class SurvivalModel(nn.Module):
 # say how much the choice of slides to predict matters, and of seeds, not that of slides to learn
 # from. The metrics themselves are those of the slides that count once each.
 
-
 METRICS = {"c_index": "C-index", "iauc": "iAUC"}  # names in tables, and in words
 TIED = 1e-8  # as in torchsurv
 

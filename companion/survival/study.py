@@ -30,7 +30,6 @@ from companion.survival.model import METRICS
 
 # -- Runs of the survival study: all folds of one setting and seed, kept in a store of their own.
 
-
 NAMES = {
     "unimodal": "unimodal",
     "clip_it/architecture_only": "architecture only",
