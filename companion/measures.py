@@ -22,7 +22,7 @@ from clipit_lib.predict import load_classifier
 from clipit_lib.runs import StoredRun
 from clipit_lib.training import BLOCK, Patches
 from companion import paper
-from companion.phantom.datasets import Phantom
+from companion.phantom import Phantom
 from companion.phantom.known import KnownCorpus
 from companion.phantom.reports import PhantomCorpus
 from companion.profile import Profile, Workbench

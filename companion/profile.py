@@ -44,7 +44,7 @@ from clipit_lib.settings import (
 from companion import paths, rehearsal
 from companion.archived import Archive
 from companion.crc5 import Crc5Data
-from companion.phantom.datasets import PhantomData
+from companion.phantom import PhantomData
 from companion.phantom.known import KnownCorpus, KnownData
 from companion.phantom.reports import PhantomCorpus
 from companion.protocols import protocol_named

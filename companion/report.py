@@ -37,7 +37,7 @@ from companion import archive, archived, paths, rehearsal, tables
 from companion.cost.measure import processor
 from companion.figures import gallery
 from companion.measures import may_be_shown
-from companion.phantom.datasets import Phantom
+from companion.phantom import Phantom
 from companion.profile import Profile, load_profile, searched_path
 
 # -- Headings of the page: unique anchors, and no level left out.

@@ -14,7 +14,7 @@ from clipit_lib.errors import ClipItError
 from clipit_lib.predictions import LOGIT
 from clipit_lib.runs import StoredRun
 from companion import paths, tables
-from companion.phantom.datasets import Phantom
+from companion.phantom import Phantom
 from companion.profile import Profile
 from companion.specs import label
 from companion.statistics import MARGIN, Interval, Word, balanced_accuracy, judgement

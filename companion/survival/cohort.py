@@ -35,7 +35,7 @@ from clipit_lib.files import (
 from clipit_lib.parallel import make_once
 from clipit_lib.settings import PHANTOM_VERSION
 from companion import paths
-from companion.phantom.datasets import PHANTOM_LIMITS
+from companion.phantom import PHANTOM_LIMITS
 from companion.phantom.latents import PATIENTS_PER_SPLIT, SPLITS, Latents, draw
 from companion.phantom.patches import render
 from companion.profile import (
