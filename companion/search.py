@@ -36,6 +36,7 @@ from clipit_lib.predictions import LOGIT
 from clipit_lib.runs import StoredRun
 from clipit_lib.settings import Lora, RunSpec
 from companion import paths, specs
+from companion.paper import PROTOCOLS
 from companion.profile import (
     Candidate,
     Chosen,
@@ -50,7 +51,6 @@ from companion.profile import (
     read_searched,
     searched_path,
 )
-from companion.protocols import PROTOCOLS
 
 # -- An Optuna study in a journal file, which several processes work on.
 

@@ -289,23 +289,25 @@ def save(figure: Figure, profile: str, name: str, runs: Sequence[str] = ()) -> P
     if said:
         # Above: what is below would meet a legend, which moves with the figure's lower edge.
         figure.text(0, 1.01, said, fontsize=SMALLEST, color=HUES[2], va="bottom")
-    _write(figure, path.with_suffix(".svg"), "Date")
-    _write(figure, path, "Software")
+    write(figure, path.with_suffix(".svg"))
+    write(figure, path)
     if name in CITED:
         in_a_column(figure)
-        _write(figure, path.with_name(f"{name}_85mm.pdf"), "CreationDate")
+        write(figure, path.with_name(f"{name}_85mm.pdf"))
     write_runs(path.parent, name, runs)
     plt.close(figure)
     return path
 
 
-def _write(figure: Figure, path: Path, changing: str) -> None:
-    """Write a figure, without what changes from one time to the next."""
-    options: dict[str, Any] = {"bbox_inches": "tight", "metadata": {changing: None}}
+def write(figure: Figure, path: Path) -> None:
+    """Write a figure as its file's ending says, without what changes from one time to the next."""
+    kind = path.suffix[1:].lower()
+    changing = {"svg": "Date", "png": "Software", "pdf": "CreationDate"}.get(kind)
+    options: dict[str, Any] = {"metadata": {changing: None}} if changing else {}
     with written_beside(path) as temporary, styled():
         figure.draw_without_rendering()
         figure.set_layout_engine("none")  # it would be laid out anew each time it is drawn
-        figure.savefig(temporary, format=path.suffix[1:], **options)
+        figure.savefig(temporary, format=kind, bbox_inches="tight", **options)
 
 
 @styled()

@@ -16,9 +16,9 @@ from clipit_lib.data import patches as cache
 from clipit_lib.data.patches import ValidationSplit
 from clipit_lib.errors import ClipItError
 from companion import published
+from companion.paper import protocol_named
 from companion.phantom.latents import WORLDS
 from companion.profile import load_profile
-from companion.protocols import protocol_named
 from companion.published import PUBLISHED_DATA, PcamData
 from companion.rehearse import write_h5 as write
 

@@ -18,8 +18,8 @@ from clipit_lib.errors import ClipItError, Diverged
 from clipit_lib.settings import Lora
 from companion import paths, search, specs
 from companion.__main__ import main
+from companion.paper import PROTOCOLS
 from companion.profile import Search, SearchSpace, Workbench, load_profile, searched_path
-from companion.protocols import PROTOCOLS
 from companion.search import Task
 
 CELL = ("phantom-pcam", "phantom_vit_s16")
