@@ -34,7 +34,7 @@ from clipit_lib import runs
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import digest, whole, write_text
 from companion import archive, archived, figures, paths, rehearsal, tables
-from companion.cost.measure import processor
+from companion.cost import processor
 from companion.measures import may_be_shown
 from companion.phantom import Phantom
 from companion.profile import Profile, load_profile, searched_path

@@ -26,16 +26,15 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 from optuna.trial import FrozenTrial, Trial, TrialState
 from pydantic import TypeAdapter
-from scipy.special import log_softmax
 
 from clipit_lib import runs
 from clipit_lib.encoders import registry
 from clipit_lib.errors import ClipItError, Diverged
 from clipit_lib.files import canonical_json, digest, held, write_text, written_beside
-from clipit_lib.predictions import LOGIT
 from clipit_lib.runs import StoredRun
 from clipit_lib.settings import Lora, RunSpec
 from companion import paths, specs
+from companion.measures import cross_entropy
 from companion.paper import PROTOCOLS
 from companion.profile import (
     Candidate,
@@ -194,9 +193,8 @@ def search(task: Task, processes: int = 1) -> pd.DataFrame:
     evaluated = [task.profile.seeds, *(each.seeds for each in task.profile.studies.values())]
     shared = sorted(set(task.search.seeds).intersection(itertools.chain(*evaluated)))
     if shared:
-        raise ClipItError(
-            f"the seeds {shared} are evaluated with", "seeds of the search", "Choose others"
-        )
+        what = f"the seeds {shared} are evaluated with"
+        raise ClipItError(what, "seeds of the search", "Choose others")
     bench = Workbench(task.profile)
     own = specs.resolve(bench, task.dataset, task.backbone, "clip_it", task.search.seeds[0])
     bench.check(own)  # before the first trial
@@ -204,7 +202,7 @@ def search(task: Task, processes: int = 1) -> pd.DataFrame:
     for each in studies.values():
         take_up(each)
     if processes == 1:
-        work(task, bench)
+        work(task, bench=bench)
     else:  # a user's mistake in one of them is raised here
         threads = paths.threads() or max(1, (os.cpu_count() or 1) // processes)
         context = get_context("spawn")  # CUDA and threads do not survive a fork
@@ -212,15 +210,13 @@ def search(task: Task, processes: int = 1) -> pd.DataFrame:
             suppress(BrokenProcessPool),  # one was ended: what is missing is said below
             ProcessPoolExecutor(processes, mp_context=context) as pool,
         ):
-            list(pool.map(_worker, [task] * processes, [threads] * processes))
+            list(pool.map(work, [task] * processes, [threads] * processes))
     table = trial_table(task, studies)
     done = table.groupby("setting").size().reindex(SETTINGS, fill_value=0)
     if (done < task.search.trials).any():
-        raise ClipItError(
-            f"{done.min()} of {task.search.trials} trials are finished",
-            task.name,
-            "Another search works on the rest, or a process was ended: run the same command again",
-        )
+        what = f"{done.min()} of {task.search.trials} trials are finished"
+        fix = "Another search works on the rest, or a process was ended: run the same command again"
+        raise ClipItError(what, task.name, fix)
     return table
 
 
@@ -247,9 +243,11 @@ def spec(
     return specs.resolve(bench, task.dataset, task.backbone, setting, seed, **changes)
 
 
-def work(task: Task, bench: Workbench) -> None:
+def work(task: Task, threads: int | None = None, bench: Workbench | None = None) -> None:
     """What one process does: trials of every setting until none is left to begin."""
-    asked = task.search
+    if threads is not None:  # in a process of its own
+        torch.set_num_threads(threads)
+    asked, bench = task.search, bench or Workbench(task.profile)
     for setting in SETTINGS:
 
         def objective(trial: Trial, setting: SearchedSetting = setting) -> float:
@@ -258,7 +256,8 @@ def work(task: Task, bench: Workbench) -> None:
             stored: list[StoredRun] = []
             try:
                 stored += (runs.get_or_run(each, bench) for each in wanted)
-                value = mean_validation_loss(stored)
+                losses = [cross_entropy(run.predictions("validation")) for run in stored]
+                value = float(np.mean(losses))
             except Diverged as error:  # said in the table, never chosen; the search goes on
                 trial.set_user_attr(NOTE, str(error))
                 value = math.inf
@@ -269,18 +268,6 @@ def work(task: Task, bench: Workbench) -> None:
         sampled = distributions(asked.space, setting)
         own = study(task, bench, setting)
         do_trials(own, sampled, asked.sampler_seed, asked.trials, objective)
-
-
-def mean_validation_loss(stored: Sequence[StoredRun]) -> float:
-    """Cross-entropy in nats of the image-only models on validation, averaged over runs.
-
-    Of each run the mean negative log probability of the true class, from raw predictions.
-    """
-    losses = []
-    for predictions in (run.predictions("validation") for run in stored):
-        scores = log_softmax(predictions.filter(like=LOGIT).to_numpy(np.float64), axis=1)
-        losses.append(float(-scores[np.arange(len(scores)), predictions["label"]].mean()))
-    return float(np.mean(losses))
 
 
 def trial_table(task: Task, studies: Mapping[SearchedSetting, optuna.Study]) -> pd.DataFrame:
@@ -298,12 +285,6 @@ def trial_table(task: Task, studies: Mapping[SearchedSetting, optuna.Study]) -> 
             rows.append((setting, number, *about, *said))
     table = pd.DataFrame(rows, columns=[*COLUMNS, NOTE]).astype({"lambda": float})
     return table if table[NOTE].any() else table.drop(columns=NOTE)
-
-
-def _worker(task: Task, threads: int) -> None:
-    """`work` in a process of its own."""
-    torch.set_num_threads(threads)
-    work(task, Workbench(task.profile))
 
 
 # -- `python -m companion search`: adapters and lambda of one cell, kept for the whole profile.

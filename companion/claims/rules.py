@@ -18,7 +18,7 @@ from clipit_lib.files import whole
 from clipit_lib.runs import StoredRun
 from clipit_lib.settings import RunSpec, Strict
 from companion import archive, paper, paths, studies, tables
-from companion.cost.measure import MERGED, UNIMODAL
+from companion.cost import MERGED, UNIMODAL
 from companion.measures import case_cells, matched
 from companion.paper import HERE
 from companion.phantom.known import KnownData

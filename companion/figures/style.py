@@ -60,28 +60,9 @@ USUAL = "DejaVu Sans"  # which comes with matplotlib
 STYLE: dict[Any, Any] = {
     **sns.axes_style("ticks"),
     **sns.plotting_context("paper"),
-    "font.size": 9,
+    **mpl.rc_params_from_file(Path(__file__).with_suffix(".mplstyle"), use_default_template=False),
     "font.sans-serif": mpl.rcParamsDefault["font.sans-serif"],  # metrics are those of its first
-    "axes.labelsize": 9,
-    "axes.titlesize": 9,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.8,
     "axes.prop_cycle": cycler(color=HUES),
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
-    "xtick.major.size": 3.5,
-    "ytick.major.size": 3.5,
-    "legend.fontsize": 8,
-    "legend.frameon": False,
-    "legend.handletextpad": 0.3,
-    "legend.columnspacing": 1.2,
-    "figure.dpi": 110,
-    "savefig.dpi": 200,
-    "svg.hashsalt": "clip-it",
-    "svg.fonttype": "none",
-    "pdf.fonttype": 42,
 }
 
 

@@ -6,14 +6,12 @@ import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import numpy as np
 import pandas as pd
-from scipy.special import log_softmax
 
 from clipit_lib.errors import ClipItError
-from clipit_lib.predictions import LOGIT
 from clipit_lib.runs import StoredRun
 from companion import paths, tables
+from companion.measures import cross_entropy
 from companion.phantom import Phantom
 from companion.profile import Profile
 from companion.specs import label
@@ -52,7 +50,13 @@ def choose(stored: Sequence[StoredRun], dataset: str) -> Choice:
     if not runs:
         what = f"no run of {dataset} to deploy"
         raise ClipItError(what, "study own", f"Run one of {', '.join(DEPLOYABLE)}")
-    candidates = pd.DataFrame([_row(run) for run in runs])
+    columns = [*GROUP, "seed", "validation", "nats", "run"]
+    held = [(run, run.predictions("validation")) for run in runs]
+    candidates = pd.DataFrame([
+        (run.spec.backbone, run.spec.setting, run.spec.seed, balanced_accuracy(said),
+         cross_entropy(said), run.key)
+        for run, said in held
+    ], columns=columns)  # fmt: skip
     means = candidates.groupby(GROUP, sort=False)[["validation", "nats"]].mean().reset_index()
     seeds = candidates[(candidates[GROUP] == _best(means)[GROUP]).all(axis=1)]
     key = _best(seeds)["run"]
@@ -64,20 +68,6 @@ def _best(rows: pd.DataFrame) -> pd.Series:
     order = rows.round({"validation": 9, "nats": 9})
     order = order.sort_values(["validation", "nats"], ascending=[False, True], kind="stable")
     return rows.loc[order.index[0]]
-
-
-def _row(run: StoredRun) -> dict[str, object]:
-    held = run.predictions("validation")
-    scores = log_softmax(held.filter(like=LOGIT).to_numpy(dtype=float), axis=1)
-    own = scores[np.arange(len(held)), held["label"].to_numpy()]
-    return {
-        "backbone": run.spec.backbone,
-        "setting": run.spec.setting,
-        "seed": run.spec.seed,
-        "validation": balanced_accuracy(held),
-        "nats": -float(own.mean()),
-        "run": run.key,
-    }
 
 
 def candidate_table(choice: Choice) -> pd.DataFrame:

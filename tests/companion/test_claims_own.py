@@ -14,7 +14,7 @@ from companion import paths
 from companion.claims import rules
 from companion.claims.ledger import evaluate
 from companion.claims.rules import Finding, Verdict, load_claims
-from companion.cost.measure import MERGED, UNIMODAL
+from companion.cost import MERGED, UNIMODAL
 from companion.profile import SlideTraining, Workbench
 from companion.survival import study
 from companion.survival.study import SurvivalRun, SurvivalSpec
