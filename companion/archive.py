@@ -32,7 +32,7 @@ from companion.archived import (
 from companion.figures import write_gallery
 from companion.profile import load_profile
 from companion.statistics import accuracy, balanced_accuracy
-from companion.survival.study import SurvivalRun, SurvivalSpec, fold_metrics, folder_of
+from companion.survival import SurvivalRun, SurvivalSpec, fold_metrics, folder_of
 
 
 def archive(profile: str, runs: Sequence[StoredRun]) -> Path:

@@ -24,7 +24,7 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import Trial, TrialState
 from pydantic import TypeAdapter
 
 from clipit_lib import runs
@@ -100,11 +100,6 @@ def do_trials(
         with suppress(UpdateFinishedTrialError):  # a later search has taken it up
             value = objective(trial)
             study.tell(trial, value if math.isfinite(value) else math.inf)
-
-
-def finished(study: optuna.Study) -> list[FrozenTrial]:
-    """The finished trials in the order they began."""
-    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
 
 
 # -- What a search samples, and sampled values as settings.
@@ -278,7 +273,8 @@ def trial_table(task: Task, studies: Mapping[SearchedSetting, optuna.Study]) -> 
     """
     rows = []
     for setting, one in studies.items():
-        for number, trial in enumerate(finished(one)[: task.search.trials]):
+        done = one.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))  # as they began
+        for number, trial in enumerate(done[: task.search.trials]):
             own = candidate_of(trial.params, task.profile.lora.dropout)
             about = (own.lora.rank, own.lora.alpha, own.lora_targets, own.distillation_weight)
             said = (trial.value, " ".join(trial.user_attrs["runs"]), trial.user_attrs.get(NOTE))

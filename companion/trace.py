@@ -15,7 +15,7 @@ from clipit_lib.errors import ClipItError
 from clipit_lib.files import whole
 from companion import archive, archived
 from companion.statistics import accuracy, balanced_accuracy
-from companion.survival.study import fold_metrics
+from companion.survival import fold_metrics
 
 WHAT = ["dataset", "backbone", "setting", "seed"]
 SCORES = ["balanced_accuracy", "accuracy", "c_index"]

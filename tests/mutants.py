@@ -134,7 +134,7 @@ TESTS: dict[str, tuple[str, ...]] = {
         "companion/test_claims_ledger.py",
     ),
     "companion/survival/model.py": SURVIVAL,
-    "companion/survival/study.py": SURVIVAL[::-1],
+    "companion/survival/__init__.py": SURVIVAL[::-1],
     "companion/survival/cohort.py": SURVIVAL[1:2],
 }  # fmt: skip
 
@@ -536,7 +536,7 @@ MISTAKES: dict[str, list[tuple[str, str, str]]] = {
         ('self.weight * distance', "distance", "lambda ignored"),
         ("for kind in (event, ~event)", "for kind in (event | ~event,)", "not stratified"),
     ],
-    "companion/survival/study.py": [
+    "companion/survival/__init__.py": [
         ("[2.5, 97.5]", "[5, 95]", "intervals of 90%"),
         ('> by_fold.transform("size") / 2', '>= by_fold.transform("size") / 2',
          "the median is high"),

@@ -20,7 +20,7 @@ from companion import paper
 from companion.cost import ENCODED, UNIMODAL, UNMERGED
 from companion.figures import style
 from companion.measures import COSTS, FIXED, MOVING, pareto_front
-from companion.own.summary import ADDED, POOLED
+from companion.own import ADDED, POOLED
 from companion.specs import label
 from companion.statistics import each_interval
 from companion.tables import GAIN_CELL, STEPS, WHOLE, Comparison, judged
@@ -383,7 +383,7 @@ def own_figure(found: pd.DataFrame, title: str) -> Figure:
     """One line per control: pooled gain with its 95% interval; small dots are single cells.
 
     Args:
-        found: of `own.summary.summary`.
+        found: of `own.summary`.
     """
     pooled, cells = found[found["dataset"] == POOLED], found[found["dataset"] != POOLED]
     figure, axis = plt.subplots(figsize=(6.4, 0.95 + 0.46 * len(pooled)))
