@@ -11,7 +11,7 @@ from clipit_lib.encoders import clips, registry
 from clipit_lib.encoders.encoder import ClipEncoder
 from clipit_lib.encoders.registry import UNTRAINED
 from clipit_lib.encoders.vision import OPENAI_CLIP, VisionEncoder
-from companion.cost import models
+from companion import cost
 
 SIDE = 64
 VOCABULARY = 49408  # of the tokenizer that ships with open_clip
@@ -37,10 +37,10 @@ def vit_b32_retriever() -> ClipEncoder:
 
 
 def conch_sized_retriever() -> ClipEncoder:
-    """Both towers of the size that `cost.models` counts for CONCH."""
-    text = models.TEXT | {"vocab_size": VOCABULARY}
-    model = open_clip.CLIP(models.TEXT_WIDTH, models.PRINTED_VISION, text)
-    return _retriever("conch_sized", model, models.SIZE)
+    """Both towers of the size that `cost` counts for CONCH."""
+    text = cost.TEXT | {"vocab_size": VOCABULARY}
+    model = open_clip.CLIP(cost.TEXT_WIDTH, cost.PRINTED_VISION, text)
+    return _retriever("conch_sized", model, cost.SIZE)
 
 
 def _retriever(name: str, model: open_clip.CLIP, size: int) -> ClipEncoder:

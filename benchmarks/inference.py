@@ -14,8 +14,7 @@ from clipit_lib.data.reports import TEMPLATES
 from clipit_lib.encoders.vision import VisionEncoder
 from clipit_lib.model import ClipIt, VisionClassifier
 from clipit_lib.settings import Contrastive
-from companion.cost.measure import CACHED, ENCODED, flops_per_image, prompted
-from companion.cost.models import CLASSES, TEXT_WIDTH
+from companion.cost import CACHED, CLASSES, ENCODED, TEXT_WIDTH, flops_per_image, prompted
 
 CLASS_TEXTS = ("normal lymph node", "lymph node metastasis")
 

@@ -6,7 +6,7 @@ import os
 
 import torch
 
-from companion.cost.measure import processor
+from companion.cost import processor
 
 
 def machine() -> str:

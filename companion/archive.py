@@ -29,10 +29,10 @@ from companion.archived import (
     Archive,
     by_run,
 )
-from companion.figures import gallery
+from companion.figures import write_gallery
 from companion.profile import load_profile
 from companion.statistics import accuracy, balanced_accuracy
-from companion.survival.study import SurvivalRun, SurvivalSpec, fold_metrics, folder_of
+from companion.survival import SurvivalRun, SurvivalSpec, fold_metrics, folder_of
 
 
 def archive(profile: str, runs: Sequence[StoredRun]) -> Path:
@@ -170,4 +170,4 @@ def main(options: Namespace) -> None:
         print(said)
     if missing := len(asked) - len(found) - len(risks):
         print(f"{missing} cited runs are not here, or are of an older version")
-    print(f"gallery in {gallery.write()}")
+    print(f"gallery in {write_gallery()}")

@@ -18,7 +18,6 @@ from companion.reading import read_strict
 
 # -- Short morphological descriptions of tissue classes, in our own words.
 
-
 WORDS: dict[str, Any] = read_strict(
     Path(__file__).parent / "manifests" / "crc5_words.yaml", dict[str, Any]
 )
@@ -36,7 +35,6 @@ def class_captions(class_text: str, count: int, rng: np.random.Generator) -> lis
 
 
 # -- The five-class colorectal patches, and the split that only the stand-in retriever sees.
-
 
 CLASSES = ("AC", "H", "S", "T", "V")
 CLASS_TEXTS = tuple(DESCRIPTIONS)

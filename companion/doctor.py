@@ -34,7 +34,6 @@ PASS, WARN, FAIL = Severity.PASS, Severity.WARNING, Severity.STOP
 
 # -- The machine: Python, packages, accelerator, memory, disk.
 
-
 PACKAGES = ("torch", "timm", "open_clip_torch", "peft", "snakemake", "papermill")
 GIB = 2**30
 
@@ -129,7 +128,6 @@ def disk(most: int) -> Finding:
 
 
 # -- The data sets, reports and models of a profile: can they be had, whole, and on which terms?
-
 
 SHOWN = 3  # problems of one data set
 
@@ -275,7 +273,6 @@ def hub_size(model: Published, endpoint: str | None = None) -> int | None:
 
 
 # -- What a profile needs of a machine, said without running or opening anything.
-
 
 BYTES_A_RUN = 30 * 2**20  # adapters of a large vision transformer, predictions, cards
 FEATURES = 1536  # of the widest model

@@ -33,7 +33,6 @@ from companion.reading import agree, read_strict
 
 # -- What can be fetched: where it is, its licence, how it is checked and where it goes.
 
-
 TABLE = Path(__file__).parent / "manifests" / "sources.yaml"
 ORIGINS = {
     "zenodo": "https://zenodo.org",
@@ -237,7 +236,6 @@ def _fault(url: str, stream: BinaryIO, show: bool) -> tuple[str, float | None] |
 
 # -- Unpacking of archives: nothing leaves the folder, nothing half-read is taken for whole.
 
-
 DAMAGE = (BadZipFile, gzip.BadGzipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
 
 
@@ -301,7 +299,6 @@ def _bytes(size: int) -> str:
 
 
 # -- Pieces in their place under `$CLIPIT_DATA`: are they whole, and how they get there.
-
 
 LARGE = 1 << 26  # bytes of a file whose checksum is remembered
 REPORTS = ("tcga", "tcga-colorectal")

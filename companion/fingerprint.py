@@ -17,7 +17,7 @@ from clipit_lib.predictions import LOGIT
 from companion import paths
 from companion.compare import TIMED
 from companion.profile import Profile, Workbench, load_profile
-from companion.survival.study import PREDICTIONS as RISKS
+from companion.survival import PREDICTIONS as RISKS
 
 Stages = dict[str, dict[str, str]]  # stage, what, digest; in the order in which they are made
 PAIRS = 5

@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Real, UInt8
+from scipy.special import log_softmax
 from torch import nn
 
 from clipit_lib import text as text_stage
@@ -19,10 +20,11 @@ from clipit_lib.encoders.encoder import Tokenizer
 from clipit_lib.errors import ClipItError
 from clipit_lib.inputs import SPLITS, choose_labels
 from clipit_lib.predict import load_classifier
+from clipit_lib.predictions import LOGIT
 from clipit_lib.runs import StoredRun
 from clipit_lib.training import BLOCK, Patches
 from companion import paper
-from companion.phantom.datasets import Phantom
+from companion.phantom import Phantom
 from companion.phantom.known import KnownCorpus
 from companion.phantom.reports import PhantomCorpus
 from companion.profile import Profile, Workbench
@@ -30,8 +32,14 @@ from companion.specs import label
 from companion.statistics import Cell, correct, pooled_bootstrap, units
 from companion.tables import GAIN_CELL, by_cell, filled, items, items_by, run_table
 
-# -- Whether distillation targets stay apart while a run is trained.
 
+def cross_entropy(predictions: pd.DataFrame) -> float:
+    """Mean negative log probability of the true class, in nats."""
+    scores = log_softmax(predictions.filter(like=LOGIT).to_numpy(np.float64), axis=1)
+    return -float(scores[np.arange(len(scores)), predictions["label"].to_numpy()].mean())
+
+
+# -- Whether distillation targets stay apart while a run is trained.
 
 FIXED, MOVING = "clip_it", "clip_it/switch_moving_target"
 SPREAD_COLUMNS = ["dataset", "setting", "seed", "epoch", "target_spread", "distillation"]
@@ -65,7 +73,6 @@ def spread_words(spreads: pd.DataFrame) -> str:
 
 
 # -- What no model is needed for: the floor below every accuracy on a data set.
-
 
 LEVELS = 16  # of each channel, in a histogram
 
@@ -117,7 +124,6 @@ def floor_words(found: pd.DataFrame) -> str:
 
 # -- What text gets right where vision is wrong (section 4.4, equation 5, Figure 4).
 
-
 Hits = Bool[np.ndarray, " n"]
 Pair = tuple[StoredRun, StoredRun]  # of a vision model and a text classifier
 
@@ -148,12 +154,9 @@ def aligned_hits(vision: pd.DataFrame, text: pd.DataFrame) -> tuple[Hits, Hits]:
     """
     for column in ("sample", "label"):
         if vision[column].tolist() != text[column].tolist():
-            raise ClipItError(
-                f"vision has {len(vision)} predictions, text {len(text)}, and their {column}s "
-                "differ or are in another order",
-                "complementarity",
-                "Compare runs of the same data and split",
-            )
+            counts = f"vision has {len(vision)} predictions, text {len(text)}"
+            what = f"{counts}, and their {column}s differ or are in another order"
+            raise ClipItError(what, "complementarity", "Compare runs of the same data and split")
     return correct(vision), correct(text)
 
 
@@ -239,7 +242,6 @@ def complementarity_sentences(table: pd.DataFrame, intervals: pd.DataFrame) -> s
 
 # -- Which models nothing cheaper matches: the frontier of cost and accuracy (Figure 3).
 
-
 CELL = ["dataset", "backbone", "setting"]
 COST_COLUMNS = [
     "parameters_deployed", "flops", "gflops", "parameters_encoded", "flops_encoded",
@@ -264,11 +266,10 @@ def pareto_front(
     """
     if not (np.isfinite(cost).all() and np.isfinite(value).all()):
         raise ValueError("costs and values must be finite")
-    costs, place = np.unique(cost, return_inverse=True)
-    best = np.full(len(costs), -np.inf)
-    np.maximum.at(best, place, value)
-    cheaper = np.concatenate([[-np.inf], np.maximum.accumulate(best)[:-1]])
-    return (value == best[place]) & (value > cheaper[place])
+    # [n, n]: the second point compared with the first.
+    no_worse = (cost <= cost[:, None]) & (value >= value[:, None])
+    better = (cost < cost[:, None]) | (value > value[:, None])
+    return ~np.asarray((no_worse & better).any(axis=1))
 
 
 def cell_points(runs: pd.DataFrame) -> pd.DataFrame:
@@ -340,7 +341,6 @@ def reading_table(points: pd.DataFrame) -> pd.DataFrame:
 
 
 # -- How well the classes part in a space of features, in numbers and as a picture (appendix F.2).
-
 
 Features = Float[np.ndarray, "m d"]
 ClassLabels = Int[np.ndarray, " m"]
@@ -512,39 +512,26 @@ def inspection_sentences(table: pd.DataFrame, without: str, with_lora: str, cont
 
 @dataclass(frozen=True)
 class Coverage:
-    """Lengths of reports in tokens, against a window of `context_length` tokens.
+    """Lengths of whole reports in tokens, against a window of `context_length` tokens.
 
     Attributes:
-        lengths: [reports] int64, tokens of each report, before anything is cut.
+        longer_share: of the reports, those that do not fit the window.
+        seen_share: of all tokens, those that are seen when each report is cut at the window.
     """
 
     context_length: int
-    lengths: np.ndarray
+    median: float
+    longest: int
+    longer_share: float
+    seen_share: float
 
     @classmethod
     def of(cls, texts: Sequence[str], tokenizer: Tokenizer) -> Coverage:
         """Measure texts with the tokenizer of an encoder."""
-        lengths = np.array(tokenizer.lengths(list(texts)), np.int64)
-        return cls(tokenizer.context_length, lengths)
-
-    @property
-    def median(self) -> float:
-        return float(np.median(self.lengths))
-
-    @property
-    def longest(self) -> int:
-        return int(self.lengths.max())
-
-    @property
-    def longer_share(self) -> float:
-        """Share of the reports that do not fit the window."""
-        return float((self.lengths > self.context_length).mean())
-
-    @property
-    def seen_share(self) -> float:
-        """Share of all tokens that are seen when each report is cut at the window."""
-        seen = np.minimum(self.lengths, self.context_length).sum()
-        return float(seen / max(self.lengths.sum(), 1))
+        lengths, most = np.array(tokenizer.lengths(list(texts))), tokenizer.context_length
+        seen = np.minimum(lengths, most).sum() / max(lengths.sum(), 1)
+        longer = float((lengths > most).mean())
+        return cls(most, float(np.median(lengths)), int(lengths.max()), longer, float(seen))
 
 
 # -- How close reports are to patches, and what the image really predicts of them (F.3 and F.4).
@@ -615,11 +602,8 @@ def pairing_row(bench: Workbench, dataset: str) -> dict[str, object]:
     """Similarity, report use and token coverage of one data set's train split."""
     cover = Coverage.of(bench.corpus(dataset).texts, bench.clip.tokenizer)
     pairing = bench.pairing_summary(dataset, 1).drop(columns="rank").iloc[0]
-    return {str(name): value for name, value in pairing.items()} | {
-        "context_length": cover.context_length, "tokens_median": cover.median,
-        "tokens_longest": cover.longest, "longer_share": cover.longer_share,
-        "seen_share": cover.seen_share,
-    }  # fmt: skip
+    names = ("context_length", "tokens_median", "tokens_longest", "longer_share", "seen_share")
+    return {str(n): v for n, v in pairing.items()} | dict(zip(names, astuple(cover), strict=True))
 
 
 def hubs(reports: Int[np.ndarray, " n"], most: int) -> list[tuple[int, Int[np.ndarray, " c"]]]:
@@ -638,18 +622,18 @@ def may_be_shown(profile: Profile, dataset: str) -> bool:
 
 def pairing_sentences(table: pd.DataFrame) -> str:
     """One Markdown item per data set, from rows of `pairing_row`; the paper's mean beside ours."""
+
+    def printed(dataset: str) -> str:
+        mirrored = paper.MIRRORS.get(dataset)
+        return f" (paper, {mirrored}: {PAPER_SIMILARITY[mirrored]:.2f})" if mirrored else ""
+
     return items(
-        table.assign(printed=table["dataset"].map(_printed)),
+        table.assign(printed=table["dataset"].map(printed)),
         "{dataset}: similarity {similarity_mean:.2f} ± {similarity_sd:.2f}{printed}; {images} "
         "patches use {distinct_reports} of {reports} reports, as many as {effective_number:.1f} "
         "used equally often, and ten reports serve {top10_share:.0%}; the encoder sees "
         "{seen_share:.0%} of the tokens.",
     )
-
-
-def _printed(dataset: str) -> str:
-    mirrored = paper.MIRRORS.get(dataset)
-    return f" (paper, {mirrored}: {PAPER_SIMILARITY[mirrored]:.2f})" if mirrored else ""
 
 
 def distillation_sentences(table: pd.DataFrame) -> str:

@@ -26,9 +26,9 @@ from clipit_lib.encoders.vision import VisionEncoder
 from clipit_lib.errors import ClipItError
 from clipit_lib.model import VisionClassifier
 from companion import crc5, specs, studies
-from companion.cost.measure import flops_per_image
+from companion.cost import flops_per_image
 from companion.crc5 import Crc5Data
-from companion.phantom.datasets import Phantom
+from companion.phantom import Phantom
 from companion.profile import Profile, Workbench, load_profile, sources_of_profile
 from companion.published import OfThePaper
 

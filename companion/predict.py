@@ -420,7 +420,7 @@ def _predict_tiles_of(
         print(f"{visible(path)}: {each}", file=sys.stderr)
     if not (given.geojson or given.heatmap):
         return
-    from companion.figures import heat_map, style  # loaded only where something is drawn
+    from companion.figures import space, style  # loaded only where something is drawn
 
     if given.geojson:
         hues = zip(classes, itertools.cycle(style.CYCLE), strict=False)
@@ -432,5 +432,5 @@ def _predict_tiles_of(
         maps = zip(classes, probability_maps(tiles, grid, len(classes), scale), strict=True)
         shown = {name: each for name, each in maps if given.of_class in (None, name)}
         small = np.asarray(picture.reduce(max(1, max(picture.size) // THUMBNAIL)))
-        figure = heat_map.heat_map(small, shown, source.size, side, "; ".join(said))
-        heat_map.save(figure, given.heatmap)
+        figure = space.heat_map(small, shown, source.size, side, "; ".join(said))
+        style.write(figure, given.heatmap)

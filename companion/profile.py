@@ -44,10 +44,10 @@ from clipit_lib.settings import (
 from companion import paths, rehearsal
 from companion.archived import Archive
 from companion.crc5 import Crc5Data
-from companion.phantom.datasets import PhantomData
+from companion.paper import protocol_named
+from companion.phantom import PhantomData
 from companion.phantom.known import KnownCorpus, KnownData
 from companion.phantom.reports import PhantomCorpus
-from companion.protocols import protocol_named
 from companion.published import BachData, CrcData, PcamData
 from companion.reading import is_file_name, read_strict
 from companion.statistics import top_share

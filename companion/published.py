@@ -20,7 +20,7 @@ from clipit_lib.data.folder import undecoded, within
 from clipit_lib.data.images import fitted, read_image
 from clipit_lib.data.patches import PatchData, Recipe, Undecoded, ValidationSplit
 from clipit_lib.errors import ClipItError
-from clipit_lib.files import digest, named_column, read_text_table
+from clipit_lib.files import digest, named_column, read_text_table, whole
 from clipit_lib.settings import Positive
 from companion import paths, rehearsal
 from companion.reading import read_strict
@@ -69,7 +69,6 @@ PUBLISHED_DATA: dict[str, Published] = read_strict(TABLE, dict[str, Published])
 
 
 # -- What they have in common.
-
 
 FETCH = "Run `python -m companion fetch {}`, or fix `folder` in the profile"
 
@@ -251,18 +250,12 @@ def read_patches(folder: Path, part: str, begin: int, end: int) -> np.ndarray:
 
 @contextmanager
 def _opened_h5(path: Path) -> Iterator[h5py.File]:
-    try:
-        # Without a lock, which a read-only or network disk may refuse: nothing is written.
-        with h5py.File(path, "r", locking=False) as stream:
-            yield stream
-    except (OSError, RuntimeError, KeyError) as error:
-        reason = " ".join(str(error).split())[:120]
-        what = f"damaged or cut short ({reason})"
-        raise ClipItError(what, path, AGAIN) from error
+    # Without a lock, which a read-only or network disk may refuse: nothing is written.
+    with whole(path, AGAIN), h5py.File(path, "r", locking=False) as stream:
+        yield stream
 
 
 # -- BACH and CRC: images in one folder a class, in the order of the classes, then by name.
-
 
 SUFFIX = ".tif"
 

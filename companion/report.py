@@ -33,11 +33,10 @@ from traitlets.config import Config
 from clipit_lib import runs
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import digest, whole, write_text
-from companion import archive, archived, paths, rehearsal, tables
-from companion.cost.measure import processor
-from companion.figures import gallery
+from companion import archive, archived, figures, paths, rehearsal, tables
+from companion.cost import processor
 from companion.measures import may_be_shown
-from companion.phantom.datasets import Phantom
+from companion.phantom import Phantom
 from companion.profile import Profile, load_profile, searched_path
 
 # -- Headings of the page: unique anchors, and no level left out.
@@ -238,7 +237,7 @@ class Pictures:
             return Markup("<p><a href='#{}'>The figure shown above</a></p>\n").format(shown)
         words, caption = f"Figure in: {self.outline.title}", Markup("")
         if name is not None:  # a kept one: where it lies, and how many runs are behind it
-            words = gallery.meaning(name) or words
+            words = figures.meaning(name) or words
             sidecar = paths.figures(self._profile) / f"{name}.runs.json"
             runs = archive.keys(sidecar) if sidecar.exists() else []
             behind = f", from {len(runs)} runs" if runs else ""
@@ -452,7 +451,7 @@ def page(profile: Profile) -> str:
     ).decode("ascii")
     return environment.get_template("template.html").render(
         profile=profile,
-        title=gallery.TITLES.get(profile.name, profile.name),
+        title=figures.TITLES.get(profile.name, profile.name),
         mark=prose(rehearsal.MARK, outline, 2),
         phantom=any(isinstance(each, Phantom) for each in profile.data.values()),
         failed=failed,

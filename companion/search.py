@@ -24,18 +24,18 @@ from optuna.distributions import BaseDistribution, CategoricalDistribution, Floa
 from optuna.exceptions import UpdateFinishedTrialError
 from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
-from optuna.trial import FrozenTrial, Trial, TrialState
+from optuna.trial import Trial, TrialState
 from pydantic import TypeAdapter
-from scipy.special import log_softmax
 
 from clipit_lib import runs
 from clipit_lib.encoders import registry
 from clipit_lib.errors import ClipItError, Diverged
 from clipit_lib.files import canonical_json, digest, held, write_text, written_beside
-from clipit_lib.predictions import LOGIT
 from clipit_lib.runs import StoredRun
 from clipit_lib.settings import Lora, RunSpec
 from companion import paths, specs
+from companion.measures import cross_entropy
+from companion.paper import PROTOCOLS
 from companion.profile import (
     Candidate,
     Chosen,
@@ -50,7 +50,6 @@ from companion.profile import (
     read_searched,
     searched_path,
 )
-from companion.protocols import PROTOCOLS
 
 # -- An Optuna study in a journal file, which several processes work on.
 
@@ -101,11 +100,6 @@ def do_trials(
         with suppress(UpdateFinishedTrialError):  # a later search has taken it up
             value = objective(trial)
             study.tell(trial, value if math.isfinite(value) else math.inf)
-
-
-def finished(study: optuna.Study) -> list[FrozenTrial]:
-    """The finished trials in the order they began."""
-    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
 
 
 # -- What a search samples, and sampled values as settings.
@@ -160,7 +154,6 @@ def describe(candidate: Candidate) -> str:
 # is a seed of the evaluation. A trial trains one ordinary run a seed. Its value is the validation
 # cross-entropy of the image-only model; the choice never looks at a test prediction.
 
-
 SETTINGS: tuple[SearchedSetting, ...] = get_args(SearchedSetting)
 COLUMNS = ("setting", "number", "rank", "alpha", "targets", "lambda", "validation", "runs")
 NOTE = "note"  # what diverged, of a trial and in the table
@@ -195,9 +188,8 @@ def search(task: Task, processes: int = 1) -> pd.DataFrame:
     evaluated = [task.profile.seeds, *(each.seeds for each in task.profile.studies.values())]
     shared = sorted(set(task.search.seeds).intersection(itertools.chain(*evaluated)))
     if shared:
-        raise ClipItError(
-            f"the seeds {shared} are evaluated with", "seeds of the search", "Choose others"
-        )
+        what = f"the seeds {shared} are evaluated with"
+        raise ClipItError(what, "seeds of the search", "Choose others")
     bench = Workbench(task.profile)
     own = specs.resolve(bench, task.dataset, task.backbone, "clip_it", task.search.seeds[0])
     bench.check(own)  # before the first trial
@@ -205,7 +197,7 @@ def search(task: Task, processes: int = 1) -> pd.DataFrame:
     for each in studies.values():
         take_up(each)
     if processes == 1:
-        work(task, bench)
+        work(task, bench=bench)
     else:  # a user's mistake in one of them is raised here
         threads = paths.threads() or max(1, (os.cpu_count() or 1) // processes)
         context = get_context("spawn")  # CUDA and threads do not survive a fork
@@ -213,15 +205,13 @@ def search(task: Task, processes: int = 1) -> pd.DataFrame:
             suppress(BrokenProcessPool),  # one was ended: what is missing is said below
             ProcessPoolExecutor(processes, mp_context=context) as pool,
         ):
-            list(pool.map(_worker, [task] * processes, [threads] * processes))
+            list(pool.map(work, [task] * processes, [threads] * processes))
     table = trial_table(task, studies)
     done = table.groupby("setting").size().reindex(SETTINGS, fill_value=0)
     if (done < task.search.trials).any():
-        raise ClipItError(
-            f"{done.min()} of {task.search.trials} trials are finished",
-            task.name,
-            "Another search works on the rest, or a process was ended: run the same command again",
-        )
+        what = f"{done.min()} of {task.search.trials} trials are finished"
+        fix = "Another search works on the rest, or a process was ended: run the same command again"
+        raise ClipItError(what, task.name, fix)
     return table
 
 
@@ -248,9 +238,11 @@ def spec(
     return specs.resolve(bench, task.dataset, task.backbone, setting, seed, **changes)
 
 
-def work(task: Task, bench: Workbench) -> None:
+def work(task: Task, threads: int | None = None, bench: Workbench | None = None) -> None:
     """What one process does: trials of every setting until none is left to begin."""
-    asked = task.search
+    if threads is not None:  # in a process of its own
+        torch.set_num_threads(threads)
+    asked, bench = task.search, bench or Workbench(task.profile)
     for setting in SETTINGS:
 
         def objective(trial: Trial, setting: SearchedSetting = setting) -> float:
@@ -259,7 +251,8 @@ def work(task: Task, bench: Workbench) -> None:
             stored: list[StoredRun] = []
             try:
                 stored += (runs.get_or_run(each, bench) for each in wanted)
-                value = mean_validation_loss(stored)
+                losses = [cross_entropy(run.predictions("validation")) for run in stored]
+                value = float(np.mean(losses))
             except Diverged as error:  # said in the table, never chosen; the search goes on
                 trial.set_user_attr(NOTE, str(error))
                 value = math.inf
@@ -272,18 +265,6 @@ def work(task: Task, bench: Workbench) -> None:
         do_trials(own, sampled, asked.sampler_seed, asked.trials, objective)
 
 
-def mean_validation_loss(stored: Sequence[StoredRun]) -> float:
-    """Cross-entropy in nats of the image-only models on validation, averaged over runs.
-
-    Of each run the mean negative log probability of the true class, from raw predictions.
-    """
-    losses = []
-    for predictions in (run.predictions("validation") for run in stored):
-        scores = log_softmax(predictions.filter(like=LOGIT).to_numpy(np.float64), axis=1)
-        losses.append(float(-scores[np.arange(len(scores)), predictions["label"]].mean()))
-    return float(np.mean(losses))
-
-
 def trial_table(task: Task, studies: Mapping[SearchedSetting, optuna.Study]) -> pd.DataFrame:
     """One row a trial: setting, number, rank, alpha, targets, lambda, validation, runs.
 
@@ -292,7 +273,8 @@ def trial_table(task: Task, studies: Mapping[SearchedSetting, optuna.Study]) -> 
     """
     rows = []
     for setting, one in studies.items():
-        for number, trial in enumerate(finished(one)[: task.search.trials]):
+        done = one.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))  # as they began
+        for number, trial in enumerate(done[: task.search.trials]):
             own = candidate_of(trial.params, task.profile.lora.dropout)
             about = (own.lora.rank, own.lora.alpha, own.lora_targets, own.distillation_weight)
             said = (trial.value, " ".join(trial.user_attrs["runs"]), trial.user_attrs.get(NOTE))
@@ -301,14 +283,7 @@ def trial_table(task: Task, studies: Mapping[SearchedSetting, optuna.Study]) -> 
     return table if table[NOTE].any() else table.drop(columns=NOTE)
 
 
-def _worker(task: Task, threads: int) -> None:
-    """`work` in a process of its own."""
-    torch.set_num_threads(threads)
-    work(task, Workbench(task.profile))
-
-
 # -- `python -m companion search`: adapters and lambda of one cell, kept for the whole profile.
-
 
 HEADER = (
     "# Written by `python -m companion search` and read with the profile of this name.\n"

@@ -29,8 +29,8 @@ from clipit_lib.settings import (
     Weight,
     known,
 )
+from companion.paper import PROTOCOLS, SWITCHES, switched
 from companion.profile import Profile, Workbench
-from companion.protocols import PROTOCOLS, SWITCHES, switched
 
 
 @dataclass(frozen=True)

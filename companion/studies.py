@@ -11,9 +11,9 @@ from clipit_lib.runs import StoredRun
 from clipit_lib.settings import RunSpec, known
 from companion import specs
 from companion.archived import named
+from companion.paper import SWITCHES
 from companion.phantom.known import KnownData
 from companion.profile import Profile, Study, Workbench
-from companion.protocols import SWITCHES
 
 Cell = tuple[str, str, Sequence[str], Sequence[int]]
 TABLE2 = (

@@ -29,7 +29,6 @@ from companion.reading import agree
 # The `openai` package asks again what passes by itself (a full queue, a server at fault, a broken
 # line), ever later or when the server says. What does not pass (a wrong key) is said at once.
 
-
 Message = dict[str, str]
 LATER = "Run the same command later: what was answered before is kept"
 ADVICE = {
@@ -138,7 +137,6 @@ def ask(client: openai.OpenAI, endpoint: Endpoint, messages: Any, seed: int) -> 
 
 # -- How a language model is asked for reports, and what that takes (appendix F.5).
 
-
 CHARACTERS_PER_TOKEN = 4
 # Taken to be the length of a report, in characters, where no example tells.
 USUAL_LENGTH = 1000
@@ -195,11 +193,7 @@ class Order:
 
 
 def choose_examples(texts: Sequence[str], count: int, seed: int) -> list[str]:
-    """`count` different reports, drawn once for a data set.
-
-    Raises:
-        ClipItError: there are not so many.
-    """
+    """`count` different reports, drawn once; a ClipItError if there are not so many."""
     if count > len(texts):
         raise ClipItError(f"{count} examples of {len(texts)} reports", "--examples", "Ask for less")
     rows = np.random.default_rng(seed).permutation(len(texts))[:count]
@@ -271,19 +265,15 @@ def kept(endpoint: Endpoint, wanted: Sequence[Order], journal: Path) -> dict[str
             entry = json.loads(line)
             entries[entry["class_name"], entry["number"]] = entry["request"], entry["text"]
         except (ValueError, TypeError, LookupError):
-            raise ClipItError(
-                f"line {number} is not an answer", journal, "Delete this line and run again"
-            ) from None
+            what, fix = f"line {number} is not an answer", "Delete this line and run again"
+            raise ClipItError(what, journal, fix) from None
     for order in wanted:
         if (asked := (order.class_name, order.number)) not in entries:
             continue
         request, texts[order.id] = entries[asked]
         if request != _request(endpoint, order):
-            raise ClipItError(
-                f"report {order.id} was asked for otherwise (model, temperature, seed, examples)",
-                journal,
-                "Repeat the first command, or name another --output",
-            )
+            what = f"report {order.id} was asked for otherwise (model, temperature, seed, examples)"
+            raise ClipItError(what, journal, "Repeat the first command, or name another --output")
     return texts
 
 
@@ -357,21 +347,17 @@ def generate(
             missing[order.id] = fault
             row += 1
             if row == ROW:
-                raise ClipItError(
-                    f"{ROW} reports in a row came to nothing (the last: {fault})",
-                    endpoint.address,
-                    "Try another --model; what was answered before is kept",
-                )
+                what = f"{ROW} reports in a row came to nothing (the last: {fault})"
+                fix = "Try another --model; what was answered before is kept"
+                raise ClipItError(what, endpoint.address, fix)
     return {order.id: texts[order.id] for order in wanted if order.id in texts}, missing
 
 
 def write_csv(wanted: Sequence[Order], texts: Mapping[str, str], output: Path) -> None:
     """Reports as a csv with the columns id, class, text: class by class, by number."""
-    rows = [
-        (order.id, name, texts[order.id])
-        for name in dict.fromkeys(order.class_name for order in wanted)
-        for order in wanted if order.class_name == name and order.id in texts
-    ]  # fmt: skip
+    names = [order.class_name for order in wanted]
+    rows = [(each.id, each.class_name, texts[each.id]) for each in wanted if each.id in texts]
+    rows.sort(key=lambda row: names.index(row[1]))
     write_text(output, pd.DataFrame(rows, columns=["id", "class", "text"]).to_csv(index=False))
 
 
@@ -413,11 +399,8 @@ def main(given: Namespace) -> None:
     print(f"{len(texts)} reports in {output}")
     if missing:
         first, fault = next(iter(missing.items()))
-        raise ClipItError(
-            f"{len(missing)} of {len(wanted)} reports are missing, first {first} ({fault})",
-            output,
-            "Run the same command again to ask for them once more",
-        )
+        what = f"{len(missing)} of {len(wanted)} reports are missing, first {first} ({fault})"
+        raise ClipItError(what, output, "Run the same command again to ask for them once more")
 
 
 def _consent(corpus: ReportCorpus, count: int, endpoint: Endpoint, yes: bool) -> None:

@@ -43,7 +43,6 @@ from companion.statistics import (
 
 # -- What a table, a figure or a summary says where runs behind it have a doubtful course.
 
-
 NAMED = 5  # so many runs are named; the others are counted
 
 
@@ -93,7 +92,6 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 # -- Tables, recomputed from the raw predictions of stored runs.
-
 
 GAIN_CELL = ["dataset", "backbone"]
 PAIR = ["first", "second"]
@@ -384,7 +382,6 @@ def decomposition_words(found: pd.DataFrame) -> str:
 
 # -- Settings compared within each cell: accuracies, differences to a reference, words.
 
-
 MANY = (
     "Each word stands for itself: of twenty comparisons without any effect, one is expected to be "
     "called helps or hurts."
@@ -450,7 +447,6 @@ def comparison_words(comparison: Comparison) -> str:
 
 
 # -- Tests shown for transparency; conclusions rest on the intervals of `statistics`.
-
 
 LEVEL = 0.05
 

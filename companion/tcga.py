@@ -11,7 +11,7 @@ from pydantic import model_validator
 
 from clipit_lib.data.reports import CLEANING, Corpus, ReportCorpus, checked, clean
 from clipit_lib.errors import ClipItError
-from clipit_lib.files import named_column, read_text_table, tidy
+from clipit_lib.files import named_column, read_text_table, tidy, whole
 from clipit_lib.settings import Distinct
 from companion import paths
 from companion.published import READ_TERMS
@@ -120,17 +120,14 @@ def _of_patients(path: Path) -> pd.DataFrame:
         what = f"unknown kind of file {path.suffix!r}"
         raise ClipItError(what, path, "Use .csv or .parquet; a .txt is `source: file`")
     known = {*PATIENTS, *TEXTS, CANCER_TYPE, ORIGIN}
-    try:
-        if path.suffix.lower() == ".csv":
-            table = read_text_table(path, FETCH).rename(columns=tidy)
-            names = list(table.columns)
-        else:
+    if path.suffix.lower() == ".csv":
+        table = read_text_table(path, FETCH).rename(columns=tidy)
+        names = list(table.columns)
+    else:
+        with whole(path, FETCH):
             names = pq.read_schema(path).names
             # Embeddings in it are large and stay there.
             table = pd.read_parquet(path, columns=[each for each in names if each in known])
-    except (ValueError, OSError) as error:
-        reason = " ".join(str(error).split())[:100]
-        raise ClipItError(f"not readable ({reason})", path, FETCH) from error
     table.attrs["names"] = names
     barcodes = table[named_column(table, PATIENTS, path, FETCH)]
     # TCGA-BP-5195 of TCGA-BP-5195.25c0b433-5557-4165-922e-2c1eac9c26f0.

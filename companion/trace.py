@@ -15,7 +15,7 @@ from clipit_lib.errors import ClipItError
 from clipit_lib.files import whole
 from companion import archive, archived
 from companion.statistics import accuracy, balanced_accuracy
-from companion.survival.study import fold_metrics
+from companion.survival import fold_metrics
 
 WHAT = ["dataset", "backbone", "setting", "seed"]
 SCORES = ["balanced_accuracy", "accuracy", "c_index"]
@@ -42,9 +42,8 @@ def product(path: Path) -> tuple[Path, list[str]]:
     path = path.resolve()
     sidecar = path.with_name(f"{path.name.split('.')[0]}.runs.json")
     if not sidecar.exists():
-        raise ClipItError(
-            f"there is no {sidecar.name} beside it", path, "Name a file that a notebook has saved"
-        )
+        what = f"there is no {sidecar.name} beside it"
+        raise ClipItError(what, path, "Name a file that a notebook has saved")
     folder = path.parent
     if folder.parent.name == "figures":
         folder = folder.parents[1] / "results" / folder.name

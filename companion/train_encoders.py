@@ -48,9 +48,7 @@ def train(recipe: Recipe) -> History:
     return trained_once(recipe, of_kind)
 
 
-def trained_once(
-    recipe: Recipe, train: Callable[[], tuple[State, dict[str, Any]]]
-) -> dict[str, Any]:
+def trained_once(recipe: Recipe, train: Callable[[], tuple[State, History]]) -> History:
     """Train and keep an encoder unless it is there, see `parallel.make_once`; return its card.
 
     Args:
@@ -85,12 +83,8 @@ def supervised_contrastive(
     groups only the diagonal is positive, as in CLIP.
     """
     logits = scale * images.float() @ texts.float().T
-    count = len(images)
-    same = (
-        torch.eye(count, device=logits.device)
-        if groups is None
-        else (groups[:, None] == groups[None, :]).float()
-    )
+    groups = torch.arange(len(images), device=logits.device) if groups is None else groups
+    same = (groups[:, None] == groups[None, :]).float()
     target = same / same.sum(dim=1, keepdim=True)
     one_way = F.cross_entropy(logits, target)
     return (one_way + F.cross_entropy(logits.T, target)) / 2
@@ -108,7 +102,6 @@ def normalised_temperature(
 
 
 # -- Drawings of coloured shapes with captions: what a CLIP learns from that never saw tissue.
-
 
 COLOURS = {
     "red": (210, 50, 45), "green": (60, 160, 75), "blue": (50, 90, 200), "yellow": (235, 205, 60),
@@ -192,7 +185,6 @@ def random_view(
 
 
 # -- The phantom's own: its CLIP on captions, its backbones without labels.
-
 
 Pairs = tuple[np.ndarray, list[str]]
 NOISE = 0.5

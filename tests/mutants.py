@@ -110,7 +110,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     ),
     "companion/exported.py": ("core/test_predict.py::test_class_embeddings_answer_by_cosines",),
     "companion/profile.py": ("core/test_pairing.py::test_table_names_images_and_reports",),
-    "companion/protocols.py": (
+    "companion/paper/__init__.py": (
         "core/test_settings.py::test_stored_runs_keep_their_names",
         "core/test_protocol.py::test_the_released_protocol_has_what_meets_on_a_data_set",
     ),
@@ -134,7 +134,7 @@ TESTS: dict[str, tuple[str, ...]] = {
         "companion/test_claims_ledger.py",
     ),
     "companion/survival/model.py": SURVIVAL,
-    "companion/survival/study.py": SURVIVAL[::-1],
+    "companion/survival/__init__.py": SURVIVAL[::-1],
     "companion/survival/cohort.py": SURVIVAL[1:2],
 }  # fmt: skip
 
@@ -454,7 +454,7 @@ MISTAKES: dict[str, list[tuple[str, str, str]]] = {
         ("np.repeat(ids.to_numpy(), k)", "np.tile(ids.to_numpy(), k)",
          "reports of one image beside another's name"),
     ],
-    "companion/protocols.py": [
+    "companion/paper/__init__.py": [
         ('{"checkpoint": "last"}', '{"checkpoint": "best"}', "a switch without effect"),
         ('"fusion_start": "random", "unit_distilled": False', '"fusion_start": "random"',
          "half a switch"),
@@ -536,7 +536,7 @@ MISTAKES: dict[str, list[tuple[str, str, str]]] = {
         ('self.weight * distance', "distance", "lambda ignored"),
         ("for kind in (event, ~event)", "for kind in (event | ~event,)", "not stratified"),
     ],
-    "companion/survival/study.py": [
+    "companion/survival/__init__.py": [
         ("[2.5, 97.5]", "[5, 95]", "intervals of 90%"),
         ('> by_fold.transform("size") / 2', '>= by_fold.transform("size") / 2',
          "the median is high"),

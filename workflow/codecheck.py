@@ -7,7 +7,7 @@ import yaml
 from clipit_lib.files import file_digest, write_text
 from companion import paths
 from companion.compare import tables
-from companion.figures.gallery import TITLES, meaning
+from companion.figures import TITLES, meaning
 
 PAPER = {
     "title": "CLIP-IT: CLIP-based Pairing of Histology Images with Privileged Textual Information",

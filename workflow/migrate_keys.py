@@ -22,9 +22,10 @@ from clipit_lib import kernels
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import write_text
 from companion import archive, paths, specs
+from companion import survival as study
 from companion.conch import untrained_backbone
 from companion.profile import Workbench, load_profile
-from companion.survival import cohort, study
+from companion.survival import cohort
 from companion.survival.cohort import Bag, Cohort
 
 TEXT = (".csv", ".md", ".json", ".html", ".svg")

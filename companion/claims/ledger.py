@@ -18,7 +18,7 @@ from companion.claims.rules import (
     finding_of,
     load_claims,
 )
-from companion.phantom.datasets import Phantom
+from companion.phantom import Phantom
 from companion.profile import Profile, Workbench
 from companion.specs import Setting
 from companion.tables import markdown

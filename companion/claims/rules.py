@@ -18,7 +18,8 @@ from clipit_lib.files import whole
 from clipit_lib.runs import StoredRun
 from clipit_lib.settings import RunSpec, Strict
 from companion import archive, paper, paths, studies, tables
-from companion.cost.measure import MERGED, UNIMODAL
+from companion import survival as study
+from companion.cost import MERGED, UNIMODAL
 from companion.measures import case_cells, matched
 from companion.paper import HERE
 from companion.phantom.known import KnownData
@@ -26,7 +27,6 @@ from companion.profile import Workbench
 from companion.reading import read_strict
 from companion.specs import label
 from companion.statistics import MARGIN, Gain, Interval, Word, pooled_bootstrap
-from companion.survival import study
 
 Kind = Literal["gain", "equal", "not_worse", "share_higher", "no_loss", "gains", "falling", "own"]
 

@@ -1,4 +1,4 @@
-"""Figures of accuracy: Table 1, settings compared, Pareto, complementarity, courses."""
+"""Figures of accuracy and cost: Table 1, settings compared, Pareto, complementarity, courses."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patheffects import withStroke
-from matplotlib.ticker import EngFormatter, LogLocator, NullLocator
+from matplotlib.ticker import EngFormatter, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from clipit_lib.runs import StoredRun
 from companion import paper
+from companion.cost import ENCODED, UNIMODAL, UNMERGED
 from companion.figures import style
 from companion.measures import COSTS, FIXED, MOVING, pareto_front
-from companion.own.summary import ADDED, POOLED
+from companion.own import ADDED, POOLED
 from companion.specs import label
 from companion.statistics import each_interval
 from companion.tables import GAIN_CELL, STEPS, WHOLE, Comparison, judged
@@ -50,7 +51,6 @@ def table1_figure(runs: pd.DataFrame, gains: pd.DataFrame) -> Figure:
 
 
 # -- Settings compared: every seed, means, and differences to a reference with their intervals.
-
 
 FAR = 6.0  # ranges of the others between a setting and them, from which on it would hide them
 
@@ -134,7 +134,7 @@ def controls_figure(found: pd.DataFrame) -> Figure:
 
 
 # The cost of the same model with its prompts encoded for each image.
-ENCODED = {cost: encoded for cost, encoded, _ in COSTS}
+WITH_PROMPTS = {cost: encoded for cost, encoded, _ in COSTS}
 
 
 @style.styled()
@@ -158,7 +158,7 @@ def pareto_figure(points: pd.DataFrame, costs: dict[str, str]) -> Figure:
         sharex="row", sharey="col",
     )  # fmt: skip
     for row, (cost, name) in zip(axes, costs.items(), strict=True):
-        encoded = points[ENCODED.get(cost, cost)]
+        encoded = points[WITH_PROMPTS.get(cost, cost)]
         _cost_axis(row[0], float(points[cost].min()), float(encoded.max()))
         for axis, dataset in zip(row, datasets, strict=True):
             _pareto_panel(axis, points[points["dataset"] == dataset], cost)
@@ -168,7 +168,9 @@ def pareto_figure(points: pd.DataFrame, costs: dict[str, str]) -> Figure:
     for base in dict.fromkeys(points["base"]):
         colour, marker = style.look(base)
         handles.append(Line2D([], [], color=colour, marker=marker, ls="", label=label(base)))
-    if any((points[ENCODED[cost]] > points[cost]).any() for cost in costs if cost in ENCODED):
+    if any(
+        (points[WITH_PROMPTS[cost]] > points[cost]).any() for cost in costs if cost in WITH_PROMPTS
+    ):
         said = "prompts encoded for each image"
         handles.append(Line2D([], [], color="0.4", ls=":", lw=1, label=said))
     style.legend_below(figure, handles)
@@ -200,7 +202,7 @@ def _pareto_panel(axis: Axes, rows: pd.DataFrame, cost: str) -> None:
         size, face = 5 if row["setting"] == row["base"] else 3, colour if on_front else "none"
         style.marks(axis, [row["low"], row["high"]], row[cost], True, ls="-", lw=0.8, **own)
         style.marks(axis, [row["mean"]], row[cost], True, marker=marker, ms=size, mfc=face, **own)
-        far = row[ENCODED.get(cost, cost)]
+        far = row[WITH_PROMPTS.get(cost, cost)]
         if far > row[cost]:
             ends = [row[cost], far]
             style.marks(
@@ -227,6 +229,57 @@ def _names(axis: Axes, rows: pd.DataFrame, cost: str) -> None:
             name, (row[cost], row["mean"]), (-7, 2), textcoords="offset points", ha="right",
             va="bottom", fontsize=7, path_effects=halo, zorder=5,
         )  # fmt: skip
+
+
+# -- Cost of five ways to deploy, over the unimodal model: time and operations, ours and printed.
+
+PRINTED = {"unimodal": UNIMODAL, "clip_it": UNMERGED, "clip": ENCODED}
+
+
+@style.styled()
+def inference_cost_figure(costs: pd.DataFrame, latency: pd.DataFrame) -> Figure:
+    """Left: ours, from `cost_table` and `latency_table`. Right: what the paper prints.
+
+    One row per variant; filled: median time over unimodal with quartiles; hollow: operations.
+    """
+    names = list(dict.fromkeys(costs["variant"]))
+    timed = latency.assign(kind="time, batch " + latency["batch"].astype(str))
+    counted = costs.assign(
+        kind="operations, batch " + costs["batch"].astype(str), ratio=costs["flops_ratio"]
+    )
+    printed = paper.printed("compute").replace({"variant": PRINTED}).set_index("variant")
+    over = (printed / printed.loc[UNIMODAL]).reset_index()
+    both = [
+        over.assign(kind="time on an RTX A6000, batch 1", ratio=over["latency_ms"]),
+        over.assign(kind="operations", ratio=over["gflops"]),
+    ]
+    figure, axes = plt.subplots(1, 2, figsize=(7.2, 4.3), sharey=True, width_ratios=[1.7, 1])
+    style.named_lines(axes[0], [name.replace(", ", "\n") for name in names])
+    for axis, title, parts in (
+        (axes[0], "measured and counted here", [timed, counted]),
+        (axes[1], "printed in the paper", both),
+    ):
+        rows, each = pd.concat(parts), len(costs["batch"].unique()) if axis is axes[0] else 1
+        for number, (kind, own, off) in enumerate(style.dodged(rows, "kind", 0.21)):
+            colour, marker = style.HUES[number % each], style.MARKER_CYCLE[number % each]
+            at = [names.index(variant) + off for variant in own["variant"]]
+            right = own.get("ratio_high", own["ratio"]).fillna(own["ratio"])
+            axis.hlines(at, own.get("ratio_low", right).fillna(right), right, color=colour, lw=1.3)
+            face = "white" if kind.startswith("operations") else colour
+            axis.plot(own["ratio"], at, marker, ms=4.5, mfc=face, color=colour, label=kind)
+            for value, x, y in zip(own["ratio"], right, at, strict=True):
+                axis.annotate(
+                    f"{value:,.0f}" if value >= 100 else f"{value:.2f}", (x, y), (5, 0),
+                    textcoords="offset points", va="center", fontsize=6.5, color=colour,
+                )  # fmt: skip
+        axis.set(xscale="log", xlabel="ratio over unimodal", title=title)
+        axis.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axis.xaxis.set_minor_formatter(NullFormatter())
+        axis.axvline(1, color="black", lw=0.8, zorder=0)
+        low, high = axis.get_xlim()
+        axis.set_xlim(low, high * (high / low) ** 0.22)  # room for the labels
+        axis.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=each)
+    return figure
 
 
 # -- Figure 4: what text gets right where vision is wrong, and the reverse.
@@ -330,7 +383,7 @@ def own_figure(found: pd.DataFrame, title: str) -> Figure:
     """One line per control: pooled gain with its 95% interval; small dots are single cells.
 
     Args:
-        found: of `own.summary.summary`.
+        found: of `own.summary`.
     """
     pooled, cells = found[found["dataset"] == POOLED], found[found["dataset"] != POOLED]
     figure, axis = plt.subplots(figsize=(6.4, 0.95 + 0.46 * len(pooled)))

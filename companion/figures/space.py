@@ -1,16 +1,20 @@
-"""Figures of patches, pairs, embedding spaces and reports."""
+"""Figures of patches, pairs, embedding spaces, reports and large images."""
 
 from __future__ import annotations
 
+import math
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
+from jaxtyping import Float, UInt8
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Rectangle
 
 from clipit_lib.data.patches import PatchDataset
 from clipit_lib.pairing import Pairs, effective_number
@@ -184,4 +188,59 @@ def hubs_figure(
         axis.axis("off")
     figure.subplots_adjust(wspace=0.06, hspace=0.12, left=0.01, right=0.99)
     figure.suptitle(dataset.name, x=0.01, y=1.0, ha="left", fontsize=10)
+    return figure
+
+
+# -- Where in a large image the classifier sees each class.
+
+COLOURS = "cividis"  # sequential, and the same to colour-blind readers
+LEFT_OUT = "#D9D9D9"
+WIDTH = 7.2  # inches
+
+
+@style.styled()
+def heat_map(
+    image: UInt8[np.ndarray, "h w 3"],
+    maps: dict[str, Float[np.ndarray, "rows columns"]],
+    size: tuple[int, int],
+    side: int,
+    note: str = "",
+) -> Figure:
+    """The image beside one probability map per class, all in pixels of the full image.
+
+    Args:
+        image: the image or a smaller copy of it.
+        maps: by class; NaN, where nothing was classified, is grey.
+        size: width and height of the full image.
+        side: of a tile, drawn in the image's upper left corner.
+        note: what the grey areas are.
+    """
+    columns = math.ceil(math.sqrt(len(maps)))
+    rows = math.ceil(len(maps) / columns)
+    width, height = size
+    share = 0.45 if len(maps) > 1 else 0.5  # of the figure's width, for the image
+    # Axes take what labels (left) and the colour bar (right) leave; titles take 0.28 inches each.
+    panels_tall = rows * (WIDTH * (1 - share) * 0.8 / columns * height / width + 0.28)
+    image_tall = WIDTH * share * 0.88 * height / width + 0.75
+    extent = (0, width, height, 0)
+    style.have_fonts_for(maps)
+    figure = plt.figure(figsize=(WIDTH, max(panels_tall, image_tall) + 0.3))
+    parts: Any = figure.subfigures(1, 2, width_ratios=(share, 1 - share))
+    left, right = parts
+    axis = left.subplots()
+    axis.imshow(image, extent=extent)
+    axis.add_patch(Rectangle((0, 0), side, side, fill=False, edgecolor="black", linewidth=1.2))
+    axis.set(title="image", xlabel=f"pixels (box: one tile, {side})")
+    axis.tick_params(labelsize=8)
+    panels = right.subplots(rows, columns, squeeze=False)
+    colours: Any = mpl.colormaps[COLOURS].with_extremes(bad=LEFT_OUT)
+    for panel in panels.flat:
+        panel.axis("off")
+    for panel, (name, values) in zip(panels.flat, maps.items(), strict=False):
+        drawn = panel.imshow(values, extent=extent, vmin=0, vmax=1, cmap=colours)
+        panel.set_title(style.plain(name), fontsize=9)
+    right.colorbar(drawn, ax=panels, label="probability", fraction=0.05, aspect=30)
+    if note:
+        figure.supxlabel(f"grey: {note}", fontsize=8, x=0.01, ha="left")
+    plt.close(figure)
     return figure

@@ -60,28 +60,9 @@ USUAL = "DejaVu Sans"  # which comes with matplotlib
 STYLE: dict[Any, Any] = {
     **sns.axes_style("ticks"),
     **sns.plotting_context("paper"),
-    "font.size": 9,
+    **mpl.rc_params_from_file(Path(__file__).with_suffix(".mplstyle"), use_default_template=False),
     "font.sans-serif": mpl.rcParamsDefault["font.sans-serif"],  # metrics are those of its first
-    "axes.labelsize": 9,
-    "axes.titlesize": 9,
-    "axes.titlelocation": "left",
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.linewidth": 0.8,
     "axes.prop_cycle": cycler(color=HUES),
-    "xtick.labelsize": 8,
-    "ytick.labelsize": 8,
-    "xtick.major.size": 3.5,
-    "ytick.major.size": 3.5,
-    "legend.fontsize": 8,
-    "legend.frameon": False,
-    "legend.handletextpad": 0.3,
-    "legend.columnspacing": 1.2,
-    "figure.dpi": 110,
-    "savefig.dpi": 200,
-    "svg.hashsalt": "clip-it",
-    "svg.fonttype": "none",
-    "pdf.fonttype": 42,
 }
 
 
@@ -133,7 +114,6 @@ def _family(character: str) -> str:
 
 
 # -- What several figures draw.
-
 
 Place = float | int | np.number  # on an axis; the run-time check takes none for another
 Panels = tuple[Figure, np.ndarray]  # a figure and its axes, row by row
@@ -268,7 +248,6 @@ def legend_below(figure: Figure, handles: list[Any], columns: int = 4, **own: An
 
 # -- Keeping a figure.
 
-
 COLUMN = 85 / 25.4  # inches: the width of a journal's column
 SMALLEST = 7  # points of text that is to be read there
 LETTERS = 22  # of a name on its axis, before it goes on in another line
@@ -291,23 +270,25 @@ def save(figure: Figure, profile: str, name: str, runs: Sequence[str] = ()) -> P
     if said:
         # Above: what is below would meet a legend, which moves with the figure's lower edge.
         figure.text(0, 1.01, said, fontsize=SMALLEST, color=HUES[2], va="bottom")
-    _write(figure, path.with_suffix(".svg"), "Date")
-    _write(figure, path, "Software")
+    write(figure, path.with_suffix(".svg"))
+    write(figure, path)
     if name in CITED:
         in_a_column(figure)
-        _write(figure, path.with_name(f"{name}_85mm.pdf"), "CreationDate")
+        write(figure, path.with_name(f"{name}_85mm.pdf"))
     write_runs(path.parent, name, runs)
     plt.close(figure)
     return path
 
 
-def _write(figure: Figure, path: Path, changing: str) -> None:
-    """Write a figure, without what changes from one time to the next."""
-    options: dict[str, Any] = {"bbox_inches": "tight", "metadata": {changing: None}}
+def write(figure: Figure, path: Path) -> None:
+    """Write a figure as its file's ending says, without what changes from one time to the next."""
+    kind = path.suffix[1:].lower()
+    changing = {"svg": "Date", "png": "Software", "pdf": "CreationDate"}.get(kind)
+    options: dict[str, Any] = {"metadata": {changing: None}} if changing else {}
     with written_beside(path) as temporary, styled():
         figure.draw_without_rendering()
         figure.set_layout_engine("none")  # it would be laid out anew each time it is drawn
-        figure.savefig(temporary, format=path.suffix[1:], **options)
+        figure.savefig(temporary, format=kind, bbox_inches="tight", **options)
 
 
 @styled()

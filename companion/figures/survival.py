@@ -12,8 +12,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from companion.figures import style
+from companion.survival import NAMES, PAPER, folds_of
 from companion.survival.model import logrank
-from companion.survival.study import NAMES, PAPER, folds_of
 
 LOW, HIGH = style.HUES[1:3]
 
@@ -27,7 +27,7 @@ def survival_figure(
 ) -> Figure:
     """C-index by fold beside the Kaplan-Meier curves of CLIP-IT's predicted halves.
 
-    Of `run_table`, `intervals`, `halves` and `planted_metrics` in `companion.survival.study`.
+    Of `run_table`, `intervals`, `halves` and `planted_metrics` in `companion.survival`.
     """
     figure, (left, right) = plt.subplots(1, 2, figsize=(7.2, 3.1), width_ratios=[1.2, 1])
     style.legend_below(figure, _concordance(left, table, limits, planted), 5)

@@ -37,7 +37,6 @@ from companion.statistics import Cell, pooled_bootstrap, top_share, units
 
 # -- Findings in tables and words.
 
-
 COLUMNS = {"severity": "severity", "dataset": "data set", "check": "check", "what": "what",
            "why": "why it hurts", "fix": "what to do"}  # fmt: skip
 
@@ -91,7 +90,6 @@ def _found(check: str, **values: object) -> list[Finding]:
 
 
 # -- What in patches, labels, groups and splits will hurt; each check is [] where all is well.
-
 
 FEW_GROUPS = 20
 VALIDATION_ERROR = 5.0  # points
@@ -219,7 +217,6 @@ def _some(values: Sequence[object], most: int = 5) -> str:
 
 
 # -- What in the reports, their pairs and the retriever will hurt; [] where all is well.
-
 
 FEW_REPORTS = 100
 FEW_USED = 10
@@ -359,7 +356,6 @@ def _words(text: str) -> set[str]:
 
 
 # -- Zero-shot classification by the retriever: is it fit to pair?
-
 
 TEMPLATE = "an H&E image of {}."
 

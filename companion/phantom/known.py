@@ -6,15 +6,13 @@ from dataclasses import dataclass
 from typing import Annotated, Literal
 
 import numpy as np
-import pandas as pd
 from pydantic import Field
 
-from clipit_lib import kernels
 from clipit_lib.data.patches import Recipe, Undecoded, ValidationSplit
 from clipit_lib.data.reports import Corpus, ReportCorpus
 from clipit_lib.files import digest
-from clipit_lib.settings import PHANTOM_VERSION, Positive, Rate, Strict
-from companion.phantom.datasets import PHANTOM_LIMITS, Phantom
+from clipit_lib.settings import Positive, Rate, Strict
+from companion.phantom import Phantom
 from companion.phantom.latents import (
     PATCH_SPREAD,
     PATCHES_PER_PATIENT,
@@ -28,7 +26,6 @@ from companion.phantom.latents import (
     draw,
     scattered,
 )
-from companion.phantom.patches import render
 from companion.phantom.reports import LICENCE, captions
 
 KNOWN, WORLD = 3000, WORLDS["bach"]  # a seed stream of its own; the world of these classes
@@ -83,11 +80,6 @@ class Drawn:
             truths.append(truth.astype(np.int64))
         splits = np.repeat(np.array(SPLITS), counts)
         return cls(Latents.concatenate(parts), np.concatenate(truths), splits)
-
-    @property
-    def ids(self) -> list[str]:
-        """One per patch; its own report has the same."""
-        return [f"known-{number:06d}" for number in range(len(self.truth))]
 
 
 def probability(grade: np.ndarray, noise: float) -> np.ndarray:
@@ -157,37 +149,12 @@ class KnownData(Phantom):
         return self.world.train, self.world.validation, self.world.test
 
     def recipe(self, name: str) -> Recipe:
-        return Recipe(
-            name=name,
-            declaration={
-                **self.model_dump(mode="json", exclude={"corpus"}),
-                "phantom": PHANTOM_VERSION,
-                "kernels": kernels.level(),
-            },
-            classes=ENDS,
-            class_texts=tuple(WORLD.class_texts[place] for place in PLACES),
-            side=self.side,
-            gather=self._draw,
-            validation_split=ValidationSplit(),
-            licence="made by this project and under its licence",
-            limits=PHANTOM_LIMITS,
-        )
+        texts = tuple(WORLD.class_texts[place] for place in PLACES)
+        return self._recipe(name, ENDS, texts, self._draw, ValidationSplit())
 
     def _draw(self) -> Undecoded:
-        drawn, seed = Drawn.of(self.world), self.world.seed
-        samples = pd.DataFrame(
-            {
-                "id": drawn.ids,
-                "split": [str(split) for split in drawn.splits],
-                "label": drawn.latents.label,
-                "group": [f"patient-{patient}" for patient in drawn.latents.patient],
-            }
-        )
-
-        def decode(begin: int, end: int) -> np.ndarray:
-            return render(drawn.latents.take(slice(begin, end)), self.side, seed, first=begin)
-
-        return Undecoded(samples, decode)
+        drawn = Drawn.of(self.world)
+        return self._undecoded("known", drawn.latents, drawn.splits, self.world.seed)
 
 
 class KnownCorpus(Corpus):
@@ -216,6 +183,6 @@ class KnownCorpus(Corpus):
         # On other fields than the patch: beyond the class, a report says nothing about it.
         cases = draw(WORLD.name, np.array(PLACES)[label], np.arange(len(rows)), cases_rng)
         texts = captions(WORLD.name, cases, words)
-        ids = [drawn.ids[row] for row in rows]
+        ids = [f"known-{row:06d}" for row in rows]
         content = digest(*ids, *texts)
         return ReportCorpus(name, tuple(ids), tuple(texts), self.organ, content, LICENCE)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Literal, Self
 
 import numpy as np
 
@@ -62,7 +62,6 @@ WORLDS: dict[str, World] = {world.name: world for world in _READ}
 
 # -- The morphology and the stain of each patch, drawn from its class and its patient.
 
-
 PATCHES_PER_PATIENT = 20
 # Standard deviations of latents that are neither absent nor full, and of all others.
 PATIENT_SPREAD, PATCH_SPREAD, RESIDUE = 0.05, 0.15, 0.02
@@ -71,19 +70,16 @@ SPLITS = ("train", "validation", "test")
 PATIENTS_PER_SPLIT = 10_000_000
 
 
-Of = TypeVar("Of", bound="Rows")
-
-
 @dataclass(frozen=True)
 class Rows:
     """Arrays that have their first axis in common."""
 
-    def take(self: Of, rows: np.ndarray | slice) -> Of:
+    def take(self, rows: np.ndarray | slice) -> Self:
         """What is at `rows`, an index array or a slice."""
         return type(self)(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
     @classmethod
-    def concatenate(cls: type[Of], parts: Sequence[Of]) -> Of:
+    def concatenate(cls, parts: Sequence[Self]) -> Self:
         """All rows of the parts, in order."""
         return cls(
             **{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)}

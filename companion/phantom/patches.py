@@ -16,7 +16,6 @@ from companion.phantom.latents import Latents, Rows
 #
 # Everything after this is arithmetic, so a patch has the same bytes in whatever block it is drawn.
 
-
 GLANDS, RING, SITES, LYMPHOID, EPITHELIAL, STROMAL = 9, 34, 9, 256, 144, 64
 
 
@@ -73,7 +72,6 @@ def _one(seeds: np.random.SeedSequence) -> tuple[np.ndarray, ...]:
 #
 # The field of view is FIELD units wide whatever the side in pixels: about 100 micrometres, so a
 # unit is 1.5 micrometres, and a larger side shows the same tissue in finer detail.
-
 
 FIELD = 64.0
 
@@ -217,7 +215,6 @@ class Layers:
 
 # -- Epithelium: glands around a lumen, ducts filled with cells, invading nests.
 
-
 PITCH, SMALLEST = 31.0, 6.0
 
 
@@ -321,7 +318,6 @@ def _lumen(layers: Layers, latents: Latents, noise: Noise, depth: np.ndarray) ->
 
 # -- What lies between the cells: collagen and muscle, necrosis, mucin, fat, bare glass.
 
-
 FAT_PITCH, FAT_RADIUS, MEMBRANE = 34.0, 20.0, 1.4
 
 
@@ -385,18 +381,13 @@ def mucin(layers: Layers, latents: Latents, noise: Noise, across: np.ndarray) ->
 
 
 def fat(layers: Layers, latents: Latents, chance: Chance) -> Layers:
-    """Large empty vacuoles that touch along thin membranes."""
+    """Large empty vacuoles that touch along thin membranes: a soft Voronoi diagram, whose corners
+    come out rounded as in fat."""
     rows = np.flatnonzero(latents.fat > 0.02)
     if not len(rows):
         return layers
-    share = np.zeros_like(layers.eosin)
-    share[rows] = _vacuoles(chance.sites[rows], latents.fat[rows], share.shape[-1])
-    return layers.covered(share, 0.012, 0.015)
-
-
-def _vacuoles(sites: np.ndarray, extent: np.ndarray, side: int) -> np.ndarray:
-    """[b, side, side]: a soft Voronoi diagram, whose corners come out rounded as in fat."""
-    x, y = pixel_centres(side)
+    sites, extent = chance.sites[rows], latents.fat[rows]
+    x, y = pixel_centres(layers.eosin.shape[-1])
     across, down = hexagonal(SITES, 3)
     centre_x = FIELD / 2 + FAT_PITCH * (across + 0.55 * (sites[..., 0] - 0.5))
     centre_y = FIELD / 2 + FAT_PITCH * (down + 0.55 * (sites[..., 1] - 0.5))
@@ -408,13 +399,13 @@ def _vacuoles(sites: np.ndarray, extent: np.ndarray, side: int) -> np.ndarray:
     ]
     closeness = [np.exp(-d / np.float32(MEMBRANE)) for d in distance]
     total = np.sum(closeness, axis=0) + np.float32(1e-12)
-    share = np.zeros_like(total)
+    share = np.zeros_like(layers.eosin)
     for k in range(SITES):
         size = column(filled[:, k])
         alone = closeness[k] / total
         inside = np.clip((alone - (1 - 0.25 * size)) * 8, 0, 1) * (size > 0)
-        share = np.maximum(share, inside * np.clip(FAT_RADIUS - distance[k], 0, 1))
-    return share
+        share[rows] = np.maximum(share[rows], inside * np.clip(FAT_RADIUS - distance[k], 0, 1))
+    return layers.covered(share, 0.012, 0.015)
 
 
 def glass(layers: Layers, latents: Latents, noise: Noise) -> Layers:

@@ -49,7 +49,6 @@ class PhantomCorpus(Corpus):
 
 # -- The words of captions and reports: graded findings with synonyms, and what surrounds them.
 
-
 Field = dict[str, float]
 
 
@@ -129,7 +128,6 @@ def findings(field: Field, rng: np.random.Generator, omission: float) -> list[st
 
 # -- One-line image captions, as in the figures that pathology CLIPs learn from.
 
-
 SHORTEST_CAPTION, LONGEST_CAPTION = 8, 25
 NAMED, OMITTED_IN_CAPTION = 0.6, 0.25
 
@@ -167,7 +165,6 @@ def _words(text: str) -> int:
 
 
 # -- The grammar of a pathology report on the phantom.
-
 
 SHORTEST_REPORT, LONGEST_REPORT = 60, 250
 OMITTED_IN_REPORT, UNDECIDED_SHARE = 0.3, 0.25

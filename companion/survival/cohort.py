@@ -35,7 +35,7 @@ from clipit_lib.files import (
 from clipit_lib.parallel import make_once
 from clipit_lib.settings import PHANTOM_VERSION
 from companion import paths
-from companion.phantom.datasets import PHANTOM_LIMITS
+from companion.phantom import PHANTOM_LIMITS
 from companion.phantom.latents import PATIENTS_PER_SPLIT, SPLITS, Latents, draw
 from companion.phantom.patches import render
 from companion.profile import (
@@ -62,7 +62,6 @@ from companion.profile import (
 #
 # All slides of a patient are one bag, as in MCAT (Chen et al. 2021): a patient has one follow-up,
 # and so counts once in the Cox loss, in both metrics, in resamples and in the log-rank test.
-
 
 FEATURES = "features"
 ARRAYS = (FEATURES, "retriever")
@@ -207,9 +206,7 @@ def _stratified(event: np.ndarray, folds: int, rng: np.random.Generator) -> np.n
     """Folds from 1, [n]: events and censored slides are dealt out in turn."""
     order = rng.permutation(len(event))
     order = order[np.argsort(event[order], kind="stable")]
-    fold = np.empty(len(event), np.int64)
-    fold[order] = np.arange(len(event)) % folds + 1
-    return fold
+    return np.argsort(order) % folds + 1
 
 
 def _patches(aggressiveness: np.ndarray, patches: int, rng: np.random.Generator) -> Latents:
@@ -238,7 +235,6 @@ def pixels(slides: Slides, settings: PhantomSlides, number: int) -> np.ndarray:
 
 
 # -- A cohort: the bags of all slides with follow-up and folds, read and checked.
-
 
 COLUMNS = ["slide", "time", "event", "fold"]
 PATIENT = "patient"
@@ -364,10 +360,8 @@ def _read_clinical(path: Path, folds: int) -> tuple[pd.DataFrame, list[str]]:
     twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
     for what, wrong in (("no column", missing), ("more than one column", twice)):
         if wrong:
-            raise ClipItError(
-                f"{what} {', '.join(wrong)} (found: {', '.join(names)})", path,
-                f"It needs {', '.join(COLUMNS)}",
-            )  # fmt: skip
+            what += f" {', '.join(wrong)} (found: {', '.join(names)})"
+            raise ClipItError(what, path, f"It needs {', '.join(COLUMNS)}")
     if raw.empty:
         raise ClipItError("no slides", path, "Add one row a slide")
     for name in names if PATIENT not in names else ():
@@ -398,10 +392,8 @@ def _read_clinical(path: Path, folds: int) -> tuple[pd.DataFrame, list[str]]:
         for column in COLUMNS[1:]:
             told = table.groupby(PATIENT, sort=False)[column].unique()
             for patient, values in told[told.map(len) > 1].items():
-                raise ClipItError(
-                    f"patient {patient!r} has {column} {', '.join(map(str, values))}", path,
-                    f"Give all slides of a patient the same {column}",
-                )  # fmt: skip
+                what = f"patient {patient!r} has {column} {', '.join(map(str, values))}"
+                raise ClipItError(what, path, f"Give all slides of a patient the same {column}")
     if without := sorted({*known} - {*table["fold"][table["event"]]}):
         raise ClipItError(f"no event in fold {without[0]}", path, "Stratify the folds by event")
     return table, [name for name in names if name not in table]
@@ -421,7 +413,6 @@ def _file(folder: Path, slide: str, named: dict[str, list[Path]], clinical: Path
 
 
 # -- The cohort of a profile: the user's slides, or phantom slides that are made on the spot.
-
 
 BAGS, CLINICAL, PLANTED, MADE = "bags", "clinical.csv", "planted.csv", "made.json"
 

@@ -146,7 +146,6 @@ class SurvivalModel(nn.Module):
 # say how much the choice of slides to predict matters, and of seeds, not that of slides to learn
 # from. The metrics themselves are those of the slides that count once each.
 
-
 METRICS = {"c_index": "C-index", "iauc": "iAUC"}  # names in tables, and in words
 TIED = 1e-8  # as in torchsurv
 
@@ -302,11 +301,10 @@ def split_rows(
         validation[rows[: max(round(share * len(rows)), 1)]] = True
     train, chosen, left = map(np.flatnonzero, (~held & ~validation, validation, held))
     if not event[train].any():
-        raise ClipItError(
-            f"no event is left to train on: {event[~held].sum()} outside fold {fold}, all of them "
-            "needed to choose the epoch by", "clinical table",
-            "Bring more events, or lower `folds` or `validation`",
-        )  # fmt: skip
+        there = f"{event[~held].sum()} outside fold {fold}"
+        what = f"no event is left to train on: {there}, all of them needed to choose the epoch by"
+        fix = "Bring more events, or lower `folds` or `validation`"
+        raise ClipItError(what, "clinical table", fix)
     return train, chosen, left
 
 

@@ -11,13 +11,13 @@ import pytest
 from clipit_lib.runs import StoredRun
 from clipit_lib.settings import RunSpec
 from companion import paths
+from companion import survival as study
 from companion.claims import rules
 from companion.claims.ledger import evaluate
 from companion.claims.rules import Finding, Verdict, load_claims
-from companion.cost.measure import MERGED, UNIMODAL
+from companion.cost import MERGED, UNIMODAL
 from companion.profile import SlideTraining, Workbench
-from companion.survival import study
-from companion.survival.study import SurvivalRun, SurvivalSpec
+from companion.survival import SurvivalRun, SurvivalSpec
 
 REPRODUCED, UNDECIDED, NOT, UNTESTABLE = Verdict
 CLAIMS = {claim.id: claim for claim in load_claims().claims}

@@ -12,7 +12,7 @@ from clipit_lib.paths import repository
 from clipit_lib.runs import StoredRun
 from clipit_lib.settings import RunSpec
 from companion import paper, paths
-from companion.figures import gallery, style
+from companion.figures import meaning, style, write_gallery
 from companion.figures.accuracy import comparison_figure, far_settings, table1_figure
 from companion.statistics import JUDGED, Gain, judgement
 from companion.tables import (
@@ -237,7 +237,7 @@ def test_the_table_has_one_row_a_setting_and_none_for_the_reference(found: Compa
 def test_every_committed_figure_has_its_line_in_the_gallery() -> None:
     pictures = sorted((repository() / "figures").glob("*/*.png"))
     assert pictures
-    assert [p.name for p in pictures if gallery.meaning(p.stem) is None] == []
+    assert [p.name for p in pictures if meaning(p.stem) is None] == []
     text = (repository() / "figures" / "README.md").read_text(encoding="utf-8")
     assert [p.name for p in pictures if f"({p.parent.name}/{p.name})" not in text] == []
 
@@ -248,7 +248,7 @@ def test_the_gallery_shows_what_is_there(tmp_path, monkeypatch) -> None:
         path = paths.figures("demo") / f"{name}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.touch()
-    lines = gallery.write().read_text().splitlines()
+    lines = write_gallery().read_text().splitlines()
     shown = [line for line in lines if line.startswith("![")]
     assert [line.split("(")[-1] for line in shown] == [
         "demo/table1.png)", "demo/table7.png)", "demo/pairing_x.png)",

@@ -17,7 +17,6 @@ def of_words(window: int) -> Tokenizer:
 
 def test_by_hand() -> None:
     coverage = Coverage.of(["a b", "a b c d e f", "a b c d"], of_words(6))
-    assert coverage.lengths.tolist() == [4, 8, 6]
     assert (coverage.median, coverage.longest) == (6, 8)
     assert coverage.longer_share == pytest.approx(1 / 3)
     assert coverage.seen_share == pytest.approx(16 / 18)

@@ -16,9 +16,9 @@ from clipit_lib.data import patches as cache
 from clipit_lib.data.patches import ValidationSplit
 from clipit_lib.errors import ClipItError
 from companion import published
+from companion.paper import protocol_named
 from companion.phantom.latents import WORLDS
 from companion.profile import load_profile
-from companion.protocols import protocol_named
 from companion.published import PUBLISHED_DATA, PcamData
 from companion.rehearse import write_h5 as write
 
@@ -193,7 +193,7 @@ def test_missing_and_packed_files(folder: Path) -> None:
 def test_a_file_that_is_cut_short(folder: Path) -> None:
     path = folder / f"{NAME.format('train', 'x')}.h5"
     path.write_bytes(path.read_bytes()[:-1000])
-    with pytest.raises(ClipItError, match=r"damaged or cut short \(.*truncated file"):
+    with pytest.raises(ClipItError, match=r"missing or damaged \(.*truncated file"):
         look()
 
 
@@ -203,7 +203,7 @@ def test_damage_inside_a_file_leaves_no_cache(folder: Path, tmp_path: Path) -> N
     middle = len(data) // 2
     data[middle : middle + 2000] = bytes(2000)
     path.write_bytes(data)
-    with pytest.raises(ClipItError, match="damaged or cut short") as caught:
+    with pytest.raises(ClipItError, match="missing or damaged") as caught:
         SETTINGS.open("pcam")
     assert str(path) in str(caught.value)
     assert not [each for each in (tmp_path / "cache" / "patches").iterdir() if each.is_dir()]

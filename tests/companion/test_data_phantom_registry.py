@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from companion.phantom.datasets import PhantomData
+from companion.phantom import PhantomData
 
 
 def phantom(**changes: Any) -> PhantomData:

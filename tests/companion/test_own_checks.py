@@ -172,11 +172,12 @@ def test_hubs() -> None:
 
 
 def test_truncation() -> None:
-    long = Coverage(100, np.array([50, 350]))
+    long = Coverage(100, 200.0, 350, longer_share=0.5, seen_share=0.375)
     found = one(checks.truncation(long, "truncate"), "truncation")
     assert "62% of all tokens" in found.what and "50% of the reports" in found.what
     assert checks.truncation(long, "chunk") == []
-    assert checks.truncation(Coverage(100, np.array([50, 120])), "truncate") == []
+    nearly = replace(long, seen_share=0.88)
+    assert checks.truncation(nearly, "truncate") == []
 
 
 def retriever(hits: np.ndarray, labels: np.ndarray) -> list[Finding]:

@@ -22,8 +22,8 @@ from clipit_lib.errors import ClipItError
 from companion import findings, paths, specs, studies
 from companion.__main__ import main
 from companion.findings import Severity
+from companion.own import ADDED, choose, summary, summary_table
 from companion.own.checks import COLUMNS, check, datasets, zero_shot_table
-from companion.own.summary import ADDED, choose, summary, summary_table
 from companion.profile import Profile, Study, Workbench, load_profile
 from companion.statistics import Word, balanced_accuracy
 

@@ -11,7 +11,7 @@ from clipit_lib.predictions import predictions_frame
 from clipit_lib.runs import StoredRun
 from companion import paths, specs
 from companion.figures.accuracy import own_figure
-from companion.own.summary import (
+from companion.own import (
     ADDED,
     POOLED,
     candidate_table,

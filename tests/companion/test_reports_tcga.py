@@ -102,7 +102,7 @@ def test_other_columns_and_missing_files(data: Path) -> None:
     with pytest.raises(ClipItError, match="not a csv in UTF-8"):
         settings(path="latin.csv").open("breast")
     (data / "damaged.parquet").write_bytes(b"PAR1")
-    with pytest.raises(ClipItError, match="not readable"):
+    with pytest.raises(ClipItError, match="missing or damaged"):
         settings(path="damaged.parquet").open("breast")
 
 

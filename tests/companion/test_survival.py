@@ -15,10 +15,11 @@ from clipit_lib.errors import ClipItError
 from clipit_lib.training import History
 from companion import paths
 from companion import profile as profile_
+from companion import survival as study
 from companion.figures.survival import survival_figure
 from companion.profile import FileSlides, Workbench
+from companion.survival import SETTINGS
 from companion.survival import model as text
-from companion.survival import study
 from companion.survival.cohort import Bag, Cohort, open_cohort, read_cohort, write_bag
 from companion.survival.model import (
     AttentionMil,
@@ -28,7 +29,6 @@ from companion.survival.model import (
     cox_loss,
     split_rows,
 )
-from companion.survival.study import SETTINGS
 
 
 def some(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -17,6 +17,7 @@ from clipit_lib.errors import ClipItError
 from clipit_lib.files import canonical_json, digest
 from companion import paths
 from companion.profile import PhantomSlides, Workbench
+from companion.survival import fold_metrics
 from companion.survival.cohort import (
     SLIDES,
     Bag,
@@ -30,7 +31,6 @@ from companion.survival.cohort import (
     write_bag,
 )
 from companion.survival.model import c_index
-from companion.survival.study import fold_metrics
 
 Change = Callable[[pd.DataFrame], pd.DataFrame]
 

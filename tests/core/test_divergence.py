@@ -22,8 +22,9 @@ from clipit_lib.settings import Descent, StandInTraining
 from clipit_lib.training import Task, fit
 from companion import __main__, paths, specs, tables, train_encoders
 from companion import search as search_trials
+from companion import survival as study
 from companion.figures import style
-from companion.own.summary import choice_words, choose, summary, summary_words
+from companion.own import choice_words, choose, summary, summary_words
 from companion.profile import (
     Profile,
     Search,
@@ -34,7 +35,6 @@ from companion.profile import (
     sources_of_profile,
 )
 from companion.survival import cohort as opening
-from companion.survival import study
 
 CELL = ("phantom-pcam", "phantom_vit_s16")
 HUGE = {"learning_rate": 1e30, "epochs": 2}

@@ -17,7 +17,7 @@ from clipit_lib.errors import ClipItError
 from clipit_lib.settings import Lora
 from companion import paper, paths
 from companion.conch import Conch, untrained_backbone
-from companion.cost.measure import count_parameters, flops_per_image
+from companion.cost import count_parameters, flops_per_image
 from companion.tables import namesake
 
 STATISTICS = {

@@ -23,8 +23,8 @@ from clipit_lib.settings import (
 from clipit_lib.training import spread
 from companion import specs
 from companion.measures import spread_table, spread_words
+from companion.paper import PROTOCOLS, SWITCHES, protocol_named, switched
 from companion.profile import Workbench
-from companion.protocols import PROTOCOLS, SWITCHES, protocol_named, switched
 
 CELL = ("phantom-pcam", "phantom_vit_s16")
 

@@ -25,8 +25,8 @@ from clipit_lib.predictions import predictions_frame
 from clipit_lib.settings import RunSpec
 from clipit_lib.training import Stage
 from companion import paths, specs, tables
+from companion.paper import PROTOCOLS, SWITCHES
 from companion.profile import Workbench
-from companion.protocols import PROTOCOLS, SWITCHES
 from companion.statistics import accuracy, balanced_accuracy, correct
 
 CELL = ("phantom-crc", "phantom_vit_s16")

@@ -25,8 +25,8 @@ from clipit_lib.settings import (
     Training,
 )
 from companion import paths, specs
+from companion.paper import PAPER, SWITCHES, switched
 from companion.profile import Chosen, FoundWith, Workbench, load_profile, read_profile
-from companion.protocols import PAPER, SWITCHES, switched
 from companion.reading import plain
 
 SMOKE = (Path(__file__).parents[2] / "profiles" / "smoke.yaml").read_text(encoding="utf-8")

@@ -11,11 +11,8 @@ from clipit_lib import runs
 from clipit_lib.data.reports import TEMPLATES, prompts
 from clipit_lib.errors import ClipItError
 from clipit_lib.model import ClipIt, VisionClassifier
-from companion import paper, specs
-from companion.cost import measure
-from companion.cost import models as published
-from companion.cost import models as words
-from companion.cost.measure import (
+from companion import cost, paper, specs
+from companion.cost import (
     CACHED,
     ENCODED,
     MERGED,
@@ -28,7 +25,7 @@ from companion.cost.measure import (
     deployed_cost,
     flops_per_image,
 )
-from companion.figures.cost import inference_cost_figure
+from companion.figures.accuracy import inference_cost_figure
 from companion.profile import Workbench
 
 
@@ -102,7 +99,7 @@ def test_heads_of_clip_it_by_hand() -> None:
 
 def test_published_models_are_those_of_the_paper() -> None:
     """ViT-B/16 at 224 pixels, LoRA of rank 16, and 44 prompts of 128 tokens, all by hand."""
-    counts = measure.cost_table(published.published_variants(), batches=(1,))
+    counts = cost.cost_table(cost.published_variants(), batches=(1,))
     macs = dict(zip(counts["variant"], counts["flops"] / 2, strict=True))
     vit = vit_macs(224, 16, 768, 12)
     adapters = 12 * 197 * 16 * sum((768 + 3 * 768, 768 + 768, 768 + 3072, 3072 + 768))
@@ -110,9 +107,9 @@ def test_published_models_are_those_of_the_paper() -> None:
     assert macs[UNIMODAL] == pytest.approx(vit + 768 * 2, rel=1e-3)
     assert macs[MERGED] == pytest.approx(vit + heads_macs(768, 512, 2), rel=1e-3)
     assert macs[UNMERGED] - macs[MERGED] == pytest.approx(adapters, rel=1e-3)
-    assert published.prompt_gmacs(counts) == pytest.approx(prompt / 1e9, rel=1e-3)
+    assert cost.prompt_gmacs(counts) == pytest.approx(prompt / 1e9, rel=1e-3)
     assert macs[ENCODED] == pytest.approx(505e9, rel=0.01)  # what the paper prints
-    said = words.paper_sentence(counts)
+    said = cost.paper_sentence(counts)
     assert "44 prompts of 11.17" in said and "29% above" in said and "(printed: 0.001)" in said
 
 
@@ -128,11 +125,11 @@ def models(bench: Workbench) -> dict[str, Variant]:
         runs.get_or_run(specs.resolve(bench, "phantom-pcam", "phantom_vit_s16", name, 0), bench)
         for name in ("unimodal", "clip_it")
     ]
-    return measure.variants(*stored, bench)
+    return cost.variants(*stored, bench)
 
 
 def test_two_ways_to_deploy_one_model_give_the_same_answers(models: dict[str, Variant]) -> None:
-    table = measure.largest_differences(models)
+    table = cost.largest_differences(models)
     assert (table["largest_difference"] < 1e-4 * table["largest_answer"]).all()
 
 
@@ -155,7 +152,7 @@ def test_merged_and_cached_hold_nothing_more_than_they_need(
 
 
 def test_a_batch_shares_its_prompts(models: dict[str, Variant]) -> None:
-    flops = measure.cost_table(models, batches=(1, 4)).pivot(
+    flops = cost.cost_table(models, batches=(1, 4)).pivot(
         index="variant", columns="batch", values="flops"
     )
     image = flops.loc[CACHED, 1] - 2 * 64 * 2  # the tower alone
@@ -218,17 +215,17 @@ def test_seeds_of_a_cell_cost_the_same_and_keep_their_names(bench: Workbench) ->
 def test_every_call_is_timed_once_a_round_after_a_call_that_is_not() -> None:
     made: list[str] = []
     calls = {name: lambda name=name: made.append(name) for name in "abc"}
-    times = measure.interleaved(calls, rounds=5)
+    times = cost.interleaved(calls, rounds=5)
     assert times.shape == (5, 3) and list(times.columns) == ["a", "b", "c"]
     rounds = [made[i : i + 6] for i in range(0, len(made), 6)]
-    assert len(rounds) == 5 + measure.WARM_UP
+    assert len(rounds) == 5 + cost.WARM_UP
     assert all(one[::2] == one[1::2] and sorted(one[::2]) == ["a", "b", "c"] for one in rounds)
     assert len({tuple(one) for one in rounds}) > 1
 
 
 def test_summary_by_hand() -> None:
     times = pd.DataFrame({"base": [2.0, 2.0, 2.0, 2.0, 10.0], "other": [1.0, 3.0, 5.0, 7.0, 9.0]})
-    table = measure.latency_summary(times, "base").set_index("variant")
+    table = cost.latency_summary(times, "base").set_index("variant")
     assert table.loc["other", ["low_ms", "median_ms", "high_ms"]].tolist() == [3, 5, 7]
     assert table.loc["other", ["ratio_low", "ratio", "ratio_high"]].tolist() == [1.5, 2.5, 3.5]
     assert table["rounds"].eq(5).all() and table.loc["base", "ratio"] == 1
@@ -241,15 +238,15 @@ def test_words_and_figure_say_what_the_tables_hold() -> None:
             "flops": [1000, 1100, 1010, 9000, 900], "parameters": [50, 70, 60, 300, 100],
         }
     ).assign(flops_ratio=lambda frame: frame["flops"] / 1000)  # fmt: skip
-    said = words.count_sentences(costs)
+    said = cost.count_sentences(costs)
     assert "runs 1.0% more" in said and "holds 10 more" in said and "10.0% more operations" in said
     assert "10.0 times the operations" in said and "holds 200 more" in said
     times = pd.DataFrame(
         dict(zip(costs["variant"], [[4.0], [6.0], [4.0], [40.0], [3.0]], strict=True))
     )
-    table = measure.latency_summary(times, UNIMODAL)
+    table = cost.latency_summary(times, UNIMODAL)
     table.insert(1, "batch", 1)
-    said = words.time_sentence(table, "A processor, 1 thread, PyTorch 2.0")
+    said = cost.time_sentence(table, "A processor, 1 thread, PyTorch 2.0")
     assert "1 interleaved rounds on A processor, 1 thread, PyTorch 2.0" in said
     assert "unmerged 1.50" in said and "encoded 10.00" in said
     figure = inference_cost_figure(costs, table)

@@ -24,7 +24,7 @@ from report_material import (
 )
 
 from companion.__main__ import main
-from companion.figures import gallery
+from companion.figures import MEANING
 from companion.profile import load_profile
 from companion.report import HERE, page
 
@@ -125,7 +125,7 @@ def test_code_is_folded(soup: BeautifulSoup) -> None:
 def test_a_figure_is_there_once_and_says_what_it_means(soup: BeautifulSoup) -> None:
     images = soup.find_all("img")
     assert len(images) == 4  # of seven in the notebooks
-    assert images[0]["alt"] == gallery.MEANING["table1"]
+    assert images[0]["alt"] == MEANING["table1"]
     assert images[1]["alt"] == "Figure in: 12 · Cost"
     assert images[3]["alt"] == "Figure in: The patches"
     original = np.asarray(Image.open(io.BytesIO(png(1))))
@@ -164,7 +164,7 @@ def test_data_that_may_not_be_shared_are_left_out(output: Path) -> None:
     text = page(load_profile("pilot"))
     soup = read(text)
     image, course = soup.find_all("img")  # the kept figure and what is drawn from numbers alone
-    assert image["alt"] == gallery.MEANING["table1"]
+    assert image["alt"] == MEANING["table1"]
     assert (pixels(course) == np.asarray(Image.open(io.BytesIO(png(4))))).all()
     assert SENTENCE not in soup.text
     # Its words are the code's own and names of the profile.

@@ -18,8 +18,9 @@ from clipit_lib.errors import ClipItError, Diverged
 from clipit_lib.settings import Lora
 from companion import paths, search, specs
 from companion.__main__ import main
+from companion.measures import cross_entropy
+from companion.paper import PROTOCOLS
 from companion.profile import Search, SearchSpace, Workbench, load_profile, searched_path
-from companion.protocols import PROTOCOLS
 from companion.search import Task
 
 CELL = ("phantom-pcam", "phantom_vit_s16")
@@ -99,7 +100,7 @@ def test_a_value_is_validation_cross_entropy_whatever_the_test_predictions(
     every = pd.read_parquet(spoilt / runs.PREDICTIONS)
     every.loc[every["split"] == "test", ["label", "logit_0", "logit_1"]] = [7, np.nan, -np.inf]
     every.to_parquet(spoilt / runs.PREDICTIONS)
-    with_spoilt = search.mean_validation_loss([run, runs.read(spoilt)])
+    with_spoilt = cross_entropy(runs.read(spoilt).predictions("validation"))
     assert with_spoilt == pytest.approx(row["validation"], rel=1e-5)
 
 

@@ -26,7 +26,8 @@ from clipit_lib.predict import load_classifier
 from companion import predict, specs
 from companion.__main__ import main
 from companion.figures import style
-from companion.figures.heat_map import heat_map, save
+from companion.figures.space import heat_map
+from companion.figures.style import write
 from companion.predict import Grid, Tile
 from companion.profile import Workbench
 
@@ -312,7 +313,7 @@ def test_class_names_of_any_script_are_readable(
     def drawn() -> str:
         style._family.cache_clear()
         figure = heat_map(np.zeros((4, 4, 3), np.uint8), maps, (4, 4), 2)
-        save(figure, tmp_path / "map.svg")  # a missing glyph would be a warning
+        write(figure, tmp_path / "map.svg")  # a missing glyph would be a warning
         return (tmp_path / "map.svg").read_text()
 
     without = drawn()

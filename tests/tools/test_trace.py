@@ -14,8 +14,8 @@ from clipit_lib.errors import ClipItError
 from companion import archived, specs, tables
 from companion.__main__ import main
 from companion.profile import SlideTraining, Workbench
+from companion.survival import SurvivalSpec
 from companion.survival.model import c_index
-from companion.survival.study import SurvivalSpec
 from companion.trace import product, trace
 
 

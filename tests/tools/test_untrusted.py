@@ -18,8 +18,7 @@ from report_material import EVIL, value, write_notebook
 
 from clipit_lib.data.folder import FolderData
 from companion import findings, paths, reading, report, tables
-from companion.figures.heat_map import heat_map
-from companion.figures.space import contact_sheet, pair_sheet
+from companion.figures.space import contact_sheet, heat_map, pair_sheet
 from companion.own.checks import COLUMNS, imbalance, shared_groups
 from companion.profile import load_profile
 

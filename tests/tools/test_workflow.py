@@ -12,8 +12,8 @@ import pytest
 
 from clipit_lib import kernels
 from clipit_lib.paths import repository
+from companion import figures
 from companion.archive import recomputed
-from companion.figures import gallery
 
 TABLES = (
     "table1", "table2", "pareto", "complementarity", "tsne", "ablations", "text_statistics",
@@ -66,7 +66,7 @@ def test_every_notebook_ran_and_every_product_is_there(finished: Path) -> None:
     for name in FIGURES:
         for suffix in ("png", "svg"):
             assert (finished / "figures" / "smoke" / f"{name}.{suffix}").stat().st_size > 1000
-        assert gallery.meaning(name) is not None
+        assert figures.meaning(name) is not None
 
 
 def test_every_run_is_cited_by_a_table_and_kept(finished: Path) -> None:

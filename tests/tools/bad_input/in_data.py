@@ -134,6 +134,6 @@ CASES = [
     BadInput("h5 of another shape", published(lambda file: (file.pop("x"),
              file.create_dataset("x", data=np.zeros((2, 8, 8, 3), np.uint8)))), "train_x.h5",
              "x is uint8 [2, 8, 8, 3]", "companion fetch pcam"),
-    BadInput("h5 that is none", published(None), "train_x.h5", "damaged or cut short",
+    BadInput("h5 that is none", published(None), "train_x.h5", "missing or damaged",
              "companion fetch pcam"),
 ]  # fmt: skip
