@@ -11,7 +11,7 @@ import platform
 import re
 import subprocess
 from argparse import Namespace
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +38,10 @@ from companion.cost import processor
 from companion.measures import may_be_shown
 from companion.phantom import Phantom
 from companion.profile import Profile, load_profile, searched_path
+from companion.reading import read_strict
+
+HERE = Path(__file__).parent / "page"
+
 
 # -- Headings of the page: unique anchors, and no level left out.
 
@@ -217,6 +221,11 @@ class Pictures:
         self._kept = {digest(path.read_bytes()): path.stem for path in kept}
         self._known = profile.model_dump_json()
 
+    @property
+    def figures(self) -> dict[str, str]:
+        """The anchors of kept figures that have been shown."""
+        return {self._kept[each]: at for each, at in self._shown.items() if each in self._kept}
+
     def printed(self, text: str, source: str) -> Markup:
         """What a cell printed, without progress bars and names of objects."""
         text = "" if REPRESENTATION.fullmatch(text) else strip_ansi(text)
@@ -294,11 +303,10 @@ def executed(profile: str) -> tuple[list[Path], list[Path], list[str]]:
     Third come the names of those that failed when they were last run.
     """
     found = sorted((paths.results(profile) / "notebooks").glob("[0-9][0-9]_*.ipynb"))
-    failed = [path for path in found if path.stem.endswith(".failed")]
-    whole_ones = [path for path in found if path not in failed]
-    once = [path for path in whole_ones if int(path.name[:2]) >= FIRST_PER_PROFILE]
-    others = [path for path in whole_ones if path not in once]
-    return once, others, [path.stem.removesuffix(".failed") for path in failed]
+    done = [path for path in found if not path.stem.endswith(".failed")]
+    once = [path for path in done if int(path.name[:2]) >= FIRST_PER_PROFILE]
+    failed = [path.stem.removesuffix(".failed") for path in found if path not in done]
+    return once, [path for path in done if path not in once], failed
 
 
 def section(path: Path, pictures: Pictures, level: int) -> Section:
@@ -389,25 +397,85 @@ def _software(profile: str, keys: pd.Series[str]) -> str:
 
 def _code() -> str:
     """The commit, if this is a git repository, and whether the code was as committed."""
-    unknown, root = "version unknown: no git repository", paths.repository()
-    if not (root / ".git").exists():
-        return unknown
+    git = ("git", "-C", str(paths.repository()), "--git-dir=.git")  # not that of a folder above
     asked = (["rev-parse", "HEAD"], ["status", "--porcelain", "--", *CODE])
     try:
         commit, changed = (
-            subprocess.check_output(["git", "-C", str(root), *each], text=True, timeout=60).strip()
+            subprocess.run([*git, *each], capture_output=True, text=True, check=True).stdout
             for each in asked
         )
     except (OSError, subprocess.SubprocessError):
-        return unknown
+        return "version unknown: no git repository"
     return f"commit {commit[:12]}" + (", with changes that are not committed" if changed else "")
 
 
-# -- The page: what a profile is, its claims, its notebooks, and how it was made.
+# -- What came out, at once: the steps from the probe to CLIP-IT, and a verdict for each claim.
 
 
-HERE = Path(__file__).parent / "page"
-OWN_ANCHORS = ("content", "all-code", "made", "made-runs", "made-profile")  # of the template
+# What is said of each cell of notebook 14, whose steps stand in the places of their names.
+STEPS = (
+    "On {dataset} ({backbone}) CLIP-IT adds to the probe {all together}. Of these LoRA alone gives "
+    "{LoRA}, its branch without text {the branch, no text}, and any report as target {any report "
+    "as target}. The matched report adds {the matched report}."
+)
+PLACES = read_strict(HERE / "places.yaml", dict[str, tuple[str, str, str]])
+
+
+def opening(profile: str, pictures: Pictures) -> Markup:
+    """The figure of the controls, or of the user's data, and what it says; empty without both."""
+    folder, figures = paths.tables(profile), paths.figures(profile)
+    for name, table in {"controls": "controls_steps.csv", "own": "own.md"}.items():
+        path, figure = folder / table, figures / f"{name}.png"
+        if path.exists() and figure.exists():
+            with whole(path, "Run the notebook that writes it again"):
+                words = _steps(path) if name == "controls" else path.read_text("utf-8")
+            text = words.partition("\n\n|")[0]  # without a table
+            return pictures.show(figure.read_bytes(), "") + prose(text, pictures.outline, 2)
+    return Markup("")
+
+
+def _steps(table: Path) -> str:
+    steps = pd.read_csv(table)
+    inner = ~steps["step"].isin([tables.WHOLE[0], tables.STEPS[-1][0]])
+    said = tables.judged_words(steps).mask(inner, tables.judged(steps))
+    cells = steps.assign(said=said).pivot(index=tables.GAIN_CELL, columns="step", values="said")
+    return "\n\n".join(tables.filled(cells.reset_index(), STEPS))
+
+
+def claims(
+    profile: str, outline: Outline, notebooks: Mapping[str, str], figures: Mapping[str, str]
+) -> tuple[list[Markup], list[dict[str, Any]]]:
+    """The paragraphs of claims.md, and the rows of its tables with what each claim is linked to.
+
+    Args:
+        notebooks, figures: anchors of those on the page, by name.
+    """
+    path = paths.results(profile) / "claims.md"
+    text = "The claims have not been judged for this profile: there is no `claims.md`."
+    if path.exists():
+        with whole(path, "Delete it and run notebook 18_claims again"):
+            text = TITLE.sub("", path.read_text(encoding="utf-8"), count=1)  # the page has its own
+    said, rows = BeautifulSoup(prose(text, outline, 3), "html.parser"), []
+    for table in said.find_all("table"):
+        heads = [head.get_text() for head in table.find_all("th")]
+        for line in table.select("tbody tr"):
+            cells = {h: Markup(c.decode_contents()) for h, c in zip(heads, line("td"), strict=True)}
+            where = cells["where"].striptags()
+            found = (PLACES[place] for place in PLACES if place in where)
+            section, book, name = next(found, ("", "", ""))  # a claim of the user's own
+            rows.append({
+                "anchor": outline.anchor(cells["claim"].striptags()), "cells": cells,
+                "section": section, "figure": figures.get(name), "notebook": notebooks.get(book),
+                "csv": f"{name}.csv" if (paths.tables(profile) / f"{name}.csv").exists() else None,
+            })  # fmt: skip
+    return [Markup(part) for part in said("p", recursive=False)], rows
+
+
+# -- The page: what a profile is, what came out, its notebooks, and how it was made.
+
+
+# Of the template.
+OWN_ANCHORS = ("content", "all-code", "claims", "ledger", "made", "made-runs", "made-profile")
 
 
 def main(options: Namespace) -> None:
@@ -432,10 +500,12 @@ def page(profile: Profile) -> str:
     outline = Outline(OWN_ANCHORS)
     shareable = all(may_be_shown(profile, name) for name in profile.data)
     pictures = Pictures(profile, outline, shareable)
-    claims = _claims(profile.name, outline)
+    first = opening(profile.name, pictures)
     sections = [section(path, pictures, 2) for path in once]
     outline.heading(Markup("Appendix"), 2, "appendix")  # its own heading is in the template
     appendix = [section(path, pictures, 3) for path in others]
+    anchors = {path.stem: each.anchor for path, each in zip(once, sections, strict=True)}
+    judged, ledger = claims(profile.name, outline, anchors, pictures.figures)
     cited = archived.listed(paths.results(profile.name))
     counts = pd.crosstab(cited["setting"], cited["dataset"]).reset_index()
     name = profile.name.removesuffix(rehearsal.SUFFIX)
@@ -455,7 +525,9 @@ def page(profile: Profile) -> str:
         mark=prose(rehearsal.MARK, outline, 2),
         phantom=any(isinstance(each, Phantom) for each in profile.data.values()),
         failed=failed,
-        claims=claims,
+        opening=first,
+        claims=judged,
+        ledger=ledger,
         sections=sections,
         appendix=appendix,
         facts=made(profile, cited),
@@ -464,15 +536,3 @@ def page(profile: Profile) -> str:
         style=Markup((HERE / "style.css").read_text("utf-8")),
         script=Markup((HERE / "script.js").read_text("utf-8")),
     )
-
-
-def _claims(profile: str, outline: Outline) -> Section:
-    """The claims of the paper with their verdicts, if they have been judged."""
-    heading = outline.heading(Markup("Claims of the paper"), 2, "claims")
-    words = paths.results(profile) / "claims.md"
-    text = "The claims have not been judged for this profile: there is no `claims.md`."
-    if words.exists():
-        with whole(words, "Delete it and run notebook 18_claims again"):
-            text = words.read_text(encoding="utf-8")
-        text = TITLE.sub("", text, count=1)  # the page has its own
-    return Section("claims", "Claims of the paper", heading + prose(text, outline, 3))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, TypeVar
 
 import numpy as np
 
@@ -70,16 +70,19 @@ SPLITS = ("train", "validation", "test")
 PATIENTS_PER_SPLIT = 10_000_000
 
 
+Of = TypeVar("Of", bound="Rows")
+
+
 @dataclass(frozen=True)
 class Rows:
     """Arrays that have their first axis in common."""
 
-    def take(self, rows: np.ndarray | slice) -> Self:
+    def take(self: Of, rows: np.ndarray | slice) -> Of:
         """What is at `rows`, an index array or a slice."""
         return type(self)(**{f.name: getattr(self, f.name)[rows] for f in fields(self)})
 
     @classmethod
-    def concatenate(cls, parts: Sequence[Self]) -> Self:
+    def concatenate(cls: type[Of], parts: Sequence[Of]) -> Of:
         """All rows of the parts, in order."""
         return cls(
             **{f.name: np.concatenate([getattr(p, f.name) for p in parts]) for f in fields(cls)}

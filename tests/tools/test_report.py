@@ -7,11 +7,13 @@ import io
 import itertools
 import json
 import re
+import shutil
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from browsers import BROWSER, QUIET
 from bs4 import BeautifulSoup, Tag
@@ -23,10 +25,12 @@ from report_material import (
     profile_with_results,
 )
 
+from companion import paths
 from companion.__main__ import main
+from companion.claims.rules import load_claims
 from companion.figures import MEANING
 from companion.profile import load_profile
-from companion.report import HERE, page
+from companion.report import HERE, PLACES, page
 
 
 @pytest.fixture(scope="module")
@@ -149,15 +153,56 @@ def test_equal_inputs_give_equal_bytes(report: Path) -> None:
     assert page(load_profile("smoke")) == report.read_text(encoding="utf-8")
 
 
-def test_claims_come_first(output: Path) -> None:
-    claims = output / "results" / "smoke" / "claims.md"
-    claims.write_text("# Claims\n\n| id | verdict |\n|---|---|\n| gain | direction only |\n")
-    try:
-        first = read(page(load_profile("smoke"))).find("section")
-    finally:
-        claims.unlink()
-    assert [cell.text for cell in first.find_all("td")] == ["gain", "direction only"]
-    assert [heading.text for heading in first.find_all(re.compile("^h"))] == ["Claims of the paper"]
+@pytest.fixture(scope="module")
+def judged(output: Path) -> Iterator[Path]:
+    """The page with the demo's claims and steps beside the results of `smoke`."""
+    came, own = paths.repository() / "results/demo", output / "results/smoke"
+    files = ("claims.md", "claims.csv", "tables/controls_steps.csv", "tables/table1.csv")
+    (own / "tables").mkdir(exist_ok=True)
+    for name in files:
+        shutil.copy(came / name, own / name)
+    (picture := output / "figures/smoke/controls.png").write_bytes(png(5))
+    (made := own / "judged.html").write_text(page(load_profile("smoke")), encoding="utf-8")
+    yield made
+    for path in (made, picture, *(own / name for name in files)):
+        path.unlink()
+
+
+def test_the_picture_and_the_sentences_of_the_controls_open_the_page(judged: Path) -> None:
+    opening = read(judged.read_text("utf-8")).header.find(class_="opening")
+    assert (pixels(opening.img) == np.asarray(Image.open(io.BytesIO(png(5))))).all()
+    said = opening.p.text
+    assert said.startswith("On phantom-pcam (phantom_vit_s16) CLIP-IT adds to the probe -0.4 [")
+    assert "LoRA alone gives -0.3 [-4.5, +3.9] undecided, its branch without text +0.9 " in said
+    assert said.endswith(
+        "The matched report adds +0.2 [-0.6, +1.0] points, equivalent; a gain of 1.1 would have "
+        "been found with a power of 80%."
+    )
+
+
+def test_every_claim_is_a_row_with_its_verdict_and_links_that_lead_somewhere(judged: Path) -> None:
+    soup = read(judged.read_text("utf-8"))
+    kept = pd.read_csv(paths.repository() / "results/demo/claims.csv")
+    section = soup.find("section")
+    (heading,) = section.find_all(re.compile("^h[1-6]"))
+    assert heading.text == "Claims of the paper"
+    rows = section.find("table", id="ledger").tbody.find_all("tr")
+    shown = {row.th.text: row.find(class_="verdict").text for row in rows}
+    assert shown == dict(zip(kept["claim"], kept["verdict"], strict=True))
+    assert len(rows) == len({row["id"] for row in rows}) == 29
+    for row in rows:
+        place, *others = row.find_all("a")
+        assert place["href"].startswith("https://arxiv.org/html/2504.16181v5#")
+        for link in (str(each["href"]) for each in others):
+            assert soup.find(id=link[1:]) if link[0] == "#" else (judged.parent / link).is_file()
+        asked = ["figure", "notebook", "csv"] if "Table 1" in place.text else []
+        assert [each.text for each in others] == asked
+
+
+def test_every_claim_has_a_place_here() -> None:
+    for claim in load_claims().claims:
+        (_, notebook, figure) = next(PLACES[each] for each in PLACES if each in claim.where)
+        assert (paths.notebooks() / f"{notebook}.ipynb").exists() and figure in MEANING
 
 
 def test_data_that_may_not_be_shared_are_left_out(output: Path) -> None:
@@ -224,15 +269,26 @@ def test_a_browser_has_nothing_to_complain_of_and_asks_no_network(report: Path) 
 
 
 @browser
-def test_it_fits_a_phone_and_unfolds_on_paper(report: Path) -> None:
-    frame = report.with_name("frame.html")
+def test_it_fits_a_phone_sorts_its_claims_and_unfolds_on_paper(judged: Path) -> None:
+    frame = judged.with_name("frame.html")
     frame.write_text(
-        f"""<iframe src='{report.name}' width='360' height='700'></iframe><script>
+        f"""<iframe src='{judged.name}' width='360' height='700'></iframe><script>
         const frame = document.querySelector("iframe");
         frame.onload = () => {{
             const page = frame.contentDocument, root = page.documentElement;
             const folded = () => page.querySelectorAll("details:not([open])").length;
             const said = {{width: root.clientWidth, content: root.scrollWidth, folded: folded()}};
+            const verdicts = () => [...page.querySelectorAll("td.verdict")];
+            said.right = Math.max(...verdicts().map((e) => e.getBoundingClientRect().right));
+            const [, , , ours, verdict] = page.querySelectorAll("#ledger thead button");
+            verdict.click();
+            said.up = verdicts().map((e) => e.textContent);
+            verdict.click();
+            said.down = verdicts().map((e) => e.textContent);
+            said.sorted = page.querySelector("#ledger [aria-sort]").getAttribute("aria-sort");
+            ours.click();
+            said.ours = page.querySelector("#ledger tbody tr td[data-name=ours]").textContent;
+            said.contents = page.querySelector("details.contents").open;
             page.getElementById("all-code").click();
             said.code = page.querySelectorAll("details.code:not([open])").length;
             frame.contentWindow.dispatchEvent(new Event("beforeprint"));
@@ -244,4 +300,7 @@ def test_it_fits_a_phone_and_unfolds_on_paper(report: Path) -> None:
     said = json.loads(str(read(browse(frame, "--dump-dom").stdout).body["data-said"]))
     assert said["content"] <= said["width"] <= 360
     assert said["folded"] > 3 and said["code"] == 0 and said["printed"] == 0
-    assert said["button"] is False
+    assert said["button"] is False and said["contents"] is False
+    assert said["right"] <= 360
+    assert said["up"] == sorted(said["up"]) and said["down"] == sorted(said["up"], reverse=True)
+    assert said["sorted"] == "descending" and said["ours"] == "-12.1 [-20.0, -4.1] points"

@@ -60,10 +60,13 @@ def test_tables_keep_their_cells_and_know_their_headers() -> None:
 
 
 def test_colours_have_enough_contrast() -> None:
-    text = (HERE / "style.css").read_text(encoding="utf-8")
-    colours = dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", text)) | {"paper": "#ffffff"}
-    for front, back in itertools.product(("ink", "soft", "link"), ("paper", "shade")):
-        assert contrast(colours[front], colours[back]) >= 4.5, (front, back)
+    """By day and in the dark."""
+    light, dark = re.findall(r":root {(.*?)}", (HERE / "style.css").read_text("utf-8"), re.DOTALL)
+    for text in (light, dark):
+        colours = dict(re.findall(r"--(\w+): (#[0-9a-f]{6})", text))
+        pairs = [*itertools.product(("ink", "soft", "link", "not"), ("paper", "shade"))]
+        for front, back in [*pairs, ("ink", "cared")]:
+            assert contrast(colours[front], colours[back]) >= 4.5, (front, back)
 
 
 def contrast(first: str, second: str) -> float:
