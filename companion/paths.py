@@ -7,23 +7,9 @@ import re
 from itertools import takewhile
 from pathlib import Path
 
-from clipit_lib.paths import (
-    cache,
-    data_to_be,
-    expanded,
-    in_data,
-    named,
-    output,
-    repository,
-    results,
-    runs,
-)  # fmt: skip
+from clipit_lib.paths import *  # noqa: F403 - what has the study's folders has the library's too
+from clipit_lib.paths import named, output, repository, results
 
-__all__ = [
-    "archived", "cache", "data_to_be", "expanded", "figures", "gpus", "in_data",
-    "language_model_key", "named", "notebooks", "output", "profiles", "repository", "results",
-    "runs", "settled", "tables", "threads", "unsettled",
-]  # fmt: skip
 FOLDERS = ("CLIPIT_OUTPUT", "CLIPIT_CACHE", "CLIPIT_DATA", "CLIPIT_PREDICTIONS")
 
 

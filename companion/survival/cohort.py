@@ -17,21 +17,10 @@ import torch
 from jaxtyping import Float32
 from safetensors import safe_open
 
-from clipit_lib import kernels
+from clipit_lib import files, kernels
 from clipit_lib.compute import device
 from clipit_lib.encoders import registry
 from clipit_lib.errors import ClipItError
-from clipit_lib.files import (
-    canonical_json,
-    digest,
-    header,
-    progress,
-    read_text_table,
-    tidy,
-    whole,
-    write_text,
-    written_beside,
-)
 from clipit_lib.parallel import make_once
 from clipit_lib.settings import PHANTOM_VERSION
 from companion import paths
@@ -95,7 +84,7 @@ class Bag:
 
 def write_bag(path: Path, bag: Bag) -> None:
     """Write a bag as h5."""
-    with written_beside(path) as temporary, h5py.File(temporary, "w") as file:
+    with files.written_beside(path) as temporary, h5py.File(temporary, "w") as file:
         file.update(bag.arrays())
 
 
@@ -107,7 +96,10 @@ def read_bag(path: Path, most: int | None = None) -> Bag:
             width], differ in their patches, are empty or hold what is not finite in float32.
     """
     h5 = path.suffix.lower() == ".h5"
-    with whole(path, "Write it anew"), h5py.File(path) if h5 else safe_open(path, "numpy") as file:
+    with (
+        files.whole(path, "Write it anew"),
+        h5py.File(path) if h5 else safe_open(path, "numpy") as file,
+    ):
         arrays = {
             name: np.asarray(file[name][()] if h5 else file.get_tensor(name))
             for name in ARRAYS
@@ -303,7 +295,7 @@ def read_cohort(folder: Path, clinical: Path, folds: int, most: int | None = Non
     named: dict[str, list[Path]] = defaultdict(list)
     for path in sorted(folder.iterdir()):
         if path.suffix.lower() in SUFFIXES:
-            named[tidy(path.stem)].append(path)
+            named[files.tidy(path.stem)].append(path)
     paths = [_file(folder, slide, named, clinical) for slide in table["slide"]]
     bags = [read_bag(path, most) for path in paths]
     widths = [{name: values.shape[1] for name, values in bag.arrays().items()} for bag in bags]
@@ -317,10 +309,12 @@ def read_cohort(folder: Path, clinical: Path, folds: int, most: int | None = Non
     joined = [Bag.joined([bags[n] for n in np.flatnonzero(owner == own)]) for own in owner.unique()]
     held = pd.Series([
         [part for values in bag.arrays().values()
-         for part in (canonical_json(list(values.shape)), digest(values.tobytes()))]
+         for part in (files.canonical_json(list(values.shape)), files.digest(values.tobytes()))]
         for bag in joined
     ], rows["slide"])  # fmt: skip
-    content = digest(canonical_json({name: rows[name].tolist() for name in rows}), *held.sum())
+    content = files.digest(
+        files.canonical_json({name: rows[name].tolist() for name in rows}), *held.sum()
+    )
     said = [f"Columns of {clinical.name} that are not used: {', '.join(unused)}."] if unused else []
     if left := {*named} - {*table["slide"]}:
         said.append(f"Bags without a row in {clinical.name} that are not used: {len(left)}.")
@@ -353,8 +347,8 @@ def _read_clinical(path: Path, folds: int) -> tuple[pd.DataFrame, list[str]]:
     """One row a slide, and the columns that are not used."""
     if not path.is_file():
         raise ClipItError("no such file", path, "Fix `clinical` in the profile or CLIPIT_DATA")
-    raw = read_text_table(path).map(tidy)
-    raw = raw.rename(columns=lambda name: header(name, (*COLUMNS, PATIENT)))
+    raw = files.read_text_table(path).map(files.tidy)
+    raw = raw.rename(columns=lambda name: files.header(name, (*COLUMNS, PATIENT)))
     names = raw.columns.tolist()
     missing = [name for name in COLUMNS if name not in names]
     twice = [name for name in dict.fromkeys(names) if names.count(name) > 1]
@@ -444,7 +438,7 @@ def open_cohort(profile: Profile) -> Cohort:
     name, slides = phantom_name(profile), settings.slides
     folder = paths.cache() / "slides" / f"phantom-{name}"
     make_once(folder / MADE, lambda: None, lambda _: _make(folder, profile, slides), folder)
-    with whole(folder, "Delete this folder and run again"):
+    with files.whole(folder, "Delete this folder and run again"):
         cohort = read_cohort(folder / BAGS, folder / CLINICAL, settings.folds)
         planted = pd.read_csv(folder / PLANTED).set_index("slide")["log_hazard"]
     log_hazard = planted[cohort.clinical["slide"]].to_numpy()
@@ -453,7 +447,7 @@ def open_cohort(profile: Profile) -> Cohort:
 
 def phantom_name(profile: Profile) -> str:
     """What names the phantom's slides: what they are made from, not the embeddings they hold."""
-    return digest(canonical_json(_made_by(profile)))
+    return files.digest(files.canonical_json(_made_by(profile)))
 
 
 def _made_by(profile: Profile) -> dict[str, Any]:
@@ -477,8 +471,8 @@ def _make(target: Path, profile: Profile, slides: PhantomSlides) -> None:
     retriever = registry.load_clip(profile.retriever, sources)
     pairs = ((backbone.model, backbone.transform), (retriever.image_tower, retriever.transform))
     towers = [(model.to(device()).eval(), transform) for model, transform in pairs]
-    with written_beside(target) as folder:
-        for number, slide in enumerate(progress(drawn.clinical["slide"], "slides")):
+    with files.written_beside(target) as folder:
+        for number, slide in enumerate(files.progress(drawn.clinical["slide"], "slides")):
             patches = pixels(drawn, slides, number)
             inputs = [(tower, transform(patches)) for tower, transform in towers]
             bag = Bag(*(tower(each).float().cpu().numpy() for tower, each in inputs))
@@ -486,4 +480,4 @@ def _make(target: Path, profile: Profile, slides: PhantomSlides) -> None:
         drawn.clinical.to_csv(folder / CLINICAL, index=False)
         planted = drawn.clinical[["slide"]].assign(log_hazard=drawn.log_hazard)
         planted.to_csv(folder / PLANTED, index=False)
-        write_text(folder / MADE, json.dumps(_made_by(profile), indent=1))
+        files.write_text(folder / MADE, json.dumps(_made_by(profile), indent=1))

@@ -147,7 +147,7 @@ def test_the_help_of_a_command_says_what_it_does_and_shows_defaults(
 def test_every_argument_is_described_with_what_it_is_by_default() -> None:
     given = set()
     for what in COMMANDS.values():
-        for name, options in what.arguments:
+        for name, options in what.arguments.items():
             flag, optional = "action" in options and "nargs" not in options, name.startswith("-")
             assert options["help"]
             if optional and not flag and not options.get("required"):
