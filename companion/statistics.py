@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int, Int64
-from scipy.special import softmax, stdtrit
+from scipy.special import softmax, stdtr, stdtrit
 
 from clipit_lib.errors import ClipItError
 from clipit_lib.predictions import LOGIT
@@ -273,6 +273,13 @@ class Gain:
         """See `word`; one seed decides nothing."""
         found = word(self.interval(), self.interval(0.9), margin)
         return Word.UNDECIDED if self.one_seed else found
+
+    @property
+    def p(self) -> float:
+        """Two-sided p-value of no gain, by Student's t."""
+        if self.error == 0:
+            return 1.0 if self.estimate == 0 else 0.0
+        return 2 * float(stdtr(self.freedom, -abs(self.estimate) / self.error))
 
     @property
     def smallest(self) -> float:

@@ -581,3 +581,27 @@ def score_table(runs: Sequence[StoredRun], reference: str) -> pd.DataFrame:
             rows.append(dict(zip([*GAIN_CELL, "setting"], [*cell, name], strict=True)) | means
                         | dict(zip(["brier_gain", "low", "high"], ends, strict=True)))  # fmt: skip
     return pd.DataFrame(rows)
+
+
+def recall_table(runs: Sequence[StoredRun], reference: str) -> pd.DataFrame:
+    """What `reference` gains over each other setting in the recall of each class, in points.
+
+    Columns: dataset, backbone, second, first, class (its number), gain with its 95% interval by the
+    crossed model (low, high), p, and p_holm, adjusted over the whole table.
+    """
+    rows: list[tuple[Any, ...]] = []
+    for (dataset, backbone), own in by_cell(runs).items():
+        for first in dict.fromkeys(run.spec.setting for run in own):
+            if first == reference:
+                continue
+            _, cell = paired_cell(runs, dataset, backbone, first, reference)
+            for number in np.unique(cell.labels):
+                of = cell.labels == number
+                gain = crossed_difference(
+                    100.0 * cell.first[:, of], 100.0 * cell.second[:, of], cell.groups[of]
+                )
+                ends = astuple(gain.interval())
+                rows.append((dataset, backbone, reference, first, number, *ends, gain.p))
+    columns = [*GAIN_CELL, "second", "first", "class", "gain", "low", "high", "p"]
+    found = pd.DataFrame(rows, columns=columns)
+    return found.assign(p_holm=holm(found["p"].to_numpy(dtype=float)))

@@ -11,9 +11,11 @@ from hypothesis import strategies as st
 from scipy.stats import binom
 
 from clipit_lib.errors import ClipItError
+from clipit_lib.paths import repository
 from clipit_lib.runs import StoredRun
 from clipit_lib.settings import RunSpec
-from companion import tables
+from companion import studies, tables
+from companion.profile import Workbench, load_profile
 from companion.tables import fisher_as_in_the_paper, holm, mcnemar
 
 
@@ -198,3 +200,21 @@ def test_settings_with_other_seeds_are_refused() -> None:
     keys = [key for key in RIGHT if key != ("clip_it", 1)]
     with pytest.raises(ClipItError, match="same seeds"):
         tables.seed_tests(runs_of(*keys), [("unimodal", "clip_it")])
+
+
+def test_recalls_of_classes_average_to_the_balanced_accuracy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("CLIPIT_PREDICTIONS", str(repository() / "results"))
+    stored = studies.stored(Workbench(load_profile("demo")), "controls")
+    found = tables.recall_table(stored, "clip_it")
+    firsts = list(found["first"].unique())
+    whole = tables.gain_table(stored, [(first, "clip_it") for first in firsts])
+    cells = ["dataset", "backbone", "first"]
+    assert len(firsts) > 5 and set(found["class"]) >= {0, 1}
+    pd.testing.assert_series_equal(
+        found.groupby(cells)["gain"].mean(), whole.groupby(cells)["gain"].mean()
+    )
+    assert (found["p_holm"] >= found["p"]).all()
+    decided = (found["low"] > 0) | (found["high"] < 0)
+    assert (decided == (found["p"] < 0.05)).all()
