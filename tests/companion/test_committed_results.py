@@ -97,6 +97,7 @@ def test_a_registered_answer_follows_from_the_predictions(path: Path) -> None:
 
 
 @pytest.mark.parametrize("profile", ["demo", "pilot"])
+@pytest.mark.slow
 def test_a_rebuild_gives_the_committed_tables_and_opens_nothing(
     profile: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -137,6 +137,7 @@ def test_the_page_explains_every_check() -> None:
     assert len(names) >= 13 and {name for name in names if f"`{name}`" not in PAGE} == set()
 
 
+@pytest.mark.slow
 def test_from_files_to_a_classifier(
     bench: Workbench, own_file: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

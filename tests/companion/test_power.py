@@ -71,7 +71,7 @@ def test_one_seeds_p_value_is_students() -> None:
     table = np.random.default_rng(3).integers(-1, 2, (1, 12))
     expected = stats.ttest_1samp(100 * table[0], 0).pvalue
     assert crossed_gain([cell(table)]).p == pytest.approx(expected)
-    assert (Gain(0, 0, 1).p, Gain(1, 0, 1).p) == (1.0, 0.0)
+    assert (Gain(0.0, 0.0, 1.0).p, Gain(1.0, 0.0, 1.0).p) == (1.0, 0.0)
 
 
 def test_data_sets_are_independent_and_backbones_of_one_are_not() -> None:

@@ -22,6 +22,7 @@ held = pytest.mark.skipif(kernels.level() != "avx2", reason="kernels are not hel
 
 
 @held
+@pytest.mark.slow
 def test_one_cell_of_the_demo_gives_the_same_bytes_on_every_machine() -> None:
     profile = load_profile("demo")
     bench = Workbench(profile)

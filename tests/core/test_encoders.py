@@ -96,6 +96,7 @@ def test_word_pieces_keep_start_end_and_padding() -> None:
     assert words.lengths(["colon"]) == [3]
 
 
+@pytest.mark.slow
 def test_every_backbone_builds_and_takes_its_own_input() -> None:
     for name, row in registry.ENCODERS.items():
         with torch.device("meta"):  # shapes only: the published ones are large

@@ -61,6 +61,7 @@ class WithSplit(ClipItClassifier):
 
 @DOUBTS
 @pytest.mark.parametrize("setting", ["clip_it", "lora_only"])
+@pytest.mark.slow
 def test_it_is_the_run_of_the_library(bench: Workbench, setting: str) -> None:
     profile, name = bench.profile, "phantom-crc"
     spec = specs.resolve(bench, name, "phantom_vit_s16", setting, 1)

@@ -66,6 +66,7 @@ def sizes() -> Sizes:
     return rows
 
 
+@pytest.mark.slow
 def test_parameters_are_those_of_table_5(sizes: Sizes) -> None:
     table5 = paper.printed("table5").set_index("backbone")["parameters_M"]
     # Every row of Table 5 has a model here, and agrees in whole millions, as it is printed.
@@ -142,6 +143,7 @@ ELSEWHERE = {
 
 
 @pytest.mark.parametrize("name", ELSEWHERE)
+@pytest.mark.slow
 def test_newer_models_are_those_of_other_builds(name: str) -> None:
     """The same weights by name and shape; two blocks deep, the same answer."""
     architecture, options = ELSEWHERE[name]
@@ -227,6 +229,7 @@ def test_every_adapter_of_a_real_architecture_learns(name: str) -> None:
     check_adapters(model, targets, sample(shape), adapted)
 
 
+@pytest.mark.slow
 def test_the_whole_of_uni_learns() -> None:
     torch.manual_seed(0)
     with torch.device("meta"):
@@ -239,6 +242,7 @@ def test_the_whole_of_uni_learns() -> None:
     check_adapters(model.eval(), vision.VIT_TARGETS, torch.randn(1, 3, 224, 224), 24 * 4)
 
 
+@pytest.mark.slow
 def test_merging_ours_is_the_adapted_model() -> None:
     for name in ("quiltnet image", "plip text"):
         build, targets, shape, _ = CASES[name]

@@ -126,6 +126,7 @@ def test_a_file_of_another_model_is_never_brought_to_shape(case: str, tmp_path: 
 
 
 @pytest.mark.parametrize("name", ["quiltnet", "plip"])
+@pytest.mark.slow
 def test_a_clip_and_its_image_half_are_the_published_one(name: str, tmp_path: Path) -> None:
     """Written as its authors' library writes it, read by ours: the same embeddings."""
     torch.manual_seed(0)

@@ -159,6 +159,7 @@ def test_checkpointing_reaches_its_vit(file: Path) -> None:
 
 
 @pytest.mark.parametrize("setting", ["vision", "lora_only", "contrastive", "zero_shot", "clip_it"])
+@pytest.mark.slow
 def test_it_classifies_in_every_setting(desk: Workbench, setting: str) -> None:
     spec = specs.resolve(desk, DATA, "conch", setting, 0)
     assert spec.backbone_hash == weights.published_hash(registry.published()["conch"], desk.sources)

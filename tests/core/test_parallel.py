@@ -109,6 +109,7 @@ def pair(bench: Workbench, output_folder: Path, tmp_path_factory: pytest.TempPat
     return folder
 
 
+@pytest.mark.slow
 def test_loss_curve_and_weights_are_those_of_one_process(pair: Path, tmp_path: Path) -> None:
     learn_tiny(tmp_path)
     alone = load_file(tmp_path / "weights.safetensors")

@@ -58,6 +58,7 @@ def test_merged_classifier_gives_the_stored_predictions(
     torch.testing.assert_close(found, expected, atol=1e-4, rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_command_line_prediction_loads_no_text(
     bench: Workbench, image: Path, tmp_path: Path
 ) -> None:

@@ -138,6 +138,7 @@ def one_change(profile: Profile) -> dict[str, dict[str, Any]]:
     return changes
 
 
+@pytest.mark.slow
 def test_each_field_of_a_profile_changes_a_key_or_nothing(
     bench: Workbench, stages: list[Path], tmp_path: Path
 ) -> None:

@@ -190,6 +190,7 @@ def _work(values: str) -> str:
     return f"{os.getpid()} {run.key}"
 
 
+@pytest.mark.slow
 def test_two_processes_asked_for_one_run_do_it_once(bench: Workbench) -> None:
     wanted = spec(bench, "lora_only", seed=78)
     with multiprocessing.get_context("spawn").Pool(2) as pool:

@@ -7,6 +7,7 @@ from graphlib import TopologicalSorter
 from pathlib import Path
 
 import mutants
+import pytest
 
 from clipit_lib.paths import repository
 
@@ -44,6 +45,7 @@ def test_the_library_does_not_know_the_companion() -> None:
             assert not any(name.startswith("companion") for name in imported(path)), path
 
 
+@pytest.mark.slow
 def test_the_library_is_imported_where_the_companion_is_not() -> None:
     """Nor is anything else that is the study's: workflow, notebooks, figures, search, ONNX."""
     absent = ("companion", "snakemake", "papermill", "matplotlib", "seaborn", "optuna", "onnx")

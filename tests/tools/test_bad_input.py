@@ -150,6 +150,7 @@ def test_there_are_many_and_no_two_are_named_alike() -> None:
         (["--cluster", "none"], "--cluster is 'none'. Give slurm or a folder"),
     ],
 )
+@pytest.mark.slow
 def test_a_mistake_of_run_all(arguments: list[str], said: str, world: World) -> None:
     earlier = contents(world.output)
     script = paths.repository() / "run_all.sh"

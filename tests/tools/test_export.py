@@ -70,6 +70,7 @@ def exported(bench: Workbench, tmp_path_factory: pytest.TempPathFactory) -> dict
 
 
 @pytest.mark.parametrize("setting", WITH_GRAPH)
+@pytest.mark.slow
 def test_the_folder_alone_answers_as_the_run(
     bench: Workbench,
     exported: dict[str, Path],
@@ -124,6 +125,7 @@ def test_an_encoder_of_other_bytes_is_refused(
     assert caught.value.where == str(folder) and not (tmp_path / "other").exists()
 
 
+@pytest.mark.slow
 def test_a_convolutional_network_is_the_same_in_onnx(tmp_path: Path) -> None:
     """EfficientNet-Lite with random weights and batch statistics, under all of CLIP-IT's heads."""
     transform = registry.entry("efficientnet_lite0").transform(None)

@@ -300,6 +300,7 @@ CHEAPEST = ("00_doctor", "01_pairing", "18_claims")
         for path in sorted(paths.notebooks().glob("*.ipynb"))
     ],
 )
+@pytest.mark.slow
 def test_a_notebook_runs_alone_where_nothing_has_been_made(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

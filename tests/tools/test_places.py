@@ -84,6 +84,7 @@ def run_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Ca
     return call
 
 
+@pytest.mark.slow
 def test_folders_are_read_once_from_where_the_user_stands(
     run_all: Callable[..., Called], tmp_path: Path
 ) -> None:
@@ -102,6 +103,7 @@ def test_folders_are_read_once_from_where_the_user_stands(
 
 
 @pytest.mark.parametrize("given", ["x: y/#1/Mine.YAML", "~/it's.yml"])
+@pytest.mark.slow
 def test_a_profile_of_the_user_is_found_and_a_link_to_the_script_runs(
     run_all: Callable[..., Called], tmp_path: Path, given: str
 ) -> None:
@@ -125,6 +127,7 @@ def test_a_profile_of_the_user_is_found_and_a_link_to_the_script_runs(
         ("~no_such_user/x", "error: ~no_such_user/x: no such home folder"),
     ],
 )
+@pytest.mark.slow
 def test_a_place_that_cannot_be_is_one_line(
     run_all: Callable[..., Called], output: str, said: str
 ) -> None:
@@ -133,6 +136,7 @@ def test_a_place_that_cannot_be_is_one_line(
     assert called.options == []
 
 
+@pytest.mark.slow
 def test_caches_have_a_place_where_no_home_can_be_made(
     run_all: Callable[..., Called], tmp_path: Path
 ) -> None:
@@ -142,6 +146,7 @@ def test_caches_have_a_place_where_no_home_can_be_made(
     assert called.environment["XDG_CACHE_HOME"] == str(results / ".cache")
 
 
+@pytest.mark.slow
 def test_a_relative_folder_with_a_workflow_profile(
     run_all: Callable[..., Called], tmp_path: Path
 ) -> None:
@@ -177,6 +182,7 @@ def test_gpus_as_cuda_counts_them(
         (("--gpus", "0"), {"CUDA_VISIBLE_DEVICES": "0,1"}, None, ""),
     ],
 )
+@pytest.mark.slow
 def test_a_job_for_each_gpu_and_none_where_they_are_hidden(
     run_all: Callable[..., Called], arguments: tuple[str, ...], shown: dict[str, str],
     jobs: str | None, given: str,
@@ -190,6 +196,7 @@ def test_a_job_for_each_gpu_and_none_where_they_are_hidden(
         assert called.environment["CUDA_VISIBLE_DEVICES"] == ""
 
 
+@pytest.mark.slow
 def test_a_second_run_waits_its_turn_and_a_disk_without_locks_is_said(
     run_all: Callable[..., Called], tmp_path: Path
 ) -> None:

@@ -202,6 +202,7 @@ def test_sizes_of_the_shipped_data_sets() -> None:
     assert sizes(paper, "crc") == Sizes(90000, 10000, 7180, 224)
 
 
+@pytest.mark.slow
 def test_the_lines(bench: Workbench, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["plan", "--profile", "smoke", "--runs"]) == 0
     said = capsys.readouterr().out
@@ -213,6 +214,7 @@ def test_the_lines(bench: Workbench, capsys: pytest.CaptureFixture[str]) -> None
     assert " in 1 studies: table1" in said and "NVIDIA A100 datasheet" in said
 
 
+@pytest.mark.slow
 def test_a_reader_that_stops_reading_is_no_error() -> None:
     command = [sys.executable, "-m", "companion", "plan", "--profile", "smoke", "--runs"]
     with subprocess.Popen(

@@ -80,6 +80,7 @@ def stored(given: str, profile: Profile) -> dict[tuple[str, str], runs.StoredRun
 Found = dict[tuple[str, str], runs.StoredRun]
 
 
+@pytest.mark.slow
 def test_its_notebooks_run_and_meet_the_clip_in_all_five_roles(stored: Found) -> None:
     roles = {("quiltnet", name) for name in studies.TABLE2}
     settings = {("kaiko_vits16", name) for name in ("unimodal", "lora_only", "clip_it")}

@@ -54,6 +54,7 @@ def trials(bench: Workbench, task: Task, profiles: Path) -> pd.DataFrame:
     return pd.read_csv(task.folder / f"{task.name}.csv")
 
 
+@pytest.mark.slow
 def test_processes_share_one_exact_and_equal_budget(
     trials: pd.DataFrame, task: Task, bench: Workbench
 ) -> None:

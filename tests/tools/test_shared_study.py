@@ -43,6 +43,7 @@ def _killed_in_its_fourth_trial(folder: Path) -> None:
     work(toy(folder), 20, objective)
 
 
+@pytest.mark.slow
 def test_a_killed_study_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
     process = multiprocessing.get_context("spawn").Process(
         target=_killed_in_its_fourth_trial, args=(tmp_path,)

@@ -15,6 +15,8 @@ from clipit_lib.paths import repository
 from companion import figures
 from companion.archive import recomputed
 
+pytestmark = pytest.mark.slow
+
 TABLES = (
     "table1", "table2", "pareto", "complementarity", "tsne", "ablations", "text_statistics",
     "table6", "table7", "inference_cost", "survival", "map", "pairing_phantom-crc", "controls",
