@@ -649,7 +649,8 @@ def tested(tests: Sequence[str], cache: Path, log: Path) -> str:
         settings.load_profile("brief")
         plugin = Prepared(cache)
         for name in tests:  # one after the other: nothing is collected that is not needed
-            options = ["-x", "-q", "--assert=plain", "-p", "no:cacheprovider", f"tests/{name}"]
+            options = ["-x", "-q", "--assert=plain", "-p", "no:cacheprovider", "-m", "not alone"]
+            options.append(f"tests/{name}")
             code = pytest.main(options, [plugin])
             if plugin.failed or code != pytest.ExitCode.OK:
                 return plugin.failed or f"pytest ended with {code!r}"
