@@ -140,6 +140,11 @@ COMMANDS = {
         _argument("--max-megapixels", "refuse larger images: read as a whole, a megapixel takes "
                   "4 MB of memory", type=int, default=200, metavar="N"),
     )),
+    "provenance": Command("describe a profile's results for others' tools: RO-Crate, Croissant", (
+        PROFILE,
+        _argument("--licence", "of these results, as SPDX names it (default: this repository's, "
+                  "for its own profiles)", metavar="NAME"),
+    ), more="Into results/PROFILE; results/sbom.json lists the packages of requirements.lock."),
     "rebuild": Command("tables and figures of a profile from its stored predictions, untrained"),
     "rehearse": Command("make the miniature data and weights of ./run_all.sh --rehearse"),
     "report": Command("all results of a profile on one page, results/PROFILE/report.html"),
