@@ -7,6 +7,7 @@ cd "$(dirname "$(readlink -f "${BASH_SOURCE[0]}")")"
 source workflow/environment.sh
 use_environment dev
 use_extra pilot "the pretrained weights of the pilot profile"
+use_extra provenance "what reads the descriptions of the results"
 
 case ${1:-} in
     core | companion | tools) set -- "tests/$1" "${@:2}" ;;

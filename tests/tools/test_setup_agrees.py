@@ -51,8 +51,8 @@ def pins(lock: str, platform: dict[str, str]) -> dict[str, str]:
 
 def requirements(lock: str) -> Iterator[Requirement]:
     for line in (REPOSITORY / lock).read_text(encoding="utf-8").splitlines():
-        if line and not line.startswith("#"):
-            yield Requirement(line)
+        if line and not line.startswith(("#", " ")):
+            yield Requirement(line.removesuffix(" \\"))
 
 
 @pytest.mark.parametrize("platform", PLATFORMS.values(), ids=PLATFORMS)
@@ -63,6 +63,7 @@ def requirements(lock: str) -> Iterator[Requirement]:
         ("dev", "requirements.lock"),
         ("pilot", "requirements-pilot.lock"),
         ("site", "requirements-site.lock"),
+        ("provenance", "requirements-provenance.lock"),
     ],
 )
 def test_every_dependency_is_pinned_to_a_version_it_allows(
