@@ -13,6 +13,7 @@ import clipit_lib
 from companion import paths, report
 
 project = html_title = "A companion to CLIP-IT"
+author = "CLIP-IT companion contributors"
 extensions = [f"sphinx.ext.{name}" for name in ("autodoc", "autosummary", "napoleon")] + ["myst_nb"]
 root_doc, default_role, html_copy_source = "README", "py:obj", False
 html_theme, html_theme_options = "sphinx_book_theme", {"use_download_button": False}

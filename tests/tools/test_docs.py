@@ -119,6 +119,7 @@ def test_the_site_is_built_whole_for_offline(site: dict[str, Any], tmp_path: Pat
     assert 'id="clipit_lib.pairing.top_k"' in pages["api/clipit_lib.pairing.html"].read_text()
     for page in pages.values():
         soup = BeautifulSoup(page.read_text(encoding="utf-8"), "html.parser")
+        assert "Author name not set" not in soup.text
         read = [
             tag.get("src") or tag["href"] for tag in soup.select("script[src], img, link[href]")
         ]
