@@ -120,7 +120,6 @@ def find_source(name: str) -> Source:
 # What passes by itself (a server at fault, a broken line) is tried again, ever later; what does not
 # (no access, no such file, other bytes) leads to the next mirror.
 
-
 # Seconds before the first repetition, doubled each time up to the longest; tries in a row that
 # bring no new byte before a mirror is given up; seconds without a byte.
 FIRST_WAIT, LONGEST_WAIT, ATTEMPTS, TIMEOUT = 1.0, 60.0, 6, 60.0
@@ -422,7 +421,6 @@ def _link(source: str | Path, target: str | Path) -> None:
 
 
 # -- `fetch`: bring a data set or corpus into `$CLIPIT_DATA`, once its terms are accepted.
-
 
 # More pieces than this are small files, brought by so many threads at once.
 FEW, THREADS = 16, 8

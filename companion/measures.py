@@ -536,7 +536,6 @@ class Coverage:
 
 # -- How close reports are to patches, and what the image really predicts of them (F.3 and F.4).
 
-
 # Appendix F.3: mean similarity of a patch and its report ("near 0.55", "around 0.40").
 PAPER_SIMILARITY = {"PCAM": 0.55, "BACH": 0.55, "CRC": 0.40}
 

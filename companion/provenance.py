@@ -22,7 +22,7 @@ from clipit_lib.files import file_digest, whole, write_text
 from clipit_lib.predictions import LOGIT
 from companion import paths
 from companion.archived import AGAIN_ALL, PREDICTIONS, RISKS, RUNS, listed
-from companion.figures.gallery import TITLES, meaning
+from companion.figures import TITLES, meaning
 from companion.profile import load_profile
 from companion.reading import read_strict
 

@@ -132,7 +132,6 @@ def _stamp(status: os.stat_result) -> str:
 
 # -- PCAM: the files of PatchCamelyon as torchvision names them, HDF5, and slide ids.
 
-
 # As the files call the splits, in the order in which they are kept.
 SPLITS = {"train": "train", "valid": "validation", "test": "test"}
 SHAPES = {"x": (96, 96, 3), "y": (1, 1, 1)}

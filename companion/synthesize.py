@@ -303,7 +303,6 @@ def _append(journal: Path, line: str = "") -> None:
 
 # -- Reports written by a language model, class by class, after ten real ones (appendix F.5).
 
-
 # How often a report is asked for before it is given up, and how many given up in a row end it.
 TRIES, ROW = 3, 10
 

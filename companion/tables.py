@@ -348,7 +348,6 @@ def map_words(gains: pd.DataFrame) -> str:
 
 # -- The gain of CLIP-IT over the probe, split into what each step adds.
 
-
 # From the probe to CLIP-IT, one change at a time; each step is named after what it adds.
 STEPS = (
     ("LoRA", "unimodal", "lora_only"),

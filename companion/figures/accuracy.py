@@ -132,7 +132,6 @@ def controls_figure(found: pd.DataFrame) -> Figure:
 
 # -- Accuracy against cost, one panel per data set, with the frontier (Figure 3).
 
-
 # The cost of the same model with its prompts encoded for each image.
 WITH_PROMPTS = {cost: encoded for cost, encoded, _ in COSTS}
 

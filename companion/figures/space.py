@@ -23,7 +23,6 @@ from companion.measures import Distillation
 
 # -- Figures 6 and 7: feature spaces without and with LoRA, each beside its numbers.
 
-
 # By setting and space: t-SNE coordinates [m, 2], and numbers measured in the original space.
 Planes = Mapping[tuple[str, str], tuple[np.ndarray, str]]
 

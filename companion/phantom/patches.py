@@ -616,7 +616,6 @@ def _stamp(nuclei: Nuclei, half: int, noise: Noise, density: np.ndarray, cover: 
 
 # -- From amounts of stain to colours, by the Beer-Lambert law.
 
-
 # Optical density of red, green and blue for one unit of stain, between the values of
 # Ruifrok and Johnston (2001) and of Macenko et al. (2009), and the directions hue moves them.
 HAEMATOXYLIN = np.array([0.62, 0.71, 0.34], np.float32)

@@ -233,7 +233,6 @@ def _filled(text: str, rng: np.random.Generator) -> str:
 
 # -- Texts on the phantom: report corpora, and image-caption pairs to train its CLIP on.
 
-
 # First spawn keys of the seed streams kept apart from those of data sets, which start with the
 # number of a world: so no seed can make the patients of one appear in another.
 PRETRAINING, REPORTS = 1000, 2000

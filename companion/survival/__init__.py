@@ -236,7 +236,6 @@ def halves(runs: Sequence[SurvivalRun], setting: str) -> pd.DataFrame:
 
 # -- Table 8 to read, beside the paper's, and the result in words.
 
-
 # Means over five folds of the paper's Table 8; its values by fold are not available to us.
 PAPER = {
     "unimodal": {"c_index": 0.609, "iauc": 0.634},

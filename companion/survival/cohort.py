@@ -131,7 +131,6 @@ def read_bag(path: Path, most: int | None = None) -> Bag:
 # exponential with log hazard beta * a + constant; the time to censoring is exponential and
 # independent of everything else. A phantom, as everywhere here: never tissue, never a patient.
 
-
 # First spawn key of the slides' seed stream; see PRETRAINING and REPORTS in phantom/reports.py.
 SLIDES = 4000
 VERSION = 1  # raise it when the same settings draw anything else
