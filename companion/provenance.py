@@ -83,7 +83,7 @@ def croissant(results: Path, title: dict[str, str]) -> dict[str, Any]:
                 "dataType": KINDS.get(kind.kind, "sc:Text"),
                 "source": {"fileObject": {"@id": path.name}, "extract": {"column": name}},
             } | ({"references": {"field": {"@id": "runs/key"}}} if name == "run" else {})
-            for name, kind in frame.dtypes.items()
+            for name, kind in zip(map(str, frame), frame.dtypes, strict=True)
         ]  # fmt: skip
         key = [{"@id": f"{path.stem}/{name}"} for name in KNOWN["files"][path.name]["key"]]
         said = {"@type": "cr:FileObject", "@id": path.name, "contentUrl": path.name}
