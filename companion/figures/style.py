@@ -24,38 +24,30 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
 from clipit_lib.files import written_beside
+from clipit_lib.settings import Strict
 from companion import paths, rehearsal
+from companion.reading import read_strict
 from companion.specs import Setting
 from companion.statistics import Word
 from companion.tables import doubtful, write_runs
 
-# One colour per meaning over all figures, of Okabe and Ito and of Tol; markers differ too, so that
-# nothing rests on colour alone.
-LOOKS = {
-    "unimodal": ("#4D4D4D", "o"),
-    "vision": ("#4D4D4D", "o"),  # a probe on a frozen image tower is the same thing
-    "lora_only": ("#E69F00", "s"),
-    "clip_it": ("#0072B2", "D"),
-    "clip_it/architecture_only": ("#009E73", "^"),
-    "clip_it/random_reports": ("#CC79A7", "v"),
-    "contrastive": ("#999933", "P"),
-    "zero_shot": ("#999933", "<"),
-    "text": ("#882255", "X"),
-}
-OTHER = ("black", "d")  # any further setting
-# Colour, marker and filling of what an interval says of a gain.
-WORDS = {
-    Word.HELPS: ("black", "D", "full"),
-    Word.HURTS: ("#D55E00", "X", "full"),
-    Word.EQUIVALENT: ("#332288", "s", "left"),
-    Word.UNDECIDED: ("0.5", "o", "none"),
-}
+
+class _Looks(Strict):
+    """Colours, markers and fillings, as style.yaml explains."""
+
+    settings: dict[str, tuple[str, str]]
+    other: tuple[str, str]
+    words: dict[Word, tuple[str, str, str]]
+    hues: tuple[str, ...]
+    cycle: tuple[str, ...]
+    markers: tuple[str, ...]
+    cited: tuple[str, ...]
+
+
+_READ: _Looks = read_strict(Path(__file__).with_suffix(".yaml"), _Looks)
+LOOKS, OTHER, WORDS = _READ.settings, _READ.other, _READ.words
+HUES, CYCLE, MARKER_CYCLE = _READ.hues, _READ.cycle, _READ.markers
 PAPER: dict[str, Any] = {"marker": "*", "ms": 8, "mew": 0.9, "mfc": "none", "color": "black"}
-HUES = ("black", "#56B4E9", "#D55E00", "#882255", "#999933")  # of what is no setting
-# Where more are to be told apart (the largest data set has nine classes), of Tol.
-CYCLE = ("#332288", "#88CCEE", "#117733", "#DDCC77", "#AA4499", "#CC6677", "#44AA99", "#999933",
-         "#882255")  # fmt: skip
-MARKER_CYCLE = ("o", "s", "D", "^", "v", "P", "X", "*", "<")
 USUAL = "DejaVu Sans"  # which comes with matplotlib
 STYLE: dict[Any, Any] = {
     **sns.axes_style("ticks"),
@@ -251,10 +243,6 @@ def legend_below(figure: Figure, handles: list[Any], columns: int = 4, **own: An
 COLUMN = 85 / 25.4  # inches: the width of a journal's column
 SMALLEST = 7  # points of text that is to be read there
 LETTERS = 22  # of a name on its axis, before it goes on in another line
-# What a paper would cite is kept at that width too.
-CITED = ("table1", "table2", "table6", "table7", "ablations", "ablation_curves", "controls",
-         "controls_all", "map", "pareto", "pareto_paper", "complementarity", "survival", "claims",
-         "known", "power", "own")  # fmt: skip
 
 
 def save(figure: Figure, profile: str, name: str, runs: Sequence[str] = ()) -> Path:
@@ -272,7 +260,7 @@ def save(figure: Figure, profile: str, name: str, runs: Sequence[str] = ()) -> P
         figure.text(0, 1.01, said, fontsize=SMALLEST, color=HUES[2], va="bottom")
     write(figure, path.with_suffix(".svg"))
     write(figure, path)
-    if name in CITED:
+    if name in _READ.cited:
         in_a_column(figure)
         write(figure, path.with_name(f"{name}_85mm.pdf"))
     write_runs(path.parent, name, runs)
