@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
+from huggingface_hub.repocard_data import EvalResult, ModelCardData
 from jaxtyping import Float
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from safetensors.torch import load_file, save_file
@@ -92,7 +93,7 @@ def caveats(spec: RunSpec, description: Description, limits: str) -> list[str]:
     if description.network.origin == weights.PHANTOM:
         said.append(
             "The backbone was trained on this project's phantom, procedural H&E-like patches: it "
-            "has never seen tissue."
+            "has never seen tissue. This classifier is for trying things out, and for nothing else."
         )
     names = [spec.text.retriever] if spec.text else []
     said += [registry.entry(name).caveat for name in (*names, spec.backbone)]
@@ -110,15 +111,28 @@ def card_written(
     Args:
         onnx: opset of the graph and how far it is from torch, None without a graph.
     """
-    predictions = run.predictions()
+    predictions, dataset = run.predictions(), run.spec.dataset
+    found = scores_on_test(predictions)
     scores = [
         {
             "score on test": name,
             "value (%)": f"{score.estimate:.1f}",
             "95% interval": f"{score.low:.1f} to {score.high:.1f}",
         }
-        for name, score in scores_on_test(predictions).items()
+        for name, score in found.items()
     ]
+    metadata = ModelCardData(
+        license="other",
+        license_name=f"backbone: {description.network.licence}; data: {description.licence}",
+        library_name="clipit-companion",
+        pipeline_tag="image-classification",
+        tags=["histology", "clip-it"],
+        model_name=run.key,
+        eval_results=[
+            EvalResult("image-classification", dataset, dataset, name, score.estimate)
+            for name, score in found.items()
+        ],
+    )
     groups = predictions["group"]
     settings = run.spec.model_dump(mode="json", exclude_none=True, exclude=NOT_IN_SETTINGS)
     environment = Environment(
@@ -129,8 +143,8 @@ def card_written(
     environment.filters["joined"] = lambda versions: ", ".join(map(" ".join, versions.items()))
     return environment.get_template("model_card.md.j2").render(
         run=run,
+        metadata=metadata.to_yaml(),
         label=label(run.spec.setting),
-        licence=facts["licence"],
         description=description,
         caveats=caveats(run.spec, description, facts["limits"]),
         scores=markdown(pd.DataFrame(scores)),
@@ -303,6 +317,8 @@ def _describe(
         input=transform,
         network=network_of(spec, first.shape[1]),
         head=HEADS[type(model)],
+        licence=facts["licence"],
+        retriever=spec.text.retriever if spec.text else None,
         text_width=None if text is None else text.out_features,
         unit_distilled=model.normalise if isinstance(model, ClipIt) else None,
         versions={name: importlib.metadata.version(name) for name in VERSIONS},

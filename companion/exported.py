@@ -1,18 +1,21 @@
-"""An exported classifier: model.json says what it is and how it is built again, without text."""
+"""An exported classifier: config.json says what it is and how it is built again, without text."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
+from huggingface_hub import ModelHubMixin, snapshot_download
 from jaxtyping import Float
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from clipit_lib import predict
 from clipit_lib.compute import device
+from clipit_lib.data.images import decode_image
 from clipit_lib.data.patches import Transform
 from clipit_lib.encoders import registry, vision
 from clipit_lib.errors import ClipItError
@@ -21,7 +24,7 @@ from clipit_lib.model import ClipIt, EarlyFusion, Output, VisionClassifier
 from clipit_lib.predict import ImageClassifier
 from clipit_lib.settings import RunSpec, Strict
 
-DESCRIPTION, WEIGHTS, GRAPH, CARD = "model.json", "model.safetensors", "model.onnx", "README.md"
+DESCRIPTION, WEIGHTS, GRAPH, CARD = "config.json", "model.safetensors", "model.onnx", "README.md"
 EXPORT_AGAIN = "Export the run again"
 Head = Literal["linear", "clip_it", "early_fusion", "class_embeddings"]
 
@@ -69,6 +72,8 @@ class Description(Strict):
 
     Attributes:
         input: of RGB images; (value in 0..1 - mean) / std is inside the ONNX graph.
+        licence: of the data.
+        retriever: whose text features were distilled, None without text.
         text_width: of the text features that the image predicts, None without that branch.
         unit_distilled: whether they are brought to unit length before h_t.
         run: key of the run, the hash of its specification.
@@ -82,9 +87,11 @@ class Description(Strict):
     seed: int
     classes: tuple[str, ...]
     class_texts: tuple[str, ...]
+    licence: str
     input: Transform
     network: Network
     head: Head
+    retriever: str | None
     text_width: int | None
     unit_distilled: bool | None
     versions: dict[str, str]
@@ -146,6 +153,16 @@ def _build_network(network: Network) -> nn.Module:
     return vision.StandInImageTower(model, network.projection)
 
 
+def read_description(folder: Path) -> Description:
+    """That of an exported classifier; a ClipItError says that there is none, or a damaged one."""
+    try:
+        text = (folder / DESCRIPTION).read_text(encoding="utf-8")
+        return Description.model_validate_json(text)
+    except (OSError, ValueError) as error:
+        what = "not the description of an exported classifier"
+        raise ClipItError(what, folder / DESCRIPTION, EXPORT_AGAIN) from error
+
+
 def load_classifier(folder: Path) -> ImageClassifier:
     """The image-only classifier of a finished run, or an exported one.
 
@@ -155,12 +172,7 @@ def load_classifier(folder: Path) -> ImageClassifier:
     """
     if not (folder / DESCRIPTION).exists():
         return predict.load_classifier(folder)
-    try:
-        text = (folder / DESCRIPTION).read_text(encoding="utf-8")
-        description = Description.model_validate_json(text)
-    except (OSError, ValueError) as error:
-        what = "not the description of an exported classifier"
-        raise ClipItError(what, folder / DESCRIPTION, EXPORT_AGAIN) from error
+    description = read_description(folder)
     path = folder / WEIGHTS
     try:
         state = load_file(path)
@@ -171,5 +183,39 @@ def load_classifier(folder: Path) -> ImageClassifier:
     try:
         model.load_state_dict(state, strict=True)
     except RuntimeError as error:
-        raise ClipItError("the weights do not fit model.json", path, EXPORT_AGAIN) from error
+        raise ClipItError("the weights do not fit config.json", path, EXPORT_AGAIN) from error
     return ImageClassifier(model.eval().to(device()), description.input, description.classes)
+
+
+class Classifier(ModelHubMixin):
+    """An exported classifier by the interface of the Hugging Face hub.
+
+    `Classifier.from_pretrained` takes a folder or a repository, `save_pretrained` copies it, and
+    `push_to_hub` uploads it without a question: the command `push` asks for licences.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._hub_mixin_config = read_description(folder).model_dump(mode="json")
+        self.classifier = load_classifier(folder)
+
+    def __call__(self, image: Path) -> dict[str, float]:
+        """Each class's probability for the patch in an image file.
+
+        Raises:
+            ClipItError: it cannot be read.
+        """
+        pixels = decode_image(image, self.classifier.transform.size)
+        found = self.classifier.probabilities(pixels[None])[0]
+        return dict(zip(self.classifier.classes, found.tolist(), strict=True))
+
+    @classmethod
+    def _from_pretrained(cls, *, model_id: str, **asked: Any) -> Classifier:
+        folder = Path(model_id)
+        return cls(folder if folder.is_dir() else Path(snapshot_download(model_id, **asked)))
+
+    def _save_pretrained(self, save_directory: Path) -> None:
+        for name in (WEIGHTS, GRAPH, CARD):  # the mixin writes its config.json
+            source, target = self.folder / name, save_directory / name
+            if source.exists() and source.resolve() != target.resolve():
+                shutil.copy(source, target)

@@ -1,10 +1,15 @@
 """Which runs a profile asks for, how settings are named, and how words say it."""
 
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 
+from clipit_lib import runs as stored_runs
 from clipit_lib.errors import ClipItError
 from clipit_lib.runs import StoredRun
 from clipit_lib.settings import RunSpec, TextSpec
@@ -264,3 +269,35 @@ def test_lines_of_the_map_join_numbers_and_no_categories() -> None:
     ]
     plt.close(figure)
     assert joined == [[[0, 1]], []] and marks == [3, 2]
+
+
+def test_runs_are_tracked_where_it_is_asked_for(
+    bench: Workbench,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """In W&B, for which something stands in: a run for each run, a step for each look."""
+    asked = ["train", "table1", "-p", "smoke", "--dataset", CELL[0], "--seed", "0", "--track"]
+    monkeypatch.setattr("companion.train.find_spec", lambda name: None)
+    for package in ("tensorboard", "wandb"):
+        assert main([*asked, package]) == 2
+        said = f"error: --track {package}: not installed. Run `pip install {package}`"
+        assert capsys.readouterr().err.strip() == said
+    made: list[str] = []
+    logged: list[tuple[int, dict[str, float]]] = []
+
+    def log(row: dict[str, float], step: int) -> None:
+        logged.append((step, row))
+
+    def init(*, name: str, **given: object) -> object:
+        made.append(name.split()[-1])
+        return SimpleNamespace(log=log, finish=lambda: made.append("finished"))
+
+    monkeypatch.setattr("companion.train.find_spec", lambda name: name)
+    monkeypatch.setitem(sys.modules, "wandb", SimpleNamespace(init=init))
+    assert main([*asked, "wandb", "--output", str(tmp_path / "keys")]) == 0
+    keys = (tmp_path / "keys").read_text(encoding="utf-8").split()
+    assert made[::2] == keys and made[1::2] == ["finished"] * len(keys)
+    courses = [stored_runs.read(paths.runs("smoke") / key).history() for key in keys]
+    assert logged == [look for rows in courses for look in enumerate(rows.to_dict("records"))]

@@ -6,14 +6,17 @@ import json
 import re
 import shutil
 import sys
+from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
 import pandas as pd
 import pytest
 import torch
+from huggingface_hub import HfApi, ModelCard, hub_mixin
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -21,15 +24,17 @@ from clipit_lib import runs
 from clipit_lib.encoders import registry, weights
 from clipit_lib.errors import ClipItError
 from clipit_lib.model import ClipIt
+from clipit_lib.paths import repository
 from clipit_lib.predictions import predictions_frame
 from companion import deploy, specs
+from companion import exported as exporting
 from companion.__main__ import main
 from companion.deploy import export
-from companion.exported import Description, Network, load_classifier
+from companion.exported import Classifier, Description, Network, load_classifier
 from companion.profile import Workbench
 
 CELL = ("phantom-crc", "phantom_vit_s16")
-FILES = ["README.md", "model.json", "model.onnx", "model.safetensors"]
+FILES = ["README.md", "config.json", "model.onnx", "model.safetensors"]
 
 
 def stored(bench: Workbench, setting: str) -> runs.StoredRun:
@@ -140,6 +145,7 @@ def test_a_convolutional_network_is_the_same_in_onnx(tmp_path: Path) -> None:
     said = Description(
         run="x", dataset="x", setting="clip_it", seed=0, classes=tuple("abcde"),
         class_texts=tuple("abcde"), text_width=16, unit_distilled=True, versions={},
+        licence="x", retriever="x",
         input=replace(transform, size=64),
         network=Network(
             name="x", library="timm", architecture="x", options={}, projection=None, width=1280,
@@ -170,9 +176,11 @@ def test_the_code_on_the_card_runs_as_it_stands(
     expected = probabilities_of(stored(bench, "clip_it"))[:1]
     for program in programs:
         assert program.count("\n") <= 5
-        names: dict[str, object] = {}
+        names: dict[str, Any] = {}
         exec(program, names)
-        np.testing.assert_allclose(names["probabilities"], expected, atol=1e-4)
+        found = names["probabilities"]
+        found = [[*found.values()]] if isinstance(found, dict) else found
+        np.testing.assert_allclose(found, expected, atol=1e-4)
 
 
 def test_the_card_says_what_it_is_and_what_it_is_not(bench: Workbench, tmp_path: Path) -> None:
@@ -183,9 +191,12 @@ def test_the_card_says_what_it_is_and_what_it_is_not(bench: Workbench, tmp_path:
         "Not a medical device", "A phantom: drawn by a program, not tissue",
         "has never seen tissue", f"| balanced accuracy | {score.estimate:.1f} |",
         "made by this project and under its licence", "with seed 0", run.key, "| ADI |",
-        "patients or slides",
+        "patients or slides", "for trying things out",
     ):  # fmt: skip
         assert wanted in text
+    about = ModelCard(text).data
+    assert about.license == "other" and "made by this project" in about.license_name
+    assert about.eval_results[1].metric_value == score.estimate
     assert "onnxruntime" not in text  # no graph, no word of it
 
 
@@ -284,8 +295,8 @@ def test_a_graph_of_another_model_is_refused(exported: dict[str, Path]) -> None:
     ("name", "content", "said"),
     [
         ("model.safetensors", b"cut", "the weights are damaged or missing"),
-        ("model.json", b"{}", "not the description of an exported classifier"),
-        ("model.json", None, "the weights do not fit model.json"),
+        ("config.json", b"{}", "not the description of an exported classifier"),
+        ("config.json", None, "the weights do not fit config.json"),
     ],
 )
 def test_a_damaged_export_is_said(
@@ -298,3 +309,83 @@ def test_a_damaged_export_is_said(
     assert main(["predict", str(folder), "x.png"]) == 2
     error = capsys.readouterr().err.strip()
     assert said in error and str(folder) in error and "\n" not in error
+
+
+def uploads(monkeypatch: pytest.MonkeyPatch, hub: Path) -> None:
+    """Stand in for the hub: a repository is a folder, its first upload alone."""
+
+    def create_repo(api: HfApi, repo_id: str, **asked: Any) -> Namespace:
+        if "/" not in repo_id:
+            raise ConnectionError("no hub\nis reached")
+        return Namespace(repo_id=repo_id)
+
+    def upload_folder(api: HfApi, *, repo_id: str, folder_path: Path, **asked: Any) -> str:
+        shutil.copytree(folder_path, hub / repo_id)
+        return f"https://hub/{repo_id}"
+
+    monkeypatch.setattr(HfApi, "create_repo", create_repo)
+    monkeypatch.setattr(HfApi, "upload_folder", upload_folder)
+
+
+def test_what_was_pushed_is_loaded_again(
+    bench: Workbench, exported: dict[str, Path], tmp_path: Path, capsys, monkeypatch
+) -> None:
+    uploads(monkeypatch, tmp_path)
+    folder, image = exported["clip_it"], tmp_path / "patch.png"
+    Image.fromarray(patches(bench)[0]).save(image)
+    command = ["push", str(folder), "me/mine"]
+    assert main(command) == 2  # there is no terminal
+    shown = capsys.readouterr()
+    for said in (
+        "weights of phantom_vit_s16",
+        "images of phantom-crc: made by",
+        "text features of",
+    ):
+        assert said in shown.out
+    assert "--accept-licence" in shown.err and not (tmp_path / "me").exists()
+    assert main([*command, "--accept-licence"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == "https://hub/me/mine"
+    pushed = tmp_path / "me" / "mine"
+    assert sorted(path.name for path in pushed.iterdir()) == FILES
+    expected = Classifier.from_pretrained(folder)(image)
+    assert sum(expected.values()) == pytest.approx(1) and "ADI" in expected
+    monkeypatch.setattr(hub_mixin, "hf_hub_download", lambda **_: str(pushed / "config.json"))
+    monkeypatch.setattr(exporting, "snapshot_download", lambda *_, **__: str(pushed))
+    found = Classifier.from_pretrained("me/mine", revision="main")
+    assert found(image) == expected
+    found.save_pretrained(pushed)  # in its own place, and elsewhere
+    found.save_pretrained(tmp_path / "copy")
+    for place in (pushed, tmp_path / "copy"):
+        assert sorted(path.name for path in place.iterdir()) == FILES
+        assert Classifier.from_pretrained(place)(image) == expected
+    assert main(["push", str(folder), "mine", "--accept-licence"]) == 2
+    error = capsys.readouterr().err.strip()
+    assert "the hub refused it (no hub is reached)" in error and "\n" not in error
+
+
+def test_weights_that_must_not_be_passed_on_are_not(
+    exported: dict[str, Path], tmp_path: Path, capsys, monkeypatch
+) -> None:
+    uploads(monkeypatch, tmp_path)
+    folder = shutil.copytree(exported["unimodal"], tmp_path / "uni")
+    about = (folder / "config.json").read_text(encoding="utf-8")
+    (folder / "config.json").write_text(about.replace('"phantom_vit_s16"', '"uni"'))
+    assert main(["push", str(folder), "me/uni", "--accept-licence"]) == 2
+    assert "the terms of uni forbid passing on" in capsys.readouterr().err
+    assert not (tmp_path / "me").exists()
+
+
+def test_the_example_answers_on_an_empty_machine(
+    tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It needs nothing but itself, and says what its run said of this patch, which is muscle."""
+    monkeypatch.setenv("CLIPIT_CACHE", str(tmp_path))
+    examples = repository() / "examples"
+    assert main(["predict", str(examples / "classifier"), str(examples / "patch.png")]) == 0
+    head, row = (line.split(",") for line in capsys.readouterr().out.splitlines())
+    said = {"ADI": 0.0017, "BACK": 0.0002, "DEB": 0.1603, "LYM": 0.0032, "MUC": 0.005,
+            "MUS": 0.6646, "NORM": 0.0026, "STR": 0.1463, "TUM": 0.016}  # fmt: skip
+    assert head[2:] == [*said] and row[1] == "MUS"
+    assert [*map(float, row[2:])] == pytest.approx([*said.values()], abs=1e-3)
+    card = (examples / "classifier" / "README.md").read_text(encoding="utf-8")
+    assert "has never seen tissue. This classifier is for trying things out" in card

@@ -102,14 +102,14 @@ RUN = [
     BadInput("no classes", damaged("predict", "card.json"), "card.json", "damaged", TRAIN),
 ]  # fmt: skip
 EXPORTED = [
-    BadInput("an exported description cut short", exported("model.json", cut), "model.json",
+    BadInput("an exported description cut short", exported("config.json", cut), "config.json",
              "not the description of an exported classifier", EXPORT),
-    BadInput("an exported classifier of no known network", exported("model.json", another_network),
-             "model.json", "damaged", EXPORT),
+    BadInput("an exported classifier of no known network", exported("config.json", another_network),
+             "config.json", "damaged", EXPORT),
     BadInput("exported weights cut short", exported("model.safetensors", cut),
              "model.safetensors", "damaged or missing", EXPORT),
     BadInput("exported weights of another model", exported("model.safetensors", strange),
-             "model.safetensors", "do not fit model.json", EXPORT),
+             "model.safetensors", "do not fit config.json", EXPORT),
 ]  # fmt: skip
 PUBLISHED = [
     BadInput("a copy that is not there", lambda w: w.train(backbones=["kaiko_vits16"],
