@@ -93,6 +93,13 @@ COMMANDS = {
         _path("--output", "DIR", "folder to write (default: RUN_DIR/export)"),
         _flag("--no-onnx", "leave model.onnx out"),
     ), more="It needs neither cache nor text encoder.", module="deploy"),
+    "merge": Command("runs that others have made join ours, checked, under their name", (
+        _path("folder", "FOLDER", "results/PROFILE of theirs, unpacked, or its folder runs"),
+        PROFILE,
+        _argument("--from", "whose they are, as tables shall say", dest="by", metavar="NAME",
+                  required=True),
+    ), more="Keys, patches, labels and predictions are checked; what is here is never written "
+            "over."),
     "notebook": Command("run one notebook with parameters", (
         _argument("name", "a notebook in notebooks/, without .ipynb"),
         _argument("-p --profile", "its name, or a YAML file of yours (default: as declared)"),
