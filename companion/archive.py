@@ -20,6 +20,7 @@ from clipit_lib.predictions import LOGIT
 from clipit_lib.runs import CARD, StoredRun, find_run
 from companion import paths, tables
 from companion.archived import (
+    BY,
     LIMITS,
     LISTED,
     PREDICTIONS,
@@ -27,6 +28,7 @@ from companion.archived import (
     RUNS,
     SLIDES,
     Archive,
+    by_others,
     by_run,
 )
 from companion.figures import write_gallery
@@ -78,16 +80,18 @@ def write(
 def list_runs(
     profile: str, runs: Sequence[StoredRun], survival: Sequence[SurvivalRun] = ()
 ) -> Path:
-    """Write runs.csv: what each key stands for, and what the run took."""
+    """Write runs.csv: what each key stands for, what it took, and who made it if others did."""
     every: list[StoredRun | SurvivalRun] = [*runs, *survival]
     cells = [(run.spec.dataset, run.spec.backbone) for run in runs] + [(SLIDES, "")] * len(survival)
     rows = [
         (run.key, *cell, run.spec.setting, run.spec.seed, run.spec.kernels, done["seconds"],
-         done.get("peak_memory_mib"), done.get("finished", ""), bool(done.get("notes")))
+         done.get("peak_memory_mib"), done.get("finished", ""), bool(done.get("notes")),
+         done.get(BY, ""))
         for cell, run in zip(cells, every, strict=True)
         for done in [run.done()]
     ]  # fmt: skip
-    table = pd.DataFrame(rows, columns=list(LISTED))
+    table = pd.DataFrame(rows, columns=[*LISTED, BY])
+    table = table if table[BY].any() else table.drop(columns=BY)
     path = paths.results(profile) / RUNS
     write_text(path, table.sort_values("key").to_csv(index=False))
     return path
@@ -166,7 +170,7 @@ def main(options: Namespace) -> None:
         print(f"{len(risks)} runs in {archive_survival(profile, risks)}")
     if found or risks:
         print(f"all listed in {list_runs(profile, found, risks)}")
-    if said := tables.doubtful(profile, asked):
+    for said in filter(None, (tables.doubtful(profile, asked), by_others(results, asked))):
         print(said)
     if missing := len(asked) - len(found) - len(risks):
         print(f"{missing} cited runs are not here, or are of an older version")

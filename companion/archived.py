@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import json
+from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,12 +14,13 @@ import pandas as pd
 
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import whole
-from clipit_lib.runs import StoredRun
+from clipit_lib.runs import AGAIN, DONE, StoredRun
 from clipit_lib.settings import RunSpec
 
 PREDICTIONS, RISKS, RUNS = "predictions.parquet", "survival_predictions.parquet", "runs.csv"
 NAMES = ["dataset", "backbone", "setting", "seed"]
 LISTED = ("key", *NAMES, "kernels", "seconds", "peak_memory_mib", "finished", "doubtful")
+BY = "by"  # who made a run, in its done.json and the list, where others did
 AGAIN_ALL = "Run ./run_all.sh, or python -m companion collect, again"
 SLIDES = "slides"  # what stands for the data set of a survival run
 LIMITS = b"limits"  # of each data set, in the metadata of the predictions
@@ -25,16 +29,30 @@ LIMITS = b"limits"  # of each data set, in the metadata of the predictions
 def listed(results: Path) -> pd.DataFrame:
     """The runs.csv of a folder of results; no row if it has none.
 
-    What an older version did not list is missing.
+    What an older version did not list is missing; `BY` is there where runs are by others.
     """
     path = results / RUNS
-    text = dict.fromkeys(("key", *NAMES[:3], "kernels", "finished"), str)
+    text = dict.fromkeys(("key", *NAMES[:3], "kernels", "finished", BY), str)
     if not path.exists():
         return pd.DataFrame(columns=list(LISTED))
     empty = dict.fromkeys(("peak_memory_mib", "doubtful"), "")
     with whole(path, AGAIN_ALL):
         table = pd.read_csv(path, dtype=text, keep_default_na=False, na_values=empty)
-        return table.set_index("key").reset_index().reindex(columns=list(LISTED))
+        more = table.columns.intersection([BY])
+        return table.set_index("key").reset_index().reindex(columns=[*LISTED, *more])
+
+
+def by_others(results: Path, keys: Collection[str]) -> str:
+    """One line that counts the runs among `keys` that others made, by name; "" if there is none."""
+    table = listed(results)
+    names = dict(zip(table["key"], table[BY], strict=True)) if BY in table else {}
+    for key in keys:
+        if (done := results / "runs" / key / DONE).exists():
+            with whole(done, AGAIN):
+                names[key] = json.loads(done.read_text(encoding="utf-8")).get(BY, "")
+    made = Counter(name for key in set(keys) if (name := names.get(key)))
+    said = ", ".join(f"{count} by {name}" for name, count in sorted(made.items()))
+    return f"Of {len(set(keys))} runs others made: {said}." if said else ""
 
 
 def by_run(path: Path) -> dict[str, pd.DataFrame]:
@@ -71,7 +89,7 @@ class ArchivedRun(StoredRun):
 
     def done(self) -> dict[str, Any]:
         row = self.archive.runs.set_index("key").loc[self.key].dropna()
-        return {name: row[name] for name in ("finished", "seconds") if name in row}
+        return {name: row[name] for name in ("finished", "seconds", BY) if row.get(name, "") != ""}
 
     def _missing(self, what: str) -> ClipItError:
         return ClipItError(
@@ -111,8 +129,6 @@ class Archive:
 
     def limits(self, dataset: str) -> str:
         """What a reader must know of a data set."""
-        import json
-
         import pyarrow.parquet as pq
 
         with whole(self.folder / PREDICTIONS, AGAIN_ALL):
