@@ -79,7 +79,7 @@ def _wrong(frame: pd.DataFrame, data: PatchDataset) -> list[str]:
     ours = predicted(data, lambda split: np.zeros((len(data.indices(split)), len(data.classes))))
     if list(frame) != list(ours):
         return ["its predictions have other columns"]
-    about = [name for name in ours if not name.startswith(LOGIT)]
+    about = [name for name in map(str, ours) if not name.startswith(LOGIT)]
     if len(frame) != len(ours) or not (frame[about] == ours[about]).all(axis=None):
         return [f"its patches, groups or labels are not those of {data.name}, in their order"]
     logits = frame.drop(columns=about)
