@@ -72,7 +72,8 @@ def croissant(results: Path, title: dict[str, str]) -> dict[str, Any]:
     Args:
         title: name, description, license and datePublished, as schema.org has them.
     """
-    files, sets = [], []
+    files: list[dict[str, Any]] = []
+    sets = []
     for path in [each for name in (RUNS, PREDICTIONS, RISKS) if (each := results / name).exists()]:
         with whole(path, AGAIN_ALL):
             frame = pd.read_csv(path) if path.suffix == ".csv" else pd.read_parquet(path)
@@ -86,10 +87,10 @@ def croissant(results: Path, title: dict[str, str]) -> dict[str, Any]:
             for name, kind in zip(map(str, frame), frame.dtypes, strict=True)
         ]  # fmt: skip
         key = [{"@id": f"{path.stem}/{name}"} for name in KNOWN["files"][path.name]["key"]]
-        said = {"@type": "cr:FileObject", "@id": path.name, "contentUrl": path.name}
-        files.append(said | described(path))
-        said = {"@type": "cr:RecordSet", "@id": path.stem, "name": path.stem}
-        sets.append({**said, "key": key, "field": fields})
+        files.append({"@type": "cr:FileObject", "@id": path.name, "contentUrl": path.name})
+        files[-1] |= described(path)
+        sets.append({"@type": "cr:RecordSet", "@id": path.stem, "name": path.stem,
+                     "key": key, "field": fields})  # fmt: skip
     return {"@context": KNOWN["context"], "@type": "sc:Dataset", "version": __version__, **title,
             "conformsTo": "http://mlcommons.org/croissant/1.0", "url": PAPER["url"],
             "citeAs": PAPER["title"], "creator": {"@type": "sc:Organization", "name": AUTHORS},
@@ -121,7 +122,7 @@ def crate(results: Path, title: dict[str, str]) -> dict[str, Any]:
         graph.append({"@id": name, "@type": kind, **about})
 
     for path in sorted([*results.glob("[!.]*.*"), *results.glob("tables/[!.]*.*")]):
-        if path.name == CRATE:
+        if path.name == CRATE or not path.is_file():
             continue
         add(quote(path.relative_to(results).as_posix()), "File", **described(path))
         name = f"{path.name.partition('.')[0]}_"

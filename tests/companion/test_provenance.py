@@ -123,7 +123,8 @@ def test_results_of_ones_own_data_need_a_licence_that_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     mine = tmp_path / "mine.yaml"
-    mine.write_text((repository() / "profiles" / "smoke.yaml").read_text(encoding="utf-8"))
+    smoke = (repository() / "profiles" / "smoke.yaml").read_text(encoding="utf-8")
+    mine.write_text(smoke.replace("name: smoke", "name: mine"), encoding="utf-8")
     monkeypatch.setenv("CLIPIT_OUTPUT", str(tmp_path))
     command = ["provenance", "--profile", str(mine)]
     assert main(command) == 2 and "there is no runs.csv" in capsys.readouterr().err

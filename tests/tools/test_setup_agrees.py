@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import tomllib
 from collections.abc import Iterator
 from typing import Any
@@ -88,8 +89,23 @@ def test_python_versions_agree() -> None:
     assert SpecifierSet(project()["requires-python"]).contains(PYTHON)
 
 
-def test_conda_installs_the_lock_and_the_package() -> None:
-    assert pip_lines() == ["-r requirements.lock", "-e ."]
+def test_conda_installs_the_lock() -> None:
+    """Nothing else: beside hashes, pip refuses what has none, as a folder."""
+    assert pip_lines() == ["-r requirements.lock"]
+
+
+@pytest.mark.parametrize(
+    "lock", sorted(path.name for path in REPOSITORY.glob("requirements*.lock"))
+)
+def test_every_pin_has_the_hashes_of_its_files(lock: str) -> None:
+    """Without one of them, pip checks none or refuses all."""
+    text = (REPOSITORY / lock).read_text(encoding="utf-8")
+    pinned = re.split(r"\n(?=\w)", f"\n{text}")[1:]
+    assert len(pinned) == len(list(requirements(lock)))
+    for each in pinned:
+        name, *hashes = each.rstrip().split(" \\\n")
+        assert hashes, name
+        assert all(re.fullmatch(r" +--hash=sha256:[0-9a-f]{64}", line) for line in hashes), name
 
 
 def test_no_file_names_a_package_index() -> None:
