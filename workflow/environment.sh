@@ -58,14 +58,14 @@ make_venv() {
         take_lock "$python" 7 wait
     }
     if ! venv_is_whole; then
-        echo "Making the environment in .venv (6.5 GB: minutes, by the network) ..."
+        echo "Making the environment in .venv (7 GB: minutes, by the network) ..."
         rm -rf .venv
         "$python" -m venv .venv \
             && .venv/bin/python -m pip install -qq -r requirements.lock \
             && .venv/bin/python -m pip install -qq --no-deps --no-build-isolation -e . \
             && cp requirements.lock .venv/requirements.lock \
             || fail "the environment could not be made (see above). Check the network and that" \
-                "7 GB are free, then run again: a half-made .venv is made anew"
+                "8 GB are free, then run again: a half-made .venv is made anew"
     fi
     exec 7>&-
 }
