@@ -80,7 +80,7 @@ def _wrong(frame: pd.DataFrame, data: PatchDataset) -> list[str]:
     if list(frame) != list(ours):
         return ["its predictions have other columns"]
     about = [name for name in map(str, ours) if not name.startswith(LOGIT)]
-    if len(frame) != len(ours) or not (frame[about] == ours[about]).all(axis=None):
+    if not frame[about].equals(ours[about]):
         return [f"its patches, groups or labels are not those of {data.name}, in their order"]
     logits = frame.drop(columns=about)
     if not all(logits.dtypes == np.float32) or not np.isfinite(logits.to_numpy()).all():

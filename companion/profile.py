@@ -91,20 +91,19 @@ class Candidate(Strict):
 class FoundWith(Strict):
     """How a choice was made: `validation` is its mean cross-entropy over `seeds`, in nats."""
 
-    backbone: str
     trials: Positive
     seeds: tuple[int, ...]
     validation: float
 
 
 class Chosen(Candidate):
-    """The best candidate of a search."""
+    """The best candidate of a search, or values that a profile says itself."""
 
-    found_with: FoundWith
+    found_with: FoundWith | None = None
 
 
 SearchedSetting = Literal["lora_only", "clip_it"]
-Searched = dict[str, dict[SearchedSetting, Chosen]]  # by data set
+Cells = dict[str, dict[str, dict[SearchedSetting, Chosen]]]  # by data set and backbone
 
 
 class SearchSpace(Strict):
@@ -131,9 +130,9 @@ class Search(Strict):
     space: SearchSpace = SearchSpace()
 
 
-def read_searched(path: Path) -> Searched:
+def read_searched(path: Path) -> Cells:
     """Read chosen values (see `read_strict`); an absent or empty file holds none."""
-    return read_strict(path, Searched, absent={}) if path.exists() else {}
+    return read_strict(path, Cells, absent={}) if path.exists() else {}
 
 
 # -- Settings of the survival study (section F.6).
@@ -241,7 +240,7 @@ class Profile(Strict):
     templates: Literal["conch", "quiltnet"] | None = None
     synthetic: dict[str, str] = Field(default_factory=dict)
     studies: dict[str, Study] = Field(default_factory=dict)
-    searched: Searched = Field(default_factory=dict)
+    cells: Cells = Field(default_factory=dict)  # values of one backbone on one data set
     weights: dict[str, str] = Field(default_factory=dict)  # published model: path of a copy of it
     depth: Positive | None = None  # blocks of published encoders, in a rehearsal
 
@@ -272,13 +271,14 @@ class Profile(Strict):
     def training_settings(self, dataset: str) -> Training:
         return self.training_for.get(dataset, self.training)
 
-    def tuned(self, dataset: str, setting: str) -> tuple[Profile, Protocol]:
-        """This profile and its protocol with what a search chose for a setting, if one was made.
+    def tuned(self, dataset: str, backbone: str, setting: str) -> tuple[Profile, Protocol]:
+        """This profile and its protocol with what is said, or a search chose, for a setting of a
+        cell, if anything is.
 
         A variant (`clip_it/...`) takes what its setting takes, so that they stay comparable.
         """
         protocol = protocol_named(self.protocol, self.data_settings(dataset).paper_name)
-        found = self.searched.get(dataset, {}).items()
+        found = self.cells.get(dataset, {}).get(backbone, {}).items()
         chosen = next((one for name, one in found if name == setting.split("/")[0]), None)
         if chosen is None:
             return self, protocol
@@ -291,8 +291,8 @@ def load_profile(name: str) -> Profile:
     """Read a profile by its name, or a file of the user by its path, which ends in `.yaml`.
 
     By name: `profiles/NAME.yaml`. What a search has found for it, `profiles/searched/NAME.yaml`,
-    is read with it. How a file of the user differs is said at `own_profile`, and at `rehearsed`
-    how a profile of either kind does whose name or path is followed by `-rehearsal`.
+    is read with it and goes before its own `cells`. How a file of the user differs is said at
+    `own_profile`, and at `rehearsed` how a profile does whose name or path ends in `-rehearsal`.
 
     Raises:
         ClipItError: no such profile or file; an unknown key; a value of the wrong type.
@@ -308,10 +308,18 @@ def load_profile(name: str) -> Profile:
         known(name, names, "profile", paths.profiles())
         profile = read_profile(paths.profiles() / f"{name}.yaml")
     if searched := read_searched(searched_path(profile.name)):
-        for dataset in searched:
-            known(dataset, profile.data, "dataset", searched_path(profile.name))
-        profile = profile.model_copy(update={"searched": searched})
+        _check_cells(searched, profile, searched_path(profile.name))
+        own = profile.cells
+        cells = {name: own.get(name, {}) | searched.get(name, {}) for name in own | searched}
+        profile = profile.model_copy(update={"cells": cells})
     return profile
+
+
+def _check_cells(cells: Cells, profile: Profile, path: Path) -> None:
+    for dataset, backbones in cells.items():
+        known(dataset, profile.data, "dataset", path)
+        for backbone in backbones:
+            known(backbone, registry.ENCODERS, "backbone", path)
 
 
 def own_profile(path: Path, shipped: Collection[str]) -> Profile:
@@ -406,6 +414,7 @@ def read_profile(path: Path) -> Profile:
     profile: Profile = read_strict(path, Profile)
     for name in (*profile.training_for, *profile.synthetic):
         known(name, profile.data, "dataset", path)
+    _check_cells(profile.cells, profile, path)
     for name in profile.synthetic.values():
         known(name, profile.corpora, "corpus", path)
     if (own := profile.stand_in) and not isinstance(profile.data.get(own.dataset), Crc5Data):

@@ -38,11 +38,11 @@ from companion.measures import cross_entropy
 from companion.paper import PROTOCOLS
 from companion.profile import (
     Candidate,
+    Cells,
     Chosen,
     FoundWith,
     Profile,
     Search,
-    Searched,
     SearchedSetting,
     SearchSpace,
     Workbench,
@@ -283,11 +283,12 @@ def trial_table(task: Task, studies: Mapping[SearchedSetting, optuna.Study]) -> 
     return table if table[NOTE].any() else table.drop(columns=NOTE)
 
 
-# -- `python -m companion search`: adapters and lambda of one cell, kept for the whole profile.
+# -- `python -m companion search`: adapters and lambda of one cell, kept for the profile.
+
 
 HEADER = (
     "# Written by `python -m companion search` and read with the profile of this name.\n"
-    "# Delete a data set to go back to the profile's own values.\n"
+    "# Delete a cell to go back to the profile's own values.\n"
 )
 
 
@@ -316,9 +317,6 @@ def main(options: Namespace) -> None:
         ". A trial's value is validation cross-entropy; no test prediction is looked at. Lambda "
         "has no effect without text and is not sampled for lora_only."
     )
-    before = {one.found_with.backbone for one in profile.searched.get(task.dataset, {}).values()}
-    for other in sorted(before - {task.backbone}):
-        print(f"This replaces the values found with {other}.")
     trials = search(task, options.processes)
     csv = trials.to_csv(index=False, float_format="%.6g")
     write_text(task.folder / f"{task.name}.csv", csv)
@@ -331,11 +329,12 @@ def _listed(values: Sequence[int]) -> str:
 
 
 def keep_chosen(task: Task, best: dict[SearchedSetting, Chosen]) -> None:
-    """Put chosen values beside those of other data sets in `profiles/searched/PROFILE.yaml`."""
+    """Put chosen values beside those of other cells in `profiles/searched/PROFILE.yaml`."""
     path = searched_path(task.profile.name)
     with held(task.folder / STUDIES / "chosen.lock"):
-        found: Searched = read_searched(path) | {task.dataset: best}
-        values = TypeAdapter(Searched).dump_python(found, mode="json", exclude_none=True)
+        found = read_searched(path)
+        found.setdefault(task.dataset, {})[task.backbone] = best
+        values = TypeAdapter(Cells).dump_python(found, mode="json", exclude_none=True)
         write_text(path, HEADER + yaml.safe_dump(values, sort_keys=False, default_flow_style=None))
 
 
@@ -358,7 +357,6 @@ def chosen(task: Task, trials: pd.DataFrame) -> dict[SearchedSetting, Chosen]:
             lora_targets=row["targets"],
             distillation_weight=None if pd.isna(row["lambda"]) else float(row["lambda"]),
             found_with=FoundWith(
-                backbone=task.backbone,
                 trials=len(own),
                 seeds=task.search.seeds,
                 validation=float(f"{row['validation']:.6g}"),
@@ -368,14 +366,20 @@ def chosen(task: Task, trials: pd.DataFrame) -> dict[SearchedSetting, Chosen]:
 
 
 def chosen_text(profile: Profile) -> str:
-    """The chosen values of a profile, one line a data set and setting."""
+    """The values of a profile's cells, one line a data set, backbone and setting."""
     lines = [
-        f"{dataset}, {setting}: {describe(one)} (validation {one.found_with.validation:.4f}, best "
-        f"of {one.found_with.trials} trials, {one.found_with.backbone}, "
-        f"seeds {_listed(one.found_with.seeds)})"
-        for dataset, settings in profile.searched.items()
+        f"{dataset}, {backbone}, {setting}: {describe(one)} ({_found(one.found_with)})"
+        for dataset, backbones in profile.cells.items()
+        for backbone, settings in backbones.items()
         for setting, one in settings.items()
     ]
     own = f"rank {profile.lora.rank}, alpha {profile.lora.alpha}, lambda "
     none = f"profile {profile.name}: nothing searched; {own}{profile.distillation_weight:g}"
     return "\n".join(lines) or none
+
+
+def _found(how: FoundWith | None) -> str:
+    if how is None:
+        return "as the profile says"
+    best = f"best of {how.trials} trials, seeds {_listed(how.seeds)}"
+    return f"validation {how.validation:.4f}, {best}"

@@ -238,11 +238,11 @@ def resolve(
     Raises:
         ClipItError: an unknown data set, backbone or setting; data or weights that cannot be had.
     """
-    profile, protocol = bench.profile.tuned(dataset, setting)
+    profile, protocol = bench.profile.tuned(dataset, backbone, setting)
     own = fields_of(setting, profile) | changes
     if isinstance(own.get("protocol"), str):
         named = bench.profile.model_copy(update={"protocol": own.pop("protocol")})
-        profile, protocol = named.tuned(dataset, setting)
+        profile, protocol = named.tuned(dataset, backbone, setting)
     pairing, adapted = own.pop("pairing", None), own.get("adaptation") != "none"
     learns = adapted or pairing is not None
     by_protocol = learns or "protocol" in own
@@ -347,7 +347,7 @@ def origins(bench: Workbench, spec: RunSpec) -> pd.DataFrame:
     `call`: given for this run alone. `setting`: its name says so. `profile`: written there, or
     chosen by a search. `default`: written nowhere. `found`: in data, weights and on this machine.
     """
-    profile, _ = bench.profile.tuned(spec.dataset, spec.setting)
+    profile, _ = bench.profile.tuned(spec.dataset, spec.backbone, spec.setting)
     own = fields_of(spec.setting, profile)
     usual = _flat(resolve(bench, spec.dataset, spec.backbone, spec.setting, spec.seed))
 

@@ -236,9 +236,9 @@ def test_what_is_published_is_what_the_phantom_mirrors() -> None:
 def test_the_released_protocol_knows_the_data_sets_of_the_paper() -> None:
     profile = load_profile("paper").model_copy(update={"protocol": "released"})
     for dataset in ("pcam", "bach", "crc"):
-        _, protocol = profile.tuned(dataset, "clip_it")
+        _, protocol = profile.tuned(dataset, "uni", "clip_it")
         assert protocol == protocol_named("released", dataset.upper())
-    switches = [profile.tuned(each, "clip_it")[1] for each in ("pcam", "bach", "crc")]
+    switches = [profile.tuned(each, "uni", "clip_it")[1] for each in ("pcam", "bach", "crc")]
     assert [each.letters_lost for each in switches] == [True, None, None]
     assert [each.validation_per_class for each in switches] == [None, 4, None]
     assert [each.class_text_share for each in switches] == [None, None, 0.5]

@@ -290,7 +290,8 @@ def test_a_diverged_trial_is_said_and_never_chosen(bench: Workbench, monkeypatch
     from companion import search
 
     best = search.chosen(task, table)
-    assert best["lora_only"].found_with.validation == pytest.approx(table["validation"][1], 1e-5)
+    found = best["lora_only"].found_with
+    assert found is not None and found.validation == pytest.approx(table["validation"][1], 1e-5)
     with pytest.raises(ClipItError, match="every trial of lora_only diverged"):
         search.chosen(task, table[table["number"] == 0])
 

@@ -236,15 +236,14 @@ def test_where_each_value_comes_from(bench: Workbench) -> None:
 
 
 def test_what_a_search_chose_comes_from_the_profile(bench: Workbench) -> None:
-    found = {"backbone": "phantom_vit_s16", "trials": 1, "seeds": (9,), "validation": 1.0}
     chosen = Chosen(
         lora=Lora(rank=2),
         lora_targets="all",
         distillation_weight=0.3,
-        found_with=FoundWith(**found),
+        found_with=FoundWith(trials=1, seeds=(9,), validation=1.0),
     )
-    searched = {"phantom-crc": {"clip_it": chosen}}
-    tuned = Workbench(bench.profile.model_copy(update={"searched": searched}))
+    cells = {"phantom-crc": {"phantom_vit_s16": {"clip_it": chosen}}}
+    tuned = Workbench(bench.profile.model_copy(update={"cells": cells}))
     table = specs.origins(tuned, spec(tuned)).set_index("field")["origin"]
     of_search = ["lora.rank", "text.lora.rank", "distillation_weight", "text.lora_targets"]
     assert set(table[of_search]) == {"profile"} and table["lora.alpha"] == "default"

@@ -1,5 +1,6 @@
 """The search: exact and equal budgets, resumable, on validation alone, flowing into the runs."""
 
+import json
 import pickle
 import re
 import shutil
@@ -113,19 +114,25 @@ def test_what_is_chosen_becomes_part_of_the_profile(
     for setting, own in trials.groupby("setting"):
         best = own.sort_values("validation", kind="stable").iloc[0]
         assert specs.resolve(tuned, *CELL, str(setting), 1000).key == best["runs"]
-    found = profile.searched[CELL[0]]["clip_it"]
+    found = profile.cells[CELL[0]][CELL[1]]["clip_it"]
+    assert found.found_with is not None
     assert (found.found_with.trials, found.found_with.seeds) == (2, (1000,))
     control = specs.resolve(tuned, *CELL, "clip_it/random_reports", 0)
     assert (control.lora, control.distillation_weight) == (found.lora, found.distillation_weight)
     without_text = specs.resolve(tuned, *CELL, "clip_it/architecture_only", 0)
     assert (without_text.lora, without_text.distillation_weight) == (found.lora, 0.0)
-    for cell, setting in ((CELL, "unimodal"), (("phantom-crc", CELL[1]), "clip_it")):
+    other = (CELL[0], bench.profile.retriever)  # no other backbone on the same data set either
+    for cell, setting in (
+        (CELL, "unimodal"),
+        (("phantom-crc", CELL[1]), "clip_it"),
+        (other, "clip_it"),
+    ):
         assert specs.resolve(tuned, *cell, setting, 0) == specs.resolve(bench, *cell, setting, 0)
     capsys.readouterr()  # of what had to be decoded
     main(["search", "--profile", "smoke", "--show"])
     shown = capsys.readouterr().out.splitlines()
     assert len(shown) == 2 and f"rank {found.lora.rank}, alpha {found.lora.alpha}" in shown[1]
-    assert "best of 2 trials, phantom_vit_s16, seeds 1000" in shown[1]
+    assert "best of 2 trials, seeds 1000" in shown[1]
 
 
 def test_the_search_does_not_begin_where_it_ended(
@@ -133,7 +140,7 @@ def test_the_search_does_not_begin_where_it_ended(
 ) -> None:
     """Chosen values are no part of a study's name: the same command finds the same study."""
     again = Task(load_profile("smoke"), *CELL, BUDGET)
-    assert again.profile.searched
+    assert again.profile.cells
     for setting in search.SETTINGS:
         names = [
             search.study(each, Workbench(each.profile), setting).study_name
@@ -177,7 +184,7 @@ def test_nothing_searched_changes_no_run(bench: Workbench, own_profiles: Path, t
         searched_path("smoke").parent.mkdir()
         searched_path("smoke").write_text(text, encoding="utf-8")
     profile = load_profile("smoke")
-    assert profile.searched == {} and profile == bench.profile
+    assert profile.cells == {} and profile == bench.profile
     spec = specs.resolve(Workbench(profile), *CELL, "clip_it", 0)
     assert spec == specs.resolve(bench, *CELL, "clip_it", 0)
     assert spec.lora == Lora(rank=4, alpha=4) and spec.distillation_weight == 1.0
@@ -193,9 +200,9 @@ def test_data_sets_are_kept_beside_each_other_and_reach_the_runs(
         table = hand_made(lora_only=[value], clip_it=[value])
         values = search.chosen(each, table)
         search.keep_chosen(each, values)
-        assert load_profile("smoke").searched[each.dataset] == values
+        assert load_profile("smoke").cells[each.dataset][each.backbone] == values
     profile = load_profile("smoke")
-    assert set(profile.searched) == {"phantom-pcam", "phantom-crc"}
+    assert set(profile.cells) == {"phantom-pcam", "phantom-crc"}
 
     tuned = Workbench(profile)
     for setting, weight in (("lora_only", None), ("clip_it", 0.1)):
@@ -206,17 +213,24 @@ def test_data_sets_are_kept_beside_each_other_and_reach_the_runs(
     assert (own.lora, own.distillation_weight) == (Lora(rank=2), 3.0)
 
 
-WRONG = "lora: {rank: 8, alpha: 8}, found_with: {backbone: b, trials: 1, seeds: [1], validation: 1}"
+WRONG = "lora: {rank: 8, alpha: 8}, found_with: {trials: 1, seeds: [1], validation: 1}"
 
 
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        (f"phantom-pcam: {{clip_it: {{{WRONG}, lamda: 1.0}}}}", "clip_it.lamda: unknown key"),
-        (f"phantom-pcam: {{clipit: {{{WRONG}}}}}", "'lora_only' or 'clip_it'"),
-        (f"liver: {{clip_it: {{{WRONG}}}}}", "unknown dataset 'liver'"),
-        ("phantom-pcam: {clip_it: {lora: {rank: 8}}}", "found_with: Field required"),
-        (f"phantom-pcam: {{clip_it: {{{WRONG}}}}}".replace("8,", "many,"), "valid integer"),
+        (
+            f"phantom-pcam: {{uni: {{clip_it: {{{WRONG}, lamda: 1.0}}}}}}",
+            "clip_it.lamda: unknown key",
+        ),
+        (f"phantom-pcam: {{uni: {{clipit: {{{WRONG}}}}}}}", "'lora_only' or 'clip_it'"),
+        (f"liver: {{uni: {{clip_it: {{{WRONG}}}}}}}", "unknown dataset 'liver'"),
+        (f"phantom-pcam: {{resnet: {{clip_it: {{{WRONG}}}}}}}", "unknown backbone 'resnet'"),
+        ("phantom-pcam: {uni: {clip_it: {distillation_weight: 1}}}", "lora: Field required"),
+        (
+            f"phantom-pcam: {{uni: {{clip_it: {{{WRONG}}}}}}}".replace("8,", "many,"),
+            "valid integer",
+        ),
         ("- a list", "the whole file: Input should be an object"),
         ("phantom-pcam: [", "not YAML"),
     ],
@@ -227,6 +241,32 @@ def test_a_wrong_file_is_said_in_one_line(own_profiles: Path, text: str, said: s
     with pytest.raises(ClipItError, match=said) as caught:
         load_profile("smoke")
     assert "\n" not in str(caught.value) and "searched/smoke.yaml" in str(caught.value)
+
+
+def test_a_profile_says_values_of_a_cell_itself_and_a_search_goes_before(
+    own_profiles: Path,
+) -> None:
+    path, clip = own_profiles / "smoke.yaml", "phantom_clip"
+    said = {CELL[0]: {CELL[1]: {"clip_it": {"lora": {"rank": 8, "alpha": 2},
+                                            "distillation_weight": 0.7}}}}  # fmt: skip
+    with path.open("a", encoding="utf-8") as file:
+        file.write(f"cells: {json.dumps(said)}\n")
+
+    def tuned(setting: str, backbone: str = CELL[1]) -> tuple[Lora, float]:
+        own, _ = load_profile("smoke").tuned(CELL[0], backbone, setting)
+        return own.lora, own.distillation_weight
+
+    ours, usual = (Lora(rank=8, alpha=2), 0.7), (Lora(rank=4, alpha=4), 1.0)
+    assert tuned("clip_it") == tuned("clip_it/random_reports") == ours
+    assert tuned("lora_only") == tuned("unimodal") == tuned("clip_it", clip) == usual
+    searched_path("smoke").parent.mkdir()
+    found = f"{CELL[0]}: {{{CELL[1]}: {{lora_only: {{{WRONG}}}}}}}"
+    searched_path("smoke").write_text(found, encoding="utf-8")
+    assert tuned("lora_only") == (Lora(rank=8, alpha=8), 1.0)
+    assert tuned("clip_it") == usual  # a search is of both settings
+    path.write_text(path.read_text(encoding="utf-8").replace('"phantom_vit_s16": {', '"resnet": {'))
+    with pytest.raises(ClipItError, match=r"smoke.yaml: unknown backbone 'resnet'"):
+        load_profile("smoke")
 
 
 def test_seeds_of_the_evaluation_are_refused(bench: Workbench) -> None:
