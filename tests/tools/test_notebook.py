@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import tempfile
@@ -291,6 +292,7 @@ def test_what_a_cell_raised_is_said_and_not_where_to_read_about_it(
 
 
 CHEAPEST = ("00_doctor", "01_pairing", "18_claims")
+SOLUTION = re.compile(r"<summary>A solution</summary>\n\n```python\n(.*?)```", re.DOTALL)
 
 
 @pytest.mark.parametrize(
@@ -301,11 +303,17 @@ CHEAPEST = ("00_doctor", "01_pairing", "18_claims")
     ],
 )
 @pytest.mark.slow
-def test_a_notebook_runs_alone_where_nothing_has_been_made(
+def test_a_notebook_and_its_solutions_run_alone_where_nothing_has_been_made(
     name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("CLIPIT_OUTPUT", str(tmp_path))
     monkeypatch.setenv("CLIPIT_CACHE", str(tmp_path / "cache"))
+    book = nbformat.read(paths.notebooks() / f"{name}.ipynb", as_version=4)
+    solutions = [code for cell in book.cells for code in SOLUTION.findall(cell.source)]
+    assert len(solutions) == (2 if "01" <= name[:2] <= "08" else 0)
+    book.cells += map(nbformat.v4.new_code_cell, solutions)
+    nbformat.write(book, tmp_path / f"{name}.ipynb")
+    monkeypatch.setattr(paths, "notebooks", lambda: tmp_path)
     executed = tmp_path / "executed.ipynb"
     assert main(["notebook", name, "--profile", "smoke", "--output", str(executed)]) == 0
     assert "Traceback" not in executed.read_text(encoding="utf-8")
