@@ -438,17 +438,18 @@ def _steps(table: Path) -> str:
     steps = pd.read_csv(table)
     inner = ~steps["step"].isin([tables.WHOLE[0], tables.STEPS[-1][0]])
     said = tables.judged_words(steps).mask(inner, tables.judged(steps))
-    cells = steps.assign(said=said).pivot(index=tables.GAIN_CELL, columns="step", values="said")
+    found = steps.assign(said=said)
+    cells = found.pivot_table("said", tables.GAIN_CELL, "step", "first", sort=False)
     return "\n\n".join(tables.filled(cells.reset_index(), STEPS))
 
 
 def claims(
-    profile: str, outline: Outline, notebooks: Mapping[str, str], figures: Mapping[str, str]
+    profile: str, outline: Outline, anchors: Mapping[str, str]
 ) -> tuple[list[Markup], list[dict[str, Any]]]:
     """The paragraphs of claims.md, and the rows of its tables with what each claim is linked to.
 
     Args:
-        notebooks, figures: anchors of those on the page, by name.
+        anchors: of the notebooks and the kept figures that the page has, by name.
     """
     path = paths.results(profile) / "claims.md"
     text = "The claims have not been judged for this profile: there is no `claims.md`."
@@ -463,11 +464,12 @@ def claims(
             where = cells["where"].striptags()
             found = (PLACES[place] for place in PLACES if place in where)
             section, book, name = next(found, ("", "", ""))  # a claim of the user's own
-            rows.append({
-                "anchor": outline.anchor(cells["claim"].striptags()), "cells": cells,
-                "section": section, "figure": figures.get(name), "notebook": notebooks.get(book),
-                "csv": f"{name}.csv" if (paths.tables(profile) / f"{name}.csv").exists() else None,
-            })  # fmt: skip
+            files = {"figure": f"../../figures/{profile}/{name}.png", "csv": f"tables/{name}.csv"}
+            links = {what: file for what, file in files.items() if (path.parent / file).exists()}
+            here = {"figure": name, "notebook": book}
+            links |= {what: f"#{anchors[one]}" for what, one in here.items() if one in anchors}
+            anchor = outline.anchor(cells["claim"].striptags())
+            rows.append({"anchor": anchor, "cells": cells, "section": section, "links": links})
     return [Markup(part) for part in said("p", recursive=False)], rows
 
 
@@ -504,8 +506,8 @@ def page(profile: Profile) -> str:
     sections = [section(path, pictures, 2) for path in once]
     outline.heading(Markup("Appendix"), 2, "appendix")  # its own heading is in the template
     appendix = [section(path, pictures, 3) for path in others]
-    anchors = {path.stem: each.anchor for path, each in zip(once, sections, strict=True)}
-    judged, ledger = claims(profile.name, outline, anchors, pictures.figures)
+    books = {path.stem: each.anchor for path, each in zip(once, sections, strict=True)}
+    judged, ledger = claims(profile.name, outline, pictures.figures | books)
     cited = archived.listed(paths.results(profile.name))
     counts = pd.crosstab(cited["setting"], cited["dataset"]).reset_index()
     name = profile.name.removesuffix(rehearsal.SUFFIX)
