@@ -8,15 +8,13 @@ import shutil
 from argparse import Namespace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from clipit_lib import kernels, runs
-from clipit_lib.data.patches import PatchDataset
 from clipit_lib.errors import ClipItError
-from clipit_lib.files import kept, whole
+from clipit_lib.files import canonical_json, kept, whole
 from clipit_lib.predictions import LOGIT, predicted
 from clipit_lib.runs import CARD, DONE, HISTORY, MODEL, PREDICTIONS, SPEC, StoredRun
 from clipit_lib.settings import RunSpec
@@ -57,35 +55,25 @@ def checked(folder: Path, bench: Workbench) -> StoredRun:
     as_theirs = {"kernels": run.spec.kernels}
     text = ours.text and ours.text.model_copy(update=as_theirs)
     ours = ours.model_copy(update=as_theirs | {"text": text})
-    other = [
-        name for name in RunSpec.model_fields if getattr(ours, name) != getattr(run.spec, name)
-    ]
+    other = [name for name, value in ours if value != getattr(run.spec, name)]
+    blank = predicted(data, lambda split: np.zeros((len(data.indices(split)), len(data.classes))))
+    logits = blank.filter(like=LOGIT).columns
+    found = frame.reindex(columns=blank.columns)
     wrong = {
         f"profile {bench.profile.name} has another {' and '.join(other)}": other,
         f"its names and its specification, {run.spec.key}, differ": {*named} != {folder.name},
-        f"its card is not that of {data.name}": said != [_plain(getattr(data, n)) for n in SAID],
-    }
-    for what in (*(each for each, found in wrong.items() if found), *_wrong(frame, data)):
+        f"its card is not that of {data.name}":
+            canonical_json(said) != canonical_json([getattr(data, name) for name in SAID]),
+        "its predictions have other columns": list(frame) != list(blank),
+        f"its patches, groups or labels are not those of {data.name}, in their order":
+            not found.drop(columns=logits).equals(blank.drop(columns=logits)),
+        "its logits are not finite numbers of 32 bits":
+            set(found[logits].dtypes) != {np.dtype(np.float32)}
+            or not np.isfinite(found[logits]).all(axis=None),
+    }  # fmt: skip
+    if what := next((each for each, so in wrong.items() if so), None):
         raise ClipItError(what, folder, REFUSED)
     return run
-
-
-def _plain(value: str | tuple[str, ...]) -> str | list[str]:
-    return value if isinstance(value, str) else [*value]
-
-
-def _wrong(frame: pd.DataFrame, data: PatchDataset) -> list[str]:
-    """What predictions have that those of a run on these data cannot have."""
-    ours = predicted(data, lambda split: np.zeros((len(data.indices(split)), len(data.classes))))
-    if list(frame) != list(ours):
-        return ["its predictions have other columns"]
-    about = [name for name in map(str, ours) if not name.startswith(LOGIT)]
-    if not frame[about].equals(ours[about]):
-        return [f"its patches, groups or labels are not those of {data.name}, in their order"]
-    logits = frame.drop(columns=about)
-    if not all(logits.dtypes == np.float32) or not np.isfinite(logits.to_numpy()).all():
-        return ["its logits are not finite numbers of 32 bits"]
-    return []
 
 
 def merged(run: StoredRun, store: Path, by: str) -> str:
@@ -106,8 +94,8 @@ def merged(run: StoredRun, store: Path, by: str) -> str:
         temporary.mkdir()
         for name in FILES:
             shutil.copyfile(run.folder / name, temporary / name)
-        done: dict[str, Any] = {BY: by} | run.done()  # who made it, not who passed it on
-        (temporary / DONE).write_text(json.dumps(done, indent=1), encoding="utf-8")
+        made = {BY: by} | run.done()  # by whom, whoever passes it on
+        (temporary / DONE).write_text(json.dumps(made, indent=1), encoding="utf-8")
 
     kept(target, copy, store / f".{run.key}.lock")
     return f"{about}: taken"
@@ -122,8 +110,7 @@ def main(options: Namespace) -> None:
     inner = options.folder / "runs"
     folders = sorted((inner if inner.is_dir() else options.folder).glob("[0-9a-f]*/"))
     if not folders:
-        fix = "Name results/PROFILE of theirs, unpacked, or its folder runs"
-        raise ClipItError("no runs here", options.folder, fix)
+        raise ClipItError("no runs here", options.folder, "Name their results/PROFILE, unpacked")
     found = [checked(folder, bench) for folder in folders]
     for run in found:
         print(merged(run, bench.runs, options.by))
