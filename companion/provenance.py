@@ -30,11 +30,8 @@ CRATE, CROISSANT, SBOM = "ro-crate-metadata.json", "croissant.json", "sbom.json"
 ROCRATE = "https://w3id.org/ro/crate/1.2"
 NAME = "clipit-companion"
 KNOWN = read_strict(Path(__file__).with_suffix(".yaml"), dict[str, Any])
-FORMATS = {".csv": "text/csv", ".md": "text/markdown", ".json": "application/json",
-           ".html": "text/html", ".parquet": "application/x-parquet"}  # fmt: skip
 CITATION = yaml.safe_load((paths.repository() / "CITATION.cff").read_text(encoding="utf-8"))
 AUTHORS, PAPER = CITATION["authors"][0]["name"], CITATION["references"][0]
-KINDS = {"b": "sc:Boolean", "i": "sc:Integer", "f": "sc:Float"}  # those of NumPy
 SAVED = re.compile(r'(?:save_table\(\s*profile\.name,|kept =)\s*f?"(\w+)')
 
 
@@ -61,7 +58,7 @@ def bill_of_materials() -> dict[str, Any]:
 def described(path: Path) -> dict[str, str]:
     """What both descriptions say of a file."""
     words = KNOWN["files"].get(path.name, {}).get("about") or meaning(path.name.partition(".")[0])
-    return {"name": path.name, "encodingFormat": FORMATS.get(path.suffix, "text/plain"),
+    return {"name": path.name, "encodingFormat": KNOWN["formats"].get(path.suffix, "text/plain"),
             "contentSize": str(path.stat().st_size), "sha256": file_digest(path),
             "description": words or path.name}  # fmt: skip
 
@@ -81,7 +78,7 @@ def croissant(results: Path, title: dict[str, str]) -> dict[str, Any]:
             {
                 "@type": "cr:Field", "@id": f"{path.stem}/{name}", "name": name,
                 "description": KNOWN["columns"]["logit" if name.startswith(LOGIT) else name],
-                "dataType": KINDS.get(kind.kind, "sc:Text"),
+                "dataType": KNOWN["kinds"].get(kind.kind, "sc:Text"),
                 "source": {"fileObject": {"@id": path.name}, "extract": {"column": name}},
             } | ({"references": {"field": {"@id": "runs/key"}}} if name == "run" else {})
             for name, kind in zip(map(str, frame), frame.dtypes, strict=True)

@@ -119,6 +119,10 @@ def test_the_bill_of_materials_is_valid_cyclonedx() -> None:
     assert torch["purl"] == f"pkg:pypi/torch@{torch['version']}"
 
 
+def test_every_column_that_a_list_of_runs_may_have_is_described() -> None:
+    assert {*archived.LISTED, archived.BY} <= set(provenance.KNOWN["columns"])
+
+
 def test_results_of_ones_own_data_need_a_licence_that_is_named(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
