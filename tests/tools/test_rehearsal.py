@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +22,9 @@ from companion import doctor, paths, rehearsal, rehearse, report, studies
 from companion.__main__ import main
 from companion.deploy import export
 from companion.exported import load_classifier
+from companion.measures import knn_purity
 from companion.profile import Profile, Workbench, load_profile
+from companion.published import OfThePaper
 from companion.survival.cohort import open_cohort
 
 KEPT = {"data": ["pcam"], "corpora": ["tcga-breast"]}
@@ -158,6 +161,14 @@ def test_slides_are_made_where_survival_is_asked_for(given: str, profile: Profil
     cohort = open_cohort(profile)
     assert len(cohort) == rehearsal.TABLE.slides and cohort.folds == [1, 2]
     assert cohort.retriever[0].shape == (rehearsal.TABLE.patches, 512)
+
+
+def test_its_test_patches_have_the_neighbours_that_are_asked_for() -> None:
+    profile = load_profile(f"paper{rehearsal.SUFFIX}")
+    shown = profile.data[studies.cells(profile, "tsne")[0][0]]
+    assert isinstance(shown, OfThePaper)
+    neighbours = inspect.signature(knn_purity).parameters["k"].default
+    assert shown.published.images["test"] > neighbours
 
 
 def test_what_is_not_published_is_not_rehearsed() -> None:
