@@ -112,7 +112,6 @@ def main(options: Namespace) -> None:
     if not folders:
         raise ClipItError("no runs here", options.folder, "Name their results/PROFILE, unpacked")
     found = [checked(folder, bench) for folder in folders]
-    for run in found:
-        print(merged(run, bench.runs, options.by))
+    print("\n".join(merged(run, bench.runs, options.by) for run in found))
     if others := {run.spec.kernels for run in found} - {kernels.level()}:
         print(f"Tables made with CLIPIT_KERNELS={others.pop()} rest on them, those here do not")

@@ -19,7 +19,7 @@ from clipit_lib.errors import ClipItError
 from clipit_lib.files import whole, write_text, written_beside
 from clipit_lib.runs import StoredRun
 from companion import paper, paths, rehearsal
-from companion.archived import NAMES, SLIDES
+from companion.archived import NAMES, SLIDES, by_others
 from companion.archived import listed as listed_runs
 from companion.profile import Workbench
 from companion.specs import label
@@ -219,17 +219,18 @@ def save_table(
 ) -> None:  # fmt: skip
     """Write NAME.csv, NAME.md and the keys of the runs behind them, NAME.runs.json.
 
-    The text ends with the runs whose course is doubtful, which are printed too, unless it has them.
+    The text ends with what runs are doubtful or others', which is printed too, unless it has that.
 
     Args:
         folder: by default that of the profile's tables.
     """
-    folder, doubt = folder or paths.tables(profile), doubtful(profile, runs)
+    folder = folder or paths.tables(profile)
     if rehearsal.named(profile) and rehearsal.MARK not in text:
         text = f"{rehearsal.MARK}\n\n{text}"
-    if doubt and doubt not in text:
-        print(doubt)
-        text = f"{text.rstrip()}\n\n{doubt}"
+    for said in (doubtful(profile, runs), by_others(paths.results(profile), runs)):
+        if said not in text:
+            print(said)
+            text = f"{text.rstrip()}\n\n{said}"
     write_text(folder / f"{name}.csv", tidy.to_csv(index=False, float_format="%.4f"))
     write_text(folder / f"{name}.md", text.rstrip() + "\n")
     write_runs(folder, name, runs)

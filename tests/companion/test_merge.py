@@ -15,7 +15,7 @@ from toys import CELL, toy_bench
 
 from clipit_lib import runs
 from clipit_lib.runs import CARD, DONE, HISTORY, MODEL, PREDICTIONS, SPEC
-from companion import archive, archived, merge, paths, specs
+from companion import archive, archived, merge, paths, specs, tables
 from companion.__main__ import main
 from companion.profile import Workbench
 
@@ -179,6 +179,10 @@ def test_the_list_and_the_tables_say_whose_they_are(bench: Workbench, sent: Path
     said = archived.by_others(results, [first.key, unimodal.key])
     assert said == f"Of 2 runs others made: 1 by {THEIRS}."
     assert archived.by_others(results, [unimodal.key]) == ""
+    for name, run, own in (("theirs", first, f"1 by {THEIRS}.\n"), ("ours", unimodal, "")):
+        tables.save_table("smoke", name, pd.DataFrame({"x": [1]}), "words", [run.key, unimodal.key])
+        text = (paths.tables("smoke") / f"{name}.md").read_text()
+        assert text.endswith(own) and (THEIRS in text) == bool(own)
 
     archive.list_runs("smoke", [unimodal])
     assert archived.BY not in archived.listed(results)
