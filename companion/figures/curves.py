@@ -162,6 +162,7 @@ def shift_figure(accuracies: pd.DataFrame) -> Figure:
         )
     for axis, dataset in zip(axes[:, 0], datasets, strict=True):
         axis.set_ylabel(f"{dataset}\nbalanced accuracy (%)")
-    figure.supxlabel("strength (0: as it is)", fontsize=9)
+    for axis in axes[-1]:
+        axis.set_xlabel("strength (0: none)")
     style.legend_below(figure, style.named(axes[0, 0]))
     return figure
