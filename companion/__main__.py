@@ -47,7 +47,7 @@ class Command:
     module: str = ""
 
 
-_READ = yaml.full_load(Path(__file__).with_name("commands.yaml").read_text(encoding="utf-8"))
+_READ = yaml.safe_load(Path(__file__).with_name("commands.yaml").read_text(encoding="utf-8"))
 COMMANDS = {name: Command(**said) for name, said in _READ.items()}
 
 
@@ -71,6 +71,8 @@ def parser() -> argparse.ArgumentParser:
         )
         for name, options in what.arguments.items():
             kind = {"type": KINDS[options["type"]]} if "type" in options else {}
+            if isinstance(names := options.get("metavar"), list):  # YAML has no tuples
+                kind["metavar"] = tuple(names)
             one.add_argument(*name.split(), **options | kind)
     return whole
 

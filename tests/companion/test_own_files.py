@@ -125,7 +125,7 @@ PAGE = (paths.repository() / "docs" / "your_data.md").read_text(encoding="utf-8"
 def test_the_page_explains_every_field_and_model() -> None:
     fields = {*Profile.model_fields, *FolderData.model_fields, *FileCorpus.model_fields}
     elsewhere = {"settings", "protocol", "training_for", "stand_in", "survival", "clips",
-                 "templates", "synthetic", "searched", "depth"}  # fmt: skip
+                 "templates", "synthetic", "cells", "depth"}  # fmt: skip
     assert {name for name in fields - elsewhere if f"`{name}`" not in PAGE} <= {"path"}
     for name in registry.ENCODERS:
         assert f"`{name}`" in PAGE, name

@@ -125,6 +125,7 @@ def test_loss_curve_and_weights_are_those_of_one_process(pair: Path, tmp_path: P
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
+@pytest.mark.slow
 def test_runs_are_written_once_and_as_one_process_would(pair: Path, bench: Workbench) -> None:
     keys = learn_runs()
     for rank in range(2):

@@ -93,7 +93,7 @@ def poisoned(profile: Profile) -> Profile:
         "templates": "quiltnet",
         "synthetic": {},
         "studies": {},
-        "searched": {},
+        "cells": {},
     }
     assert set(poison) | opened == set(Profile.model_fields)
     return profile.model_copy(update=poison)
@@ -174,7 +174,7 @@ def test_each_field_of_a_profile_changes_a_key_or_nothing(
     assert moved["lora"] == {s for s in EVERY if before[s].lora is not None}
     nothing = (
         "name", "summary", "backbones", "settings", "seeds", "survival", "bootstrap_draws", "clips",
-        "synthetic", "studies", "searched", "stand_in", "weights",
+        "synthetic", "studies", "cells", "stand_in", "weights",
     )  # fmt: skip
     assert {change: moved[change] for change in nothing} == {each: set() for each in nothing}
 

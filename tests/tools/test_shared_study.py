@@ -11,7 +11,7 @@ import numpy as np
 import optuna
 import pytest
 from optuna.distributions import CategoricalDistribution, FloatDistribution
-from optuna.trial import Trial, TrialState
+from optuna.trial import FrozenTrial, Trial, TrialState
 
 from companion import search
 
@@ -30,8 +30,12 @@ def bowl(trial: Trial) -> float:
     return abs(np.log(trial.params["x"]) + 1) + trial.params["rank"] / 16
 
 
+def finished(study: optuna.Study) -> list[FrozenTrial]:
+    return study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+
+
 def sequence(study: optuna.Study) -> list[dict[str, float]]:
-    return [trial.params for trial in search.finished(study)]
+    return [trial.params for trial in finished(study)]
 
 
 def _killed_in_its_fourth_trial(folder: Path) -> None:
@@ -51,14 +55,14 @@ def test_a_killed_study_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
     process.start()
     process.join()
     assert process.exitcode == -signal.SIGKILL
-    kept = search.finished(toy(tmp_path))
+    kept = finished(toy(tmp_path))
     assert len(kept) == 3
     begun: list[int] = []
     resumed = toy(tmp_path)
     search.take_up(resumed)
     work(resumed, 20, lambda trial: begun.append(trial.number) or bowl(trial))
-    assert [t.number for t in search.finished(resumed)[:3]] == [t.number for t in kept]
-    assert len(begun) == 17 and len(search.finished(resumed)) == 20
+    assert [t.number for t in finished(resumed)[:3]] == [t.number for t in kept]
+    assert len(begun) == 17 and len(finished(resumed)) == 20
     assert not resumed.get_trials(states=[TrialState.RUNNING, TrialState.WAITING])
 
     (tmp_path / "whole").mkdir()
@@ -87,7 +91,7 @@ def test_a_trial_in_work_is_counted(tmp_path: Path) -> None:
         return bowl(trial)
 
     work(mine, 2, objective)
-    assert [trial.number for trial in search.finished(mine)] == [0, 1]
+    assert [trial.number for trial in finished(mine)] == [0, 1]
 
 
 def test_a_trial_that_a_later_search_takes_up_counts_once(tmp_path: Path) -> None:
@@ -98,7 +102,7 @@ def test_a_trial_that_a_later_search_takes_up_counts_once(tmp_path: Path) -> Non
         return bowl(trial)
 
     work(toy(tmp_path), 2, objective)
-    assert [trial.number for trial in search.finished(toy(tmp_path))] == [1, 2]
+    assert [trial.number for trial in finished(toy(tmp_path))] == [1, 2]
     assert sequence(toy(tmp_path))[0] == {"rank": 8, "x": 1.0}
 
 
@@ -116,7 +120,7 @@ def test_a_failure_is_raised_and_its_trial_done_again(tmp_path: Path) -> None:
 def test_a_diverged_trial_is_never_best(tmp_path: Path) -> None:
     study = toy(tmp_path)
     work(study, 12, lambda trial: math.nan if trial.number < 11 else 3.0)
-    assert len(search.finished(study)) == 12 and study.best_trial.number == 11
+    assert len(finished(study)) == 12 and study.best_trial.number == 11
 
 
 def test_a_worker_whose_parent_is_gone_begins_nothing(tmp_path: Path, monkeypatch) -> None:
