@@ -92,6 +92,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if (threads := paths.threads()) is not None and "torch" in sys.modules:
             sys.modules["torch"].set_num_threads(threads)
         run(given)
+        sys.stdout.flush()
     except ClipItError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2

@@ -215,8 +215,9 @@ def test_the_lines(bench: Workbench, capsys: pytest.CaptureFixture[str]) -> None
 
 
 @pytest.mark.slow
-def test_a_reader_that_stops_reading_is_no_error() -> None:
-    command = [sys.executable, "-m", "companion", "plan", "--profile", "smoke", "--runs"]
+@pytest.mark.parametrize("more", [["--runs"], []])  # more than a buffer holds, and less
+def test_a_reader_that_stops_reading_is_no_error(more: list[str]) -> None:
+    command = [sys.executable, "-m", "companion", "plan", "--profile", "smoke", *more]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=paths.repository()
     ) as process:
