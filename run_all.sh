@@ -140,6 +140,11 @@ take_lock python 9 || {
 }
 rm -f "$logs"/*.failed "$results"/notebooks/.*.ipynb # what a killed run left
 
+if [[ $profile == demo && ! -d $results/runs ]]; then
+    echo "Results from the predictions that came with this folder; training replaces them:"
+    python -m companion rebuild --profile demo || fail "they cannot be shown, see above"
+fi
+
 chatter=$logs/snakemake.log status=0
 CLIPIT_STARTED=$(date +%s) && export CLIPIT_STARTED # the jobs say how much time is left
 echo "Running profile $profile: ${jobs:-many} jobs at a time, threads each: $threads."
