@@ -17,9 +17,9 @@ from torchvision.transforms.v2 import functional
 from tqdm import tqdm
 
 from clipit_lib.errors import ClipItError
-from clipit_lib.files import digest, kept
+from clipit_lib.files import digest, file_digest, kept
 from clipit_lib.predict import load_classifier
-from clipit_lib.runs import StoredRun
+from clipit_lib.runs import MODEL, StoredRun
 from companion import paths, tables
 from companion.profile import Workbench
 from companion.specs import label
@@ -77,7 +77,8 @@ def shifted(
 def hits(stored: Sequence[StoredRun], bench: Workbench) -> dict[str, Bool[np.ndarray, "k n"]]:
     """By run: which test samples it gets right under each of `CONDITIONS`, [conditions, n].
 
-    Checkpoints answer, nothing is trained; answers are kept in the cache.
+    Checkpoints answer, nothing is trained. Answers are kept in the cache, by what the weights are:
+    on GPUs one key may have others.
 
     Raises:
         ClipItError: only predictions are at hand, or what `load_classifier` raises.
@@ -98,7 +99,8 @@ def hits(stored: Sequence[StoredRun], bench: Workbench) -> dict[str, Bool[np.nda
             with path.open("wb") as file:
                 np.save(file, torch.stack(said).numpy().astype(np.int16))
 
-        path = kept(paths.cache() / "shift" / f"{run.key}-{recipe}.npy", answer)
+        name = digest(recipe, run.key, file_digest(run.folder / MODEL))
+        path = kept(paths.cache() / "shift" / f"{name}.npy", answer)
         found[run.key] = np.load(path) == truth
     return found
 

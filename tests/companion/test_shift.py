@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from safetensors.torch import load_file, save_file
 from toys import CELL, toy_bench
 
 from clipit_lib import runs
@@ -61,6 +62,12 @@ def test_without_a_shift_a_checkpoint_is_right_where_its_run_was(
         assert len(table) == len(stored) * (SIZE + len(shift.SHIFTS))
         own = table.groupby("setting")["balanced_accuracy"]
         np.testing.assert_allclose(own.min(), own.max())  # with a shift or without
+
+        # Other weights of one key, as another GPU makes them, are asked anew.
+        path, state = stored[0].folder / runs.MODEL, load_file(stored[0].folder / runs.MODEL)
+        about = {"spec": stored[0].spec.model_dump_json()}
+        save_file({name: -value for name, value in state.items()}, path, metadata=about)
+        assert (shift.hits(stored[:1], bench)[stored[0].key] != found[stored[0].key]).any()
 
 
 def test_predictions_alone_cannot_answer(monkeypatch: pytest.MonkeyPatch) -> None:
