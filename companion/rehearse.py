@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Mapping
-from importlib.util import find_spec
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -22,6 +21,7 @@ from clipit_lib.compute import seeded
 from clipit_lib.data.reports import own_terms
 from clipit_lib.encoders import clips, registry
 from clipit_lib.encoders.vision import timm_tower
+from clipit_lib.errors import ClipItError
 from clipit_lib.files import write_text, written_beside
 from companion import rehearsal
 from companion.conch import Conch
@@ -208,7 +208,9 @@ def prepare(profile: Profile) -> None:
         _made(Path(slides.bags), _slides, Path(slides.clinical), profile.survival.folds)
     for name, folder in profile.weights.items():
         _made(Path(folder) / registry.published()[name].file, write_weights, name)
-    if find_spec(clips.CONCH_PACKAGE) is None:
+    try:
+        clips.conch_package()
+    except ClipItError:  # an empty folder of its name can be found, too, and is none
         _made(rehearsal.packages() / clips.CONCH_PACKAGE, _package)
 
 

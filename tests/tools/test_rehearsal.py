@@ -62,6 +62,8 @@ def given(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
              "images": {"pcam": {"train": 8, "validation": 2, "test": 6}}}  # fmt: skip
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(rehearsal, "TABLE", rehearsal.TABLE.model_copy(update=fewer))
+        (path.parent / "conch").mkdir()  # though it can be imported, no package
+        patch.syspath_prepend(str(path.parent))
         assert main(["rehearse", "--profile", str(path)]) == 0
         patch.syspath_prepend(rehearsal.packages())
         patch.setenv("MPLBACKEND", "agg")
