@@ -189,3 +189,20 @@ def words(registered: Registered, found: pd.DataFrame, stored: Sequence[StoredRu
             said.append(f"{head}\n\n{tables.items(rows, line)}")
     said += [f"Deviation: {each}" for each in asked.deviations]
     return "\n\n".join(said)
+
+
+def told(bench: Workbench, study: str | None = None) -> str:
+    """The questions of a profile, or of one of its studies, with their answers, which are saved.
+
+    Raises:
+        ClipItError: what `runs_for` raises.
+    """
+    name, said = bench.profile.name, list[str]()
+    for each in every():
+        if each.question.profile == name and study in (None, each.question.study):
+            stored = runs_for(each, bench)
+            found = answers(each, stored)
+            said.append(words(each, found, stored))
+            keys = [run.key for run in stored]
+            tables.save_table(name, f"registered_{each.name}", found, said[-1], keys)
+    return "\n\n".join(said) or f"No question is registered for the profile {name}."

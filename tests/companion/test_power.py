@@ -9,13 +9,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import stats
 from toys import CELL, toy_bench
 
 from clipit_lib import runs
 from clipit_lib.errors import ClipItError
-from companion import power, registration, specs, studies
+from companion import paths, power, registration, specs, studies
 from companion.phantom.known import Drawn, Known, KnownCorpus, KnownData, information
 from companion.power import Design, Spread, judged, planted
 from companion.profile import Study, Workbench
@@ -228,7 +229,12 @@ def test_runs_older_than_their_question_are_refused(
     stored = registration.runs_for(mine, desk)
     (row,) = registration.answers(mine, stored).to_dict("records")
     assert row["word"] in list(Word) and len(stored) == 4
-    assert "2026-01-01" in registration.words(mine, registration.answers(mine, stored), stored)
+    monkeypatch.setattr(registration, "every", lambda: [mine])
+    assert registration.told(desk, "controls").startswith("No question is registered")
+    table = paths.tables(desk.profile.name) / f"registered_{mine.name}.csv"
+    assert not table.exists()
+    assert "2026-01-01" in registration.told(desk)
+    assert pd.read_csv(table)["gain"].tolist() == pytest.approx([row["gain"]])
     with pytest.raises(ClipItError, match="before the question"):
         registration.runs_for(replace(mine, since=datetime(2099, 1, 1, tzinfo=UTC)), desk)
     done = run.folder / "done.json"  # as runs were stored that did not say when
