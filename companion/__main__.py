@@ -84,11 +84,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         SystemExit: help or the version was asked for, or an argument is wrong (exit code 2).
     """
     given = parser().parse_args((sys.argv[1:] if arguments is None else arguments) or ["--help"])
-    module = COMMANDS[given.command].module or given.command
+    module, _, function = (COMMANDS[given.command].module or given.command).partition(":")
     try:
         if clone := other_clone(Path.cwd()):
             print(f"note: the code of {paths.repository()} runs, not {clone}'s", file=sys.stderr)
-        run = importlib.import_module(f"companion.{module}").main
+        run = getattr(importlib.import_module(f"companion.{module}"), function or "main")
         if (threads := paths.threads()) is not None and "torch" in sys.modules:
             sys.modules["torch"].set_num_threads(threads)
         run(given)

@@ -1,12 +1,17 @@
-"""What is kept of a profile: raw predictions in small files, so that tables can be checked."""
+"""What is kept of runs: raw predictions in small files, what follows from them, and from whom."""
 
 from __future__ import annotations
 
+import io
 import json
+import os
+import shutil
+import time
 from argparse import Namespace
-from collections.abc import Collection, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout, suppress
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow as pa
@@ -18,11 +23,12 @@ from clipit_lib.errors import ClipItError
 from clipit_lib.files import whole, write_text, written_beside
 from clipit_lib.predictions import LOGIT
 from clipit_lib.runs import CARD, StoredRun, find_run
-from companion import paths, tables
+from companion import paths, studies, tables
 from companion.archived import (
     BY,
     LIMITS,
     LISTED,
+    NAMES,
     PREDICTIONS,
     RISKS,
     RUNS,
@@ -30,11 +36,14 @@ from companion.archived import (
     Archive,
     by_others,
     by_run,
+    listed,
 )
 from companion.figures import write_gallery
 from companion.profile import load_profile
 from companion.statistics import accuracy, balanced_accuracy
 from companion.survival import SurvivalRun, SurvivalSpec, fold_metrics, folder_of
+
+# -- `collect`: the archives of a profile, the list of its runs, and the gallery of figures.
 
 
 def archive(profile: str, runs: Sequence[StoredRun]) -> Path:
@@ -123,30 +132,6 @@ def survival_run(results: Path, key: str, archive: Archive | None = None) -> Sur
     return ArchivedRisks(archive.folder / key, spec)
 
 
-def recomputed(path: Path, keys: Collection[str] | None = None) -> pd.DataFrame:
-    """Accuracies of all or some archived runs: run, accuracy, balanced_accuracy (percent)."""
-    rows = [
-        (key, accuracy(own), balanced_accuracy(own))
-        for key, own in by_run(path).items()
-        if keys is None or key in keys
-    ]
-    return pd.DataFrame(rows, columns=["run", "accuracy", "balanced_accuracy"])
-
-
-def recomputed_survival(path: Path, keys: Collection[str] | None = None) -> pd.DataFrame:
-    """Metrics of archived survival runs by fold: run, fold, c_index, iauc."""
-    parts = [
-        fold_metrics(own).assign(run=key)
-        for key, own in by_run(path).items()
-        if keys is None or key in keys
-    ]
-    columns = ["run", "fold", "c_index", "iauc"]
-    return pd.concat(parts, ignore_index=True)[columns] if parts else pd.DataFrame(columns=columns)
-
-
-# -- `collect`: the archives of a profile, the list of its runs, and the gallery of figures.
-
-
 def cited(profile: str) -> list[str]:
     """Keys of the runs behind tables, figures and claims of a profile, as their sidecars list."""
     folders = (paths.tables(profile), paths.figures(profile), paths.results(profile))
@@ -154,7 +139,7 @@ def cited(profile: str) -> list[str]:
     return list(dict.fromkeys(key for path in sidecars for key in keys(path)))
 
 
-def main(options: Namespace) -> None:
+def collect(options: Namespace) -> None:
     """Gather the predictions behind a profile's tables, runs.csv and figures/README.md."""
     profile = load_profile(options.profile).name
     asked = cited(profile)
@@ -175,3 +160,133 @@ def main(options: Namespace) -> None:
     if missing := len(asked) - len(found) - len(risks):
         print(f"{missing} cited runs are not here, or are of an older version")
     print(f"gallery in {write_gallery()}")
+
+
+# -- `trace`: from a figure or table back to the runs behind it.
+
+SCORES = ["balanced_accuracy", "accuracy", "c_index"]
+
+
+def print_runs(options: Namespace) -> None:
+    """Print one line for each run behind a figure or table."""
+    path: Path = options.file
+    results, keys = product(path)
+    if not keys:
+        print(f"{path}: no run is behind it; it was made from data and encoders alone")
+        return
+    print(trace(results, keys).to_string(index=False, na_rep="-", float_format="{:.2f}".format))
+
+
+def product(path: Path) -> tuple[Path, list[str]]:
+    """Of a figure or table: the folder of its profile's results, and the keys of its runs.
+
+    Raises:
+        ClipItError: no such file; no sidecar beside it, or a damaged one.
+    """
+    if not path.is_file():
+        raise ClipItError("no such file", path, "Name a figure or table, with its ending")
+    path = path.resolve()
+    sidecar = path.with_name(f"{path.name.split('.')[0]}.runs.json")
+    if not sidecar.exists():
+        what = f"there is no {sidecar.name} beside it"
+        raise ClipItError(what, path, "Name a file that a notebook has saved")
+    folder = path.parent
+    if folder.parent.name == "figures":
+        folder = folder.parents[1] / "results" / folder.name
+    return folder.parent if folder.name == "tables" else folder, keys(sidecar)
+
+
+def scores(predictions: pd.DataFrame) -> pd.DataFrame:
+    """One row with both accuracies (percent) or, of risks, one per fold with its metrics."""
+    if "log_risk" in predictions:
+        return fold_metrics(predictions)
+    found = {"accuracy": accuracy(predictions), "balanced_accuracy": balanced_accuracy(predictions)}
+    return pd.DataFrame([found])
+
+
+def trace(results: Path, keys: Sequence[str]) -> pd.DataFrame:
+    """One row a run: key, dataset, backbone, setting, seed, scores on test, run_folder.
+
+    Scores are balanced accuracy and accuracy (percent) or, of a survival run, the C-index (mean
+    over folds): from the run's folder if it is there, else from the archive. What is known of no
+    run is no column.
+    """
+    names = listed(results).set_index("key")[NAMES]
+    kept: dict[str, pd.DataFrame] = {}
+    for path in (results / PREDICTIONS, results / RISKS):
+        kept |= by_run(path) if path.exists() else {}
+    rows = []
+    for key in keys:
+        about: dict[Any, Any] = names.loc[key].to_dict() if key in names.index else {}
+        own, predictions = _stored(results, key) or ({}, kept.get(key))
+        found = {} if predictions is None else scores(predictions).mean().to_dict()
+        folder = "here" if own else "not here"
+        rows.append({"key": key, **about, **own, **found, "run_folder": folder})
+    columns = ["key", *NAMES, *SCORES, "run_folder"]
+    return pd.DataFrame(rows, columns=columns).dropna(axis=1, how="all")
+
+
+def _stored(results: Path, key: str) -> tuple[dict[str, object], pd.DataFrame] | None:
+    """The names and test predictions of a run of whatever version, if its folder is there."""
+    if survival := survival_run(results, key):
+        called = SLIDES, "", survival.spec.setting, survival.spec.seed
+        return dict(zip(NAMES, called, strict=True)), survival.predictions()
+    folder = results / "runs" / key
+    if not (folder / runs.DONE).exists():
+        return None
+    with whole(folder / runs.SPEC, runs.AGAIN):
+        spec: dict[str, object] = json.loads((folder / runs.SPEC).read_text(encoding="utf-8"))
+    with whole(folder / runs.PREDICTIONS, runs.AGAIN):
+        tested = pd.read_parquet(folder / runs.PREDICTIONS).query("split == 'test'")
+    return {name: spec[name] for name in NAMES}, tested
+
+
+# -- `rebuild`: tables and figures from the predictions that came with the repository.
+
+# Notebooks that need no more than test predictions, and the study that each shows. Cells tagged
+# `inputs` look at patches, reports or encoders and are passed over.
+REBUILT = {
+    "03_table1": "table1", "04_table2_multimodal": "table2",
+    "06_complementarity": "complementarity", "08_ablations": "ablations",
+    "10_reports_or_prompts": "table6", "11_retrieval_and_text_source": "table7",
+    "14_controls": "controls", "17_map": "map", "19_power": "known", "18_claims": "table1",
+}  # fmt: skip
+
+
+def rebuild(options: Namespace) -> None:
+    """Make tables and figures again from stored predictions; nothing is trained or downloaded."""
+    profile = load_profile(options.profile)
+    came = paths.repository() / "results"
+    os.environ.setdefault("CLIPIT_PREDICTIONS", str(came))
+    os.environ["MPLBACKEND"] = "agg"
+    held = paths.archived(profile.name)
+    if held is None or not (held / PREDICTIONS).exists():
+        what = f"no predictions of the profile {profile.name} came with the repository"
+        raise ClipItError(what, held, "Leave out --from-predictions: ./run_all.sh trains it")
+    if paths.output() != paths.repository():  # what needs more than predictions, as it came
+        for folder in (Path("results") / profile.name, Path("figures") / profile.name):
+            shutil.copytree(
+                paths.repository() / folder, paths.output() / folder, dirs_exist_ok=True
+            )
+    asked = [name for name, study in REBUILT.items() if studies.asked(profile, study)]
+    if not studies.claimed(profile):
+        asked.remove("18_claims")
+    for number, name in enumerate(asked, 1):
+        begin = time.monotonic()
+        _cells(name, profile.name)
+        print(f"{number} of {len(asked)}: {name}, {time.monotonic() - begin:.1f} s", flush=True)
+    print(f"tables: {paths.tables(profile.name)}\nfigures: {paths.figures(profile.name)}")
+
+
+def _cells(name: str, profile: str) -> None:
+    """Run a notebook's code in this process, without the cells that need inputs."""
+    from IPython.display import display
+
+    book = json.loads((paths.notebooks() / f"{name}.ipynb").read_text(encoding="utf-8"))
+    namespace: dict[str, Any] = {"display": display}
+    with redirect_stdout(io.StringIO()):
+        for number, cell in enumerate(book["cells"]):
+            tags = cell["metadata"].get("tags", ())
+            if cell["cell_type"] == "code" and "inputs" not in tags:
+                exec(compile("".join(cell["source"]), f"{name}, cell {number}", "exec"), namespace)
+                namespace |= {"profile": profile} if "parameters" in tags else {}

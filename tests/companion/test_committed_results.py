@@ -37,8 +37,8 @@ TABLES = [
 def test_a_table_is_recomputed_from_the_predictions_it_cites(path: Path) -> None:
     stored = pd.read_csv(path)
     kept = path.parents[1] / archived.PREDICTIONS
-    found = archive.recomputed(kept, set(stored["run"])).set_index("run")
-    again = found.loc[stored["run"], NAMES].reset_index(drop=True)
+    found = archived.by_run(kept)
+    again = pd.concat([archive.scores(found[key]) for key in stored["run"]], ignore_index=True)
     pd.testing.assert_frame_equal(again, stored[NAMES], atol=1e-4, rtol=0)
 
 
@@ -47,8 +47,8 @@ def test_a_table_is_recomputed_from_the_predictions_it_cites(path: Path) -> None
 )
 def test_survival_is_recomputed_from_the_risks_of_each_slide(path: Path) -> None:
     stored = pd.read_csv(path).set_index(["run", "fold"]).sort_index()
-    found = archive.recomputed_survival(path.parents[1] / archived.RISKS)
-    found = found.astype({"run": str}).set_index(["run", "fold"]).sort_index()
+    kept = archived.by_run(path.parents[1] / archived.RISKS)
+    found = pd.concat({key: archive.scores(own).set_index("fold") for key, own in kept.items()})
     for name in ("c_index", "iauc"):
         pd.testing.assert_series_equal(
             found.loc[stored.index, name], stored[name], atol=1e-4, rtol=0, check_dtype=False

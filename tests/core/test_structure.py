@@ -71,7 +71,7 @@ def test_only_paths_reads_the_environment() -> None:
     readers = {path.name for path in FILES if "os.environ" in path.read_text(encoding="utf-8")}
     # A notebook's kernel inherits the environment, as do its cells where they are rebuilt here; the
     # CPU's kernels are chosen by it.
-    assert readers <= {"paths.py", "notebook.py", "rebuild.py", "kernels.py"}
+    assert readers <= {"paths.py", "notebook.py", "archive.py", "kernels.py"}
 
 
 def test_planted_mistakes_have_their_place() -> None:

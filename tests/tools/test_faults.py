@@ -24,7 +24,7 @@ from clipit_lib.errors import ClipItError
 from clipit_lib.predict import load_classifier
 from clipit_lib.predictions import Outcome, predicted
 from clipit_lib.settings import PhantomPretraining, Probe, RunSpec
-from companion import archive, tables
+from companion import archived, tables
 from companion.figures import style
 from companion.profile import Workbench, load_profile
 from companion.train_encoders import trained_once
@@ -217,7 +217,7 @@ def test_a_cut_file_is_named_with_the_remedy_and_the_remedy_helps(
 def test_cut_text_features_and_archives_are_named(folder: Path) -> None:
     for path, read in (
         (folder / "x.safetensors", text._read),
-        (folder / "predictions.parquet", archive.recomputed),
+        (folder / "predictions.parquet", archived.by_run),
     ):
         path.write_bytes(b"cut")
         with pytest.raises(ClipItError, match="missing or damaged") as caught:

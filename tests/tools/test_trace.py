@@ -13,10 +13,10 @@ from clipit_lib import runs
 from clipit_lib.errors import ClipItError
 from companion import archived, specs, tables
 from companion.__main__ import main
+from companion.archive import product, trace
 from companion.profile import SlideTraining, Workbench
 from companion.survival import SurvivalSpec
 from companion.survival.model import c_index
-from companion.trace import product, trace
 
 
 @pytest.fixture(scope="module")
