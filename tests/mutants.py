@@ -129,7 +129,7 @@ TESTS: dict[str, tuple[str, ...]] = {
         "core/test_pairing.py::test_diversity_by_hand", *STATISTICS,
     ),
     "companion/tables.py": STATISTICS[::-1],
-    "companion/claims/rules.py": (
+    "companion/claims.py": (
         "companion/test_claims.py", "companion/test_claims_own.py",
         "companion/test_claims_ledger.py",
     ),
@@ -482,7 +482,7 @@ MISTAKES: dict[str, list[tuple[str, str, str]]] = {
         ("seeds != sorted(frames[second])", "False", "settings of other seeds"),
         ("np.finfo(float).tiny", "1e-16", "small p-values are cut off"),
     ],
-    "companion/claims/rules.py": [
+    "companion/claims.py": [
         ("value.low > least, none", "gain.estimate > least, none", "no interval is asked for"),
         ("none or value.high < least", "value.high < least", "nothing of a point is undecided"),
         ("printed is None or printed >= MARGIN", "True", "a small printed gain is refuted"),

@@ -12,10 +12,9 @@ import pytest
 from clipit_lib.errors import ClipItError
 from clipit_lib.runs import StoredRun
 from clipit_lib.settings import RunSpec
+from companion import claims as rules
 from companion import measures, paper, specs, studies
-from companion.claims import ledger, rules
-from companion.claims import ledger as words
-from companion.claims.rules import FUNCTIONS, Finding, Verdict, load_claims
+from companion.claims import FUNCTIONS, Finding, Verdict, load_claims
 from companion.paper import HERE
 from companion.profile import Profile, load_profile
 from companion.statistics import JUDGED, Gain, Interval, judgement
@@ -263,7 +262,7 @@ def test_the_papers_frontier_is_counted_right() -> None:
 def test_what_could_turn_a_verdict() -> None:
     def said(verdict: Verdict) -> str:
         finding = Finding(verdict, -0.5, -1.0, 0.2)
-        return words.turning_sentences([ledger.Judged(CLAIMS["gain_pcam"], finding)])
+        return rules.turning_sentences([rules.Judged(CLAIMS["gain_pcam"], finding)])
 
     assert "-0.5 [-1.0, +0.2] points; more seeds and patients could decide it." in said(UNDECIDED)
     assert "only another setting could turn it" in said(NOT)

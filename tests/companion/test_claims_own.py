@@ -10,11 +10,10 @@ import pytest
 
 from clipit_lib.runs import StoredRun
 from clipit_lib.settings import RunSpec
+from companion import claims as rules
 from companion import paths
 from companion import survival as study
-from companion.claims import rules
-from companion.claims.ledger import evaluate
-from companion.claims.rules import Finding, Verdict, load_claims
+from companion.claims import Finding, Verdict, evaluate, load_claims
 from companion.cost import MERGED, UNIMODAL
 from companion.profile import SlideTraining, Workbench
 from companion.survival import SurvivalRun, SurvivalSpec

@@ -27,7 +27,7 @@ from report_material import (
 
 from companion import paths
 from companion.__main__ import main
-from companion.claims.rules import load_claims
+from companion.claims import load_claims
 from companion.figures import MEANING
 from companion.profile import load_profile
 from companion.report import HERE, PLACES, page

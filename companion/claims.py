@@ -1,8 +1,8 @@
-"""The paper's claims as rules, and how stored results are judged by them."""
+"""The paper's claims, the rules that stored results judge them by, and the ledger of verdicts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from functools import cache
@@ -13,6 +13,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field, model_validator
 
+from clipit_lib.encoders import registry
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import whole
 from clipit_lib.runs import StoredRun
@@ -22,13 +23,25 @@ from companion import survival as study
 from companion.cost import MERGED, UNIMODAL
 from companion.measures import case_cells, matched
 from companion.paper import HERE
+from companion.phantom import Phantom
 from companion.phantom.known import KnownData
-from companion.profile import Workbench
+from companion.profile import Profile, Workbench
 from companion.reading import read_strict
-from companion.specs import label
+from companion.specs import Setting, label
 from companion.statistics import MARGIN, Gain, Interval, Word, pooled_bootstrap
 
 Kind = Literal["gain", "equal", "not_worse", "share_higher", "no_loss", "gains", "falling", "own"]
+
+
+class Rule(Strict):
+    """A kind of rule, as rules.yaml explains."""
+
+    needs: tuple[str, ...]
+    words: str = ""
+
+
+RULES: dict[Kind, Rule] = read_strict(HERE / "rules.yaml", dict[Kind, Rule])
+COMMON = {"id", "claim", "where", "paper", "paper_gain", "note", "kind"}
 
 
 class Claim(Strict):
@@ -85,9 +98,6 @@ class Claim(Strict):
     def in_points(self) -> bool:
         """Whether ours is a difference in points."""
         return self.kind in ("gain", "equal", "not_worse", "gains", "falling")
-
-
-COMMON = {"id", "claim", "where", "paper", "paper_gain", "note", "kind"}
 
 
 class Claims(Strict):
@@ -357,7 +367,7 @@ FUNCTIONS: dict[str, Callable[[Shelf], Finding]] = {
 def finding_of(claim: Claim, shelf: Shelf) -> Finding:
     """The verdict on one claim."""
     try:
-        return RULES[claim.kind].judge(claim, shelf)
+        return JUDGES[claim.kind](claim, shelf)
     except Untestable as why:
         return Finding(Verdict.UNTESTABLE, reason=str(why))
 
@@ -442,56 +452,178 @@ def _keys(found: Iterable[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(map(str, found)))
 
 
+JUDGES: dict[Kind, Callable[[Claim, Shelf], Finding]] = {
+    "gain": _pooled, "equal": _pooled, "not_worse": _pooled, "share_higher": _share_of_cells,
+    "no_loss": _share_of_cells, "gains": _gains, "falling": _falling,
+    "own": lambda claim, shelf: FUNCTIONS[claim.id](shelf),
+}  # fmt: skip
+
+
+# -- All claims of the paper judged by what a profile has stored, as results/PROFILE/claims.csv.
+
+
+COLUMNS = [
+    "id", "claim", "where", "paper", "rule", "ours", "low", "high", "verdict", "reason", "runs",
+]  # fmt: skip
+
+
 @dataclass(frozen=True)
-class Rule:
-    """A kind of rule: the fields of a claim that it needs, its words, its judge."""
+class Judged:
+    """A claim and what was found of it."""
 
-    needs: tuple[str, ...]
-    words: str
-    judge: Callable[[Claim, Shelf], Finding]
+    claim: Claim
+    finding: Finding
 
 
-PAIR = ("study", "second", "first")
-RULES: dict[Kind, Rule] = {
-    "gain": Rule(
-        PAIR,
-        "reproduced: interval above zero; not: below zero, or equivalent to no gain where the "
-        "paper's is a point or more",
-        _pooled,
-    ),
-    "equal": Rule(
-        (*PAIR, "margin"),
-        "reproduced: 90% interval within {least:g} to {m:+g}; not: 95% interval outside",
-        _pooled,
-    ),
-    "not_worse": Rule(
-        (*PAIR, "margin"),
-        "reproduced: interval above {least:g}; not: below {least:g}",
-        _pooled,
-    ),
-    "share_higher": Rule(
-        (*PAIR, "share"),
-        "reproduced: CLIP-IT helps in at least {share:.0%} of the cells; not: it hurts in so many "
-        "that this cannot be",
-        _share_of_cells,
-    ),
-    "no_loss": Rule(
-        PAIR,
-        "reproduced: every cell's 90% interval lies above a loss of one point, and none hurts; "
-        "not: more than a tenth hurt",
-        _share_of_cells,
-    ),
-    "gains": Rule(
-        ("study", "second", "firsts"),
-        "over each setting, reproduced: interval above zero; not: below zero, or equivalent to no "
-        "gain; the weakest verdict counts",
-        _gains,
-    ),
-    "falling": Rule(
-        ("study", "order"),
-        "reproduced: mean accuracy falls with rank (Spearman below -0.5) and the first is over the "
-        "last with its interval above zero; not: that interval lies below zero, or is equivalent",
-        _falling,
-    ),
-    "own": Rule(("own_rule",), "", lambda claim, shelf: FUNCTIONS[claim.id](shelf)),
-}
+def evaluate(bench: Workbench, claims: Sequence[Claim] | None = None) -> list[Judged]:
+    """Judge claims (by default all of the paper's) by stored runs and tables; train nothing.
+
+    Raises:
+        ClipItError: the data or the encoders of the profile are not there, so that it cannot be
+            said which runs belong to it.
+    """
+    shelf = Shelf(bench)
+    chosen = load_claims().claims if claims is None else claims
+    own = {registry.entry(name, clip=True).namesake: name for name in bench.profile.retrievers}
+    return [Judged(claim, finding_of(_with_own_retrievers(claim, own), shelf)) for claim in chosen]
+
+
+def _with_own_retrievers(claim: Claim, own: Mapping[str | None, str]) -> Claim:
+    """The claim on a profile's retrievers, in place of those of the paper that they stand for."""
+
+    def named(name: str) -> str:
+        setting = Setting.of(name)
+        retriever = setting.changes.get("retriever")
+        if retriever is None:
+            return name
+        changes = setting.changes | {"retriever": own.get(retriever, retriever)}
+        return str(Setting(setting.base, changes))
+
+    return claim.model_copy(update={"first": named(claim.first), "second": named(claim.second)})
+
+
+def ledger_table(judged: Sequence[Judged]) -> pd.DataFrame:
+    """One row per claim, with `COLUMNS`; `runs` counts the runs behind the verdict."""
+    rows = [
+        (
+            *(getattr(one.claim, name) for name in COLUMNS[:5]),
+            *(getattr(one.finding, name) for name in COLUMNS[5:10]),
+            len(one.finding.runs),
+        )
+        for one in judged
+    ]
+    kinds = dict.fromkeys(("ours", "low", "high"), float) | {"verdict": str}
+    return pd.DataFrame(rows, columns=COLUMNS).astype(kinds)
+
+
+def run_keys(judged: Sequence[Judged]) -> list[str]:
+    """Keys of all runs behind the verdicts, each once."""
+    return sorted({key for one in judged for key in one.finding.runs})
+
+
+def save_ledger(profile: str, judged: Sequence[Judged], text: str) -> None:
+    """Write claims.csv, claims.md and the keys of the runs behind them, claims.runs.json."""
+    folder = paths.results(profile)
+    tables.save_table(profile, "claims", ledger_table(judged), text, run_keys(judged), folder)
+
+
+# -- The ledger of claims to read: counts, tables by verdict, and what could turn a verdict.
+
+
+def is_phantom(profile: Profile) -> bool:
+    """Whether all data of a profile are drawn by a program."""
+    return all(isinstance(each, Phantom) for each in profile.data.values())
+
+
+def headline(profile: Profile) -> str:
+    """The title of the figure."""
+    if is_phantom(profile):
+        return f"The paper's claims; ours is a phantom, not tissue ({profile.name})"
+    return f"The paper's claims beside ours ({profile.name})"
+
+
+def counts(judged: Sequence[Judged]) -> dict[Verdict, int]:
+    """How many claims got each verdict, the strongest first."""
+    found = [one.finding.verdict for one in judged]
+    return {verdict: found.count(verdict) for verdict in Verdict}
+
+
+def count_sentences(profile: Profile, judged: Sequence[Judged]) -> str:
+    """The counts in words, why claims are not testable, and what had been seen before."""
+    each = ", ".join(f"{number} {verdict}" for verdict, number in counts(judged).items())
+    said = [f"Of {len(judged)} claims: {each}."]
+    reasons = [one.finding.reason for one in judged if one.finding.verdict is Verdict.UNTESTABLE]
+    if reasons:
+        listed = ", ".join(f"{why} ({reasons.count(why)})" for why in dict.fromkeys(reasons))
+        said.append(f"Not testable for: {listed}.")
+    if is_phantom(profile):
+        said.append("Ours is a phantom: these verdicts are on the claims there, not on tissue.")
+    return " ".join(said)
+
+
+def seen_sentence(profile: str, stated: Claims) -> str:
+    """What had been run of a profile when the rules were written, and what was changed since."""
+    said = "No run of this profile is recorded as made before the rules were written."
+    if profile in stated.seen:
+        said = f"Made of this profile before the rules were written: {stated.seen[profile]}."
+    return f"{said} Revised {stated.revised}"
+
+
+def claims_text(profile: Profile, judged: Sequence[Judged], stated: Claims) -> str:
+    """claims.md: counts on top, then one table per verdict, then what could turn one."""
+    parts = [
+        f"# Claims of the paper, judged at profile {profile.name}",
+        count_sentences(profile, judged),
+        seen_sentence(profile.name, stated),
+    ]
+    for verdict in Verdict:
+        here = [one for one in judged if one.finding.verdict is verdict]
+        if here:
+            heading = str(verdict).capitalize()
+            parts.append(f"## {heading} ({len(here)})\n\n{tables.markdown(reading_table(here))}")
+    parts.append(f"## What would change our mind\n\n{turning_sentences(judged)}")
+    return "\n\n".join(parts)
+
+
+def reading_table(judged: Sequence[Judged]) -> pd.DataFrame:
+    """To read: claim, where, paper, ours, verdict, on what it rests."""
+    return pd.DataFrame(
+        [
+            {
+                "claim": one.claim.claim,
+                "where": one.claim.where,
+                "paper": one.claim.paper,
+                "ours": ours(one),
+                "verdict": str(one.finding.verdict),
+                "resting on": "; ".join(filter(None, (one.finding.reason, one.claim.note))),
+            }
+            for one in judged
+        ]
+    )
+
+
+def ours(one: Judged) -> str:
+    """The number that was judged, with its interval where it has one."""
+    found = one.finding
+    if found.ours is None:
+        return ""
+    if found.interval is not None and one.claim.in_points:
+        return f"{found.interval} points"
+    if one.claim.kind in ("share_higher", "no_loss"):
+        return f"{found.ours:.0%} of cells"
+    limits = "" if found.interval is None else f" [{found.low:.3g}, {found.high:.3g}]"
+    return f"{found.ours:.3g}{limits}"
+
+
+def turning_sentences(judged: Sequence[Judged]) -> str:
+    """One Markdown item per claim that is undecided or not reproduced, and what could turn it."""
+    could = {
+        Verdict.UNDECIDED: "more seeds and patients could decide it",
+        Verdict.NOT: "only another setting could turn it",
+    }
+    items = [
+        f"- {one.claim.claim} ({one.claim.where}): {ours(one)}; {could[one.finding.verdict]}."
+        for one in judged
+        if one.finding.verdict in could
+    ]
+    return "\n".join(items) or "No claim is undecided or not reproduced here."
