@@ -14,12 +14,10 @@ import pytest
 from clipit_lib import runs
 from clipit_lib.runs import StoredRun
 from clipit_lib.settings import RunSpec
+from companion import claims as ledger
 from companion import paths, studies
-from companion.claims import ledger
-from companion.claims import ledger as words
-from companion.claims.ledger import evaluate, ledger_table
-from companion.claims.rules import Finding, Shelf, Verdict, load_claims
-from companion.figures.claims import claims_figure
+from companion.claims import Finding, Shelf, Verdict, evaluate, ledger_table, load_claims
+from companion.figures.gains import claims_figure
 from companion.profile import Study, Workbench, load_profile
 
 REPRODUCED, UNDECIDED, NOT, UNTESTABLE = Verdict
@@ -210,7 +208,7 @@ def test_a_study_not_asked_for_is_said(bench: Workbench) -> None:
 def test_the_files(whole: Workbench, simulate) -> None:
     simulate(whole, lambda spec: 80 if spec.setting == "clip_it" else 70)
     judged = evaluate(whole)
-    text = words.claims_text(whole.profile, judged, load_claims())
+    text = ledger.claims_text(whole.profile, judged, load_claims())
     ledger.save_ledger("smoke", judged, text)
     folder = paths.results("smoke")
     table = pd.read_csv(folder / "claims.csv")
@@ -219,7 +217,7 @@ def test_the_files(whole: Workbench, simulate) -> None:
     pd.testing.assert_frame_equal(table, ledger_table(judged).fillna({"reason": ""}), atol=1e-4)
     keys = json.loads((folder / "claims.runs.json").read_text())
     assert set(keys) <= set(runs_of_all_studies(whole)) and len(keys) > 20
-    found = words.counts(judged)
+    found = ledger.counts(judged)
     assert sum(found.values()) == len(table) == len(CLAIMS)
     read = (folder / "claims.md").read_text()
     for verdict, count in found.items():
@@ -266,7 +264,7 @@ def test_the_figure_shows_every_claim_in_points(whole: Workbench, simulate) -> N
         whole, lambda spec: 80 if spec.setting == "clip_it" else 70, but="clip_it/early_fusion"
     )
     judged = evaluate(whole)
-    figure = claims_figure(judged, words.headline(whole.profile))
+    figure = claims_figure(judged, ledger.headline(whole.profile))
     axis = figure.axes[0]
     shown = [text.get_text() for text in axis.get_yticklabels()]
     numbered = [c for c in CLAIMS.values() if c.in_points]

@@ -11,7 +11,7 @@ import pytest
 from clipit_lib import kernels, runs
 from clipit_lib.files import digest
 from clipit_lib.predictions import LOGIT
-from companion import fingerprint, paths, specs
+from companion import compare, paths, specs
 from companion.__main__ import main
 from companion.profile import Workbench, get_or_train, load_profile
 
@@ -27,7 +27,7 @@ def test_one_cell_of_the_demo_gives_the_same_bytes_on_every_machine() -> None:
     profile = load_profile("demo")
     bench = Workbench(profile)
     corpus = bench.corpus(DATASET)
-    found: fingerprint.Stages = {
+    found: compare.Stages = {
         "patches": {DATASET: bench.dataset(DATASET).content_hash},
         "reports": {corpus.name: corpus.content_hash},
         "encoders": {
@@ -37,7 +37,7 @@ def test_one_cell_of_the_demo_gives_the_same_bytes_on_every_machine() -> None:
     }
     embeddings = bench.retriever_embeddings(DATASET, "train").tobytes()
     found["embeddings"] = {f"{DATASET} by {profile.retriever}": digest(embeddings)}
-    pairs = bench.pairs(DATASET, "train", fingerprint.PAIRS).reports.tobytes()
+    pairs = bench.pairs(DATASET, "train", compare.PAIRS).reports.tobytes()
     found["pairs"] = {DATASET: digest(pairs)}
     found["runs"] = {}
     for setting in SETTINGS:
@@ -45,23 +45,23 @@ def test_one_cell_of_the_demo_gives_the_same_bytes_on_every_machine() -> None:
         logits = run.predictions().filter(like=LOGIT).to_numpy().tobytes()
         name = f"{DATASET} {BACKBONE} {setting} seed 0"
         found["runs"][name] = f"{run.key} {digest(logits)}"
-    expected = fingerprint.read(fingerprint.committed("demo"))
+    expected = compare.read(compare.committed("demo"))
     asked = {
         stage: {what: expected[stage].get(what, "not there") for what in digests}
         for stage, digests in found.items()
     }
-    assert fingerprint.differences(found, asked) == []
+    assert compare.parted(found, asked) == []
 
 
 def test_the_first_stage_that_differs_is_named_first() -> None:
     expected = {"patches": {"a": "1", "b": "2"}, "runs": {"r": "3"}, "tables": {"t.csv": "4"}}
-    assert fingerprint.differences(expected | {"more": {"x": "5"}}, expected) == []
+    assert compare.parted(expected | {"more": {"x": "5"}}, expected) == []
     found = {"patches": {"a": "1", "b": "9"}, "runs": {"r": "8"}, "tables": {"t.csv": "4"}}
-    assert fingerprint.differences(found, expected) == [
+    assert compare.parted(found, expected) == [
         "patches: 1 of 2 differ, first b",
         "runs: 1 of 1 differ, first r",
     ]
-    assert fingerprint.differences({}, expected)[0] == "patches: 2 of 2 differ, first a"
+    assert compare.parted({}, expected)[0] == "patches: 2 of 2 differ, first a"
 
 
 def compared(*folders: Path) -> int:

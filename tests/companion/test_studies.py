@@ -15,7 +15,7 @@ from clipit_lib.runs import StoredRun
 from clipit_lib.settings import RunSpec, TextSpec
 from companion import paths, specs, studies
 from companion.__main__ import main
-from companion.figures.curves import AXES, KNOBS, curves_along, gain_curves_figure, map_table
+from companion.figures.gains import AXES, KNOBS, curves_along, gain_curves_figure, map_table
 from companion.profile import Profile, Study, Workbench, load_profile
 from companion.specs import label
 from companion.train import train
