@@ -12,8 +12,7 @@ import pytest
 from clipit_lib.errors import ClipItError
 from clipit_lib.runs import StoredRun
 from clipit_lib.settings import RunSpec
-from companion import claims as rules
-from companion import measures, paper, specs, studies
+from companion import claims, measures, paper, specs, studies
 from companion.claims import FUNCTIONS, Finding, Verdict, load_claims
 from companion.paper import HERE
 from companion.profile import Profile, load_profile
@@ -46,28 +45,30 @@ def test_rules_on_intervals(
     estimate: float, error: float, gain: Verdict, equal: Verdict, not_worse: Verdict
 ) -> None:
     value = Gain(estimate, error, MANY)
-    assert rules.above(value) is gain
-    assert rules.equal(value, 1.0) is equal
-    assert rules.above(value, -1.0) is not_worse
+    assert claims.above(value) is gain
+    assert claims.equal(value, 1.0) is equal
+    assert claims.above(value, -1.0) is not_worse
 
 
 def test_less_than_a_point_does_not_refute_a_printed_gain_of_less() -> None:
     none = Gain(0.0, 0.3, MANY)
-    assert [rules.above(none, printed=each) for each in (0.65, 1.0, None)] == [UNDECIDED, NOT, NOT]
+    assert [claims.above(none, printed=each) for each in (0.65, 1.0, None)] == [UNDECIDED, NOT, NOT]
 
 
 def test_one_seed_decides_no_claim() -> None:
     for estimate in (9.0, 0.0, -9.0):
         gain = Gain(estimate, 0.1, MANY, one_seed=True)
-        assert {rules.above(gain), rules.above(gain, -1.0), rules.equal(gain, 1.0)} == {UNDECIDED}
+        assert {claims.above(gain), claims.above(gain, -1.0), claims.equal(gain, 1.0)} == {
+            UNDECIDED
+        }
 
 
 def test_rules_on_cells() -> None:
-    higher = {k: rules.share_higher(["helps"] * k + ["undecided"] * (18 - k), 0.83)
+    higher = {k: claims.share_higher(["helps"] * k + ["undecided"] * (18 - k), 0.83)
               for k in range(19)}  # fmt: skip
     assert [k for k, v in higher.items() if v is REPRODUCED] == [15, 16, 17, 18]  # the paper's 15
     assert {v for k, v in higher.items() if k < 15} == {UNDECIDED}  # the others may be higher
-    lower = {k: rules.share_higher(["hurts"] * k + ["equivalent"] * (18 - k), 0.83)
+    lower = {k: claims.share_higher(["hurts"] * k + ["equivalent"] * (18 - k), 0.83)
              for k in range(19)}  # fmt: skip
     assert [k for k, v in lower.items() if v is UNDECIDED] == [0, 1, 2, 3]  # 15 are left
 
@@ -75,15 +76,15 @@ def test_rules_on_cells() -> None:
         return pd.DataFrame([judgement(each) for each in gains], columns=JUDGED)
 
     sure, open_, lost = Gain(0.0, 0.5, MANY), Gain(0.0, 0.7, MANY), Gain(-2.0, 0.5, MANY)
-    assert rules.no_loss(cells(sure, sure)) is REPRODUCED
-    assert rules.no_loss(cells(sure, open_)) is UNDECIDED  # it may lose more than a point
-    assert rules.no_loss(cells(lost, *[sure] * 9)) is UNDECIDED
-    assert rules.no_loss(cells(lost, *[sure] * 8)) is NOT
+    assert claims.no_loss(cells(sure, sure)) is REPRODUCED
+    assert claims.no_loss(cells(sure, open_)) is UNDECIDED  # it may lose more than a point
+    assert claims.no_loss(cells(lost, *[sure] * 9)) is UNDECIDED
+    assert claims.no_loss(cells(lost, *[sure] * 8)) is NOT
 
 
 def test_the_weakest_verdict_counts() -> None:
-    assert rules.weakest_of([REPRODUCED, NOT, UNDECIDED]) is NOT
-    assert rules.weakest_of([REPRODUCED, UNDECIDED]) is UNDECIDED
+    assert claims.weakest_of([REPRODUCED, NOT, UNDECIDED]) is NOT
+    assert claims.weakest_of([REPRODUCED, UNDECIDED]) is UNDECIDED
 
 
 @pytest.mark.parametrize(
@@ -94,7 +95,7 @@ def test_the_weakest_verdict_counts() -> None:
     ],
 )  # fmt: skip
 def test_falling_needs_both(correlation: float, estimate: float, verdict: Verdict) -> None:
-    assert rules.falling(correlation, Gain(estimate, 1.0, MANY)) is verdict
+    assert claims.falling(correlation, Gain(estimate, 1.0, MANY)) is verdict
 
 
 @pytest.mark.parametrize(
@@ -102,10 +103,10 @@ def test_falling_needs_both(correlation: float, estimate: float, verdict: Verdic
     [(0.9, "the paper's +0.90 lies below our interval"), (1.0, "inside"), (3.1, "above")],
 )
 def test_the_size_of_the_papers_number_is_judged_too(printed: float, said: str) -> None:
-    assert said in rules.size(printed, Interval(2.0, 1.0, 3.0))
+    assert said in claims.size(printed, Interval(2.0, 1.0, 3.0))
 
 
-class Given(rules.Shelf):
+class Given(claims.Shelf):
     """One run of each of some data sets, whatever is asked for."""
 
     def __init__(self, *names: str) -> None:
@@ -132,19 +133,19 @@ def test_omega_on_pcam_is_above_that_of_every_other_data_set(
     }
     kinds = ("counterpart", "omega")
     cells = {(name, "b", kind): (name, kind) for name in omegas for kind in kinds}
-    monkeypatch.setattr(rules, "matched", lambda *_: [])
-    monkeypatch.setattr(rules, "case_cells", lambda _: cells)
+    monkeypatch.setattr(claims, "matched", lambda *_: [])
+    monkeypatch.setattr(claims, "case_cells", lambda _: cells)
 
     def bootstrap(chosen: list[tuple[str, str]], *_: Any) -> Interval:
         ((name, kind),) = chosen
         assert kind == "omega"
         return omegas[name]
 
-    monkeypatch.setattr(rules, "pooled_bootstrap", bootstrap)
-    found = rules.omega_largest_on_pcam(Given(*omegas))
+    monkeypatch.setattr(claims, "pooled_bootstrap", bootstrap)
+    found = claims.omega_largest_on_pcam(Given(*omegas))
     assert (found.verdict, found.ours, found.low) == (verdict, estimate, low)
-    with pytest.raises(rules.Untestable, match="no PCAM beside another"):
-        rules.omega_largest_on_pcam(Given("phantom-pcam"))
+    with pytest.raises(claims.Untestable, match="no PCAM beside another"):
+        claims.omega_largest_on_pcam(Given("phantom-pcam"))
 
 
 def test_ours_of_several_gains_is_the_smallest_of_the_weakest_verdict(
@@ -154,8 +155,8 @@ def test_ours_of_several_gains_is_the_smallest_of_the_weakest_verdict(
     gains = dict.fromkeys(claim.firsts, Gain(9.0, 5.0, MANY))  # undecided, and more
     gains[claim.firsts[0]] = Gain(3.0, 1.0, MANY)  # reproduced, and the smallest
     gains[claim.firsts[-1]] = Gain(5.0, 3.0, MANY)
-    monkeypatch.setattr(rules, "_pooled_gain", lambda runs, first, *_: gains[first])
-    found = rules.finding_of(claim, Given("d"))
+    monkeypatch.setattr(claims, "_pooled_gain", lambda runs, first, *_: gains[first])
+    found = claims.finding_of(claim, Given("d"))
     assert (found.verdict, found.ours) == (UNDECIDED, 5.0)
 
 
@@ -262,7 +263,7 @@ def test_the_papers_frontier_is_counted_right() -> None:
 def test_what_could_turn_a_verdict() -> None:
     def said(verdict: Verdict) -> str:
         finding = Finding(verdict, -0.5, -1.0, 0.2)
-        return rules.turning_sentences([rules.Judged(CLAIMS["gain_pcam"], finding)])
+        return claims.turning_sentences([claims.Judged(CLAIMS["gain_pcam"], finding)])
 
     assert "-0.5 [-1.0, +0.2] points; more seeds and patients could decide it." in said(UNDECIDED)
     assert "only another setting could turn it" in said(NOT)
@@ -273,7 +274,7 @@ def test_a_phantom_is_called_one() -> None:
     def named(name: str) -> Profile:
         return load_profile(name)
 
-    assert "phantom" in words.headline(named("demo"))
-    assert "phantom" not in words.headline(named("pilot"))
-    assert "No run of this profile" in words.seen_sentence("phantom", load_claims())
+    assert "phantom" in claims.headline(named("demo"))
+    assert "phantom" not in claims.headline(named("pilot"))
+    assert "No run of this profile" in claims.seen_sentence("phantom", load_claims())
     assert (HERE / "claims.yaml").exists()

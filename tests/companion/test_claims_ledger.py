@@ -14,8 +14,7 @@ import pytest
 from clipit_lib import runs
 from clipit_lib.runs import StoredRun
 from clipit_lib.settings import RunSpec
-from companion import claims as ledger
-from companion import paths, studies
+from companion import claims, paths, studies
 from companion.claims import Finding, Shelf, Verdict, evaluate, ledger_table, load_claims
 from companion.figures.gains import claims_figure
 from companion.profile import Study, Workbench, load_profile
@@ -208,8 +207,8 @@ def test_a_study_not_asked_for_is_said(bench: Workbench) -> None:
 def test_the_files(whole: Workbench, simulate) -> None:
     simulate(whole, lambda spec: 80 if spec.setting == "clip_it" else 70)
     judged = evaluate(whole)
-    text = ledger.claims_text(whole.profile, judged, load_claims())
-    ledger.save_ledger("smoke", judged, text)
+    text = claims.claims_text(whole.profile, judged, load_claims())
+    claims.save_ledger("smoke", judged, text)
     folder = paths.results("smoke")
     table = pd.read_csv(folder / "claims.csv")
     assert list(table) == ["id", "claim", "where", "paper", "rule", "ours", "low", "high",
@@ -217,7 +216,7 @@ def test_the_files(whole: Workbench, simulate) -> None:
     pd.testing.assert_frame_equal(table, ledger_table(judged).fillna({"reason": ""}), atol=1e-4)
     keys = json.loads((folder / "claims.runs.json").read_text())
     assert set(keys) <= set(runs_of_all_studies(whole)) and len(keys) > 20
-    found = ledger.counts(judged)
+    found = claims.counts(judged)
     assert sum(found.values()) == len(table) == len(CLAIMS)
     read = (folder / "claims.md").read_text()
     for verdict, count in found.items():
@@ -264,7 +263,7 @@ def test_the_figure_shows_every_claim_in_points(whole: Workbench, simulate) -> N
         whole, lambda spec: 80 if spec.setting == "clip_it" else 70, but="clip_it/early_fusion"
     )
     judged = evaluate(whole)
-    figure = claims_figure(judged, ledger.headline(whole.profile))
+    figure = claims_figure(judged, claims.headline(whole.profile))
     axis = figure.axes[0]
     shown = [text.get_text() for text in axis.get_yticklabels()]
     numbered = [c for c in CLAIMS.values() if c.in_points]
@@ -281,4 +280,4 @@ def test_the_figure_shows_every_claim_in_points(whole: Workbench, simulate) -> N
 
 def test_a_world_whose_answer_is_known_tests_no_claim(bench: Workbench) -> None:
     assert studies.runs_of(bench, "known") and not Shelf(bench).specs("known")
-    assert ledger.is_phantom(load_profile("instrument"))  # and is called so
+    assert claims.is_phantom(load_profile("instrument"))  # and is called so

@@ -10,8 +10,7 @@ import pytest
 
 from clipit_lib.runs import StoredRun
 from clipit_lib.settings import RunSpec
-from companion import claims as rules
-from companion import paths
+from companion import claims, paths
 from companion import survival as study
 from companion.claims import Finding, Verdict, evaluate, load_claims
 from companion.cost import MERGED, UNIMODAL
@@ -136,7 +135,7 @@ def test_only_cells_with_all_settings_are_judged(
     cells = [("one", "a"), ("one", "b"), ("two", "a")]
     specs = [RunSpec.model_construct(dataset="d", backbone=b, setting=s) for b, s in cells]
     stored = {spec.backbone + spec.setting: StoredRun(Path(spec.key), spec) for spec in specs}
-    monkeypatch.setattr(rules.Shelf, "specs", lambda *_: specs)
-    monkeypatch.setattr(rules.studies, "find", lambda _, s: stored[s.backbone + s.setting])
-    found = rules.Shelf(bench).runs("any", ["a", "b"])
+    monkeypatch.setattr(claims.Shelf, "specs", lambda *_: specs)
+    monkeypatch.setattr(claims.studies, "find", lambda _, s: stored[s.backbone + s.setting])
+    found = claims.Shelf(bench).runs("any", ["a", "b"])
     assert [(run.spec.backbone, run.spec.setting) for run in found] == cells[:2]
