@@ -23,21 +23,7 @@ from clipit_lib.errors import ClipItError
 from clipit_lib.files import whole, write_text, written_beside
 from clipit_lib.predictions import LOGIT
 from clipit_lib.runs import CARD, StoredRun, find_run
-from companion import paths, studies, tables
-from companion.archived import (
-    BY,
-    LIMITS,
-    LISTED,
-    NAMES,
-    PREDICTIONS,
-    RISKS,
-    RUNS,
-    SLIDES,
-    Archive,
-    by_others,
-    by_run,
-    listed,
-)
+from companion import archived, paths, studies, tables
 from companion.figures import write_gallery
 from companion.profile import load_profile
 from companion.statistics import accuracy, balanced_accuracy
@@ -56,16 +42,16 @@ def archive(profile: str, runs: Sequence[StoredRun]) -> Path:
         for run in sorted(runs, key=lambda run: (run.spec.dataset, run.key))
     ]
     frame = pd.concat(frames, ignore_index=True)
-    path = paths.results(profile) / PREDICTIONS
+    path = paths.results(profile) / archived.PREDICTIONS
     cards = {run.spec.dataset: run.folder / CARD for run in runs}
     limits = {name: json.loads(card.read_text())["limits"] for name, card in cards.items()}
-    return write(path, frame, ["run", *order], {LIMITS: json.dumps(limits).encode()})
+    return write(path, frame, ["run", *order], {archived.LIMITS: json.dumps(limits).encode()})
 
 
 def archive_survival(profile: str, runs: Sequence[SurvivalRun]) -> Path:
     """Write survival_predictions.parquet: the risk of each slide, by a model that never saw it."""
     frame = pd.concat([run.predictions().assign(run=run.key) for run in runs], ignore_index=True)
-    return write(paths.results(profile) / RISKS, frame, ["run", "slide"])
+    return write(paths.results(profile) / archived.RISKS, frame, ["run", "slide"])
 
 
 def write(
@@ -91,17 +77,18 @@ def list_runs(
 ) -> Path:
     """Write runs.csv: what each key stands for, what it took, and who made it if others did."""
     every: list[StoredRun | SurvivalRun] = [*runs, *survival]
-    cells = [(run.spec.dataset, run.spec.backbone) for run in runs] + [(SLIDES, "")] * len(survival)
+    cells = [(run.spec.dataset, run.spec.backbone) for run in runs]
+    cells += [(archived.SLIDES, "")] * len(survival)
     rows = [
         (run.key, *cell, run.spec.setting, run.spec.seed, run.spec.kernels, done["seconds"],
          done.get("peak_memory_mib"), done.get("finished", ""), bool(done.get("notes")),
-         done.get(BY, ""))
+         done.get(archived.BY, ""))
         for cell, run in zip(cells, every, strict=True)
         for done in [run.done()]
     ]  # fmt: skip
-    table = pd.DataFrame(rows, columns=[*LISTED, BY])
-    table = table if table[BY].any() else table.drop(columns=BY)
-    path = paths.results(profile) / RUNS
+    table = pd.DataFrame(rows, columns=[*archived.LISTED, archived.BY])
+    table = table if table[archived.BY].any() else table.drop(columns=archived.BY)
+    path = paths.results(profile) / archived.RUNS
     write_text(path, table.sort_values("key").to_csv(index=False))
     return path
 
@@ -120,10 +107,12 @@ class ArchivedRisks(SurvivalRun):
     """A survival run of which only the predicted risks are here."""
 
     def predictions(self) -> pd.DataFrame:
-        return by_run(self.folder.parent / RISKS)[self.key]
+        return archived.by_run(self.folder.parent / archived.RISKS)[self.key]
 
 
-def survival_run(results: Path, key: str, archive: Archive | None = None) -> SurvivalRun | None:
+def survival_run(
+    results: Path, key: str, archive: archived.Archive | None = None
+) -> SurvivalRun | None:
     """A finished survival run in a folder of results, or in an archive, or None."""
     if archive is None:
         return find_run(SurvivalRun, folder_of(results, key))
@@ -155,7 +144,7 @@ def collect(options: Namespace) -> None:
         print(f"{len(risks)} runs in {archive_survival(profile, risks)}")
     if found or risks:
         print(f"all listed in {list_runs(profile, found, risks)}")
-    for said in filter(None, (tables.doubtful(profile, asked), by_others(results, asked))):
+    for said in filter(None, (tables.doubtful(profile, asked), archived.by_others(results, asked))):
         print(said)
     if missing := len(asked) - len(found) - len(risks):
         print(f"{missing} cited runs are not here, or are of an older version")
@@ -211,34 +200,29 @@ def trace(results: Path, keys: Sequence[str]) -> pd.DataFrame:
     over folds): from the run's folder if it is there, else from the archive. What is known of no
     run is no column.
     """
-    names = listed(results).set_index("key")[NAMES]
-    kept: dict[str, pd.DataFrame] = {}
-    for path in (results / PREDICTIONS, results / RISKS):
-        kept |= by_run(path) if path.exists() else {}
+    known, kept = archived.noted(results, keys), dict[str, pd.DataFrame]()
+    for path in (results / archived.PREDICTIONS, results / archived.RISKS):
+        kept |= archived.by_run(path) if path.exists() else {}
     rows = []
     for key in keys:
-        about: dict[Any, Any] = names.loc[key].to_dict() if key in names.index else {}
-        own, predictions = _stored(results, key) or ({}, kept.get(key))
-        found = {} if predictions is None else scores(predictions).mean().to_dict()
-        folder = "here" if own else "not here"
-        rows.append({"key": key, **about, **own, **found, "run_folder": folder})
-    columns = ["key", *NAMES, *SCORES, "run_folder"]
+        here = _predictions(results, key)
+        own = kept.get(key) if here is None else here
+        found = {} if own is None else scores(own).mean().to_dict()
+        folder = "not here" if here is None else "here"
+        rows.append({"key": key, **known.get(key, {}), **found, "run_folder": folder})
+    columns = ["key", *archived.NAMES, *SCORES, "run_folder"]
     return pd.DataFrame(rows, columns=columns).dropna(axis=1, how="all")
 
 
-def _stored(results: Path, key: str) -> tuple[dict[str, object], pd.DataFrame] | None:
-    """The names and test predictions of a run of whatever version, if its folder is there."""
+def _predictions(results: Path, key: str) -> pd.DataFrame | None:
+    """What a run of whatever version says on test, if its folder is there."""
     if survival := survival_run(results, key):
-        called = SLIDES, "", survival.spec.setting, survival.spec.seed
-        return dict(zip(NAMES, called, strict=True)), survival.predictions()
-    folder = results / "runs" / key
-    if not (folder / runs.DONE).exists():
+        return survival.predictions()
+    path = results / "runs" / key / runs.PREDICTIONS
+    if not path.with_name(runs.DONE).exists():
         return None
-    with whole(folder / runs.SPEC, runs.AGAIN):
-        spec: dict[str, object] = json.loads((folder / runs.SPEC).read_text(encoding="utf-8"))
-    with whole(folder / runs.PREDICTIONS, runs.AGAIN):
-        tested = pd.read_parquet(folder / runs.PREDICTIONS).query("split == 'test'")
-    return {name: spec[name] for name in NAMES}, tested
+    with whole(path, runs.AGAIN):
+        return pd.read_parquet(path).query("split == 'test'")
 
 
 # -- `rebuild`: tables and figures from the predictions that came with the repository.
@@ -260,7 +244,7 @@ def rebuild(options: Namespace) -> None:
     os.environ.setdefault("CLIPIT_PREDICTIONS", str(came))
     os.environ["MPLBACKEND"] = "agg"
     held = paths.archived(profile.name)
-    if held is None or not (held / PREDICTIONS).exists():
+    if held is None or not (held / archived.PREDICTIONS).exists():
         what = f"no predictions of the profile {profile.name} came with the repository"
         raise ClipItError(what, held, "Leave out --from-predictions: ./run_all.sh trains it")
     if paths.output() != paths.repository():  # what needs more than predictions, as it came

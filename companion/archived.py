@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ import pandas as pd
 
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import whole
-from clipit_lib.runs import AGAIN, DONE, StoredRun
+from clipit_lib.runs import AGAIN, DONE, SPEC, StoredRun
 from clipit_lib.settings import RunSpec
 
 PREDICTIONS, RISKS, RUNS = "predictions.parquet", "survival_predictions.parquet", "runs.csv"
@@ -42,15 +43,28 @@ def listed(results: Path) -> pd.DataFrame:
         return table.set_index("key").reset_index().reindex(columns=[*LISTED, *more])
 
 
+def noted(results: Path, keys: Collection[str]) -> dict[str, dict[str, Any]]:
+    """What its folder or else the list says of each run, by its key: its names, whether its course
+    is `doubtful`, `BY`. Missing are runs that are in neither, and what older versions did not note.
+    """
+    known = listed(results).set_index("key").to_dict("index")
+    for key, store in product(keys, ("runs", "survival_runs")):
+        folder = results / store / key
+        if (folder / DONE).exists():
+            known[key] = {
+                "dataset": SLIDES,
+                "backbone": "",
+            }  # where its specification names neither
+            for path in (folder / SPEC, folder / DONE):
+                with whole(path, AGAIN):
+                    known[key] |= json.loads(path.read_text(encoding="utf-8"))
+            known[key]["doubtful"] = bool(known[key].get("notes"))
+    return {key: known[key] for key in dict.fromkeys(keys) if key in known}
+
+
 def by_others(results: Path, keys: Collection[str]) -> str:
     """One line that counts the runs among `keys` that others made, by name; "" if there is none."""
-    table = listed(results)
-    names = dict(zip(table["key"], table[BY], strict=True)) if BY in table else {}
-    for key in keys:
-        if (done := results / "runs" / key / DONE).exists():
-            with whole(done, AGAIN):
-                names[key] = json.loads(done.read_text(encoding="utf-8")).get(BY, "")
-    made = Counter(name for key in set(keys) if (name := names.get(key)))
+    made = Counter(each[BY] for each in noted(results, keys).values() if each.get(BY))
     said = ", ".join(f"{count} by {name}" for name, count in sorted(made.items()))
     return f"Of {len(set(keys))} runs others made: {said}." if said else ""
 

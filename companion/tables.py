@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import astuple, dataclass
 from itertools import product
 from pathlib import Path
@@ -16,11 +16,10 @@ from jaxtyping import Bool, Float
 
 from clipit_lib.encoders import registry
 from clipit_lib.errors import ClipItError
-from clipit_lib.files import whole, write_text, written_beside
+from clipit_lib.files import write_text, written_beside
 from clipit_lib.runs import StoredRun
 from companion import paper, paths, rehearsal
-from companion.archived import NAMES, SLIDES, by_others
-from companion.archived import listed as listed_runs
+from companion.archived import NAMES, SLIDES, by_others, noted
 from companion.profile import Workbench
 from companion.specs import label
 from companion.statistics import (
@@ -49,14 +48,14 @@ NAMED = 5  # so many runs are named; the others are counted
 def doubtful(profile: str, keys: Sequence[str], listed: bool = True) -> str:
     """One line that counts the runs among `keys` whose course is doubtful; "" if there is none.
 
-    Runs that are not here, or were stored by a version that took no notes, are passed over.
-
     Args:
         listed: whether to say why and name the first of them, as Markdown.
     """
-    results = paths.results(profile)
-    kept = listed_runs(results).query("doubtful == True").set_index("key")
-    found = [name for key in dict.fromkeys(keys) if (name := _name_if_noted(results, key, kept))]
+    found = []
+    for key, run in noted(paths.results(profile), keys).items():
+        if run.get("doubtful") is True:  # not where that is not known
+            about = [run[name] for name in NAMES[:3] if run.get(name) not in (None, "", SLIDES)]
+            found.append(f"{', '.join(about)}, seed {run['seed']} ({key})")
     if not found:
         return ""
     rests, each = ("run rests", "its") if len(set(keys)) == 1 else ("runs rest", "each one's")
@@ -68,27 +67,6 @@ def doubtful(profile: str, keys: Sequence[str], listed: bool = True) -> str:
         f"**{said}** (no look at validation was better than the start, or the training loss rose; "
         f"{each} `done.json` says which): {'; '.join(found[:NAMED])}{rest}."
     )
-
-
-def _name_if_noted(results: Path, key: str, kept: pd.DataFrame) -> str:
-    """What a doubtful run is of; `kept` are those of the list, for where no folder is left."""
-    for store in ("runs", "survival_runs"):
-        folder = results / store / key
-        if (folder / "done.json").exists():
-            spec = _read(folder / "spec.json")
-            return _said(spec, key) if _read(folder / "done.json").get("notes") else ""
-    return _said(dict(kept.loc[key]), key) if key in kept.index else ""
-
-
-def _said(spec: Mapping[Any, Any], key: str) -> str:
-    about = [spec[name] for name in NAMES[:3] if spec.get(name) not in (None, "", SLIDES)]
-    return f"{', '.join(about)}, seed {spec['seed']} ({key})"
-
-
-def _read(path: Path) -> dict[str, Any]:
-    with whole(path, "Delete the folder of this run and run again"):
-        value: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-    return value
 
 
 # -- Tables, recomputed from the raw predictions of stored runs.

@@ -48,7 +48,8 @@ def test_a_table_is_recomputed_from_the_predictions_it_cites(path: Path) -> None
 def test_survival_is_recomputed_from_the_risks_of_each_slide(path: Path) -> None:
     stored = pd.read_csv(path).set_index(["run", "fold"]).sort_index()
     kept = archived.by_run(path.parents[1] / archived.RISKS)
-    found = pd.concat({key: archive.scores(own).set_index("fold") for key, own in kept.items()})
+    each = {key: archive.scores(own).set_index("fold") for key, own in kept.items()}
+    found = pd.concat(each, names=["run"])
     for name in ("c_index", "iauc"):
         pd.testing.assert_series_equal(
             found.loc[stored.index, name], stored[name], atol=1e-4, rtol=0, check_dtype=False
