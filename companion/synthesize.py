@@ -22,7 +22,7 @@ from clipit_lib.files import canonical_json, digest, write_text
 from clipit_lib.settings import known
 from companion import paths
 from companion.profile import load_profile
-from companion.reading import agree
+from companion.reading import agree, read_strict
 
 # -- One question to a language model, at any endpoint that speaks OpenAI's chat completions.
 #
@@ -36,11 +36,7 @@ ADVICE = {
     403: "Use a key that may use this model",
     404: "Fix --endpoint or --model",
 } | dict.fromkeys((408, 409, 429), LATER)
-# Openings of an answer that is no report; where a server marks a refusal itself, that counts.
-REFUSALS = (
-    "i'm sorry", "i am sorry", "sorry, ", "i can't", "i cannot", "i am unable", "i'm unable",
-    "as an ai",
-)  # fmt: skip
+WORDS = read_strict(Path(__file__).parent / "manifests" / "requests.yaml", dict[str, Any])
 
 
 @dataclass(frozen=True)
@@ -126,7 +122,7 @@ def ask(client: openai.OpenAI, endpoint: Endpoint, messages: Any, seed: int) -> 
     except (ValueError, LookupError, TypeError, AttributeError):
         return Answer("", "no chat completion in JSON")
     else:
-        refused = text.lower().replace("\u2019", "'").startswith(REFUSALS)
+        refused = text.lower().replace("\u2019", "'").startswith(tuple(WORDS["refusals"]))
         if refused or message.refusal or ending == "content_filter":
             return Answer(text, "refused")
         if not text:
@@ -140,13 +136,6 @@ def ask(client: openai.OpenAI, endpoint: Endpoint, messages: Any, seed: int) -> 
 CHARACTERS_PER_TOKEN = 4
 # Taken to be the length of a report, in characters, where no example tells.
 USUAL_LENGTH = 1000
-INSTRUCTION = (
-    "You write synthetic surgical pathology reports for research on image classification. Write "
-    "one complete report in the style of TCGA pathology reports, as those you are shown: the same "
-    "kind of sections, wording, abbreviations and length, about a patient who does not exist. "
-    "Copy no sentence. Name no person, place, date or number that identifies anyone. Answer with "
-    "the plain text of the report and nothing else."
-)
 
 
 @dataclass(frozen=True)
@@ -180,14 +169,9 @@ class Order:
         number makes each request another one even where a server ignores seeds.
         """
         shown = [f"Example report {k}:\n{text}" for k, text in enumerate(self.examples, start=1)]
-        wish = (
-            f"Write synthetic report {self.number}. Organ: {self.organ}. The slide shows: "
-            f"{self.class_text}. The report describes the microscopic appearance of "
-            f"{self.class_text} and its diagnosis agrees with it. Differ from other such reports "
-            "in specimen, findings and wording."
-        )
+        wish = WORDS["wish"].format(number=self.number, organ=self.organ, text=self.class_text)
         return (
-            {"role": "system", "content": INSTRUCTION},
+            {"role": "system", "content": WORDS["instruction"]},
             {"role": "user", "content": "\n\n".join([*shown, wish])},
         )
 
