@@ -7,6 +7,7 @@ import platform
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from timeit import timeit
 from typing import Literal
 
 import numpy as np
@@ -106,17 +107,11 @@ def interleaved(calls: Mapping[str, Callable[[], object]], rounds: int) -> pd.Da
     rng = np.random.default_rng(0)
     with torch.inference_mode():
         rows = [
-            {name: _milliseconds(calls[name]) for name in rng.permutation(list(calls))}
+            # This timer waits for an accelerator to finish what it was given.
+            {name: timeit(calls[name], calls[name], timer, 1) for name in rng.permutation([*calls])}
             for _ in range(WARM_UP + rounds)
         ]
-    return pd.DataFrame(rows[WARM_UP:], columns=list(calls))
-
-
-def _milliseconds(call: Callable[[], object]) -> float:
-    call()
-    begin = timer()  # waits for an accelerator to finish what it was given
-    call()
-    return 1000 * (timer() - begin)
+    return 1000 * pd.DataFrame(rows[WARM_UP:], columns=list(calls))
 
 
 def latency_summary(times: pd.DataFrame, baseline: str) -> pd.DataFrame:
@@ -374,12 +369,6 @@ def beside_printed(counted: pd.DataFrame) -> pd.DataFrame:
     return table.round(4)
 
 
-def prompt_gmacs(counted: pd.DataFrame) -> float:
-    """Multiply-adds of one encoded prompt, in units of 10^9."""
-    gmacs = counted.set_index("variant")["gmacs"]
-    return float(gmacs[ENCODED] - gmacs[CACHED]) / PROMPTS
-
-
 # -- Findings on cost in words, written from the numbers.
 
 
@@ -422,7 +411,8 @@ def readable(costs: pd.DataFrame) -> pd.DataFrame:
 
 def paper_sentence(counts: pd.DataFrame) -> str:
     """What explains the paper's numbers, from `cost_table` of `published_variants`."""
-    gmacs, prompt = counts.set_index("variant")["gmacs"], prompt_gmacs(counts)
+    gmacs = counts.set_index("variant")["gmacs"]
+    prompt = (gmacs[ENCODED] - gmacs[CACHED]) / PROMPTS
     printed = paper.printed("compute").set_index("variant")
     heads, adapters = gmacs[MERGED] - gmacs[UNIMODAL], gmacs[UNMERGED] - gmacs[MERGED]
     operations, time = printed["gflops"], printed["latency_ms"]
