@@ -207,7 +207,7 @@ def trace(results: Path, keys: Sequence[str]) -> pd.DataFrame:
     for key in keys:
         here = _predictions(results, key)
         own = kept.get(key) if here is None else here
-        found = {} if own is None else scores(own).mean().to_dict()
+        found: dict[Any, Any] = {} if own is None else scores(own).mean().to_dict()
         folder = "not here" if here is None else "here"
         rows.append({"key": key, **known.get(key, {}), **found, "run_folder": folder})
     columns = ["key", *archived.NAMES, *SCORES, "run_folder"]

@@ -43,7 +43,7 @@ def listed(results: Path) -> pd.DataFrame:
         return table.set_index("key").reset_index().reindex(columns=[*LISTED, *more])
 
 
-def noted(results: Path, keys: Collection[str]) -> dict[str, dict[str, Any]]:
+def noted(results: Path, keys: Collection[str]) -> dict[str, dict[Any, Any]]:
     """What its folder or else the list says of each run, by its key: its names, whether its course
     is `doubtful`, `BY`. Missing are runs that are in neither, and what older versions did not note.
     """

@@ -587,19 +587,9 @@ def claims_text(profile: Profile, judged: Sequence[Judged], stated: Claims) -> s
 
 def reading_table(judged: Sequence[Judged]) -> pd.DataFrame:
     """To read: claim, where, paper, ours, verdict, on what it rests."""
-    return pd.DataFrame(
-        [
-            {
-                "claim": one.claim.claim,
-                "where": one.claim.where,
-                "paper": one.claim.paper,
-                "ours": ours(one),
-                "verdict": str(one.finding.verdict),
-                "resting on": "; ".join(filter(None, (one.finding.reason, one.claim.note))),
-            }
-            for one in judged
-        ]
-    )
+    said = ["; ".join(filter(None, (one.finding.reason, one.claim.note))) for one in judged]
+    own = {"ours": [*map(ours, judged)], "resting on": said}
+    return ledger_table(judged).assign(**own)[[*COLUMNS[1:4], "ours", "verdict", "resting on"]]
 
 
 def ours(one: Judged) -> str:
