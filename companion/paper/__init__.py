@@ -9,6 +9,7 @@ import pandas as pd
 
 from clipit_lib.encoders import registry
 from clipit_lib.settings import Protocol
+from companion.reading import read_strict
 
 # -- The paper's numbers as data (arXiv 2504.16181; WACV 2026 text of Tables 1 and 2).
 
@@ -90,22 +91,7 @@ def pareto_points() -> pd.DataFrame:
 
 # -- The paper's protocol, and the released code's: which of its switches meet on which data.
 
-# What the released code does differently, one switch each (traps of its commit 4f2bed7 and of the
-# later file versions; see notebook 15). They are facts about code, not about the printed numbers.
-SWITCHES: dict[str, dict[str, Any]] = {
-    "double_softmax": {"double_softmax": True},
-    "moving_target": {"moving_target": True},
-    "text_stage_ignored": {"text_stage": "ignored"},
-    "lora_everywhere": {"lora_targets": "all", "vision_head": "adapted"},
-    "imagenet_normalisation": {"normalisation": "imagenet"},
-    "clip_normalisation": {"normalisation": "clip"},
-    "last_checkpoint": {"checkpoint": "last"},
-    "random_fusion": {"fusion_start": "random", "unit_distilled": False},
-    "random_vision_head": {"vision_head": "random_adapted"},
-    "letters_lost": {"letters_lost": True},
-    "class_text": {"class_text_share": 0.5},
-    "tiny_validation": {"validation_per_class": 4},
-}
+SWITCHES = read_strict(HERE / "switches.yaml", dict[str, dict[str, Any]])
 PAPER = Protocol()
 # Those that are met on one data set of the paper only, and those that stand in place of another.
 ONLY_ON = {"letters_lost": "PCAM", "tiny_validation": "BACH", "class_text": "CRC"}
