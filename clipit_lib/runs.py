@@ -194,6 +194,6 @@ def _last_descent(spec: RunSpec) -> tuple[str, Descent]:
     """The section of a profile, and its settings, that made a run's predictions."""
     if spec.training is not None:
         return "training", spec.training
-    if spec.text is not None and spec.text_only:
+    if spec.text is not None and spec.branch == "text_only":
         return "text_stage", spec.text.training
     return "probe", spec.probe
