@@ -67,15 +67,18 @@ def perform(spec: RunSpec, inputs: Inputs) -> Outcome:
         dataset,
         lambda split: predict_logits(model, Patches.of(dataset, split, encoder.transform)).numpy(),
     )
-    return Outcome(learned_state(model, spec), course, predictions, notes)
+    state = {  # adapters and heads; the whole backbone only where all of it was trained
+        name: value.detach().cpu().contiguous().clone()
+        for name, value in model.state_dict().items()
+        if spec.adaptation == "full" or not name.startswith("backbone.") or "lora_" in name
+    }
+    return Outcome(state, course, predictions, notes)
 
 
 def probe(
     spec: RunSpec, dataset: PatchDataset, encoder: VisionEncoder, labels: Labels
 ) -> tuple[nn.Linear, History, Float[Tensor, "n c"]]:
-    """The unimodal baseline of Table 1, where LoRA only and CLIP-IT start their h_v; and its
-    probabilities of the patches that it learned from.
-    """
+    """The unimodal baseline of Table 1, where all others start; its answers to training patches."""
     made_by = encoder.model, encoder.weights_hash, encoder.transform, dataset
     train, validation = (
         (torch.from_numpy(image_embeddings(*made_by, split)[chosen.at]), chosen.labels)
@@ -153,13 +156,3 @@ def stage_two(
     if protocol.vision_head is not None:
         lora.fold_head(model)
     return history
-
-
-def learned_state(model: nn.Module, spec: RunSpec) -> lora.State:
-    """Adapters and heads; the whole backbone only where all of it was trained."""
-    whole = spec.adaptation == "full"
-    return {
-        name: value.detach().cpu().contiguous().clone()
-        for name, value in model.state_dict().items()
-        if whole or not name.startswith("backbone.") or "lora_" in name
-    }

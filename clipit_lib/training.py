@@ -356,9 +356,8 @@ class Patches:
         cls, dataset: PatchDataset, labels: Labels, transform: Transform, looks_at: int | None
     ) -> tuple[Patches, Patches]:
         """Those that a run learns from, and those that looks read."""
-        each = (cls(dataset.pixels, own.rows, own.labels, transform) for own in labels.values())
-        train, validation = each
-        return train, validation.some(looks_at)
+        train, held = (cls(dataset.pixels, e.rows, e.labels, transform) for e in labels.values())
+        return train, held.some(looks_at)
 
     def some(self, count: int | None) -> Patches:
         """At most so many, of each label its share, the same in every run; all for None."""

@@ -304,7 +304,7 @@ MISTAKES: dict[str, list[tuple[str, str, str]]] = {
         ("of_class[0] for", "of_class[-1] for", "another template"),
         ("dict(zip(SPLITS, parts", "dict(zip(SPLITS[::-1], parts", "terms of another split"),
         ("terms, TERMS_PER_IMAGE", "terms, 1", "one term"),
-        ("rng.random(len(labels)) < share", "rng.random(len(labels)) < share / 2",
+        ("< spec.label_noise", "< spec.label_noise / 2",
          "label noise at half its share"),
         ("rng.integers(1, classes", "rng.integers(0, classes", "some flips change nothing"),
         ("([spec.seed, purpose])", "([0, purpose])", "the same labels for each seed"),
