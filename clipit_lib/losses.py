@@ -13,7 +13,7 @@ Labels = Int[Tensor, " b"] | Float[Tensor, "b c"]  # the latter are soft
 def cross_entropy(
     logits: Float[Tensor, "b c"], labels: Labels, smoothing: float = 0.0
 ) -> Float[Tensor, ""]:
-    """Equation 2: mean negative log-probability of the true class, in nats; or of a smoothed one."""
+    """Equation 2: mean negative log-probability of the true class, or a smoothed one, in nats."""
     return F.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
 
 

@@ -309,7 +309,7 @@ def _check(spec: RunSpec, where: str) -> None:
     learns = spec.training is not None and spec.contrastive is None
     features = spec.text is not None and spec.target != "soft_labels"  # are distilled, not labels
     works = {
-        "lambda": features or spec.target == "soft_labels",
+        "lambda": learns and (features or spec.target is not None),
         "smoothing": learns and spec.smoothing and not (spec.protocol or Protocol()).double_softmax,
         "mixup": learns and not features,
         "averaged": learns and spec.averaged,

@@ -166,7 +166,7 @@ def test_mixed_images_have_mixed_labels() -> None:
 
     def loss(seed: int) -> float:
         draws = torch.Generator().manual_seed(seed)
-        return float(task.loss(task.model, rows, draws)["classification"])
+        return task.loss(task.model, rows, draws)["classification"].item()
 
     drawn = torch.randint(2**62, (1,), generator=torch.Generator().manual_seed(9))
     draws = np.random.default_rng(int(drawn))
@@ -175,7 +175,7 @@ def test_mixed_images_have_mixed_labels() -> None:
     images, labels = patches.batch(rows), F.one_hot(patches.labels[rows], 3).float()
     images, labels = (share * each + (1 - share) * each[other] for each in (images, labels))
     by_hand = -(labels * task.model(images).logits.log_softmax(dim=1)).sum(dim=1).mean()
-    assert loss(9) == pytest.approx(float(by_hand), rel=1e-5)
+    assert loss(9) == pytest.approx(by_hand.item(), rel=1e-5)
     assert loss(9) == loss(9) != loss(10)
 
 
