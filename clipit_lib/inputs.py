@@ -62,7 +62,10 @@ def choose_labels(spec: Labelled, dataset: PatchDataset) -> Labels:
     }
     chosen = {}
     for split, own in rows.items():
-        labels = _flip(dataset.labels[own], len(dataset.classes), spec.label_noise, rng)
+        true, classes = dataset.labels[own], len(dataset.classes)
+        flipped = rng.random(len(true)) < spec.label_noise
+        other = (true + rng.integers(1, classes, size=len(true))) % classes  # evenly drawn
+        labels = np.where(flipped, other, true).astype(np.int64)
         at = np.searchsorted(dataset.indices(split), own)
         chosen[split] = Chosen(own, at, torch.from_numpy(labels))
     return chosen
@@ -77,13 +80,6 @@ def _some_of_each(
         return rows
     of_class = [rows[dataset.labels[rows] == c] for c in range(len(dataset.classes))]
     return np.sort(np.concatenate([rng.permutation(part)[:count] for part in of_class]))
-
-
-def _flip(labels: np.ndarray, classes: int, share: float, rng: np.random.Generator) -> np.ndarray:
-    """Replace a share of the labels by another class, drawn evenly from the other classes."""
-    flipped = rng.random(len(labels)) < share
-    other = (labels + rng.integers(1, classes, size=len(labels))) % classes
-    return np.where(flipped, other, labels).astype(np.int64)
 
 
 # -- Data sets, corpora, encoders and pairs, by name.
@@ -217,7 +213,8 @@ def paired_texts(spec: TextSpec, inputs: Inputs, splits: Sequence[Split]) -> Pai
     # The nearest prompt: the retriever's zero-shot answer, in words.
     texts = tuple(text for of_class in by_class for text in of_class)
     embeddings = _embedded(spec, inputs, texts)
-    chosen = {s: (_images(spec, inputs, s) @ embeddings.T).argmax(axis=1) for s in splits}
+    seen = {s: inputs.image_embeddings(spec.dataset, s, spec.retriever) for s in splits}
+    chosen = {s: (images @ embeddings.T).argmax(axis=1) for s, images in seen.items()}
     return PairedTexts(texts, chosen)
 
 
@@ -304,15 +301,11 @@ def shuffled(values: np.ndarray, groups: np.ndarray, rng: np.random.Generator) -
 def _terms(spec: TextSpec, inputs: Inputs) -> PairedTexts:
     """The terms nearest to each patch, as one text."""
     terms = own_terms()
-    images = [_images(spec, inputs, split) for split in SPLITS]
+    images = [inputs.image_embeddings(spec.dataset, split, spec.retriever) for split in SPLITS]
     embeddings = _embedded(spec, inputs, terms)
     texts, index = term_texts(np.concatenate(images), embeddings, terms, TERMS_PER_IMAGE)
     parts = np.split(index, np.cumsum([len(part) for part in images])[:-1])
     return PairedTexts(tuple(texts), dict(zip(SPLITS, parts, strict=True)))
-
-
-def _images(spec: TextSpec, inputs: Inputs, split: Split) -> np.ndarray:
-    return inputs.image_embeddings(spec.dataset, split, spec.retriever)
 
 
 def _embedded(spec: TextSpec, inputs: Inputs, texts: Sequence[str]) -> np.ndarray:

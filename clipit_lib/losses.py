@@ -10,9 +10,11 @@ from torch import Tensor
 Labels = Int[Tensor, " b"] | Float[Tensor, "b c"]  # the latter are soft
 
 
-def cross_entropy(logits: Float[Tensor, "b c"], labels: Labels) -> Float[Tensor, ""]:
-    """Equation 2: mean negative log-probability of the true class, in nats."""
-    return F.cross_entropy(logits.float(), labels)
+def cross_entropy(
+    logits: Float[Tensor, "b c"], labels: Labels, smoothing: float = 0.0
+) -> Float[Tensor, ""]:
+    """Equation 2: mean negative log-probability of the true class, or a smoothed one, in nats."""
+    return F.cross_entropy(logits.float(), labels, label_smoothing=smoothing)
 
 
 def double_softmax(logits: Float[Tensor, "b c"], labels: Labels) -> Float[Tensor, ""]:

@@ -46,7 +46,9 @@ class VisionClassifier(nn.Module):
 
 
 class TextBranch(VisionClassifier):
-    """A backbone that predicts text features too: h_d. How they count is a subclass's `answer`."""
+    """A backbone that predicts text features too: h_d. How they count is a subclass's `answer`; as
+    it is (direct distillation) they only pull on the backbone, through a map thrown away later.
+    """
 
     def __init__(self, backbone: nn.Module, width: int, classes: int, text_width: int) -> None:
         super().__init__(backbone, width, classes)
@@ -61,10 +63,6 @@ class TextBranch(VisionClassifier):
         """Logits [b, c] of a patch's features and of the text features that they predict."""
         logits: Tensor = self.vision_head(features)
         return logits
-
-
-class Direct(TextBranch):
-    """No text branch: text features only pull on the backbone, through a map thrown away later."""
 
 
 class EarlyFusion(TextBranch):
@@ -129,7 +127,7 @@ def build_model(
         return VisionClassifier(backbone, width, classes)
     assert spec.protocol is not None and text_width is not None
     if spec.branch in ("early", "direct"):
-        kind = EarlyFusion if spec.branch == "early" else Direct
+        kind = EarlyFusion if spec.branch == "early" else TextBranch
         return kind(backbone, width, classes, text_width)
     return ClipIt(
         backbone, width, classes, text_width, spec.protocol.unit_distilled,

@@ -37,7 +37,16 @@ def top_k(
     Raises:
         ClipItError: fewer than k reports, different widths, or embeddings that are not finite.
     """
-    _check(images, texts, k)
+    widths, where = (images.shape[1], texts.shape[1]), "pairing"
+    if widths[0] != widths[1]:
+        what = f"image embeddings are {widths[0]} wide, text embeddings {widths[1]}"
+        raise ClipItError(what, where, "Use both towers of one retriever")
+    if not 1 <= k <= len(texts):
+        raise ClipItError(f"rank {k} of {len(texts)} reports", where, "Ask for a lower rank")
+    # In blocks, so that memory does not grow.
+    parts = (part[i : i + 4096] for part in (images, texts) for i in range(0, len(part), 4096))
+    if not all(np.isfinite(part).all() for part in parts):
+        raise ClipItError("embeddings hold NaN or infinity", where, "Train the retriever anew")
     # An accelerator may multiply float32 as TF32, whose 11 bits do not tell close reports apart.
     exact = torch.float32 if torch.device(device).type == "cpu" else torch.float64
     reports = F.normalize(torch.from_numpy(texts).to(device, exact), dim=-1)
@@ -67,19 +76,6 @@ def _stable_top_k(similarity: Tensor, k: int) -> tuple[Tensor, Tensor]:
     index, by_index = index.sort(dim=1)
     value, by_value = value.gather(1, by_index).sort(dim=1, descending=True, stable=True)
     return value, index.gather(1, by_value)
-
-
-def _check(images: np.ndarray, texts: np.ndarray, k: int) -> None:
-    widths, where = (images.shape[1], texts.shape[1]), "pairing"
-    if widths[0] != widths[1]:
-        what = f"image embeddings are {widths[0]} wide, text embeddings {widths[1]}"
-        raise ClipItError(what, where, "Use both towers of one retriever")
-    if not 1 <= k <= len(texts):
-        raise ClipItError(f"rank {k} of {len(texts)} reports", where, "Ask for a lower rank")
-    # In blocks, so that memory does not grow.
-    blocks = (part[i : i + 4096] for part in (images, texts) for i in range(0, len(part), 4096))
-    if not all(np.isfinite(block).all() for block in blocks):
-        raise ClipItError("embeddings hold NaN or infinity", where, "Train the retriever anew")
 
 
 def effective_number(reports: Int64[np.ndarray, " n"]) -> float:

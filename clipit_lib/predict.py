@@ -63,7 +63,7 @@ def load_classifier(folder: Path) -> ImageClassifier:
         raise ClipItError(what, folder / "spec.json", fix) from error
     with whole(folder / "card.json", TRAIN_AGAIN):
         classes = tuple(json.loads((folder / "card.json").read_text(encoding="utf-8"))["classes"])
-    if spec.contrastive is not None or spec.text_only:
+    if spec.contrastive is not None or spec.branch == "text_only":
         fix = "Name a run of unimodal, lora_only or clip_it"
         if spec.contrastive is not None:
             fix = "Export it: `python -m companion export` encodes its prompts for good"

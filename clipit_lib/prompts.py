@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,7 +20,7 @@ from clipit_lib.inputs import Inputs, choose_labels
 from clipit_lib.losses import contrastive
 from clipit_lib.predictions import Outcome, predicted
 from clipit_lib.settings import Contrastive, RunSpec
-from clipit_lib.training import BLOCK, History, Patches, Stage, Task, fit, in_blocks
+from clipit_lib.training import BLOCK, History, ImageTask, Patches, Stage, fit, in_blocks
 
 
 class PromptClassifier(nn.Module):
@@ -72,17 +71,10 @@ class PromptClassifier(nn.Module):
         return self.scores(in_blocks(self.images, patches).numpy())
 
 
-@dataclass(eq=False)
-class ContrastiveTask(Task):
+class ContrastiveTask(ImageTask):
     """Symmetric contrastive loss of patches and the first prompt of their class (appendix E)."""
 
     model: PromptClassifier
-    train: Patches
-    validation: Patches
-    augmented: bool
-
-    def __post_init__(self) -> None:
-        self.rows = len(self.train.rows)
 
     def loss(self, model: Any, rows: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         settings = self.model.settings

@@ -41,18 +41,19 @@ def perform(spec: RunSpec, inputs: Inputs) -> Outcome:
     inputs.check(spec)
     if spec.contrastive is not None:
         return prompts.perform_contrastive(spec, inputs)
-    if spec.text_only:
+    if spec.branch == "text_only":
         return text.perform_text(spec, inputs)
     dataset = inputs.dataset(spec.dataset)
     encoder = inputs.backbone(spec.backbone, spec.normalisation)
     labels = choose_labels(spec, dataset)
     by = "labels_per_class", "label_noise", "validation_per_class", "normalisation", "probe", "seed"
     of = spec.dataset, encoder.weights_hash, *(getattr(spec, name) for name in by)
-    head, course = inputs.once(("probe", *of), lambda: probe(spec, dataset, encoder, labels))
+    read = spec, dataset, encoder, labels
+    head, course, said = inputs.once(("probe", *of), lambda: probe(*read))
     notes, stage_one, targets = course.notes, None, None
     if spec.target == "soft_labels":
-        labels, said = text.soft_labels(spec, inputs, labels)
-        notes += said
+        labels, doubts = text.soft_labels(spec, inputs, labels, said)
+        notes += doubts
     elif spec.text is not None:  # equations 1 and 2: which text is whose, and its features
         stage_one, targets = text.for_stage_two(spec, inputs, labels)
         notes += stage_one.notes
@@ -66,20 +67,27 @@ def perform(spec: RunSpec, inputs: Inputs) -> Outcome:
         dataset,
         lambda split: predict_logits(model, Patches.of(dataset, split, encoder.transform)).numpy(),
     )
-    return Outcome(learned_state(model, spec), course, predictions, notes)
+    state = {  # adapters and heads; the whole backbone only where all of it was trained
+        name: value.detach().cpu().contiguous().clone()
+        for name, value in model.state_dict().items()
+        if spec.adaptation == "full" or not name.startswith("backbone.") or "lora_" in name
+    }
+    return Outcome(state, course, predictions, notes)
 
 
 def probe(
     spec: RunSpec, dataset: PatchDataset, encoder: VisionEncoder, labels: Labels
-) -> tuple[nn.Linear, History]:
-    """The unimodal baseline of Table 1, and where LoRA only and CLIP-IT start their h_v."""
+) -> tuple[nn.Linear, History, Float[Tensor, "n c"]]:
+    """The unimodal baseline of Table 1, where all others start; its answers to training patches."""
     made_by = encoder.model, encoder.weights_hash, encoder.transform, dataset
     train, validation = (
         (torch.from_numpy(image_embeddings(*made_by, split)[chosen.at]), chosen.labels)
         for split, chosen in labels.items()
     )
     stage = Stage("the probe", "probe", f"{spec.dataset}, {spec.backbone}, seed {spec.seed}")
-    return linear_probe(train, validation, len(dataset.classes), spec.probe, spec.seed, stage)
+    asked = len(dataset.classes), spec.probe, spec.seed, stage
+    head, course = linear_probe(train, validation, *asked)
+    return head, course, head(train[0]).softmax(dim=-1).detach()
 
 
 def linear_probe(
@@ -137,22 +145,14 @@ def stage_two(
     assert protocol is not None and training is not None
     train, held = Patches.chosen(dataset, labels, encoder.transform, training.looks_at)
     weight, double = spec.distillation_weight or 0.0, protocol.double_softmax
-    task = ImageTask(model, train, held, training.augment, double, targets, weight)
+    asked = training.augment, double, targets, weight, spec.smoothing or 0.0, spec.mixup
+    task = ImageTask(model, train, held, *asked)
     whole = len(held.rows) == len(labels["validation"].rows)
     start, said = (floor, "the probe") if whole else (None, "the untrained start")
     stage = Stage.of_run(spec, "stage two", "training", said)
     tower = targets.tower if isinstance(targets, MovingTargets) else None
-    history = fit(task, training, spec.seed, protocol.checkpoint, tower, stage, start)
+    how = protocol.checkpoint, tower, stage, start, spec.averaged
+    history = fit(task, training, spec.seed, *how)
     if protocol.vision_head is not None:
         lora.fold_head(model)
     return history
-
-
-def learned_state(model: nn.Module, spec: RunSpec) -> lora.State:
-    """Adapters and heads; the whole backbone only where all of it was trained."""
-    whole = spec.adaptation == "full"
-    return {
-        name: value.detach().cpu().contiguous().clone()
-        for name, value in model.state_dict().items()
-        if whole or not name.startswith("backbone.") or "lora_" in name
-    }

@@ -179,7 +179,9 @@ def get_or_run(spec: RunSpec, inputs: Inputs) -> StoredRun:
 
     def trained() -> Outcome:
         outcome = perform(spec, inputs)
-        key, settings = _last_descent(spec)
+        told = spec.text.training if spec.text and spec.branch == "text_only" else None
+        stages: dict[str, Descent | None] = {"training": spec.training, "text_stage": told}
+        key, settings = next(((k, v) for k, v in stages.items() if v), ("probe", spec.probe))
         logits = torch.tensor(outcome.predictions.filter(like=LOGIT).to_numpy())
         Stage.of_run(spec, "prediction", key).check_tensors(
             "the logits", [logits], "after training", settings.learning_rate,
@@ -188,12 +190,3 @@ def get_or_run(spec: RunSpec, inputs: Inputs) -> StoredRun:
         return outcome
 
     return get_or_make(StoredRun, inputs.runs / spec.key, spec, trained, write)
-
-
-def _last_descent(spec: RunSpec) -> tuple[str, Descent]:
-    """The section of a profile, and its settings, that made a run's predictions."""
-    if spec.training is not None:
-        return "training", spec.training
-    if spec.text is not None and spec.text_only:
-        return "text_stage", spec.text.training
-    return "probe", spec.probe

@@ -258,6 +258,9 @@ class RunSpec(Labelled):
         branch: where the text branch joins the image; `text_only` is the text classifier of
             stage one, which sees no image; None has no text branch.
         text: None where no text is read.
+        target: what is distilled instead of text features; `soft_labels` as in `text.soft_labels`.
+        smoothing, mixup: share of a training label spread over all classes; a of Beta(a, a).
+        averaged: decay of the moving average of the weights, see `training.fit`.
     """
 
     backbone: str
@@ -273,11 +276,9 @@ class RunSpec(Labelled):
     protocol: Protocol | None = None
     branch: Literal["late", "early", "direct", "text_only"] | None = None
     text: TextSpec | None = None
-    target: Literal["image", "image_centroids", "soft_labels"] | None = None
+    target: Literal["image", "image_centroids", "noise", "soft_labels"] | None = None
     distillation_weight: Weight | None = None
+    smoothing: Fraction | None = None
+    mixup: Rate | None = None
+    averaged: Fraction | None = None
     contrastive: Contrastive | None = None
-
-    @property
-    def text_only(self) -> bool:
-        """Whether the run is the text classifier of stage one, which sees no image."""
-        return self.branch == "text_only"

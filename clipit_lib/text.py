@@ -54,6 +54,7 @@ class TextClassifier(nn.Module):
         return logits
 
 
+@dataclass(eq=False)
 class ReportTask(Task):
     """Equation 2, gathered by distinct report: sum over r, c of n_rc CE(h_t(f_t(r)), c) / N.
 
@@ -65,19 +66,16 @@ class ReportTask(Task):
         redraw: windows to learn from, by epoch, if they change; validation reads whole texts.
     """
 
-    def __init__(
-        self,
-        model: TextClassifier,
-        windows: TokenWindows,
-        counts: Float[Tensor, "m c"],
-        validation_counts: Float[Tensor, "m c"],
-        double_softmax: bool = False,
-        redraw: Callable[[int], TokenWindows] | None = None,
-    ) -> None:
-        self.model, self.windows, self.read, self.redraw = model, windows, windows, redraw
-        self.used = torch.nonzero(counts.sum(dim=1)).flatten()
-        self.counts, self.validation_counts = counts[self.used], validation_counts
-        self.double, self.rows = double_softmax, len(self.used)
+    model: TextClassifier
+    windows: TokenWindows
+    counts: Float[Tensor, "m c"]
+    validation_counts: Float[Tensor, "m c"]
+    double_softmax: bool = False
+    redraw: Callable[[int], TokenWindows] | None = None
+
+    def __post_init__(self) -> None:
+        self.used, self.read = torch.nonzero(self.counts.sum(dim=1)).flatten(), self.windows
+        self.counts, self.rows = self.counts[self.used], len(self.used)
 
     def begin(self, epoch: int) -> None:
         if self.redraw is not None:
@@ -87,7 +85,7 @@ class ReportTask(Task):
         # Batches share the objective: weights of an epoch's batches sum to the number of rows.
         weights = self.counts[rows] * (self.rows / len(rows) / self.counts.sum())
         logits = model(self.read.select(self.used[rows]))
-        if self.double:
+        if self.double_softmax:
             logits = logits.float().softmax(dim=-1)
         return {"classification": weighted_cross_entropy(logits, weights.to(device()))}
 
@@ -243,16 +241,20 @@ def pair_counts(
 # -- What stage two takes from the text.
 
 
-def image_targets(spec: TextSpec, inputs: Inputs, labels: Labels, centroids: bool) -> Targets:
-    """The retriever's own embedding of each patch, unit length; no text is read.
+def other_targets(spec: TextSpec, inputs: Inputs, labels: Labels, kind: str) -> Targets:
+    """In place of the text, of unit length and its width; none is read.
 
     Args:
-        centroids: replace it by one of k centroids, where k is the effective number of reports of
-            the pairing: as few distinct targets as hub reports give.
+        kind: `image`, the retriever's own embedding of each patch; `noise`, a direction of its own
+            for each, drawn by the seed once; `image_centroids`, one of k centroids of the former,
+            where k is the effective number of reports of the pairing: as few as hub reports give.
     """
     embeddings = inputs.image_embeddings(spec.dataset, "train", spec.retriever)
+    if kind == "noise":
+        rng = np.random.default_rng([spec.seed, 8])
+        embeddings = rng.standard_normal(embeddings.shape, np.float32)
     images = F.normalize(torch.from_numpy(embeddings[labels["train"].at]), dim=-1)
-    if not centroids:
+    if kind != "image_centroids":
         return Targets(images, torch.arange(len(images)))
     from sklearn.cluster import KMeans  # slow to import, and seldom needed
 
@@ -272,8 +274,8 @@ def for_stage_two(
     asked, training, at = spec.text, spec.training, labels["train"].at
     assert asked is not None and training is not None and spec.protocol is not None
     if spec.target is not None:
-        images = image_targets(asked, inputs, labels, spec.target == "image_centroids")
-        return TextFeatures(images.features, {}, {}), images
+        others = other_targets(asked, inputs, labels, spec.target)
+        return TextFeatures(others.features, {}, {}), others
     paired, stage = stage_one(asked, inputs, labels)
     psi = torch.from_numpy(paired.chosen["train"][at])
     if not (spec.protocol.moving_target or asked.word_dropout):
@@ -291,18 +293,22 @@ def for_stage_two(
     return stage, Targets(torch.stack([*map(drop, range(training.epochs))]), report)
 
 
-def soft_labels(spec: RunSpec, inputs: Inputs, labels: Labels) -> tuple[Labels, tuple[str, ...]]:
-    """Labels to learn from, mixed with what the text classifier says of each patch's report:
-    (y + lambda p) / (1 + lambda), [n, c]; and the notes of stage one. Not of the paper:
-    generalised distillation (Lopez-Paz et al. 2016), with the text as privileged information.
+def soft_labels(
+    spec: RunSpec, inputs: Inputs, labels: Labels, said: Float[Tensor, "n c"]
+) -> tuple[Labels, tuple[str, ...]]:
+    """Labels to learn from, mixed with what a teacher says of each patch: (y + lambda p) /
+    (1 + lambda), [n, c]; and the notes of stage one. Not of the paper: generalised distillation
+    (Lopez-Paz et al. 2016) by the text classifier, with the text as privileged information; where
+    no text is read, self-distillation by what the run's own probe has `said`.
     """
-    train, weight = labels["train"], spec.distillation_weight
-    assert spec.text is not None and weight is not None
-    paired, stage = stage_one(spec.text, inputs, labels)
-    said = classified(stage, len(inputs.dataset(spec.dataset).classes)).softmax(dim=-1)
-    said = said[torch.from_numpy(paired.chosen["train"][train.at])]
+    train, weight, notes = labels["train"], spec.distillation_weight, tuple[str, ...]()
+    assert weight is not None
+    if spec.text is not None:
+        paired, stage = stage_one(spec.text, inputs, labels)
+        said = classified(stage, said.shape[1]).softmax(dim=-1)
+        said, notes = said[torch.from_numpy(paired.chosen["train"][train.at])], stage.notes
     soft = (F.one_hot(train.labels, said.shape[1]) + weight * said) / (1 + weight)
-    return labels | {"train": train._replace(labels=soft)}, stage.notes
+    return labels | {"train": train._replace(labels=soft)}, notes
 
 
 @torch.inference_mode()

@@ -6,6 +6,7 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -13,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.optim.swa_utils import get_ema_multi_avg_fn
 
 from clipit_lib import parallel
 from clipit_lib.compute import autocast, device, on_device, stacked
@@ -194,7 +196,7 @@ def descend(
 
 def fit(
     task: Task, settings: Descent, seed: int, keep: str = "best", extra: nn.Module | None = None,
-    stage: Stage | None = None, start: float | None = None,
+    stage: Stage | None = None, start: float | None = None, averaged: float | None = None,
 ) -> History:  # fmt: skip
     """Minimise a task's loss with Adam and leave the kept weights in `task.model`.
 
@@ -205,6 +207,8 @@ def fit(
         extra: a further module to learn that is not deployed (a moving target's text tower).
         start: validation cross-entropy, in nats, that every look should improve on; by default
             the task's own before the first step. No weights depend on it.
+        averaged: decay per step of an exponential moving average of what is learned, from the start
+            on (Polyak and Juditsky 1992); looks read it and it is kept in place of the weights.
 
     Returns:
         One row per look at validation: epoch, mean of each loss part since the last, validation.
@@ -221,6 +225,10 @@ def fit(
     generator = torch.Generator().manual_seed(seed)
     steps, checks = max(1, round(task.rows / settings.batch_size)), settings.checks_per_epoch
     looks = {max(1, round(steps * (i + 1) / checks)) for i in range(checks)}
+    mean: list[Tensor] = [*learned]  # without averaging the weights themselves
+    if averaged is not None:
+        mean, update = [p.detach().clone() for p in learned], get_ema_multi_avg_fn(averaged)
+        optimiser.register_step_post_hook(lambda *_: update(mean, learned, None))
     kept, lowest = _learned(task.model), math.inf
     history = History()
     if start is None:
@@ -239,14 +247,17 @@ def fit(
     def after(epoch: int, step: int, seen: list[Row]) -> None:
         nonlocal kept, lowest
         row = {"epoch": epoch + step / steps, **_means(seen), **task.notes()}
+        _exchange(learned, mean)
         value = _look(task, modules, settings)
         stage.check({SCORE: value}, place(step, steps, epoch, settings.epochs), rate)
         if value < lowest:
             kept, lowest = _learned(task.model), value
+        _exchange(learned, mean)
         history.append(row | {"validation": value})
 
     clip = settings.gradient_clip
     descend(learned, optimiser, settings.epochs, batches, loss, stage, clip, after, looks)
+    _exchange(learned, mean)
     if keep == "best":
         task.model.load_state_dict(kept, strict=False)
     modules.eval()
@@ -271,6 +282,11 @@ def _learned(model: nn.Module) -> dict[str, Tensor]:
     """A copy of what learns."""
     learned = ((name, p) for name, p in model.named_parameters() if p.requires_grad)
     return {name: p.detach().clone() for name, p in learned}
+
+
+def _exchange(learned: Iterable[Tensor], mean: Iterable[Tensor]) -> None:
+    for own, other in zip(learned, mean, strict=True):
+        own.data, other.data = other.data, own.data
 
 
 def _means(rows: list[dict[str, float]]) -> dict[str, float]:
@@ -340,9 +356,8 @@ class Patches:
         cls, dataset: PatchDataset, labels: Labels, transform: Transform, looks_at: int | None
     ) -> tuple[Patches, Patches]:
         """Those that a run learns from, and those that looks read."""
-        each = (cls(dataset.pixels, own.rows, own.labels, transform) for own in labels.values())
-        train, validation = each
-        return train, validation.some(looks_at)
+        train, held = (cls(dataset.pixels, e.rows, e.labels, transform) for e in labels.values())
+        return train, held.some(looks_at)
 
     def some(self, count: int | None) -> Patches:
         """At most so many, of each label its share, the same in every run; all for None."""
@@ -377,6 +392,8 @@ class ImageTask(Task):
     double_softmax: bool = False  # the released code's cross-entropy
     targets: Targets | MovingTargets | None = None
     distillation_weight: float = 0.0
+    smoothing: float = 0.0  # as `mixup` of `RunSpec`
+    mixup: float | None = None  # of what is classified; targets are not mixed
 
     def __post_init__(self) -> None:
         self.rows, self.epoch, self.spreads = len(self.train.rows), 0, list[Tensor]()
@@ -386,10 +403,20 @@ class ImageTask(Task):
 
     def loss(self, model: Any, rows: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         own, share = parallel.share(len(rows))
-        output = model(self.train.batch(rows, generator if self.augmented else None, own))
-        labels = on_device(self.train.labels[rows[own]])
-        classify = double_softmax if self.double_softmax else cross_entropy
-        parts = {"classification": share * classify(output.logits, labels)}
+        drawn = generator if self.augmented else None
+        classify: Callable[..., Tensor] = partial(cross_entropy, smoothing=self.smoothing)
+        classify = double_softmax if self.double_softmax else classify
+        if self.mixup is None:
+            output = model(self.train.batch(rows, drawn, own))
+            loss = classify(output.logits, on_device(self.train.labels[rows[own]]))
+        else:  # one weight per batch, as Zhang et al. (2018); the loss is linear in the labels
+            draws = np.random.default_rng(int(torch.randint(2**62, (1,), generator=generator)))
+            weight, other = draws.beta(self.mixup, self.mixup), draws.permutation(len(rows))
+            images, labels = self.train.batch(rows, drawn), on_device(self.train.labels[rows])
+            output = model((weight * images + (1 - weight) * images[other])[own])
+            first, second = (classify(output.logits, y[own]) for y in (labels, labels[other]))
+            loss = weight * first + (1 - weight) * second
+        parts = {"classification": share * loss}
         if self.targets is not None and output.distilled is not None:
             target = self.targets(rows, self.epoch)
             self.spreads.append(spread(target))

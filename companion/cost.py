@@ -168,7 +168,7 @@ def deployed_cost(spec: RunSpec, bench: Workbench, prompts: Prompts = "cached") 
         ClipItError: the run classifies texts, not images.
     """
     model: nn.Module
-    if spec.text_only:
+    if spec.branch == "text_only":
         raise ClipItError(f"{spec.setting} sees no image", "deployed cost", "Leave this run out")
     if spec.contrastive is not None:
         clip = bench.retriever(spec.backbone)

@@ -24,7 +24,7 @@ from clipit_lib.data.patches import Transform
 from clipit_lib.encoders import registry, weights
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import whole, written_beside
-from clipit_lib.model import ClipIt, Direct, VisionClassifier
+from clipit_lib.model import ClipIt, TextBranch, VisionClassifier
 from clipit_lib.predictions import LOGIT
 from clipit_lib.prompts import PromptClassifier
 from clipit_lib.runs import AGAIN, MODEL, StoredRun
@@ -240,7 +240,7 @@ def export(run: StoredRun, output: Path, onnx: bool = True) -> Path:
         ClipItError: the run has no image-only classifier, its card is damaged, `output` holds
             something else, a package for ONNX is missing; see also `predict.load_classifier`.
     """
-    if run.spec.text_only:
+    if run.spec.branch == "text_only":
         what = f"the run ({run.spec.setting}) classifies texts: there is no image-only model in it"
         raise ClipItError(what, run.folder, "Name a run of another setting")
     if output.exists() and not (output / DESCRIPTION).exists():
@@ -292,7 +292,7 @@ def _classifier(run: StoredRun) -> tuple[nn.Module, Transform]:
                 lora.merge(model.get_submodule(name), own, spec.lora)
         return cached(model.eval()).cpu().eval(), encoder.transform
     found = predict.load_classifier(run.folder)
-    if isinstance(found.model, Direct):  # its map to text features has no part in the answer
+    if type(found.model) is TextBranch:  # its map to text features has no part in the answer
         head = found.model.vision_head
         linear = VisionClassifier(found.model.backbone, head.in_features, len(found.classes))
         linear.vision_head = head

@@ -23,6 +23,7 @@ from clipit_lib.settings import (
     Pairing,
     Positive,
     Protocol,
+    Rate,
     RunSpec,
     TextSpec,
     TextStage,
@@ -94,6 +95,9 @@ def _paired(**pairing: Any) -> Fields:
 SETTINGS: dict[str, tuple[str, Fields]] = {
     "unimodal": ("unimodal (probe)", {"adaptation": "none"}),
     "lora_only": ("LoRA only", {"adaptation": "lora"}),
+    "lora_only/self_distilled": (  # soft labels of its own probe
+        "LoRA only, self-distilled", {"adaptation": "lora", "target": "soft_labels"},
+    ),
     "clip_it": ("CLIP-IT", CLIP_IT),
     # Controls and ablations (Figure 5).
     "clip_it/architecture_only": ("architecture only, no text", CLIP_IT | NO_TEXT),
@@ -113,6 +117,7 @@ SETTINGS: dict[str, tuple[str, Fields]] = {
     "clip_it/image_centroids": (
         "few image centroids as target", CLIP_IT | {"target": "image_centroids"},
     ),
+    "clip_it/noise_target": ("fixed noise as target", CLIP_IT | {"target": "noise"}),
     "clip_it/without_lora": (
         "without LoRA", CLIP_IT | {"adaptation": "none", "text_adaptation": "none"},
     ),
@@ -163,26 +168,20 @@ def _oracle(kind: Any, text: str, profile: Profile) -> Fields:
     return {"pairing": Pairing(reports=kind, right=int(text) / 100)}
 
 
+def _percent(name: str, text: str, profile: Profile) -> Fields:
+    """A share below one."""
+    return {name: _share(int(text) / 100)}
+
+
 # These raise ValueError where a value is out of range, as the models above do.
-_count, _share, _weight = (
-    TypeAdapter(kind).validate_python for kind in (Positive, Fraction, Weight)
+_count, _share, _weight, _rate = (
+    TypeAdapter(kind).validate_python for kind in (Positive, Fraction, Weight, Rate)
 )
 
 # What a further part `/NAME_VALUE` of a setting's name changes: in words, and the fields.
 CHANGES: dict[str, tuple[str, Callable[[str, Profile], Fields]]] = {
     "lambda": ("λ = {}", lambda text, _: {"distillation_weight": _weight(float(text))}),
     "report_rank": ("report of rank {}", lambda text, _: {"pairing": Pairing(rank=int(text))}),
-    **{
-        name: (words, partial(_oracle, name))
-        for name, words in {
-            "own_class": "a report of their label for {}%",
-            "own_neighbour": "reports like their own for {}%",
-            "own": "own reports for {}%",
-        }.items()
-    },
-    "word_dropout": (
-        "{}% of the words dropped", lambda text, _: {"word_dropout": _share(int(text) / 100)},
-    ),
     "lora_rank": ("LoRA rank {}", _lora_of_rank),
     "retriever": ("pairs by {}", lambda text, _: {"retriever": text}),
     "corpus": ("{} reports", lambda text, _: {"corpus": text}),
@@ -198,9 +197,20 @@ CHANGES: dict[str, tuple[str, Callable[[str, Profile], Fields]]] = {
         "{} protocol",
         lambda text, own: {"protocol": known(text, PROTOCOLS, "protocol", f"profile {own.name}")},
     ),
-    "label_noise": (
-        "{}% of the labels wrong", lambda text, _: {"label_noise": _share(int(text) / 100)},
-    ),
+    **{  # in percent
+        name: (words, partial(made, name))
+        for name, made, words in (
+            ("own_class", _oracle, "a report of their label for {}%"),
+            ("own_neighbour", _oracle, "reports like their own for {}%"),
+            ("own", _oracle, "own reports for {}%"),
+            ("word_dropout", _percent, "{}% of the words dropped"),
+            ("label_noise", _percent, "{}% of the labels wrong"),
+            # What else keeps a fit from following every label: brakes without any text.
+            ("smoothing", _percent, "{}% label smoothing"),
+            ("averaged", _percent, "weights averaged (decay {}%)"),
+        )
+    },
+    "mixup": ("mixup by Beta({0}, {0})", lambda text, _: {"mixup": _rate(float(text))}),
 }  # fmt: skip
 
 
@@ -272,10 +282,12 @@ def resolve(
         "lora": lora,
         "protocol": protocol if by_protocol else None,
     }
-    if pairing is None:
+    if pairing is None and "target" not in own:
         own["distillation_weight"] = None
     else:
-        fields |= {"branch": "late", "distillation_weight": profile.distillation_weight}
+        fields["distillation_weight"] = profile.distillation_weight
+    if pairing is not None:
+        fields["branch"] = "late"
         if pairing.reports != "none":
             adapters = lora if text_learns else None
             fields["text"] = _text(bench, labelled, protocol, pairing, adapters, texts)
@@ -287,7 +299,25 @@ def resolve(
         if profile.protocol == "released":
             asked["same_class"] = "negatives"
         own["contrastive"] = own["contrastive"].model_copy(update=asked)
-    return RunSpec(**fields | own)
+    spec = RunSpec(**fields | own)
+    _check(spec, f"profile {profile.name}")
+    return spec
+
+
+def _check(spec: RunSpec, where: str) -> None:
+    """Raise, as ClipItError, at a part of a setting's name that would change nothing there."""
+    learns = spec.training is not None and spec.contrastive is None
+    features = spec.text is not None and spec.target != "soft_labels"  # are distilled, not labels
+    works = {
+        "lambda": learns and (features or spec.target is not None),
+        "smoothing": learns and spec.smoothing and not (spec.protocol or Protocol()).double_softmax,
+        "mixup": learns and not features,
+        "averaged": learns and spec.averaged,
+    }
+    for name, value in Setting.of(spec.setting).changes.items():
+        if not works.get(name, True):
+            what = f"setting {spec.setting!r}: {name}_{value} cannot work in it"
+            raise ClipItError(what, where, "Leave it out")
 
 
 def _text(

@@ -37,14 +37,17 @@ def pair(images: Tensor, reports: Tensor, rank: int = 1) -> Tensor:
 
 def descend(
     model: nn.Module, rows: int, loss: Loss, validate: Callable[[], float], settings: Descent,
-    seed: int, keep: str = "best",
+    seed: int, keep: str = "best", averaged: float | None = None,
 ) -> nn.Module:  # fmt: skip
-    """Adam with clipped gradients; the weights at the lowest validation loss are kept."""
+    """Adam with clipped gradients; the weights at the lowest validation loss are kept, or their
+    moving average.
+    """
     learned = [p for p in model.parameters() if p.requires_grad]
     decay = settings.weight_decay
     adam = torch.optim.Adam(learned, settings.learning_rate, weight_decay=decay, fused=True)
     draws, best = torch.Generator().manual_seed(seed), float("inf")
     kept: dict[str, Tensor] = {}
+    mean = [p.detach().clone() for p in learned]
     steps, per_epoch = max(1, round(rows / settings.batch_size)), settings.checks_per_epoch
     looks = {max(1, round(steps * (look + 1) / per_epoch)) for look in range(per_epoch)}
     for epoch in range(settings.epochs):
@@ -55,17 +58,29 @@ def descend(
             loss(batch, draws, epoch).backward()
             nn.utils.clip_grad_norm_(learned, settings.gradient_clip)
             adam.step()
+            if averaged is not None:
+                for old, new in zip(mean, learned, strict=True):
+                    old.lerp_(new.detach(), 1 - averaged)
             if step in looks:
                 model.eval()
+                own = [p.detach().clone() for p in learned]
+                put(learned, own if averaged is None else mean)
                 with torch.inference_mode():
                     value = validate()
                 if value < best or keep == "last":
                     best = value
                     named = model.named_parameters()
                     kept = {name: p.detach().clone() for name, p in named if p.requires_grad}
+                put(learned, own)
                 train_mode(model)
     model.load_state_dict(kept, strict=False)
     return model.eval()
+
+
+@torch.no_grad()
+def put(weights: Sequence[Tensor], values: Sequence[Tensor]) -> None:
+    for each, value in zip(weights, values, strict=True):
+        each.copy_(value)
 
 
 @dataclass(frozen=True)
@@ -101,12 +116,16 @@ class Whole:
             model.vision_head.load_state_dict(head.state_dict())
             return self.logits(model, self.data.indices("test"))
         targets, text_head = self.distilled()
-        if spec.target == "soft_labels":  # instead of text features, the text classifier's answers
-            assert targets is not None and self.clip is not None
-            answers, true = TextHead(self.clip.width, classes), self.labels["train"]
-            answers.load_state_dict(text_head)
+        if spec.target == "soft_labels":  # instead of text features, what a classifier answers
+            true, answers, read = self.labels["train"], head, self.features["train"]
+            if targets is not None and self.clip is not None:
+                answers, read = (
+                    TextHead(self.clip.width, classes),
+                    targets(torch.arange(len(true)), 0),
+                )
+                answers.load_state_dict(text_head)
             with torch.inference_mode():
-                said = answers(targets(torch.arange(len(true)), 0)).softmax(dim=-1)
+                said = answers(read).softmax(dim=-1)
             weight = spec.distillation_weight
             self.labels["train"] = (F.one_hot(true, classes) + weight * said) / (1 + weight)
             targets, text_head = None, {}
@@ -222,10 +241,20 @@ class Whole:
         assert settings is not None and spec.protocol is not None
 
         def loss(b: Tensor, draws: torch.Generator, epoch: int) -> Tensor:
+            weight, order = 1.0, np.arange(len(b))
+            if spec.mixup is not None:
+                rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=draws)))
+                weight, order = rng.beta(spec.mixup, spec.mixup), rng.permutation(len(b))
             images = torch.from_numpy(self.data.pixels[self.rows["train"][b.numpy()]])
-            z = model(transform(augment(images, draws) if settings.augment else images))
+            seen = transform(augment(images, draws) if settings.augment else images)
+            if spec.mixup is not None:
+                seen = weight * seen + (1 - weight) * seen[order]
+            z = model(seen)
             answers = z.logits.softmax(dim=-1) if spec.protocol.double_softmax else z.logits
-            right = F.cross_entropy(answers, y[b])
+            smooth = spec.smoothing or 0.0
+            right = weight * F.cross_entropy(answers, y[b], label_smoothing=smooth)
+            if spec.mixup is not None:
+                right = right + (1 - weight) * F.cross_entropy(answers, y[b[order]])
             if targets is None:
                 return right
             distance = (1 - F.cosine_similarity(z.distilled, targets(b, epoch), dim=-1)).mean()
@@ -236,7 +265,7 @@ class Whole:
             return float(F.cross_entropy(logits, self.labels["validation"]))
 
         rows, keep = len(y), spec.protocol.checkpoint
-        return descend(model, rows, loss, validate, settings, spec.seed, keep)
+        return descend(model, rows, loss, validate, settings, spec.seed, keep, spec.averaged)
 
     @torch.inference_mode()
     def logits(self, model: nn.Module, rows: np.ndarray) -> Tensor:

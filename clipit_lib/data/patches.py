@@ -478,18 +478,14 @@ def augment(pixels: Patches, generator: torch.Generator, jitter: float = 0.1) ->
         drawn = torch.randn(count, 1, 1, channels, generator=generator, device=generator.device)
         return drawn.to(pixels.device, non_blocking=True).clamp(-3, 3)
 
-    turned = _turn(pixels, generator)
+    # One of the eight symmetries of the square for each patch, all equally likely.
+    drawn = torch.rand(3, count, 1, 1, 1, generator=generator, device=generator.device)
+    upside_down, mirrored, transposed = (drawn < 0.5).to(pixels.device, non_blocking=True)
+    turned = torch.where(upside_down, pixels.flip(1), pixels)
+    turned = torch.where(mirrored, turned.flip(2), turned)
+    turned = torch.where(transposed, turned.transpose(1, 2), turned)
     values = turned.float() if pixels.dtype == torch.uint8 else turned * 255
     density = -torch.log((values + 1) / 256)
     density = density * (1 + jitter * normal(3)) + 0.5 * jitter * normal(1)
     values = (256 * torch.exp(-density) - 1).clamp(0, 255)
     return values.round().to(torch.uint8) if pixels.dtype == torch.uint8 else values / 255
-
-
-def _turn(pixels: Patches, generator: torch.Generator) -> Patches:
-    """One of the eight symmetries of the square for each patch, all equally likely."""
-    drawn = torch.rand(3, len(pixels), 1, 1, 1, generator=generator, device=generator.device)
-    upside_down, mirrored, transposed = (drawn < 0.5).to(pixels.device, non_blocking=True)
-    pixels = torch.where(upside_down, pixels.flip(1), pixels)
-    pixels = torch.where(mirrored, pixels.flip(2), pixels)
-    return torch.where(transposed, pixels.transpose(1, 2), pixels)

@@ -21,7 +21,7 @@ from clipit_lib.inputs import (
 )
 from clipit_lib.pairing import Pairs, effective_number
 from clipit_lib.settings import RunSpec, TextSpec
-from clipit_lib.text import image_targets
+from clipit_lib.text import other_targets
 from clipit_lib.training import Targets
 from companion import specs, studies
 from companion.profile import Workbench
@@ -105,20 +105,37 @@ def test_image_targets_are_the_retrievers_embeddings_or_few_of_their_centroids(
 ) -> None:
     asked = text(bench, "clip_it/image_target")
     labels = choose_labels(asked, bench.dataset(CELL[0]))
-    own = image_targets(asked, bench, labels, centroids=False)
+    own = other_targets(asked, bench, labels, "image")
     embeddings = bench.retriever_embeddings(CELL[0], "train")
     unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
     rows = torch.arange(len(unit))
     np.testing.assert_allclose(own(rows, 0).cpu(), unit, atol=1e-6)
     assert spec(bench, "clip_it/image_target").target == "image"
     assert spec(bench, "clip_it/image_centroids").target == "image_centroids"
-    few = image_targets(text(bench, "clip_it/image_centroids"), bench, labels, centroids=True)
+    few = other_targets(text(bench, "clip_it/image_centroids"), bench, labels, "image_centroids")
     reports = paired_reports(text(bench, "clip_it"), bench, "train")
     assert len(few.features) == round(effective_number(reports))
     nearest = torch.cdist(torch.from_numpy(unit), few.features).argmin(dim=1)
     torch.testing.assert_close(few.features.norm(dim=1), torch.ones(len(few.features)))
     # Centroids at unit length: the nearest may differ from k-means' own on the border.
     assert (nearest == few.report).float().mean() > 0.8
+
+
+def test_noise_targets_know_nothing_of_the_image_and_stay(bench: Workbench, monkeypatch) -> None:
+    def drawn(setting: str, seed: int = 0) -> tuple[Targets, torch.Tensor]:
+        asked = text(bench, setting, seed)
+        labels = choose_labels(asked, bench.dataset(CELL[0]))
+        return other_targets(asked, bench, labels, "noise"), torch.from_numpy(labels["train"].at)
+
+    own, rows = drawn("clip_it/noise_target")
+    assert own.features.shape == (len(rows), bench.clip.width)
+    torch.testing.assert_close(own.features.norm(dim=1), torch.ones(len(rows)))
+    assert torch.equal(own(rows, 0), own(rows, 1)) and len(own.features.unique(dim=0)) == len(rows)
+    few, chosen = drawn("clip_it/noise_target/labels_5")
+    assert torch.equal(few.features, own.features[chosen])  # a patch keeps its direction
+    assert not torch.equal(drawn("clip_it/noise_target", 1)[0].features, own.features)
+    monkeypatch.setattr(bench, "image_embeddings", lambda *_: np.ones(own.features.shape, "f4"))
+    assert torch.equal(drawn("clip_it/noise_target")[0].features, own.features)
 
 
 def cosines(images: np.ndarray, texts: list[str], desk: Workbench) -> np.ndarray:
@@ -143,7 +160,10 @@ def test_each_patch_has_the_nearest_prompt_or_terms(setting: str, terms: int, mo
 
 
 def test_controls_without_text_read_no_report(bench: Workbench, monkeypatch) -> None:
-    for setting in ("clip_it/image_target", "clip_it/architecture_only"):
+    for setting in (
+        "clip_it/image_target", "clip_it/noise_target", "clip_it/architecture_only",
+        "lora_only/self_distilled",
+    ):  # fmt: skip
         asked = spec(bench, setting, seed=41)
         with monkeypatch.context() as patch:
             patch.setattr(text_stage, "stage_one", lambda *_: pytest.fail("read a report"))

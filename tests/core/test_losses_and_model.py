@@ -59,6 +59,16 @@ def test_named_losses_are_the_equations() -> None:
     assert two.item() == pytest.approx((3 - math.sqrt(0.5)) / 2)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.05, 0.2])
+def test_a_smoothed_label_has_a_share_on_every_class(share: float) -> None:
+    logits = torch.tensor([[2.0, 0.0, -1.0]])
+    total = math.exp(2) + 1 + math.exp(-1)
+    nats = [math.log(total) - 2, math.log(total), math.log(total) + 1]  # of each class
+    expected = (1 - share) * nats[1] + share * sum(nats) / 3
+    found = losses.cross_entropy(logits, torch.tensor([1]), share).item()
+    assert found == pytest.approx(expected, rel=1e-6)
+
+
 @pytest.mark.parametrize(("classes", "lowest"), [(2, 0.313), (4, 0.744), (9, 1.372)])
 def test_double_softmax_cannot_fall_below_its_floor(classes: int, lowest: float) -> None:
     certain = 1000 * torch.eye(classes)

@@ -126,8 +126,49 @@ def test_the_key_follows_what_changes_a_result(bench: Workbench) -> None:
         spec(bench, labels_per_class=5),
         spec(bench, "clip_it/random_reports"),
         spec(bench, "clip_it/architecture_only"),
+        *(spec(bench, f"lora_only/{brake}") for brake in BRAKES),
     ]
-    assert len({base.key, *(other.key for other in others)}) == 8
+    assert len({base.key, *(other.key for other in others)}) == 8 + len(BRAKES)
+
+
+BRAKES: dict[str, dict[str, object]] = {
+    "smoothing_5": {"smoothing": 0.05},
+    "mixup_0.2": {"mixup": 0.2},
+    "averaged_90": {"averaged": 0.9},
+    "self_distilled": {"target": "soft_labels", "distillation_weight": 1.0},
+    "self_distilled/lambda_3": {"target": "soft_labels", "distillation_weight": 3.0},
+    "smoothing_10/label_noise_40": {"smoothing": 0.1, "label_noise": 0.4},
+    "mixup_0.1/averaged_80/labels_5": {"mixup": 0.1, "averaged": 0.8, "labels_per_class": 5},
+}
+
+
+@pytest.mark.parametrize("brake", BRAKES)
+def test_a_brake_changes_what_its_name_says(bench: Workbench, brake: str) -> None:
+    plain, asked = spec(bench, "lora_only"), spec(bench, f"lora_only/{brake}")
+    assert asked == plain.model_copy(update=BRAKES[brake] | {"setting": asked.setting})
+    assert asked.text is None and asked.branch is None
+
+
+def test_targets_and_their_weights_combine(bench: Workbench) -> None:
+    for target in ("image", "noise"):
+        asked = spec(bench, f"clip_it/{target}_target/lambda_3/label_noise_40")
+        assert (asked.target, asked.distillation_weight, asked.label_noise) == (target, 3.0, 0.4)
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        "unimodal/smoothing_10", "contrastive/averaged_90", "text/mixup_0.2", "text/lambda_3",
+        "clip_it/image_target/mixup_0.2", "clip_it/mixup_0.2", "lora_only/lambda_3",
+        "lora_only/smoothing_10/protocol_released", "clip_it/switch_double_softmax/smoothing_10",
+        "clip_it/architecture_only/lambda_3", "lora_only/averaged_0", "lora_only/averaged_100",
+        "lora_only/mixup_0", "lora_only/smoothing_0",
+    ],
+)  # fmt: skip
+def test_a_part_of_a_name_that_can_do_nothing_is_refused(bench: Workbench, setting: str) -> None:
+    with pytest.raises(ClipItError, match=f"setting '{setting}': .*can") as caught:
+        specs.resolve(bench, "phantom-crc", "phantom_clip", setting, 0)
+    assert "\n" not in str(caught.value)
 
 
 def test_stored_runs_keep_their_names() -> None:

@@ -136,6 +136,49 @@ def test_of_equal_looks_the_first_is_kept_and_a_further_module_learns() -> None:
     assert further.weight.item() == pytest.approx(before - 0.3, abs=1e-2)
 
 
+@pytest.mark.parametrize(("keep", "kept"), [("last", 0.8952), ("best", 0.944)])
+def test_a_moving_average_is_what_looks_see_and_what_is_kept(keep: str, kept: float) -> None:
+    """Adam goes down by the rate: 0.9, 0.8, 0.7. From 1 with a decay of 0.8, by hand: 0.8 + 0.18,
+    0.784 + 0.16, 0.7552 + 0.14.
+    """
+
+    class Falling(Told):
+        def loss(self, model: Any, rows: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+            return {"all": model.weight.sum()}
+
+        def validate(self) -> float:
+            seen.append(self.model.weight.item())
+            return 1 + abs(seen[-1] - 0.944)  # the second is the best
+
+    seen: list[float] = []
+    task = Falling()
+    course = Descent(epochs=3, batch_size=4, learning_rate=0.1, weight_decay=0.0)
+    fit(task, course, 0, keep, start=2.0, averaged=0.8)
+    assert seen == pytest.approx([0.98, 0.944, 0.8952], abs=1e-5)
+    assert task.model.weight.item() == pytest.approx(kept, abs=1e-5)
+
+
+def test_mixed_images_have_mixed_labels() -> None:
+    rng, rows = np.random.default_rng(0), torch.tensor([3, 0, 2, 1])
+    pixels = rng.integers(0, 256, (4, 2, 2, 3), dtype=np.uint8)
+    patches = Patches(pixels, np.arange(4), torch.tensor([0, 1, 2, 1]), transform(2))
+    task = ImageTask(ClipIt(nn.Flatten(), 12, 3, 2), patches, patches, False, mixup=0.4)
+
+    def loss(seed: int) -> float:
+        draws = torch.Generator().manual_seed(seed)
+        return task.loss(task.model, rows, draws)["classification"].item()
+
+    drawn = torch.randint(2**62, (1,), generator=torch.Generator().manual_seed(9))
+    draws = np.random.default_rng(int(drawn))
+    share, other = draws.beta(0.4, 0.4), draws.permutation(4)
+    assert 0.1 < share < 0.9 and (other != np.arange(4)).any()
+    images, labels = patches.batch(rows), F.one_hot(patches.labels[rows], 3).float()
+    images, labels = (share * each + (1 - share) * each[other] for each in (images, labels))
+    by_hand = -(labels * task.model(images).logits.log_softmax(dim=1)).sum(dim=1).mean()
+    assert loss(9) == pytest.approx(by_hand.item(), rel=1e-5)
+    assert loss(9) == loss(9) != loss(10)
+
+
 @pytest.mark.parametrize(
     ("first", "last", "looks", "doubts"),
     [

@@ -38,6 +38,12 @@ SETTINGS = (
     "clip_it/own_neighbour_60/corpus_toy-own",
     "clip_it/soft_labels/own_60/corpus_toy-own",
     "clip_it/soft_labels/lambda_3",
+    "lora_only/self_distilled/lambda_3",
+    "lora_only/smoothing_20",
+    "lora_only/mixup_0.4/labels_5",
+    "lora_only/averaged_80",
+    "lora_only/averaged_80/switch_last_checkpoint",
+    "clip_it/noise_target/labels_5",
     "clip_it/image_target",
     "clip_it/image_target/labels_5",
     "clip_it/without_lora",
@@ -97,8 +103,9 @@ def written_out(spec: RunSpec, bench: Workbench) -> Whole:
     clip, corpus, asked = bench.clip, bench.named_corpus(spec.text.corpus), spec.text.pairing
     images = {s: torch.from_numpy(np.array(bench.retriever_embeddings(spec.dataset, s)))
               for s in splits}  # fmt: skip
-    if spec.target == "image":
-        seen = images["train"][at["train"]]
+    if spec.target in ("image", "noise"):
+        noise = np.random.default_rng([SEED, 8]).standard_normal(images["train"].shape, np.float32)
+        seen = (images["train"] if spec.target == "image" else torch.from_numpy(noise))[at["train"]]
         return Whole(spec, data, encoder, features, rows, labels, clip, images=seen)
     long = spec.text.training.long_text
     texts = torch.from_numpy(np.array(text_embeddings(clip, corpus, long)))
