@@ -41,6 +41,12 @@ CONTROLS = (
     "clip_it/redrawn_reports", "clip_it/shuffled_pairs", "clip_it/shuffled_within_class",
     "clip_it/class_prompts", "clip_it",
 )  # fmt: skip
+# Is text special, or would any brake on the fit do (notebook 19)?
+BRAKES = (
+    "lora_only", "lora_only/smoothing_10", "lora_only/mixup_0.2", "lora_only/averaged_90",
+    "lora_only/self_distilled", "clip_it/noise_target", "clip_it/image_target",
+    "clip_it/random_reports", "clip_it",
+)  # fmt: skip
 # Asked again on patches of another laboratory (notebook 20).
 SHIFT = ("unimodal", "lora_only", "clip_it/random_reports", "clip_it")
 # What tells apart what CLIP-IT gains on data of the user (notebook 16).
@@ -70,10 +76,13 @@ LABELS = ("labels_5", "labels_20", "labels_80")
 NOISE = ("label_noise_10", "label_noise_30", "label_noise_50")
 STUDIES = (
     "table1", "table2", "complementarity", "tsne", "ablations", "text_statistics", "table6",
-    "table7", "map", "controls", "protocol_audit", "clip_audit", "own", "known", "shift",
+    "table7", "map", "controls", "protocol_audit", "clip_audit", "own", "known", "brakes",
+    "shift",
 )  # fmt: skip
 
-ONE_BACKBONE = ("tsne", "ablations", "map", "controls", "protocol_audit", "known", "shift")
+ONE_BACKBONE = (
+    "tsne", "ablations", "map", "controls", "protocol_audit", "known", "brakes", "shift",
+)  # fmt: skip
 
 
 def asked(profile: Profile, name: str) -> bool:
@@ -202,6 +211,7 @@ def settings(profile: Profile, name: str, dataset: str) -> Sequence[str]:
         "protocol_audit": AUDIT,
         "clip_audit": CLIP_AUDIT,
         "own": OWN,
+        "brakes": BRAKES,
         "shift": SHIFT,
     }
     return fixed[name]
