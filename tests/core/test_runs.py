@@ -119,9 +119,9 @@ def test_doubts_of_every_stage_are_kept_with_a_run(monkeypatch) -> None:
         return second(*asked)
 
     def probe(*asked: Any) -> Any:
-        head, course = first(*asked)
+        head, course, said = first(*asked)
         courses.append([row["validation"] for row in course])
-        return head, course
+        return head, course, said
 
     first, second = experiment.probe, experiment.stage_two
     monkeypatch.setattr(experiment, "probe", probe)
@@ -148,10 +148,10 @@ def test_the_way_to_the_loss_is_short(monkeypatch) -> None:
     bench, ways = toy_bench(monkeypatch), []
     usual = training.cross_entropy
 
-    def seen(*given: Any) -> Any:
+    def seen(*given: Any, **named: Any) -> Any:
         code = [frame.filename for frame in traceback.extract_stack()]
         ways.append([Path(name).name for name in code if Path(name).parent.name == "clipit_lib"])
-        return usual(*given)
+        return usual(*given, **named)
 
     monkeypatch.setattr(training, "cross_entropy", seen)
     runs.get_or_run(
