@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
@@ -277,6 +278,11 @@ def write(figure: Figure, path: Path) -> None:
         figure.draw_without_rendering()
         figure.set_layout_engine("none")  # it would be laid out anew each time it is drawn
         figure.savefig(temporary, format=kind, bbox_inches="tight", **options)
+        if kind == "svg":  # the last bit of the layout names clips and signs zeros
+            text = re.sub(r"(?<=[ \"])-0(?=[ \"\n])", "0", temporary.read_text(encoding="utf-8"))
+            for number, name in enumerate(re.findall(r'<clipPath id="(\w+)"', text)):
+                text = text.replace(name, f"clip{number}")
+            temporary.write_text(text, encoding="utf-8")
 
 
 @styled()

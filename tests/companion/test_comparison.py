@@ -180,6 +180,19 @@ def test_what_is_cited_is_kept_in_a_columns_width_and_in_equal_bytes(
                         "target_spread.svg"]  # fmt: skip
 
 
+def test_the_last_bit_of_a_layout_changes_no_byte(tmp_path: Path) -> None:
+    """As another order of its solver gives: the same picture, in the same places."""
+    for name, moved in (("once", 0.0), ("again", 1e-13)):
+        figure = plt.figure()
+        for left in (0.1, 0.6):
+            figure.add_axes((left + moved, 0.1, 0.3, 0.8)).plot([0, 1])
+        style.write(figure, tmp_path / f"{name}.svg")
+        plt.close(figure)
+    text = (tmp_path / "once.svg").read_text(encoding="utf-8")
+    assert text == (tmp_path / "again.svg").read_text(encoding="utf-8")
+    assert text.count('<clipPath id="clip') == 2 and text.count("url(#clip0)") >= 1
+
+
 @pytest.mark.parametrize(
     ("table", "dataset", "backbone", "second", "first", "points"),
     [
