@@ -36,7 +36,7 @@ from clipit_lib.errors import ClipItError
 from clipit_lib.files import written_beside
 from clipit_lib.predict import ImageClassifier
 from companion import slides
-from companion.exported import load_classifier
+from companion.exported import load_classifier, load_graph
 
 # -- Images by files and folders, and the csv that answers them.
 
@@ -352,7 +352,7 @@ def answers(
 def main(given: Namespace) -> None:
     """Class probabilities of images or their tiles, as csv."""
     _check(given)
-    classifier = load_classifier(given.model)
+    classifier = load_graph(given.model) if given.int8 else load_classifier(given.model)
     if given.tiles is not None:
         predict_tiles(given, classifier)
         return
