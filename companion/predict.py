@@ -119,9 +119,7 @@ def csv_rows(output: Path | None, head: Sequence[str]) -> Iterator[Callable[[Ite
         raise
 
 
-def conclude(
-    unread: Sequence[ClipItError], images: int, allowed: bool = False, where: str = "predict"
-) -> None:
+def conclude(unread: Sequence[ClipItError], images: int, allowed: bool = False) -> None:
     """Say what could not be read of so many images.
 
     Raises:
@@ -133,7 +131,7 @@ def conclude(
         print(f"not answered: {error}", file=sys.stderr)
     if unread and not allowed:
         what = f"{len(unread)} of {images} images could not be read"
-        raise ClipItError(what, where, "They are named above; all others are answered")
+        raise ClipItError(what, "images", "They are named above; all others are answered")
 
 
 def cells(row: Float[np.ndarray, " c"] | ClipItError | None, classes: Sequence[str]) -> list[str]:

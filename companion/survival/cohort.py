@@ -234,7 +234,7 @@ def main(given: Namespace) -> None:
             unread.append(error)
     made, kept = len(wanted) - len(unread), len(named) - len(wanted)
     print(f"{made} of {len(named)} slides made in {settings.bags}, {kept} were there")
-    predict.conclude(unread, len(named), where="bags")
+    predict.conclude(unread, len(named))
 
 
 # -- Phantom slides: bags of phantom patches whose aggressiveness sets a planted hazard.
