@@ -7,7 +7,9 @@ import importlib.metadata
 import json
 from argparse import Namespace
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from timeit import timeit
 from typing import Any
 
 import numpy as np
@@ -35,11 +37,17 @@ from companion.exported import (
     DESCRIPTION,
     GRAPH,
     HEADS,
+    INPUT,
+    INT8,
+    OUTPUTS,
     WEIGHTS,
     ClassEmbeddings,
     Description,
+    Graph,
+    load_graph,
     network_of,
 )
+from companion.profile import Workbench, load_profile
 from companion.specs import label
 from companion.statistics import Cell, Interval, correct, pooled_bootstrap, units
 from companion.tables import escaped, markdown
@@ -105,11 +113,13 @@ def card_written(
     facts: Mapping[str, Any],
     description: Description,
     onnx: tuple[int, float] | None,
+    int8: str | None = None,
 ) -> str:
     """The card as Markdown, by the template `page/model_card.md.j2`.
 
     Args:
         onnx: opset of the graph and how far it is from torch, None without a graph.
+        int8: what is to be said of the smaller graph, None without it.
     """
     predictions, dataset = run.predictions(), run.spec.dataset
     found = scores_on_test(predictions)
@@ -153,13 +163,13 @@ def card_written(
         by_class=markdown(class_table(predictions, facts["classes"], facts["class_texts"])),
         settings=json.dumps(settings),
         onnx=onnx,
+        int8=int8,
     )
 
 
 # -- model.onnx: images from 0 to 1 go in, normalisation is inside, any number at a time.
 
 
-INPUT, OUTPUTS = "images", ("logits", "probabilities")
 PACKAGES = ("onnx", "onnxscript", "onnxruntime")
 TOLERANCE = 1e-4
 BATCHES = (1, 5)
@@ -212,9 +222,7 @@ def checked_graph(path: Path, whole: nn.Module, size: int) -> float:
     Raises:
         ClipItError: it is more than 1e-4.
     """
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    session = Graph(path).session
     rng, largest = torch.Generator().manual_seed(1), 0.0
     for batch in BATCHES:
         images = torch.rand(batch, 3, size, size, generator=rng)
@@ -227,14 +235,60 @@ def checked_graph(path: Path, whole: nn.Module, size: int) -> float:
     return largest
 
 
+# -- model.int8.onnx: the weights of matrix products in 8 bits, those of convolutions as they were.
+
+
+MOST_LOST = 0.2  # of balanced accuracy, in points
+COMPARED, TIMED = 1000, 64  # patches at most
+
+
+def write_int8(folder: Path, run: StoredRun, bench: Workbench) -> str:
+    """Write model.int8.onnx beside model.onnx; how both compare on validation, for the card.
+
+    Raises:
+        ClipItError: it is less accurate by more than 0.2 points; the profile has other patches.
+    """
+    from onnxruntime.quantization import quantize_dynamic
+    from sklearn.metrics import balanced_accuracy_score  # slow to import
+
+    data = bench.dataset(run.spec.dataset)
+    if data.content_hash != run.spec.data_hash:
+        what = f"its {run.spec.dataset} has other patches than the run was trained with"
+        raise ClipItError(what, f"profile {bench.profile.name}", "Name the run's own with --int8")
+    quantize_dynamic(folder / GRAPH, folder / INT8, op_types_to_quantize=["MatMul", "Gemm"])
+    rows = data.indices("validation")
+    rows = rows[np.unique(np.linspace(0, len(rows) - 1, COMPARED).astype(int))]
+    pixels, both = np.asarray(data.pixels[rows]), [load_graph(folder, n) for n in (GRAPH, INT8)]
+    calls = [partial(each.probabilities, pixels[:TIMED]) for each in both]
+    seconds = [[timeit(call, number=1) for call in calls] for _ in range(5)]
+    found = [each.probabilities(pixels) for each in both]
+    answers = [each.argmax(dim=1) for each in found]
+    scores = [100 * balanced_accuracy_score(data.labels[rows], each) for each in answers]
+    size = [(folder / name).stat().st_size / 1e6 for name in (INT8, GRAPH)]
+    said = (
+        f"on {len(rows)} validation patches balanced accuracy is {scores[1]:.1f}% in place of "
+        f"{scores[0]:.1f}%, {(answers[0] != answers[1]).sum()} answers differ, and no probability "
+        f"by more than {(found[0] - found[1]).abs().max():.3f}"
+    )
+    if scores[0] - scores[1] > MOST_LOST:
+        raise ClipItError(f"int8 loses too much: {said}", run.folder, "Leave --int8 out")
+    faster = np.divide(*np.median(seconds, axis=0))
+    return (
+        f"{size[0]:.1f} of {size[1]:.1f} MB, {faster:.1f} times as fast where it was made; {said}"
+    )
+
+
 # -- Export a trained classifier: one folder with merged weights, a description, ONNX and a card.
 
 
 VERSIONS = ("torch", "timm")
 
 
-def export(run: StoredRun, output: Path, onnx: bool = True) -> Path:
+def export(run: StoredRun, output: Path, onnx: bool = True, int8: Workbench | None = None) -> Path:
     """Write the image-only classifier of a run to a folder of its own, whole or not at all.
+
+    Args:
+        int8: where the run's patches are, to write and compare model.int8.onnx too.
 
     Raises:
         ClipItError: the run has no image-only classifier, its card is damaged, `output` holds
@@ -265,7 +319,8 @@ def export(run: StoredRun, output: Path, onnx: bool = True) -> Path:
         text = description.model_dump_json(indent=1)
         (temporary / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
         checked = write_graph(model, description, temporary) if onnx else None
-        text = card_written(run, facts, description, checked)
+        smaller = write_int8(temporary, run, int8) if int8 else None
+        text = card_written(run, facts, description, checked, smaller)
         (temporary / CARD).write_text(text, encoding="utf-8")
     return output
 
@@ -328,5 +383,8 @@ def _describe(
 def main(options: Namespace) -> None:
     """The image-only classifier of a run, as a folder that needs no cache."""
     output: Path = options.output or options.run / "export"
-    export(runs.read(options.run), output, not options.no_onnx)
+    if options.int8 and options.no_onnx:
+        raise ClipItError("--int8 is made of model.onnx", "export", "Leave --no-onnx out")
+    bench = Workbench(load_profile(options.int8)) if options.int8 else None
+    export(runs.read(options.run), output, not options.no_onnx, bench)
     print(f"{output}: {', '.join(sorted(path.name for path in output.iterdir()))}")

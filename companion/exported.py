@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -25,6 +26,8 @@ from clipit_lib.predict import ImageClassifier
 from clipit_lib.settings import RunSpec, Strict
 
 DESCRIPTION, WEIGHTS, GRAPH, CARD = "config.json", "model.safetensors", "model.onnx", "README.md"
+INT8 = "model.int8.onnx"
+INPUT, OUTPUTS = "images", ("logits", "probabilities")  # of both graphs
 EXPORT_AGAIN = "Export the run again"
 Head = Literal["linear", "clip_it", "early_fusion", "class_embeddings"]
 
@@ -187,6 +190,38 @@ def load_classifier(folder: Path) -> ImageClassifier:
     return ImageClassifier(model.eval().to(device()), description.input, description.classes)
 
 
+class Graph(nn.Module):
+    """An ONNX graph in a network's place: RGB from 0 to 1, [b, 3, size, size], to `Output`."""
+
+    def __init__(self, path: Path) -> None:
+        import onnxruntime  # needed by no one else who loads a classifier
+
+        super().__init__()
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = torch.get_num_threads()
+        providers = ["CPUExecutionProvider"]
+        self.session = onnxruntime.InferenceSession(path, options, providers=providers)
+
+    def forward(self, images: Float[Tensor, "b 3 h w"]) -> Output:
+        found = self.session.run([OUTPUTS[0]], {INPUT: images.cpu().numpy()})
+        return Output(torch.from_numpy(found[0]))
+
+
+def load_graph(folder: Path, name: str = INT8) -> ImageClassifier:
+    """An exported classifier as its ONNX graph of that name, on the CPU.
+
+    Raises:
+        ClipItError: it has none, or no package reads it.
+    """
+    description, path = read_description(folder), folder / name
+    if not path.exists():
+        raise ClipItError("no such graph was exported", path, "Export the run with --int8 PROFILE")
+    with whole(path, EXPORT_AGAIN):
+        model = Graph(path)
+    unchanged = replace(description.input, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    return ImageClassifier(model.eval(), unchanged, description.classes)
+
+
 class Classifier(ModelHubMixin):
     """An exported classifier by the interface of the Hugging Face hub.
 
@@ -215,7 +250,7 @@ class Classifier(ModelHubMixin):
         return cls(folder if folder.is_dir() else Path(snapshot_download(model_id, **asked)))
 
     def _save_pretrained(self, save_directory: Path) -> None:
-        for name in (WEIGHTS, GRAPH, CARD):  # the mixin writes its config.json
+        for name in (WEIGHTS, GRAPH, INT8, CARD):  # the mixin writes its config.json
             source, target = self.folder / name, save_directory / name
             if source.exists() and source.resolve() != target.resolve():
                 shutil.copy(source, target)

@@ -36,7 +36,7 @@ from clipit_lib.errors import ClipItError
 from clipit_lib.files import written_beside
 from clipit_lib.predict import ImageClassifier
 from companion import slides
-from companion.exported import load_classifier
+from companion.exported import load_classifier, load_graph
 
 # -- Images by files and folders, and the csv that answers them.
 
@@ -131,7 +131,7 @@ def conclude(unread: Sequence[ClipItError], images: int, allowed: bool = False) 
         print(f"not answered: {error}", file=sys.stderr)
     if unread and not allowed:
         what = f"{len(unread)} of {images} images could not be read"
-        raise ClipItError(what, "predict", "They are named above; all others are answered")
+        raise ClipItError(what, "images", "They are named above; all others are answered")
 
 
 def cells(row: Float[np.ndarray, " c"] | ClipItError | None, classes: Sequence[str]) -> list[str]:
@@ -295,30 +295,31 @@ THUMBNAIL = 900  # longer side of the picture and of the probability maps, in pi
 DRAWN = {"heatmap": (".png", ".pdf", ".svg"), "geojson": (".geojson", ".json")}
 
 
-def _check(given: Namespace) -> None:
-    """Raises ClipItError if the options do not go together."""
+def check(given: Namespace) -> None:
+    """Raises ClipItError if the options of a command, which may have fewer, do not go together."""
+    said, where = vars(given), given.command
     if given.tiles is None:
         of_tiles = ("stride", "heatmap", "geojson", "of_class", "mpp", "mpp_of_slide")
-        if any(getattr(given, name) for name in of_tiles):
+        if any(said.get(name) for name in of_tiles):
             what = "--stride, --heatmap, --geojson, --class and --mpp are of tiles"
-            raise ClipItError(what, "predict", "Add --tiles SIDE")
-    elif given.skip_unreadable:
+            raise ClipItError(what, where, "Add --tiles SIDE")
+    elif said.get("skip_unreadable"):
         what = "--skip-unreadable is of patches, not of tiles"
-        raise ClipItError(what, "predict", "Leave one of them out")
+        raise ClipItError(what, where, "Leave one of them out")
     if given.mpp is None:
         if given.mpp_of_slide is not None:
-            raise ClipItError("--mpp-of-slide is of whole slides", "predict", "Add --mpp")
+            raise ClipItError("--mpp-of-slide is of whole slides", where, "Add --mpp")
         for path in given.images:
             if path.suffix.lower() in slides.SCANS:
                 raise ClipItError("a whole slide", path, "Add --tiles SIDE --mpp MICRONS")
     for name in ("tiles", "stride", "max_megapixels", "mpp", "mpp_of_slide"):
-        value = getattr(given, name)
+        value = said.get(name)
         if value is not None and not 0 < value < float("inf"):
             raise ClipItError(f"{value}", f"--{name.replace('_', '-')}", "Give a number above zero")
     if not given.background >= 0:
         raise ClipItError(f"{given.background}", "--background", "Give a number, 0 or more")
     for name, endings in DRAWN.items():
-        path = getattr(given, name)
+        path = said.get(name)
         if path and path.exists() and path.samefile(given.images[0]):
             raise ClipItError("this is the image itself", f"--{name}", "Name another file")
         if path and (len(given.images) > 1 or given.images[0].is_dir()):
@@ -351,8 +352,8 @@ def answers(
 
 def main(given: Namespace) -> None:
     """Class probabilities of images or their tiles, as csv."""
-    _check(given)
-    classifier = load_classifier(given.model)
+    check(given)
+    classifier = load_graph(given.model) if given.int8 else load_classifier(given.model)
     if given.tiles is not None:
         predict_tiles(given, classifier)
         return
@@ -387,16 +388,21 @@ def predict_tiles(given: Namespace, classifier: ImageClassifier) -> None:
         conclude(unread, len(images))
 
 
-def _predict_tiles_of(
-    path: Path, given: Namespace, classifier: ImageClassifier, write: Callable[[Iterable[Any]], Any]
-) -> None:
-    classes, said = classifier.classes, list[str]()
-    mask: Bool[np.ndarray, "h w"] | None = None
+def gridded(
+    path: Path, given: Namespace
+) -> tuple[slides.Slide | Image.Image, Image.Image, Grid, list[str]]:
+    """An image, or with --mpp a whole slide; a picture of all of it, its tiles, and what to say.
+
+    Raises:
+        ClipItError: it cannot be read, is smaller than a tile, or does not say its resolution.
+    """
+    mask, said = None, list[str]()
     slide = slides.open_slide(path, given.mpp, given.mpp_of_slide) if given.mpp else None
     picture = slide.overview if slide else read_image(path, megapixels=given.max_megapixels)
     source: slides.Slide | Image.Image = slide or picture
     scale = slide.scale if slide else 1.0
-    side, stride = (round(each * scale) for each in (given.tiles, given.stride or given.tiles))
+    stride = vars(given).get("stride") or given.tiles
+    side, stride = (round(each * scale) for each in (given.tiles, stride))
     if side > (most := min(source.size)):
         size_of = "larger than the image ({} x {})".format(*source.size)
         what = f"a tile of {side} pixels is {size_of}"
@@ -405,8 +411,15 @@ def _predict_tiles_of(
         mask, threshold = slides.tissue(picture)
         where = f"tissue (saturation above {threshold} of 255) on {mask.mean():.1%} of the slide"
         said.append(f"{where}, other tiles left out")
-    grid = Grid(*source.size, side, stride, mask)
-    size, background = classifier.transform.size, given.background
+    return source, picture, Grid(*source.size, side, stride, mask), said
+
+
+def _predict_tiles_of(
+    path: Path, given: Namespace, classifier: ImageClassifier, write: Callable[[Iterable[Any]], Any]
+) -> None:
+    classes, background = classifier.classes, given.background
+    source, picture, grid, said = gridded(path, given)
+    side, size = grid.side, classifier.transform.size
     found = classified(source, grid, classifier.probabilities, size, background)
     tiles = []
     for tile in tqdm(found, total=len(grid.corners), unit="tile", disable=None):
@@ -425,7 +438,7 @@ def _predict_tiles_of(
     if given.geojson:
         hues = zip(classes, itertools.cycle(style.CYCLE), strict=False)
         colours = {name: list(bytes.fromhex(hue[1:])) for name, hue in hues}
-        origin = slide.origin if slide else (0, 0)
+        origin = source.origin if isinstance(source, slides.Slide) else (0, 0)
         write_geojson(given.geojson, features(tiles, side, colours, origin))
     if given.heatmap:
         scale = min(1.0, THUMBNAIL / max(source.size))

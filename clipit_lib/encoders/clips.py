@@ -13,24 +13,13 @@ from typing import Any, NamedTuple
 import open_clip
 import torch
 import torch.nn.functional as F
+import transformers
 from jaxtyping import Int
 from torch import Tensor, nn
-from transformers import (
-    CLIPTextConfig,
-    CLIPTextModelWithProjection,
-    CLIPVisionConfig,
-    CLIPVisionModelWithProjection,
-)
 
-from clipit_lib.encoders import weights
+from clipit_lib.encoders import vision, weights
 from clipit_lib.encoders.encoder import Tokenizer
-from clipit_lib.encoders.vision import (
-    Entry,
-    StandInImageTower,
-    packaged_network,
-    stand_in_tower,
-    state_part,
-)
+from clipit_lib.encoders.vision import Entry
 from clipit_lib.encoders.weights import MINILM, Held, package_folder
 from clipit_lib.errors import ClipItError
 from clipit_lib.settings import StandInTraining
@@ -192,19 +181,19 @@ PLIP_SPARE = r".*\.position_ids|logit_scale|{other}_model\..*|{other}_projection
 def build_plip(row: Entry, side: int | None, held: Held | None = None) -> nn.ModuleList:
     """Its two models; the defaults of their configurations are ViT-B/32's."""
     layers = {"num_hidden_layers": row.options.get("depth", 12)}
-    vision = CLIPVisionModelWithProjection(CLIPVisionConfig(**layers))
-    text = CLIPTextModelWithProjection(CLIPTextConfig(**layers))
+    image = transformers.CLIPVisionModelWithProjection(transformers.CLIPVisionConfig(**layers))
+    text = transformers.CLIPTextModelWithProjection(transformers.CLIPTextConfig(**layers))
     if held is not None:
-        weights.fill_model(vision, held, PLIP_SPARE.format(other="text"))
+        weights.fill_model(image, held, PLIP_SPARE.format(other="text"))
         weights.fill_model(text, held, PLIP_SPARE.format(other="(vision|visual)"))
-    return nn.ModuleList([vision, text])
+    return nn.ModuleList([image, text])
 
 
 def split_plip(model: Any) -> Halves:
     """Each in a tower; what follows the end token of a text is never looked at."""
-    vision, text = model
+    image, text = model
     return (
-        Half("model", vision, vision.config.projection_dim, lambda m, x: m(x).image_embeds),
+        Half("model", image, image.config.projection_dim, lambda m, x: m(x).image_embeds),
         Half("model", text, text.config.projection_dim, lambda m, x: m(x).text_embeds),
     )
 
@@ -236,29 +225,27 @@ class StandInTextTower(nn.Module):
 
 def build_stand_in(
     settings: StandInTraining, trained: Held | None = None
-) -> tuple[StandInImageTower, StandInTextTower]:
+) -> tuple[vision.StandInImageTower, StandInTextTower]:
     """Both frozen networks with their projections, which are random unless trained ones are given.
 
     Raises:
         ClipItError: a package is not installed.
     """
-    from transformers import AutoModel
-
-    bert = AutoModel.from_pretrained(package_folder(MINILM) / "model", local_files_only=True)
-    image = stand_in_tower(settings.width, trained)
+    bert = transformers.AutoModel.from_pretrained(
+        package_folder(MINILM) / "model", local_files_only=True
+    )
+    image = vision.stand_in_tower(settings.width, trained)
     text = StandInTextTower(bert, bert.config.hidden_size, bert.config.pad_token_id, settings.width)
     if trained is None:
-        image.backbone = packaged_network()
+        image.backbone = vision.packaged_network()
     else:
-        text.projection.load_state_dict(state_part(trained.state, "text."))
+        text.projection.load_state_dict(vision.state_part(trained.state, "text."))
     return image, text
 
 
 def stand_in_tokenizer(settings: StandInTraining) -> Tokenizer:
     """MiniLM's word-piece tokenizer."""
-    from transformers import AutoTokenizer
-
-    pieces = AutoTokenizer.from_pretrained(package_folder(MINILM) / "model")
+    pieces = transformers.AutoTokenizer.from_pretrained(package_folder(MINILM) / "model")
     context = settings.context_length
     return piece_tokenizer(pieces, pieces.cls_token_id, pieces.sep_token_id, context)
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Mapping
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
+from functools import reduce
 from pathlib import Path
 from typing import Any, Literal
 
@@ -39,6 +41,7 @@ class Entry:
         architecture, options: what the library is asked for.
         size: side of the input in pixels; None means the side of the phantom's patches.
         resized: whether its position embeddings are published for another size.
+        renamed: what its file calls parts of a weight's name, and what `library` does.
         statistics: mean and standard deviation of each channel that the input is brought to.
         interpolation: how its authors resize an image.
         templates: whose class prompts it is asked with, see `reports.TEMPLATES`.
@@ -54,6 +57,7 @@ class Entry:
     options: Mapping[str, Any] = field(default_factory=dict)
     size: int | None = None
     resized: bool = False
+    renamed: Mapping[str, str] = field(default_factory=dict)
     statistics: tuple[tuple[float, float, float], tuple[float, float, float]] = OPENAI_CLIP
     interpolation: Literal["bicubic", "bilinear"] = "bicubic"
     templates: Literal["conch", "quiltnet"] = "conch"
@@ -146,6 +150,7 @@ def timm_tower(row: Entry, side: int | None, held: Held | None = None) -> nn.Mod
         weights.fill_model(tower, weights.named_by_position(held, tower))
         return tower.to(memory_format=torch.channels_last)
     if held is not None:
+        held = replace(held, state=named_anew(held.state, row.renamed))
         # What follows would bring to shape, or to other names, the weights of any other model too.
         spare = "pos_embed" if row.resized else ""
         spare = r"(?!patch_embed\.).*" if "mask_token" in held.state else spare
@@ -154,6 +159,15 @@ def timm_tower(row: Entry, side: int | None, held: Held | None = None) -> nn.Mod
         state = checkpoint_filter_fn(held.state, tower)  # type: ignore[arg-type]
         weights.fill_model(tower, replace(held, state=state))
     return tower
+
+
+def named_anew(state: State, renamed: Mapping[str, str]) -> State:
+    """A state with parts of its names replaced; what comes to have one name is joined."""
+    parts: dict[str, list[Tensor]] = defaultdict(list)
+    for name in sorted(state, key=lambda name: (".query." not in name, name)):  # then key, value
+        ours = reduce(lambda name, pair: name.replace(*pair), renamed.items(), name)
+        parts[ours].append(state[name])
+    return {name: torch.cat(each) if each[1:] else each[0] for name, each in parts.items()}
 
 
 # -- The stand-in retriever's image half: an ImageNet network and a projection, without any text.

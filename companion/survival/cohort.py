@@ -1,9 +1,14 @@
-"""Slides as bags of features with clinical data: of the user, or of the phantom."""
+"""Slides as bags of features with clinical data: of the user, or of the phantom.
+
+The command `bags` makes those of the user, from tiles or whole slides.
+"""
 
 from __future__ import annotations
 
 import json
 import re
+import sys
+from argparse import Namespace
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -14,16 +19,20 @@ import h5py
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float32
+from jaxtyping import Float32, UInt8
 from safetensors import safe_open
+from torch import Tensor, nn
 
 from clipit_lib import files, kernels
 from clipit_lib.compute import device
+from clipit_lib.data.images import SUFFIXES as IMAGES
+from clipit_lib.data.images import decode_image
+from clipit_lib.data.patches import Transform
 from clipit_lib.encoders import registry
 from clipit_lib.errors import ClipItError
 from clipit_lib.parallel import make_once
 from clipit_lib.settings import PHANTOM_VERSION
-from companion import paths
+from companion import paths, predict, slides
 from companion.phantom import PHANTOM_LIMITS
 from companion.phantom.latents import PATIENTS_PER_SPLIT, SPLITS, Latents, draw
 from companion.phantom.patches import render
@@ -32,6 +41,7 @@ from companion.profile import (
     PhantomSlides,
     Profile,
     SurvivalSettings,
+    load_profile,
     sources_of_profile,
 )
 
@@ -82,10 +92,12 @@ class Bag:
         return Bag(**{name: np.concatenate([each[name] for each in arrays]) for name in arrays[0]})
 
 
-def write_bag(path: Path, bag: Bag) -> None:
-    """Write a bag as h5."""
+def write_bag(path: Path, bag: Bag, made_by: str = "") -> None:
+    """Write a bag as h5, and in words what made it, if that is given."""
     with files.written_beside(path) as temporary, h5py.File(temporary, "w") as file:
         file.update(bag.arrays())
+        if made_by:
+            file.attrs["made_by"] = made_by
 
 
 def read_bag(path: Path, most: int | None = None) -> Bag:
@@ -122,6 +134,107 @@ def read_bag(path: Path, most: int | None = None) -> Bag:
             raise ClipItError(what, path, "Embed the slide again")
     kept = slice(None) if most is None or count <= most else np.arange(most) * count // most
     return Bag(**{name: values[kept] for name, values in arrays.items()})
+
+
+# -- The command `bags`: slides of the user, by the encoders of a profile.
+
+
+@dataclass(frozen=True)
+class Encoders:
+    """A backbone, with the width of its features, and the image half of a retriever."""
+
+    towers: tuple[tuple[nn.Module, Transform], ...]
+    width: int
+
+    @classmethod
+    def of(cls, profile: Profile, backbone: str) -> Encoders:
+        """A backbone and the profile's retriever; raises as `registry.load_backbone` does."""
+        sources = sources_of_profile(profile)
+        found = registry.load_backbone(backbone, sources)
+        clip = registry.load_clip(profile.retriever, sources)
+        pairs = ((found.model, found.transform), (clip.image_tower, clip.transform))
+        return cls(tuple((model.to(device()).eval(), to) for model, to in pairs), found.width)
+
+    @torch.inference_mode()
+    def embed(self, patches: UInt8[np.ndarray, "n s s 3"]) -> Float32[Tensor, "n d_e"]:
+        """Features and the retriever's embeddings, side by side, on the CPU."""
+        return torch.cat([tower(to(patches)).float().cpu() for tower, to in self.towers], dim=1)
+
+    def bag(self, rows: Float32[np.ndarray, "n d_e"]) -> Bag:
+        """What `embed` has side by side, apart again."""
+        return Bag(*np.split(rows, [self.width], axis=1))
+
+
+def bag_of(images: Sequence[Path], encoders: Encoders, given: Namespace) -> Bag:
+    """The bag of some tiles or, with --tiles, of a large image or whole slide.
+
+    Raises:
+        ClipItError: a tile or the slide cannot be read, or there is nothing but background.
+    """
+    size, count = max(transform.size for _, transform in encoders.towers), predict.BATCH
+    if given.tiles is None:
+        blocks = (images[begin : begin + count] for begin in range(0, len(images), count))
+        stacks = (np.stack([decode_image(each, size) for each in block]) for block in blocks)
+        return encoders.bag(np.concatenate([encoders.embed(stack).numpy() for stack in stacks]))
+    source, _, grid, said = predict.gridded(images[0], given)
+    print(f"{images[0]}: {'; '.join([*said, f'{len(grid.corners)} tiles'])}", file=sys.stderr)
+    tiles = predict.classified(source, grid, encoders.embed, size, given.background)
+    rows = [tile.probabilities for tile in tiles if tile.probabilities is not None]
+    if not rows:
+        raise ClipItError("no tile shows tissue", images[0], "Lower --background")
+    return encoders.bag(np.stack(rows))
+
+
+def slides_among(given: Namespace) -> dict[str, list[Path]]:
+    """By slide, the tiles that lie in one folder or, with --tiles, the one large image.
+
+    Raises:
+        ClipItError: there are none, or two slides of one name.
+    """
+    found: dict[Path, list[Path]] = defaultdict(list)
+    for path in given.images if given.tiles is None else ():
+        if not path.is_dir():
+            raise ClipItError("no folder of tiles", path, "Add --tiles SIDE to cut it into tiles")
+    for path in predict.listed_images(given.images, slides.SUFFIXES if given.mpp else IMAGES):
+        found[path.parent if given.tiles is None else path.with_suffix("")].append(path)
+    named: dict[str, list[Path]] = {}
+    for place, tiles in found.items():
+        if named.setdefault(files.tidy(place.name), tiles) is not tiles:
+            raise ClipItError(f"two slides are called {place.name!r}", place, "Name each once")
+    return named
+
+
+def main(given: Namespace) -> None:
+    """Bags of slides, one file each; what is there already is kept."""
+    predict.check(given)
+    profile = load_profile(given.profile)
+    settings, named = settings_of(profile).slides, slides_among(given)
+    if not isinstance(settings, FileSlides):
+        fix = "Say `slides: {source: files, bags: FOLDER, clinical: CSV}`"
+        raise ClipItError("its slides are the phantom's", f"profile {profile.name}, survival", fix)
+    backbone, sources = given.backbone or profile.backbones[0], sources_of_profile(profile)
+    hashes = {name: registry.weights_hash(name, sources) for name in (backbone, profile.retriever)}
+    asked = {name: getattr(given, name) for name in ("tiles", "mpp", "background")}
+    made_by = files.canonical_json({"encoders": list(hashes.items()), **asked})
+    wanted, unread = dict[Path, list[Path]](), list[ClipItError]()
+    for name, tiles in named.items():
+        target = paths.in_data(settings.bags) / f"{name}.h5"
+        if not target.exists():
+            wanted[target] = tiles
+            continue
+        with files.whole(target, "Delete it and run again"), h5py.File(target) as file:
+            if file.attrs.get("made_by") != made_by:
+                what, fix = "made otherwise than is asked for", "Delete it, or name another `bags`"
+                raise ClipItError(what, target, fix)
+    encoders = Encoders.of(profile, backbone)
+    for target, tiles in files.progress(wanted.items(), "slides"):
+        try:
+            write_bag(target, bag_of(tiles, encoders, given), made_by)
+        except ClipItError as error:
+            unread.append(error)
+    made, kept = len(wanted) - len(unread), len(named) - len(wanted)
+    print(f"{made} of {len(named)} slides made in {settings.bags}, {kept} were there")
+    predict.conclude(unread, len(named))
 
 
 # -- Phantom slides: bags of phantom patches whose aggressiveness sets a planted hazard.
@@ -465,17 +578,12 @@ def _made_by(profile: Profile) -> dict[str, Any]:
 @torch.inference_mode()
 def _make(target: Path, profile: Profile, slides: PhantomSlides) -> None:
     """Draw and embed phantom slides and write them in the layout of real ones."""
-    sources, drawn = sources_of_profile(profile), draw_slides(slides, settings_of(profile).folds)
-    backbone = registry.load_backbone(slides.backbone, sources)
-    retriever = registry.load_clip(profile.retriever, sources)
-    pairs = ((backbone.model, backbone.transform), (retriever.image_tower, retriever.transform))
-    towers = [(model.to(device()).eval(), transform) for model, transform in pairs]
+    drawn = draw_slides(slides, settings_of(profile).folds)
+    encoders = Encoders.of(profile, slides.backbone)
     with files.written_beside(target) as folder:
         for number, slide in enumerate(files.progress(drawn.clinical["slide"], "slides")):
-            patches = pixels(drawn, slides, number)
-            inputs = [(tower, transform(patches)) for tower, transform in towers]
-            bag = Bag(*(tower(each).float().cpu().numpy() for tower, each in inputs))
-            write_bag(folder / BAGS / f"{slide}.h5", bag)
+            rows = encoders.embed(pixels(drawn, slides, number)).numpy()
+            write_bag(folder / BAGS / f"{slide}.h5", encoders.bag(rows))
         drawn.clinical.to_csv(folder / CLINICAL, index=False)
         planted = drawn.clinical[["slide"]].assign(log_hazard=drawn.log_hazard)
         planted.to_csv(folder / PLANTED, index=False)

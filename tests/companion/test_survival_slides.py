@@ -11,12 +11,17 @@ import h5py
 import numpy as np
 import pandas as pd
 import pytest
+import torch
+from PIL import Image
 from safetensors.numpy import save_file
 
+from clipit_lib.encoders import registry
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import canonical_json, digest
 from companion import paths
-from companion.profile import PhantomSlides, Workbench
+from companion.__main__ import main
+from companion.profile import FileSlides, PhantomSlides, Workbench
+from companion.survival import cohort as slides_of
 from companion.survival import fold_metrics
 from companion.survival.cohort import (
     SLIDES,
@@ -352,3 +357,92 @@ def test_phantom_slides_are_named_by_what_they_are_made_from(bench: Workbench) -
     ]  # fmt: skip
     assert len({cohort.content_hash, *others}) == 4
     assert name(hidden=99, seeds=(9,)) == cohort.content_hash  # of the model alone
+
+
+Patches = np.ndarray
+
+
+@pytest.fixture
+def tiles(bench: Workbench, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Patches:
+    """Folders of 3, 2 and 2 tiles, a clinical table, and a profile that says where bags lie."""
+    own = FileSlides(source="files", bags=str(tmp_path / "bags"), clinical=str(tmp_path / "c.csv"))
+    survival = bench.profile.survival.model_copy(update={"slides": own, "folds": 2})
+    profile = bench.profile.model_copy(update={"survival": survival})
+    monkeypatch.setattr(slides_of, "load_profile", lambda name: profile)
+    pixels = np.array(bench.dataset("phantom-pcam").pixels[:7])
+    for number, patch in enumerate(pixels):
+        folder = tmp_path / "tiles" / f"s{(0, 0, 0, 1, 1, 2, 2)[number]}"
+        folder.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(patch).save(folder / f"{number}.png")
+    clinical = pd.DataFrame({"slide": ["s0", "s1", "s2"], "time": [3, 2, 1], "event": 1,
+                             "fold": [1, 2, 2]})  # fmt: skip
+    clinical.to_csv(tmp_path / "c.csv", index=False)
+    return pixels
+
+
+def embedded(bench: Workbench, pixels: Patches) -> list[Patches]:
+    """By the profile's first backbone and its retriever's image half, one model after the other."""
+    backbone = registry.load_backbone(bench.profile.backbones[0], bench.sources)
+    pairs = ((backbone.model.eval(), backbone.transform),
+             (bench.clip.image_tower, bench.clip.transform))  # fmt: skip
+    with torch.inference_mode():
+        return [model(transform(pixels)).numpy() for model, transform in pairs]
+
+
+def test_folders_of_tiles_become_the_bags_that_a_cohort_is_read_from(
+    bench: Workbench, tiles: Patches, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "tiles" / "s1" / "notes.txt").write_text("of the scanner")
+    command = ["bags", str(tmp_path / "tiles"), "-p", "own"]
+    assert main(command) == 0
+    said = capsys.readouterr()
+    assert "3 of 3 slides made in" in said.out and "1 files passed over" in said.err
+    found = open_cohort(slides_of.load_profile("own"))
+    assert [len(each.features) for each in found.bags] == [3, 2, 2]
+    bags = Bag.joined(found.bags)
+    for ours, expected in zip((bags.features, bags.retriever), embedded(bench, tiles), strict=True):
+        np.testing.assert_allclose(ours, expected, atol=1e-5)
+    # What is there is kept, also where a later slide cannot be read; that one has no file.
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "bags").iterdir()}
+    (tmp_path / "tiles" / "s3").mkdir()
+    (tmp_path / "tiles" / "s3" / "0.png").write_bytes(b"cut")
+    assert main(command) == 2
+    said = capsys.readouterr()
+    assert ", 3 were there" in said.out and "not a readable image" in said.err
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "bags").iterdir()} == before
+    # Bags of other encoders are not mixed with these.
+    assert main([*command, "--backbone", bench.profile.retriever]) == 2
+    assert "s0.h5: made otherwise than is asked for" in capsys.readouterr().err
+
+
+def test_a_large_image_becomes_a_bag_of_its_tiles(
+    bench: Workbench, tiles: Patches, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    side = tiles.shape[1]
+    glass = np.full((side, side, 3), 250, np.uint8)
+    Image.fromarray(np.hstack([*tiles[:2], glass, tiles[2]])).save(tmp_path / "s0.png")
+    command = ["bags", str(tmp_path / "s0.png"), "-p", "own", "--tiles", str(side)]
+    assert main(command) == 0
+    assert "s0.png: 4 tiles" in capsys.readouterr().err
+    bag = read_bag(tmp_path / "bags" / "s0.h5")
+    np.testing.assert_allclose(bag.features, embedded(bench, tiles[:3])[0], atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["bags"], "no folder of tiles"),
+        (["tiles/s0/0.png"], "Add --tiles SIDE"),
+        (["tiles", "again"], "two slides are called 's0'"),
+        (["tiles", "--mpp", "0.5"], "Add --tiles SIDE"),
+    ],
+)
+def test_what_is_no_slide_is_said_in_a_line(
+    tiles: Patches, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch, given, said
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "again").symlink_to(tmp_path / "tiles")
+    assert main(["bags", *given, "-p", "own"]) == 2
+    error = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said in error and error.startswith("error: ")
+    assert not (tmp_path / "bags").exists()

@@ -139,6 +139,8 @@ ELSEWHERE = {
     "h_optimus_1": ("vit_giant_patch14_224", SWIGLU | {
         "patch_size": 14, "depth": 40, "num_heads": 24, "embed_dim": 1536,
         "mlp_ratio": 2.66667 * 2, "no_embed_class": True, "reg_tokens": 4}),
+    "h0_mini": ("vit_base_patch14_reg4_dinov2", SWIGLU | {
+        "mlp_ratio": 5.33334, "reg_tokens": 4, "dynamic_img_size": True}),
 }  # fmt: skip
 
 
@@ -177,11 +179,13 @@ CASES = {
     **{
         name: (lambda name=name: short(name), vision.VIT_TARGETS, (1, 3, side, side), 2 * 4)
         for name, side in {"kaiko_vits8": 64, "kaiko_vitb8": 64, "kaiko_vitl14": 56, "uni2_h": 56,
-                           "virchow2": 56, "h_optimus_1": 224}.items()
+                           "virchow2": 56, "h_optimus_1": 224, "h0_mini": 56,
+                           "midnight": 56}.items()
     },
     "quiltnet image": (half("quiltnet"), QUILTNET.image_targets, (1, 3, 224, 224), 12 * 4),
     "quiltnet text": (text("quiltnet"), QUILTNET.text_targets, (1, 77), 12 * 4),
     "plip image": (half("plip"), registry.entry("plip").image_targets, (1, 3, 224, 224), 12 * 6),
+    "pathgen text": (text("pathgen_clip"), QUILTNET.text_targets, (1, 77), 12 * 4),
     "plip text": (text("plip"), registry.entry("plip").text_targets, (1, 77), 12 * 6),
 }  # fmt: skip
 

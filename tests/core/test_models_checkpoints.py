@@ -105,12 +105,39 @@ def test_weights_in_dinov2s_layout_load(tmp_path: Path, monkeypatch: pytest.Monk
     torch.testing.assert_close(found["pos_embed"], expected, atol=1e-5, rtol=1e-4)
 
 
+@pytest.mark.parametrize("name", ["phikon_v2", "midnight"])
+def test_weights_in_the_layout_of_transformers_load(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As transformers writes the file of a DINOv2; the same class token comes out."""
+    from transformers import Dinov2Config, Dinov2Model
+
+    row = registry.entry(name)
+    small = {**row.options, "embed_dim": 192, "depth": 2, "num_heads": 3}
+    monkeypatch.setitem(registry.ENCODERS, name, replace(row, options=small))
+    model = Dinov2Model(Dinov2Config(
+        hidden_size=192, num_hidden_layers=2, num_attention_heads=3, image_size=224,
+        patch_size=16 if name == "phikon_v2" else 14, use_swiglu_ffn=name == "midnight",
+    )).eval()  # fmt: skip
+    torch.manual_seed(0)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.2)
+    model.save_pretrained(tmp_path)
+    found = registry.load_backbone(name, Sources(copies={name: str(tmp_path)}))
+    images = torch.randn(2, 3, 224, 224)
+    with torch.inference_mode():
+        expected = model(images).last_hidden_state[:, 0]
+        torch.testing.assert_close(found.model(images), expected, atol=1e-4, rtol=1e-4)
+    assert found.width == 192
+
+
 WRONG = {  # what is given as a model: a model's whole state, or what is changed in the right one's
     "of patches twice as large": ("kaiko_vits8", "kaiko_vits16", {}),
     "of patches half as large": ("kaiko_vits16", "kaiko_vits8", {}),
     "for larger images": ("kaiko_vits16", "kaiko_vits16", {"pos_embed": (1, 577, 384)}),
     "CONCH's, whose ViT is as large": ("kaiko_vitb16", "conch", {}),
     "CONCH's": ("kaiko_vits16", "conch", {}),
+    "of a ViT with registers": ("midnight", "h_optimus_1", {}),
     "a ViT's, as one CLIP": ("quiltnet", "kaiko_vits16", {}),
     "a ViT's, as another": ("plip", "kaiko_vitb16", {}),
     "one CLIP's, as another": ("quiltnet", "clip", {}),

@@ -95,6 +95,48 @@ def test_the_folder_alone_answers_as_the_run(
         np.testing.assert_allclose(by_onnx(folder, pixels[:batch]), found[:batch], atol=1e-4)
 
 
+def test_the_smaller_graph_is_compared_and_answers(
+    bench: Workbench, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, folder = stored(bench, "clip_it"), tmp_path / "exported"
+    command = ["export", str(run.folder), "--output", str(folder), "--int8", bench.profile.name]
+    assert main([*command, "--no-onnx"]) == 2
+    monkeypatch.setattr(deploy, "MOST_LOST", 100)
+    assert main(command) == 0
+    monkeypatch.setattr(deploy, "MOST_LOST", -100.1)  # whatever is lost is too much
+    with pytest.raises(ClipItError, match="int8 loses too much: on"):
+        deploy.write_int8(folder, run, bench)
+    other = replace(run, spec=run.spec.model_copy(update={"data_hash": "0" * 16}))
+    with pytest.raises(ClipItError, match="has other patches than the run"):
+        deploy.write_int8(folder, other, bench)
+    assert sorted(path.name for path in folder.iterdir()) == sorted([*FILES, "model.int8.onnx"])
+    validation = run.predictions("validation")
+    right = validation["label"] == validation.filter(like="logit_").to_numpy().argmax(axis=1)
+    score = 100 * right.groupby(validation["label"]).mean().mean()
+    said = (folder / "README.md").read_text(encoding="utf-8")
+    assert f"on {len(validation)} validation patches" in said
+    assert f"% in place of {score:.1f}%" in said
+    whole, small = load_classifier(folder), exporting.load_graph(folder)
+    data = bench.dataset(CELL[0])
+    pixels = np.array(data.pixels[data.indices("validation")])
+    apart = (whole.probabilities(pixels) - small.probabilities(pixels)).abs().max()
+    assert 0 < apart < 0.1 and f"no probability by more than {apart:.3f}" in said
+    Image.fromarray(pixels[0]).save(tmp_path / "patch.png")
+    capsys.readouterr()
+    assert main(["predict", str(folder), str(tmp_path / "patch.png"), "--int8"]) == 0
+    row = capsys.readouterr().out.splitlines()[1].split(",")
+    expected = small.probabilities(pixels[:1])[0].tolist()
+    assert [*map(float, row[2:])] == pytest.approx(expected, abs=1e-4)
+
+
+def test_without_the_smaller_graph_the_way_to_it_is_said(
+    bench: Workbench, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = export(stored(bench, "unimodal"), tmp_path / "exported", onnx=False)
+    assert main(["predict", str(folder), "x.png", "--int8"]) == 2
+    assert "Export the run with --int8 PROFILE" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     "setting",
     ["clip_it/early_fusion", "clip_it/direct_distillation", "clip_it/full_fine_tuning", "vision",

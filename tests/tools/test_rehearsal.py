@@ -143,7 +143,16 @@ def test_neither_its_data_nor_its_weights_pass_for_real_ones(profile: Profile) -
             registry.load_backbone(name, Sources(copies={name: place}))
 
 
-@pytest.mark.parametrize(("name", "width"), [("plip", 512), ("conch", 512), ("kaiko_vitl14", 1024)])
+@pytest.mark.parametrize(
+    ("name", "width"),
+    [
+        ("plip", 512),
+        ("conch", 512),
+        ("kaiko_vitl14", 1024),
+        ("h0_mini", 768),
+        ("pathgen_clip", 512),
+    ],
+)
 def test_other_models_have_their_authors_layout(
     given: str, name: str, width: int, tmp_path: Path
 ) -> None:
