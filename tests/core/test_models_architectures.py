@@ -80,6 +80,7 @@ def test_parameters_are_those_of_table_5(sizes: Sizes) -> None:
     assert printed["ViT-B16"]["gmacs"] == pytest.approx(17.6, abs=0.05)
 
 
+@pytest.mark.slow
 def test_stated_facts_are_the_counted_ones(sizes: Sizes) -> None:
     for name, model in registry.published().items():
         used = sizes[name, USED]
@@ -91,6 +92,7 @@ def test_stated_facts_are_the_counted_ones(sizes: Sizes) -> None:
 DOCS = (paths.repository() / "docs" / "models.md").read_text(encoding="utf-8").splitlines()
 
 
+@pytest.mark.slow
 def test_the_page_on_models_states_what_is_counted(sizes: Sizes) -> None:
     lines = [[cell.strip() for cell in line.strip("|").split("|")] for line in DOCS]
     rows = {tuple(cells[:2]): cells for cells in lines if tuple(cells[:2]) in sizes}
