@@ -96,7 +96,7 @@ def croissant(results: Path, title: dict[str, str]) -> dict[str, Any]:
 
 def makers() -> dict[str, str]:
     """The notebook that saves the tables of a name, or of the names that begin so."""
-    found = {"claims": "notebooks/18_claims.ipynb"}
+    found = {"claims": "notebooks/18_claims.ipynb", "registered": "notebooks/19_power.ipynb"}
     for path in sorted(paths.notebooks().glob("*.ipynb")):
         cells = json.loads(path.read_text(encoding="utf-8"))["cells"]
         code = "\n".join("".join(each["source"]) for each in cells if each["cell_type"] == "code")
