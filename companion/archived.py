@@ -51,10 +51,8 @@ def noted(results: Path, keys: Collection[str]) -> dict[str, dict[Any, Any]]:
     for key, store in product(keys, ("runs", "survival_runs")):
         folder = results / store / key
         if (folder / DONE).exists():
-            known[key] = {
-                "dataset": SLIDES,
-                "backbone": "",
-            }  # where its specification names neither
+            # Where its specification names neither:
+            known[key] = {"dataset": SLIDES, "backbone": ""}
             for path in (folder / SPEC, folder / DONE):
                 with whole(path, AGAIN):
                     known[key] |= json.loads(path.read_text(encoding="utf-8"))
