@@ -225,9 +225,8 @@ def read_text_table(
         reason = " ".join(str(error).split())[:100]
         raise ClipItError(f"not a csv in UTF-8 ({reason})", path, fix) from error
     if not isinstance(table.index, pd.RangeIndex):
-        raise ClipItError(
-            "rows have more cells than the header", path, "Quote texts that hold commas"
-        )
+        what = "rows have more cells than the header"
+        raise ClipItError(what, path, "Quote texts that hold commas")
     return table
 
 

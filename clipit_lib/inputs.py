@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from clipit_lib import pairing
@@ -64,11 +65,28 @@ def choose_labels(spec: Labelled, dataset: PatchDataset) -> Labels:
     for split, own in rows.items():
         true, classes = dataset.labels[own], len(dataset.classes)
         flipped = rng.random(len(true)) < spec.label_noise
-        other = (true + rng.integers(1, classes, size=len(true))) % classes  # evenly drawn
+        step = 1 if spec.noise_to == "next" else rng.integers(1, classes, size=len(true))
+        other = (true + step) % classes
         labels = np.where(flipped, other, true).astype(np.int64)
         at = np.searchsorted(dataset.indices(split), own)
         chosen[split] = Chosen(own, at, torch.from_numpy(labels))
     return chosen
+
+
+def with_unlabelled(spec: RunSpec, dataset: PatchDataset, labels: Labels) -> Labels:
+    """What stage two learns from where a run distils patches without labels, too.
+
+    Their rows of soft labels are zero; those of the others are scaled so that a batch's loss stays,
+    in expectation, the mean over labelled patches.
+    """
+    if spec.unlabelled is None:
+        return labels
+    train, rows, c = labels["train"], dataset.indices("train"), len(dataset.classes)
+    rest = np.random.default_rng([spec.seed, 9]).permutation(np.setdiff1d(rows, train.rows))
+    every = np.union1d(train.rows, rest[: round(spec.unlabelled * len(rest))])
+    soft, scale = torch.zeros(len(every), c), len(every) / len(train.rows)
+    soft[np.searchsorted(every, train.rows)] = scale * F.one_hot(train.labels, c)
+    return labels | {"train": Chosen(every, np.searchsorted(rows, every), soft)}
 
 
 def _some_of_each(

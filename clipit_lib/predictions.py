@@ -16,12 +16,9 @@ LOGIT = "logit_"
 
 
 def predictions_frame(
-    ids: list[str],
-    groups: list[str],
-    labels: Int[np.ndarray, " n"],
-    logits: Float[np.ndarray, "n c"],
-    split: str,
-) -> pd.DataFrame:
+    ids: list[str], groups: list[str], labels: Int[np.ndarray, " n"],
+    logits: Float[np.ndarray, "n c"], split: str,
+) -> pd.DataFrame:  # fmt: skip
     """Raw predictions: split, sample, group, label and one logit column a class."""
     frame = pd.DataFrame({"split": split, "sample": ids, "group": groups, "label": labels})
     scores = pd.DataFrame(logits, columns=[f"{LOGIT}{c}" for c in range(logits.shape[1])])

@@ -11,7 +11,7 @@ from clipit_lib.compute import device, seeded
 from clipit_lib.data.patches import PatchDataset
 from clipit_lib.encoders.embeddings import image_embeddings
 from clipit_lib.encoders.vision import VisionEncoder, checkpoint_gradients
-from clipit_lib.inputs import Inputs, Labels, choose_labels
+from clipit_lib.inputs import Inputs, Labels, choose_labels, with_unlabelled
 from clipit_lib.model import ClipIt, build_model
 from clipit_lib.predictions import Outcome, predicted
 from clipit_lib.settings import Probe, RunSpec
@@ -46,8 +46,8 @@ def perform(spec: RunSpec, inputs: Inputs) -> Outcome:
     dataset = inputs.dataset(spec.dataset)
     encoder = inputs.backbone(spec.backbone, spec.normalisation)
     labels = choose_labels(spec, dataset)
-    by = "labels_per_class", "label_noise", "validation_per_class", "normalisation", "probe", "seed"
-    of = spec.dataset, encoder.weights_hash, *(getattr(spec, name) for name in by)
+    labelled = spec.labels_per_class, spec.label_noise, spec.noise_to, spec.validation_per_class
+    of = spec.dataset, encoder.weights_hash, *labelled, spec.normalisation, spec.probe, spec.seed
     read = spec, dataset, encoder, labels
     head, course, said = inputs.once(("probe", *of), lambda: probe(*read))
     notes, stage_one, targets = course.notes, None, None
@@ -55,8 +55,9 @@ def perform(spec: RunSpec, inputs: Inputs) -> Outcome:
         labels, doubts = text.soft_labels(spec, inputs, labels, said)
         notes += doubts
     elif spec.text is not None:  # equations 1 and 2: which text is whose, and its features
-        stage_one, targets = text.for_stage_two(spec, inputs, labels)
-        notes += stage_one.notes
+        seen = with_unlabelled(spec, dataset, labels)
+        stage_one, targets = text.for_stage_two(spec, inputs, labels, seen["train"].at)
+        notes, labels = notes + stage_one.notes, seen
     model = assembled(spec, encoder, len(dataset.classes), head, stage_one)
     if spec.training is not None:  # equations 3 and 4
         floor = min(row["validation"] for row in course)

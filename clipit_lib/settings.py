@@ -24,6 +24,7 @@ def _each_once(values: tuple[Item, ...]) -> tuple[Item, ...]:
 Distinct = Annotated[tuple[Item, ...], AfterValidator(_each_once)]
 Positive = Annotated[int, Field(gt=0)]
 Fraction = Annotated[float, Field(ge=0, lt=1)]
+Part = Annotated[float, Field(gt=0, le=1)]
 Rate = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Weight = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Seed = Annotated[int, Field(ge=0)]
@@ -129,7 +130,7 @@ class Pairing(Strict):
         "matched", "random", "none", "redrawn", "shuffled", "shuffled_within_class", "constant",
         "own", "own_class", "own_neighbour",
     ] = "matched"  # fmt: skip
-    right: Annotated[float, Field(gt=0, le=1)] | None = None
+    right: Part | None = None
     source: Literal["prompts", "terms", "class_prompts"] | None = None
 
 
@@ -199,8 +200,8 @@ class StandInTraining(Strict):
 class Labelled(Strict):
     """What is computed on which patches and labels; a hash of all fields is its key.
 
-    Fields that are not used are None, so that they cannot change the key. `depth`, of published
-    encoders in blocks, marks what is no result: a rehearsal.
+    Fields not used are None, which cannot change the key. `depth`, of published encoders in blocks,
+    marks a rehearsal. Wrong labels are of any other class, or the `next` one (Han et al. 2018).
     """
 
     version: int = 2
@@ -211,6 +212,7 @@ class Labelled(Strict):
     seed: int
     labels_per_class: Positive | None = None
     label_noise: Fraction = 0.0
+    noise_to: Literal["next"] | None = None
     validation_per_class: Positive | None = None
 
     @property
@@ -259,6 +261,7 @@ class RunSpec(Labelled):
             stage one, which sees no image; None has no text branch.
         text: None where no text is read.
         target: what is distilled instead of text features; `soft_labels` as in `text.soft_labels`.
+        unlabelled: share of the other training patches that are distilled without their labels.
         smoothing, mixup: share of a training label spread over all classes; a of Beta(a, a).
         averaged: decay of the moving average of the weights, see `training.fit`.
     """
@@ -278,6 +281,7 @@ class RunSpec(Labelled):
     text: TextSpec | None = None
     target: Literal["image", "image_centroids", "noise", "soft_labels"] | None = None
     distillation_weight: Weight | None = None
+    unlabelled: Part | None = None
     smoothing: Fraction | None = None
     mixup: Rate | None = None
     averaged: Fraction | None = None

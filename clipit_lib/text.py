@@ -241,10 +241,11 @@ def pair_counts(
 # -- What stage two takes from the text.
 
 
-def other_targets(spec: TextSpec, inputs: Inputs, labels: Labels, kind: str) -> Targets:
+def other_targets(spec: TextSpec, inputs: Inputs, at: np.ndarray, kind: str) -> Targets:
     """In place of the text, of unit length and its width; none is read.
 
     Args:
+        at: positions [n] in the training split.
         kind: `image`, the retriever's own embedding of each patch; `noise`, a direction of its own
             for each, drawn by the seed once; `image_centroids`, one of k centroids of the former,
             where k is the effective number of reports of the pairing: as few as hub reports give.
@@ -253,7 +254,7 @@ def other_targets(spec: TextSpec, inputs: Inputs, labels: Labels, kind: str) -> 
     if kind == "noise":
         rng = np.random.default_rng([spec.seed, 8])
         embeddings = rng.standard_normal(embeddings.shape, np.float32)
-    images = F.normalize(torch.from_numpy(embeddings[labels["train"].at]), dim=-1)
+    images = F.normalize(torch.from_numpy(embeddings[at]), dim=-1)
     if kind != "image_centroids":
         return Targets(images, torch.arange(len(images)))
     from sklearn.cluster import KMeans  # slow to import, and seldom needed
@@ -266,15 +267,15 @@ def other_targets(spec: TextSpec, inputs: Inputs, labels: Labels, kind: str) -> 
 
 
 def for_stage_two(
-    spec: RunSpec, inputs: Inputs, labels: Labels
+    spec: RunSpec, inputs: Inputs, labels: Labels, at: np.ndarray
 ) -> tuple[TextFeatures, Targets | MovingTargets]:
-    """What stage one left, and the targets of a run: its reports after that, or what another
-    control has in their place.
+    """What stage one left of the labels, and the targets of the training patches [n] that stage
+    two sees: their reports after that, or what another control has in their place.
     """
-    asked, training, at = spec.text, spec.training, labels["train"].at
+    asked, training = spec.text, spec.training
     assert asked is not None and training is not None and spec.protocol is not None
     if spec.target is not None:
-        others = other_targets(asked, inputs, labels, spec.target)
+        others = other_targets(asked, inputs, at, spec.target)
         return TextFeatures(others.features, {}, {}), others
     paired, stage = stage_one(asked, inputs, labels)
     psi = torch.from_numpy(paired.chosen["train"][at])

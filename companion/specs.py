@@ -21,6 +21,7 @@ from clipit_lib.settings import (
     Labelled,
     Lora,
     Pairing,
+    Part,
     Positive,
     Protocol,
     Rate,
@@ -173,9 +174,18 @@ def _percent(name: str, text: str, profile: Profile) -> Fields:
     return {name: _share(int(text) / 100)}
 
 
+def _pair_noise(_: str, text: str, profile: Profile) -> Fields:
+    return _percent("label_noise", text, profile) | {"noise_to": "next"}
+
+
+def _unlabelled(name: str, text: str, profile: Profile) -> Fields:
+    """An extension, not the paper's: `inputs.with_unlabelled`."""
+    return {name: _part(int(text) / 100)}
+
+
 # These raise ValueError where a value is out of range, as the models above do.
-_count, _share, _weight, _rate = (
-    TypeAdapter(kind).validate_python for kind in (Positive, Fraction, Weight, Rate)
+_count, _share, _part, _weight, _rate = (
+    TypeAdapter(kind).validate_python for kind in (Positive, Fraction, Part, Weight, Rate)
 )
 
 # What a further part `/NAME_VALUE` of a setting's name changes: in words, and the fields.
@@ -205,6 +215,8 @@ CHANGES: dict[str, tuple[str, Callable[[str, Profile], Fields]]] = {
             ("own", _oracle, "own reports for {}%"),
             ("word_dropout", _percent, "{}% of the words dropped"),
             ("label_noise", _percent, "{}% of the labels wrong"),
+            ("pair_noise", _pair_noise, "{}% of the labels those of the next class"),
+            ("unlabelled", _unlabelled, "{}% of the other patches distilled without labels"),
             # What else keeps a fit from following every label: brakes without any text.
             ("smoothing", _percent, "{}% label smoothing"),
             ("averaged", _percent, "weights averaged (decay {}%)"),
@@ -268,6 +280,7 @@ def resolve(
         "seed": seed,
         "labels_per_class": own.pop("labels_per_class", None),
         "label_noise": own.pop("label_noise", 0.0),
+        "noise_to": own.pop("noise_to", None),
         "validation_per_class": protocol.validation_per_class if by_protocol else None,
     }
     lora = own.pop("lora", profile.lora) if adapted or text_learns else own.pop("lora", None)
@@ -308,9 +321,11 @@ def _check(spec: RunSpec, where: str) -> None:
     """Raise, as ClipItError, at a part of a setting's name that would change nothing there."""
     learns = spec.training is not None and spec.contrastive is None
     features = spec.text is not None and spec.target != "soft_labels"  # are distilled, not labels
+    doubled = spec.protocol is not None and spec.protocol.double_softmax
     works = {
         "lambda": learns and (features or spec.target is not None),
-        "smoothing": learns and spec.smoothing and not (spec.protocol or Protocol()).double_softmax,
+        "smoothing": learns and spec.smoothing and not (doubled or spec.unlabelled),
+        "unlabelled": learns and features and spec.labels_per_class,
         "mixup": learns and not features,
         "averaged": learns and spec.averaged,
     }

@@ -47,6 +47,23 @@ BRAKES = (
     "lora_only/self_distilled", "clip_it/noise_target", "clip_it/image_target",
     "clip_it/random_reports", "clip_it",
 )  # fmt: skip
+# Wrong labels, of any other class or of the next: text beside brakes without it (notebook 17).
+NOISY = tuple(
+    f"{each}/{noise}"
+    for noise in ("label_noise_20", "label_noise_40", "label_noise_60", "pair_noise_20",
+                  "pair_noise_40")
+    for each in ("lora_only", "lora_only/smoothing_20", "lora_only/averaged_95", *RANDOM, "clip_it")
+)  # fmt: skip
+# Few labels, and targets for the patches that have none (notebook 19).
+UNLABELLED = tuple(
+    f"{each}/labels_{few}{rest}"
+    for few in (4, 16)
+    for rest, arms in (
+        ("", ("lora_only", "clip_it")),
+        ("/unlabelled_100", ("clip_it/noise_target", "clip_it/image_target", *RANDOM, "clip_it")),
+    )
+    for each in arms
+)
 # Asked again on patches of another laboratory (notebook 20).
 SHIFT = ("unimodal", "lora_only", "clip_it/random_reports", "clip_it")
 # What tells apart what CLIP-IT gains on data of the user (notebook 16).
@@ -77,11 +94,12 @@ NOISE = ("label_noise_10", "label_noise_30", "label_noise_50")
 STUDIES = (
     "table1", "table2", "complementarity", "tsne", "ablations", "text_statistics", "table6",
     "table7", "map", "controls", "protocol_audit", "clip_audit", "own", "known", "brakes",
-    "shift",
+    "noise", "unlabelled", "shift",
 )  # fmt: skip
 
 ONE_BACKBONE = (
-    "tsne", "ablations", "map", "controls", "protocol_audit", "known", "brakes", "shift",
+    "tsne", "ablations", "map", "controls", "protocol_audit", "known", "brakes", "noise",
+    "unlabelled", "shift",
 )  # fmt: skip
 
 
@@ -212,6 +230,8 @@ def settings(profile: Profile, name: str, dataset: str) -> Sequence[str]:
         "clip_audit": CLIP_AUDIT,
         "own": OWN,
         "brakes": BRAKES,
+        "noise": NOISY,
+        "unlabelled": UNLABELLED,
         "shift": SHIFT,
     }
     return fixed[name]

@@ -93,6 +93,8 @@ class Whole:
         labels: of each training and validation patch.
         rows: of the data set, likewise.
         drawn: [epochs, n] reports of each training patch where they change in each epoch.
+        wide: rows, labels [n, c] and paired reports of what stage two sees, where it sees patches
+            without labels too; `images` are of those then.
     """
 
     spec: RunSpec
@@ -106,6 +108,7 @@ class Whole:
     psi: dict[str, Tensor] | None = None
     images: Tensor | None = None
     drawn: Tensor | None = None
+    wide: tuple[np.ndarray, Tensor, Tensor | None] | None = None
 
     def run(self) -> Tensor:
         """Test logits [n, c]."""
@@ -222,7 +225,8 @@ class Whole:
             if self.drawn is not None:
                 return features[self.drawn[epoch][rows]]
             if share is None:
-                return features[psi["train"][rows]]
+                seen = psi["train"] if self.wide is None else self.wide[2]
+                return features[seen[rows]]
             with torch.inference_mode():
                 windows = self.dropped(share, 1000 + epoch)
                 wanted = psi["train"].unique()
@@ -237,7 +241,9 @@ class Whole:
     ) -> nn.Module:
         """Equations 3 and 4: CE(z, y) + lambda (1 - cos(h_d(v), t_psi))."""
         spec, transform = self.spec, self.encoder.transform
-        settings, y = spec.training, self.labels["train"]
+        settings, y, own = spec.training, self.labels["train"], self.rows["train"]
+        if self.wide is not None:
+            own, y, _ = self.wide
         assert settings is not None and spec.protocol is not None
 
         def loss(b: Tensor, draws: torch.Generator, epoch: int) -> Tensor:
@@ -245,7 +251,7 @@ class Whole:
             if spec.mixup is not None:
                 rng = np.random.default_rng(int(torch.randint(2**62, (1,), generator=draws)))
                 weight, order = rng.beta(spec.mixup, spec.mixup), rng.permutation(len(b))
-            images = torch.from_numpy(self.data.pixels[self.rows["train"][b.numpy()]])
+            images = torch.from_numpy(self.data.pixels[own[b.numpy()]])
             seen = transform(augment(images, draws) if settings.augment else images)
             if spec.mixup is not None:
                 seen = weight * seen + (1 - weight) * seen[order]

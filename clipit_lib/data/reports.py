@@ -64,12 +64,7 @@ def spacing(text: str) -> str:
 
 
 # In the order in which they are applied: each leaves nothing for those before it to do.
-RULES: dict[str, Callable[[str], str]] = {
-    "control": control,
-    "form": form,
-    "hyphenation": hyphenation,
-    "spacing": spacing,
-}
+RULES = {rule.__name__: rule for rule in (control, form, hyphenation, spacing)}
 
 
 def clean(text: str, rules: Sequence[str]) -> str:
@@ -156,15 +151,9 @@ def says_nothing(text: str) -> bool:
 
 
 def checked(
-    name: str,
-    ids: Sequence[str],
-    texts: Sequence[str],
-    organ: str,
-    licence: str,
-    origin: Path,
-    notes: str = "",
-    rows: Sequence[int] = (),
-) -> ReportCorpus:
+    name: str, ids: Sequence[str], texts: Sequence[str], organ: str, licence: str, origin: Path,
+    notes: str = "", rows: Sequence[int] = (),
+) -> ReportCorpus:  # fmt: skip
     """A corpus of cleaned texts out of the file `origin`.
 
     Args:
@@ -278,10 +267,9 @@ def prompts(class_texts: Sequence[str], templates: Sequence[str]) -> list[list[s
 
 
 def ensemble_scores(
-    images: Float[np.ndarray, "n d"],
-    texts: Float[np.ndarray, "classes templates d"],
+    images: Float[np.ndarray, "n d"], texts: Float[np.ndarray, "c templates d"],
     averaging: Averaging,
-) -> Float[np.ndarray, "n classes"]:
+) -> Float[np.ndarray, "n c"]:  # fmt: skip
     """Scores of a prompt ensemble; the answer is the class of the highest.
 
     Args:
@@ -313,11 +301,9 @@ def own_terms() -> tuple[str, ...]:
 
 
 def term_texts(
-    images: Float32[np.ndarray, "n d"],
-    term_embeddings: Float32[np.ndarray, "m d"],
-    terms: Sequence[str],
-    k: int,
-) -> tuple[list[str], Int64[np.ndarray, " n"]]:
+    images: Float32[np.ndarray, "n d"], term_embeddings: Float32[np.ndarray, "m d"],
+    terms: Sequence[str], k: int,
+) -> tuple[list[str], Int64[np.ndarray, " n"]]:  # fmt: skip
     """Describe each image by its `k` most similar terms, most similar first.
 
     Returns:

@@ -22,7 +22,7 @@ from companion.specs import Setting, label
 from companion.statistics import Word
 
 KNOBS = ("word_dropout", "report_rank", "lambda", "lora_rank")
-AXES = ("labels", "label_noise", "retriever", "lambda")  # of the map
+AXES = ("labels", "label_noise", "pair_noise", "retriever", "lambda")  # of the map
 RANDOM = "clip_it/random_reports"
 # What a control is not changed by: a run without text has no retriever and no lambda, and random
 # reports need no retriever.
@@ -103,6 +103,7 @@ def curves_along(names: Iterable[str], profile: Profile, changes: Iterable[str])
         "lora_rank": ("LoRA rank", str(profile.lora.rank)),
         "labels": ("labels per class", "all"),
         "label_noise": ("wrong labels (%)", "0"),
+        "pair_noise": ("labels of the next class (%)", "0"),
         "retriever": ("retriever", profile.retriever),
     }
     settings = {name: Setting.of(name) for name in names}

@@ -105,14 +105,15 @@ def test_image_targets_are_the_retrievers_embeddings_or_few_of_their_centroids(
 ) -> None:
     asked = text(bench, "clip_it/image_target")
     labels = choose_labels(asked, bench.dataset(CELL[0]))
-    own = other_targets(asked, bench, labels, "image")
+    at = labels["train"].at
+    own = other_targets(asked, bench, at, "image")
     embeddings = bench.retriever_embeddings(CELL[0], "train")
     unit = embeddings / np.linalg.norm(embeddings, axis=1, keepdims=True)
     rows = torch.arange(len(unit))
     np.testing.assert_allclose(own(rows, 0).cpu(), unit, atol=1e-6)
     assert spec(bench, "clip_it/image_target").target == "image"
     assert spec(bench, "clip_it/image_centroids").target == "image_centroids"
-    few = other_targets(text(bench, "clip_it/image_centroids"), bench, labels, "image_centroids")
+    few = other_targets(text(bench, "clip_it/image_centroids"), bench, at, "image_centroids")
     reports = paired_reports(text(bench, "clip_it"), bench, "train")
     assert len(few.features) == round(effective_number(reports))
     nearest = torch.cdist(torch.from_numpy(unit), few.features).argmin(dim=1)
@@ -124,8 +125,8 @@ def test_image_targets_are_the_retrievers_embeddings_or_few_of_their_centroids(
 def test_noise_targets_know_nothing_of_the_image_and_stay(bench: Workbench, monkeypatch) -> None:
     def drawn(setting: str, seed: int = 0) -> tuple[Targets, torch.Tensor]:
         asked = text(bench, setting, seed)
-        labels = choose_labels(asked, bench.dataset(CELL[0]))
-        return other_targets(asked, bench, labels, "noise"), torch.from_numpy(labels["train"].at)
+        at = choose_labels(asked, bench.dataset(CELL[0]))["train"].at
+        return other_targets(asked, bench, at, "noise"), torch.from_numpy(at)
 
     own, rows = drawn("clip_it/noise_target")
     assert own.features.shape == (len(rows), bench.clip.width)

@@ -169,9 +169,9 @@ def test_a_moving_target_reads_whole_texts_and_learns_with_the_image(monkeypatch
     desk = toy_bench(monkeypatch, text_stage=settings, training={"learning_rate": 0.1})
     own = specs.resolve(desk, *TOY, "clip_it/switch_moving_target", 0)
     labels, encoder = choose_labels(own, desk.dataset(TOY[0])), desk.backbone(TOY[1])
-    stage, moving = text.for_stage_two(own, desk, labels)
+    stage, moving = text.for_stage_two(own, desk, labels, labels["train"].at)
     plain = specs.resolve(desk, *TOY, "clip_it", 0)
-    fixed = text.for_stage_two(plain, desk, labels)[1]
+    fixed = text.for_stage_two(plain, desk, labels, labels["train"].at)[1]
     rows = torch.arange(len(labels["train"].at))
     before = moving(rows, 0).detach()
     torch.testing.assert_close(before, fixed(rows, 0))

@@ -30,7 +30,8 @@ CHANGED = [
     "clip_it/retriever_phantom_clip_noisy", "clip_it/corpus_phantom-colon", "clip_it/labels_5",
     "clip_it/label_noise_30", "clip_it/long_text_chunk", "clip_it/switch_class_text",
     "clip_it/switch_letters_lost", "clip_it/switch_tiny_validation", "clip_it/protocol_released",
-    "lora_only/mixup_0.2", "lora_only/averaged_90",
+    "lora_only/mixup_0.2", "lora_only/averaged_90", "clip_it/pair_noise_30",
+    "clip_it/labels_5/unlabelled_50",
 ]  # fmt: skip
 EVERY = [*specs.SETTINGS, *CHANGED]
 # One of each way that code takes below a run.
@@ -41,6 +42,7 @@ WAYS = [
     "clip_it/long_text_chunk", "clip_it/switch_class_text", "clip_it/switch_moving_target",
     "clip_it/protocol_released", "clip_it/noise_target", "lora_only/self_distilled",
     "lora_only/smoothing_10", "lora_only/mixup_0.2", "lora_only/averaged_90",
+    "clip_it/labels_5/unlabelled_50",
 ]  # fmt: skip
 
 

@@ -21,6 +21,7 @@ from clipit_lib import inputs, pairing, runs, text, training
 from clipit_lib import run as experiment
 from clipit_lib.encoders import embeddings
 from clipit_lib.errors import ClipItError
+from clipit_lib.losses import cross_entropy
 from clipit_lib.predictions import predictions_frame
 from clipit_lib.settings import RunSpec
 from clipit_lib.training import Stage
@@ -219,6 +220,31 @@ def test_noise_and_subsets_never_reach_the_test_split(bench: Workbench) -> None:
     changed = noisy.labels.numpy() != data.labels[noisy.rows]
     assert 0.3 < changed.mean() < 0.7
     assert not set(noisy.rows) & set(data.indices("test"))
+    paired = inputs.choose_labels(spec(bench, "lora_only/pair_noise_50"), data)["train"]
+    moved = (paired.labels.numpy() - data.labels[paired.rows]) % 9
+    assert set(moved) == {0, 1} and 0.3 < moved.mean() < 0.7
+
+
+def test_patches_without_labels_are_distilled_and_not_classified(bench: Workbench) -> None:
+    data = bench.dataset(CELL[0])
+    few = spec(bench, "clip_it/labels_3/unlabelled_40")
+    labels = inputs.choose_labels(few, data)
+    wide = inputs.with_unlabelled(few, data, labels)
+    own, all_of_it = labels["train"], wide["train"]
+    rest = len(data.indices("train")) - len(own.rows)
+    assert len(all_of_it.rows) == len(own.rows) + round(0.4 * rest)
+    assert set(own.rows) < set(all_of_it.rows) < set(data.indices("train"))
+    assert (data.indices("train")[all_of_it.at] == all_of_it.rows).all()
+    said = all_of_it.labels.sum(dim=1) > 0
+    assert all_of_it.rows[said.numpy()].tolist() == own.rows.tolist()
+    assert all_of_it.labels[said].argmax(dim=1).tolist() == own.labels.tolist()
+    # Over all of them cross-entropy is what it was over those with labels.
+    logits = torch.randn(len(said), 9, generator=torch.Generator().manual_seed(0))
+    over_all = cross_entropy(logits, all_of_it.labels)
+    torch.testing.assert_close(over_all, cross_entropy(logits[said], own.labels))
+    assert wide["validation"] is labels["validation"]
+    plain = spec(bench, "clip_it/labels_3")
+    assert inputs.with_unlabelled(plain, data, labels) is labels
 
 
 def test_tables_follow_from_stored_predictions(bench: Workbench) -> None:

@@ -162,7 +162,11 @@ def test_targets_and_their_weights_combine(bench: Workbench) -> None:
         "clip_it/image_target/mixup_0.2", "clip_it/mixup_0.2", "lora_only/lambda_3",
         "lora_only/smoothing_10/protocol_released", "clip_it/switch_double_softmax/smoothing_10",
         "clip_it/architecture_only/lambda_3", "lora_only/averaged_0", "lora_only/averaged_100",
-        "lora_only/mixup_0", "lora_only/smoothing_0",
+        "lora_only/mixup_0", "lora_only/smoothing_0", "clip_it/unlabelled_100",
+        "lora_only/labels_5/unlabelled_100", "clip_it/soft_labels/labels_5/unlabelled_100",
+        "clip_it/architecture_only/labels_5/unlabelled_100", "clip_it/labels_5/unlabelled_0",
+        "clip_it/labels_5/unlabelled_101", "clip_it/smoothing_10/labels_5/unlabelled_100",
+        "text/labels_5/unlabelled_100",
     ],
 )  # fmt: skip
 def test_a_part_of_a_name_that_can_do_nothing_is_refused(bench: Workbench, setting: str) -> None:

@@ -22,6 +22,7 @@ SEED = 3
 SETTINGS = (
     "unimodal",
     "unimodal/label_noise_30",
+    "unimodal/pair_noise_30",
     "lora_only",
     "clip_it",
     "clip_it/lambda_3",
@@ -51,6 +52,9 @@ SETTINGS = (
     "clip_it/word_dropout_30/labels_5",
     "clip_it/label_noise_30",
     "clip_it/labels_5",
+    "clip_it/labels_5/unlabelled_100",
+    "clip_it/random_reports/lambda_3/labels_5/unlabelled_40",
+    "clip_it/image_target/labels_5/unlabelled_60",
     "clip_it/long_text_chunk",
     "clip_it/switch_last_checkpoint",
     "clip_it/switch_double_softmax",
@@ -89,9 +93,23 @@ def written_out(spec: RunSpec, bench: Workbench) -> Whole:
     for split in splits:
         true, classes = data.labels[rows[split]], len(data.classes)
         flipped = rng.random(len(true)) < spec.label_noise
-        other = (true + rng.integers(1, classes, size=len(true))) % classes
+        if spec.noise_to == "next":
+            other = np.where(true == classes - 1, 0, true + 1)
+        else:
+            other = (true + rng.integers(1, classes, size=len(true))) % classes
         labels[split] = torch.from_numpy(np.where(flipped, other, true).astype(np.int64))
     at = {s: torch.from_numpy(np.searchsorted(data.indices(s), rows[s])) for s in splits}
+    seen_rows, soft = rows["train"], None
+    if spec.unlabelled is not None:  # a share of the patches left over, with labels of nothing
+        left = np.array([row for row in data.indices("train") if row not in seen_rows])
+        left = np.random.default_rng([SEED, 9]).permutation(left)
+        seen_rows = np.sort([*seen_rows, *left[: round(spec.unlabelled * len(left))]])
+        known = {row: int(label) for row, label in zip(rows["train"], labels["train"], strict=True)}
+        soft = torch.zeros(len(seen_rows), len(data.classes))
+        for place, row in enumerate(seen_rows):
+            if row in known:
+                soft[place, known[row]] = len(seen_rows) / len(known)
+    wide_at = torch.from_numpy(np.searchsorted(data.indices("train"), seen_rows))
     features = {
         split: torch.from_numpy(
             image_embeddings(encoder.model, encoder.weights_hash, encoder.transform, data, split)
@@ -105,8 +123,9 @@ def written_out(spec: RunSpec, bench: Workbench) -> Whole:
               for s in splits}  # fmt: skip
     if spec.target in ("image", "noise"):
         noise = np.random.default_rng([SEED, 8]).standard_normal(images["train"].shape, np.float32)
-        seen = (images["train"] if spec.target == "image" else torch.from_numpy(noise))[at["train"]]
-        return Whole(spec, data, encoder, features, rows, labels, clip, images=seen)
+        seen = (images["train"] if spec.target == "image" else torch.from_numpy(noise))[wide_at]
+        wide = None if soft is None else (seen_rows, soft, None)
+        return Whole(spec, data, encoder, features, rows, labels, clip, images=seen, wide=wide)
     long = spec.text.training.long_text
     texts = torch.from_numpy(np.array(text_embeddings(clip, corpus, long)))
     psi = {split: pair(images[split], texts, asked.rank) for split in splits}
@@ -149,10 +168,12 @@ def written_out(spec: RunSpec, bench: Workbench) -> Whole:
         shape = (spec.training.epochs, len(images["train"]))
         again = np.random.default_rng([SEED, 6]).integers(len(corpus), size=shape)
         drawn_reports = torch.from_numpy(again)[:, at["train"]]
+    wide = None if soft is None else (seen_rows, soft, psi["train"][wide_at])
     psi = {split: psi[split][at[split]] for split in splits}
     return Whole(
-        spec, data, encoder, features, rows, labels, clip, corpus.texts, psi, drawn=drawn_reports
-    )
+        spec, data, encoder, features, rows, labels, clip, corpus.texts, psi, drawn=drawn_reports,
+        wide=wide,
+    )  # fmt: skip
 
 
 def hold(desk: Workbench, cell: tuple[str, str], setting: str) -> runs.StoredRun:
