@@ -95,15 +95,21 @@ def test_the_folder_alone_answers_as_the_run(
         np.testing.assert_allclose(by_onnx(folder, pixels[:batch]), found[:batch], atol=1e-4)
 
 
+def test_the_smaller_graph_may_lose_little_or_one_patch() -> None:
+    many, few = np.repeat([0, 1, 2], 1000), np.array([0] * 50 + [2] * 20)  # none of class 1
+    assert deploy.most_lost(many) == 0.2
+    assert deploy.most_lost(few) == pytest.approx(100 * (1 - (1 + 19 / 20) / 2))
+
+
 def test_the_smaller_graph_is_compared_and_answers(
     bench: Workbench, tmp_path: Path, capsys, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     run, folder = stored(bench, "clip_it"), tmp_path / "exported"
     command = ["export", str(run.folder), "--output", str(folder), "--int8", bench.profile.name]
     assert main([*command, "--no-onnx"]) == 2
-    monkeypatch.setattr(deploy, "MOST_LOST", 100)
+    monkeypatch.setattr(deploy, "most_lost", lambda _: 100.0)
     assert main(command) == 0
-    monkeypatch.setattr(deploy, "MOST_LOST", -100.1)  # whatever is lost is too much
+    monkeypatch.setattr(deploy, "most_lost", lambda _: -100.1)  # whatever is lost is too much
     with pytest.raises(ClipItError, match="int8 loses too much: on"):
         deploy.write_int8(folder, run, bench)
     other = replace(run, spec=run.spec.model_copy(update={"data_hash": "0" * 16}))
