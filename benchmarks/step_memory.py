@@ -23,7 +23,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from clipit_lib import lora
-from clipit_lib.compute import Precision, autocast
+from clipit_lib.compute import autocast
 from clipit_lib.encoders.vision import VisionEncoder, checkpoint_gradients
 from clipit_lib.settings import Lora
 
@@ -54,7 +54,7 @@ def training_memory(
     encoder: VisionEncoder,
     settings: Lora,
     batch: int,
-    precision: Precision = "no",
+    precision: str = "no",
     checkpointing: bool = False,
 ) -> TrainingMemory:
     """What a LoRA step on a backbone needs; nothing is computed, and the encoder stays as it is.
@@ -75,7 +75,7 @@ def training_memory(
     return TrainingMemory(4 * frozen, 4 * (2 + ADAM) * learned, most)
 
 
-def peak_activations(model: nn.Module, shape: tuple[int, ...], precision: Precision = "no") -> int:
+def peak_activations(model: nn.Module, shape: tuple[int, ...], precision: str = "no") -> int:
     """Most bytes alive at once in a forward and backward pass, weights left out.
 
     Args:

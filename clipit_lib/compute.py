@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import chain
-from typing import Literal
 
 import torch
 from torch import Tensor
-
-Precision = Literal["no", "bf16"]
 
 # The same numbers again on the same machine. On a GPU a few operations have no such algorithm: a
 # run of days shall say so and go on.
@@ -35,7 +32,7 @@ def on_device(tensor: Tensor) -> Tensor:
     return tensor.pin_memory().to(device(), non_blocking=True)
 
 
-def autocast(precision: Precision) -> AbstractContextManager[None]:
+def autocast(precision: str) -> AbstractContextManager[None]:
     """Mixed precision in the forward pass; weights and their updates stay float32."""
     return nullcontext() if precision == "no" else torch.autocast(device().type, torch.bfloat16)
 

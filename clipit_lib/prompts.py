@@ -105,6 +105,8 @@ def perform_contrastive(spec: RunSpec, inputs: Inputs) -> Outcome:
             lora.inject(model.text_tower, clip.text_targets, spec.lora, which)
         if spec.training.gradient_checkpointing:
             checkpoint_gradients(model.image_tower)
+        if spec.training.compiled:
+            model.image_tower.compile(dynamic=True)
         labels, looks_at = choose_labels(spec, dataset), spec.training.looks_at
         learn, held = Patches.chosen(dataset, labels, clip.transform, looks_at)
         task = ContrastiveTask(model, learn, held, spec.training.augment)

@@ -120,6 +120,8 @@ def assembled(
                 lora.inject(encoder.model, encoder.lora_targets, spec.lora, which)
             if spec.training.gradient_checkpointing:
                 checkpoint_gradients(encoder.model)
+            if spec.training.compiled:
+                encoder.model.compile(dynamic=True)
         width = TEXT_WIDTH_WITHOUT_TEXT if stage_one is None else stage_one.features.shape[-1]
         model = build_model(spec, encoder.model, encoder.width, classes, width)
     if own_head != "random_adapted":

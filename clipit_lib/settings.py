@@ -91,12 +91,14 @@ class Descent(Strict):
 
 class Training(Descent):
     """Stage two (CLIP-IT and its LoRA-only control alike); see `vision.checkpoint_gradients`, and
-    `training.Patches.some` of the most patches of validation that a look reads.
+    `training.Patches.some` of the most patches of validation that a look reads. `compiled` has the
+    backbone translated by torch.compile: minutes at first, and other digits.
     """
 
     augment: bool = False
     looks_at: Positive | None = None
     gradient_checkpointing: Literal[True] | None = None
+    compiled: Literal[True] | None = None
 
 
 class Probe(Descent):

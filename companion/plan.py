@@ -21,7 +21,7 @@ import torch.nn.functional as F
 from torch.utils.benchmark import timer
 
 from clipit_lib import lora, runs, settings
-from clipit_lib.compute import Precision, autocast, device
+from clipit_lib.compute import autocast, device
 from clipit_lib.encoders.vision import VisionEncoder
 from clipit_lib.errors import ClipItError
 from clipit_lib.model import VisionClassifier
@@ -84,7 +84,7 @@ def measure(name: str, profile: Profile, batch: int) -> Speed:
         loss.backward()
 
     @torch.inference_mode()
-    def forward(precision: Precision) -> None:
+    def forward(precision: str) -> None:
         with autocast(precision):
             classifier(images)
 

@@ -320,7 +320,7 @@ def term_texts(
     return list(numbers), np.array(index, dtype=np.int64)
 
 
-# -- What the released code does to the texts it trains on.
+# -- What the released code does to its texts; words dropped, to see how much is needed (Figure 5).
 
 
 CLASS_TEXT = "an H&E image of {}"
@@ -329,9 +329,6 @@ CLASS_TEXT = "an H&E image of {}"
 def lose_letters(text: str) -> str:
     """Without every i, I, 1 and `|`, as a regular expression of its PCAM loader leaves it."""
     return re.sub(r"[iI1|]", "", text)
-
-
-# -- Words taken out of reports, to see how much of the text is needed (Figure 5).
 
 
 def drop_words(text: str, share: float, rng: np.random.Generator) -> str:

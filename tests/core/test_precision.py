@@ -115,10 +115,35 @@ def test_a_checkpointed_run_is_the_run_without(bench: Workbench, monkeypatch) ->
     )
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::UserWarning")  # of what the tests' type checker does
+def test_a_compiled_run_is_the_run_without(bench: Workbench, monkeypatch) -> None:
+    whole, compiled = nn.Module.compile, list[nn.Module]()
+
+    def watched(module: nn.Module, **how: bool) -> None:  # no compiler of C is needed so
+        compiled.append(module)
+        whole(module, backend="aot_eager", **how)
+
+    monkeypatch.setattr(nn.Module, "compile", watched)
+    plain = run.perform(changed(bench), bench)
+    assert not compiled
+    faster = run.perform(changed(bench, compiled=True), bench)
+    assert len(compiled) == 1
+    torch.testing.assert_close(
+        logits(faster.predictions), logits(plain.predictions), rtol=1e-4, atol=1e-4
+    )
+    assert plain.state.keys() == faster.state.keys()
+    prompted = specs.resolve(bench, "phantom-crc", "phantom_clip", "contrastive", 0)
+    assert prompted.training is not None
+    training = prompted.training.model_copy(update={"compiled": True})
+    run.perform(prompted.model_copy(update={"training": training}), bench)
+    assert len(compiled) == 2
+
+
 def test_a_setting_that_is_not_used_is_not_in_a_runs_key(bench: Workbench) -> None:
     spec = specs.resolve(bench, *CELL)
     asked = canonical_json(spec.model_dump(mode="json", exclude_none=True))
-    assert not {"gradient_checkpointing", "looks_at"} & set(re.findall(r"\w+", asked))
+    assert not {"gradient_checkpointing", "looks_at", "compiled"} & set(re.findall(r"\w+", asked))
     assert '"precision":"no"' in asked.replace(" ", "")
     assert len({spec.key, *(changed(bench, precision=p).key for p in ("no", "bf16"))}) == 2
     assert Training().gradient_checkpointing is None
