@@ -16,6 +16,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional
 from tqdm import tqdm
 
+from clipit_lib.data.patches import PatchDataset, stain_features
 from clipit_lib.errors import ClipItError
 from clipit_lib.files import digest, file_digest, kept
 from clipit_lib.predict import load_classifier
@@ -159,10 +160,52 @@ def gain_table(
     return pd.DataFrame(rows, columns=columns)
 
 
+# -- No program: the test patients whose stain is unlike any that was learned from.
+
+FARTHEST = 0.2  # of the test samples of each class
+
+
+def farthest_stain(data: PatchDataset) -> pd.Series:
+    """Whether the stain of each test sample is among the fifth of its class that is farthest from
+    the training patches', by sample id.
+
+    Distance is Euclidean, in standard deviations of each of `stain_features`; a sample has the mean
+    of its patient's.
+    """
+    seen, tested = (stain_features(data.pixels[data.indices(s)]) for s in ("train", "test"))
+    off = np.linalg.norm((tested - seen.mean(axis=0)) / seen.std(axis=0), axis=1)
+    samples = data.samples.iloc[data.indices("test")]
+    mean = pd.Series(off).groupby(units(samples, "id")).transform("mean")
+    order = mean.groupby(samples["label"].to_numpy()).rank(method="first", ascending=False)
+    size = order.groupby(samples["label"].to_numpy()).transform("size")
+    return (order <= np.ceil(FARTHEST * size)).set_axis(samples["id"])
+
+
+def stain_table(stored: Sequence[StoredRun], bench: Workbench) -> pd.DataFrame:
+    """Gains of `PAIRS` where the stain is farthest and elsewhere, by cell, of stored predictions.
+
+    Columns: dataset, backbone, second, first, stain, `JUDGED`.
+    """
+    rows = []
+    for (dataset, backbone), own in tables.by_cell(stored).items():
+        far = farthest_stain(bench.dataset(dataset))[own[0].predictions()["sample"]].to_numpy()
+        here = {run.spec.setting for run in own}
+        for first, second in (pair for pair in PAIRS if here.issuperset(pair)):
+            cell = tables.paired_cell(own, dataset, backbone, first, second)[1]
+            for name, part in (("farthest", far), ("other", ~far)):
+                both = cell.first[:, part], cell.second[:, part]
+                kept = Cell(dataset, *both, cell.labels[part], cell.groups[part])
+                rows.append(
+                    (dataset, backbone, second, first, name, *judgement(crossed_gain([kept])))
+                )
+    return pd.DataFrame(rows, columns=["dataset", "backbone", "second", "first", "stain", *JUDGED])
+
+
 def words(gains: pd.DataFrame) -> str:
     """The gains in words, one item each."""
     named = gains.assign(
         said=tables.judged_words(gains),
         over=gains["second"].map(label) + " over " + gains["first"].map(label),
     )
-    return tables.items(named, "{dataset}, {shift}: {over} {said}")
+    shown = "{shift}" if "shift" in gains else "{stain} stain"
+    return tables.items(named, f"{{dataset}}, {shown}: {{over}} {{said}}")

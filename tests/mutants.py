@@ -123,6 +123,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     "companion/power.py": ("companion/test_power.py",),
     "companion/phantom/known.py": ("companion/test_power.py",),
     "companion/registration.py": ("companion/test_power.py",),
+    "companion/shift.py": ("companion/test_shift.py",),
     "companion/statistics.py": (
         "companion/test_power.py",
         "core/test_runs.py::test_accuracies_by_hand",
@@ -423,6 +424,15 @@ MISTAKES: dict[str, list[tuple[str, str, str]]] = {
         ("if len(stored) < wanted:", "if not stored:", "missing runs are passed over"),
         ("finished is None or", "finished is not None and", "runs of no known time"),
         ("< registered.since", "> registered.since", "runs younger than the question"),
+    ],
+    "companion/shift.py": [
+        ("tested - seen.mean(axis=0)", "tested", "distance from no stain at all"),
+        ("/ seen.std(axis=0)", "", "distance in no unit of its own"),
+        ('.transform("mean")', '.transform("first")', "one patch speaks for its patient"),
+        ("ascending=False)", "ascending=True)", "the nearest stain"),
+        ("units(samples, \"id\")", "samples[\"id\"].to_numpy()", "no patients"),
+        ('[own[0].predictions()["sample"]]', "", "samples in another order"),
+        ("cell.second[:, part]", "cell.second[:, ~part]", "of the other samples"),
     ],
     "companion/statistics.py": [
         ("of_seed > residual, of_unit > residual", "True, False", "patients have no variance"),

@@ -12,6 +12,7 @@ from safetensors.torch import load_file, save_file
 from toys import CELL, toy_bench
 
 from clipit_lib import runs
+from clipit_lib.data.patches import PatchDataset
 from clipit_lib.errors import ClipItError
 from clipit_lib.paths import repository
 from companion import shift, specs
@@ -97,3 +98,63 @@ def test_gains_worked_by_hand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -
         {"stain": 0, "blur": 50, "JPEG": 0, "resolution": 0, "all": 12.5}
     )
     assert "blur: CLIP-IT over LoRA only +50.0" in shift.words(gains)
+
+
+def coloured(
+    levels: list[int], groups: list[str], labels: list[int], rough: int | None = None
+) -> PatchDataset:
+    """Test patches of these grey levels, one more uneven, after two of training, of 100 and 110."""
+    columns = {
+        "id": [f"s{number}" for number in range(len(levels) + 2)],
+        "split": ["train", "train", *("test" for _ in levels)],
+        "label": [0, 1, *labels],
+        "group": ["", "", *groups],
+    }
+    noise = np.random.default_rng(0).integers(-5, 6, (len(levels) + 2, 4, 4, 3))
+    if rough is not None:
+        noise[rough + 2] *= 3
+    pixels = np.array([100, 110, *levels])[:, None, None, None] + noise
+    names, read = ("a", "b"), pixels.astype(np.uint8)
+    return PatchDataset("grey", names, names, pd.DataFrame(columns), read, "0" * 16)
+
+
+def test_the_farthest_stain_is_that_of_whole_patients_class_by_class() -> None:
+    levels, labels = [105, 200, 107, 190, 104, 103], [0, 0, 0, 1, 1, 1]
+    alone = shift.farthest_stain(coloured(levels, [""] * 6, labels))
+    assert alone[alone].index.tolist() == ["s3", "s5"]  # 200 and 190: one of three per class
+    # 104 belongs to a patient whose other patch is farther than anybody's.
+    patients = shift.farthest_stain(coloured(levels, [*"abcdbe"], labels))
+    assert patients[patients].index.tolist() == ["s3", "s5"]
+    # Brightness varies in training, evenness hardly: a little of it is farther.
+    uneven = shift.farthest_stain(coloured([105, 130, 107], [""] * 3, [0] * 3, rough=2))
+    assert uneven[uneven].index.tolist() == ["s4"]
+    levels[3] = 120
+    patients = shift.farthest_stain(coloured(levels, [*"abcdbe"], labels))
+    assert patients[patients].index.tolist() == ["s3", "s6"]
+
+
+def test_gains_by_stain_worked_by_hand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """CLIP-IT gets the far sample of class 1 right, and loses one of the two others of class 0."""
+    data = coloured([105, 200, 107, 190, 104, 103], [""] * 6, [0, 0, 0, 1, 1, 1])
+    bench = toy_bench(monkeypatch)
+    monkeypatch.setattr(bench, "dataset", lambda _: data)
+    order = [5, 4, 3, 2, 1, 0]  # as an archive may have them
+    wrong = {"lora_only": [3], "clip_it": [0]}
+    stored, frames = [], {}
+    for setting, missed in wrong.items():
+        said = np.array([0, 0, 0, 1, 1, 1])
+        said[missed] = 1 - said[missed]
+        frame = pd.DataFrame({
+            "sample": data.samples["id"][2:].to_numpy(), "group": "",
+            "label": data.samples["label"][2:].to_numpy(),
+            "logit_0": 1.0 - said, "logit_1": said.astype(float),
+        })  # fmt: skip
+        for seed in (0, 1):
+            spec = specs.resolve(toy_bench(monkeypatch), *CELL, setting, seed)
+            stored.append(runs.StoredRun(tmp_path / spec.key, spec))
+            frames[spec.key] = frame.iloc[order].reset_index(drop=True)
+    monkeypatch.setattr(runs.StoredRun, "predictions", lambda run: frames[run.spec.key])
+    found = shift.stain_table(stored, bench)
+    assert set(found["first"]) == {"lora_only"}
+    assert found.set_index("stain")["gain"].to_dict() == {"farthest": 50.0, "other": -25.0}
+    assert "toy, farthest stain: CLIP-IT over LoRA only +50.0" in shift.words(found)
