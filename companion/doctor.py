@@ -235,7 +235,8 @@ def models(profile: Profile) -> list[Finding]:
                 doubt = f"Compare with {origin.origin}"
                 yield _graded("models", f"{name}: {origin.doubt}", warn=doubt)
             sources = sources_of_profile(profile)
-            if path := weights.on_disk(origin, sources.copies):
+            here = [weights.on_disk(file, of.copies) for file, of in weights.parts(origin, sources)]
+            if (path := here[0]) and all(here):
                 held = Held(weights.read_checkpoint(path), path)
                 with torch.device("meta"):  # nothing is computed
                     untrained_backbone(name, None, None, held, profile.depth)
@@ -254,8 +255,7 @@ def models(profile: Profile) -> list[Finding]:
             weights.package_folder(package)
         seen = f"weights in an installed package; {origin.licence}"
         if isinstance(origin, Trained):
-            out_of = " out of two installed packages" if origin.packages else ""
-            seen = f"trained on the spot{out_of}"
+            seen = "trained on the spot" + " out of two installed packages" * bool(origin.packages)
         yield _graded("models", f"{name}: {seen}")
 
     return _each("models", dict.fromkeys((*profile.retrievers, *profile.backbones)), look)

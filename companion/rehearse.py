@@ -6,6 +6,7 @@ import json
 from argparse import Namespace
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from string import ascii_lowercase
 from types import SimpleNamespace
 from typing import Any
 
@@ -31,7 +32,6 @@ from companion.survival.cohort import Bag, write_bag
 from companion.tcga import TcgaCorpus
 
 # -- Data in the layouts of those who published them.
-
 
 Images = Iterable[tuple[str, np.ndarray]]  # path and pixels [height, width, 3] uint8
 
@@ -71,8 +71,7 @@ def write_tcga(folder: Path, reports: Mapping[str, str], types: Mapping[str, str
 
 def _pixels(rng: np.random.Generator, label: int, size: tuple[int, int]) -> np.ndarray:
     """An image of a class; noise on a coarse grid, as large photographs are cheaper so."""
-    width, height = size
-    noise = rng.integers(0, 120, (height // 8, width // 8, 3), dtype=np.uint8)
+    noise = rng.integers(0, 120, (size[1] // 8, size[0] // 8, 3), dtype=np.uint8)
     noise[..., label % 3] += np.uint8(30 + 10 * label)
     return noise.repeat(8, axis=0).repeat(8, axis=1)
 
@@ -136,9 +135,8 @@ def untrained(name: str, depth: int) -> nn.Module:
     row = registry.entry(name, depth=depth)
     if row.library == "timm":
         return timm_tower(row, None)
-    if row.library == "conch":
-        return Conch(depth)
-    return clips.LIBRARIES[row.library].build(row, None, None)
+    build = clips.LIBRARIES[row.library].build
+    return Conch(depth) if row.library == "conch" else build(row, None, None)
 
 
 def write_weights(path: Path, name: str) -> None:
@@ -148,14 +146,17 @@ def write_weights(path: Path, name: str) -> None:
     parts = model if isinstance(model, nn.ModuleList) else [model]  # PLIP's halves are one file
     state = {key: value for part in parts for key, value in part.state_dict().items()}
     state = {key: value.contiguous() for key, value in state.items() if "decoder" not in key}
-    if registry.published()[name].file.endswith(".safetensors"):
-        save_file(state, path)
-    else:
-        torch.save(state, path)
+    origin = registry.published()[name]
+    save: Callable[..., None] = save_file if origin.file.endswith("tensors") else torch.save
+    save(state, path)
+    if origin.vocabulary:  # as long as BERT's; there are letters where real ones have words, too
+        letters = [begin + letter for begin in ("", "##") for letter in ascii_lowercase]
+        pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *letters]
+        pieces += [f"[unused{number}]" for number in range(len(pieces), 30522)]
+        write_text(path.with_name(origin.vocabulary), "\n".join(pieces))
 
 
 # -- CONCH's package, where its authors' is not installed: ours of its shape, found as theirs is.
-
 
 PACKAGE = '''"""Stands in for CONCH's package in a rehearsal."""
 from pathlib import Path
@@ -222,7 +223,6 @@ def _made(target: Path, make: Callable[..., object], *about: Any) -> None:
 
 def main(options: Namespace) -> None:
     """Make the miniature data and weights that the rehearsal of a profile reads."""
-    name = options.profile.removesuffix(rehearsal.SUFFIX)
-    profile = load_profile(name + rehearsal.SUFFIX)
+    profile = load_profile(options.profile.removesuffix(rehearsal.SUFFIX) + rehearsal.SUFFIX)
     prepare(profile)
     print(f"{profile.name}: data and weights in {rehearsal.folder()}")

@@ -1,4 +1,4 @@
-"""CLIP models: open_clip's, CONCH, PLIP, and the pilot's stand-in."""
+"""CLIP models: open_clip's, CONCH, PLIP, KEEP, and the pilot's stand-in."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import operator
 import warnings
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import open_clip
@@ -22,15 +23,13 @@ from clipit_lib.encoders.encoder import Tokenizer
 from clipit_lib.encoders.vision import Entry
 from clipit_lib.encoders.weights import MINILM, Held, package_folder
 from clipit_lib.errors import ClipItError
+from clipit_lib.files import whole
 from clipit_lib.settings import StandInTraining
 
 
 class Half(nn.Module):
-    """One half of a CLIP, images [b, 3, s, s] or ids [b, context] to [b, width].
-
-    Args:
-        part: name that the model has in it; what adapters are stored under begins with that.
-        answer: the embedding of a batch by the model.
+    """One half of a CLIP, images [b, 3, s, s] or ids [b, context] to [b, width]: what `answer` says
+    of a batch by the model, whose name `part` begins that of every adapter.
     """
 
     def __init__(
@@ -51,6 +50,14 @@ def piece_tokenizer(pieces: Any, start: int, end: int, context: int) -> Tokenize
     """A tokenizer of transformers."""
     encode = partial(pieces.encode, add_special_tokens=False, verbose=False)
     return Tokenizer(encode, start, end, pieces.pad_token_id, context)
+
+
+def read_bert(bert: Any, ids: Tensor, pad: int) -> tuple[Any, Tensor]:
+    """Its answer and mask [b, longest]: positions that are padding everywhere are not computed."""
+    mask = (ids != pad).long()
+    longest = ids.shape[1] if ids.is_meta else int(mask.sum(dim=1).max())  # none is read to count
+    mask = mask[:, :longest]
+    return bert(input_ids=ids[:, :longest], attention_mask=mask), mask
 
 
 # -- open_clip models.
@@ -97,7 +104,6 @@ def open_clip_tokenizer() -> Tokenizer:
 
 # -- CONCH: its authors' package builds it, of `visual` (a timm ViT and poolers) and `text`.
 
-
 CONCH_PACKAGE, ARCHITECTURE, CONCH_POSITIONS = "conch", "conch_ViT-B-16", 128
 # The published file lacks the decoder; the package brings position embeddings to size by itself.
 CONCH_SPARE = r"(?!visual\.|text\.).*|visual\.trunk\.pos_embed"
@@ -108,10 +114,8 @@ INSTALL_CONCH = (
 
 
 def build_conch(row: Entry, side: int | None, held: Held | None = None) -> nn.Module:
-    """The whole model as the package builds it around its weights.
-
-    Raises:
-        ClipItError: no weights are given, or those of another model; the package is not installed.
+    """The whole model as the package builds it around its weights. A ClipItError if none are given
+    or those of another model, or the package is not installed.
     """
     if held is None:
         raise ClipItError("no weights", CONCH_PACKAGE, "Its package builds it around its weights")
@@ -137,16 +141,10 @@ def split_conch(model: Any) -> Halves:
     The pooler for captions is left out: it would be computed, and adapted, for nothing.
     """
     visual, width = model.visual, model.visual.proj_contrast.shape[1]
-    for whole, unused in (
-        (visual, "attn_pool_caption"), (visual, "ln_caption"),
-        (model, "visual"), (model, "text_decoder"),
-    ):  # fmt: skip
-        setattr(whole, unused, nn.Identity())
-    return Half("visual", visual, width, _see), Half("model", model, width, _read)
-
-
-def _see(visual: Any, images: Tensor) -> Any:
-    return visual.forward_project(visual.forward_no_head(images))
+    visual.attn_pool_caption = visual.ln_caption = nn.Identity()
+    model.visual = model.text_decoder = nn.Identity()
+    image = Half("visual", visual, width, lambda m, x: m.forward_project(m.forward_no_head(x)))
+    return image, Half("model", model, width, _read)
 
 
 def _read(model: Any, ids: Tensor) -> Any:
@@ -173,7 +171,6 @@ def conch_package() -> Any:
 
 # -- PLIP: a CLIP ViT-B/32, both halves in one file, in the layout of transformers.
 
-
 # Positions are numbers that older versions kept as weights.
 PLIP_SPARE = r".*\.position_ids|logit_scale|{other}_model\..*|{other}_projection\..*"
 
@@ -198,6 +195,39 @@ def split_plip(model: Any) -> Halves:
     )
 
 
+# -- KEEP: timm's ViT under a projection and a BERT, in one file; its vocabulary is another.
+
+
+def build_keep(row: Entry, side: int | None, held: Held | None = None) -> nn.ModuleDict:
+    """Its parts by their names in its file; of its BERT all but the depth is the default."""
+    config = transformers.BertConfig(num_hidden_layers=row.options.get("depth", 12))
+    visual: Any = vision.timm_tower(row, None)
+    width = config.hidden_size
+    head = nn.Sequential(nn.Linear(visual.num_features, width), nn.GELU(), nn.Linear(width, width))
+    bert = transformers.BertModel(config)
+    model = nn.ModuleDict({"visual": visual, "visual_head": head, "text": bert})
+    if held is not None:
+        weights.fill_model(model, held, r"logit_scale|.*\.position_ids")
+    return model
+
+
+def split_keep(model: Any) -> Halves:
+    """Images [b, 3, 224, 224] and ids [b, 256], both to [b, 768]."""
+    text = model.pop("text")
+    width = text.config.hidden_size
+    image = Half("model", model, width, lambda m, x: m["visual_head"](m["visual"](x)))
+    return image, Half("model", text, width, lambda m, x: read_bert(m, x, 0)[0].pooler_output)
+
+
+def keep_tokenizer(vocabulary: Path) -> Tokenizer:
+    """Word pieces of texts in small letters; a ClipItError if they are not as many as BERT's."""
+    with whole(vocabulary, weights.GIVE):
+        pieces = transformers.BertTokenizer(str(vocabulary), do_lower_case=True)
+    if len(pieces) != (asked := transformers.BertConfig().vocab_size):
+        raise ClipItError(f"{len(pieces)} word pieces, not {asked}", vocabulary, weights.GIVE)
+    return piece_tokenizer(pieces, pieces.cls_token_id, pieces.sep_token_id, 256)
+
+
 # -- The pilot's stand-in for a histology CLIP: EfficientNet-Lite2 and MiniLM, frozen, joined by two
 # projections that are trained on a data set's retriever split.
 
@@ -211,11 +241,9 @@ class StandInTextTower(nn.Module):
         self.projection = nn.Linear(hidden, width)
 
     def states(self, ids: Tensor) -> Tensor:
-        """Mean token state, [b, hidden]; positions that are padding everywhere are not computed."""
-        mask = (ids != self.pad).long()
-        longest = int(mask.sum(dim=1).max())
-        ids, mask = ids[:, :longest], mask[:, :longest]
-        hidden: Tensor = self.bert(input_ids=ids, attention_mask=mask).last_hidden_state
+        """Mean token state, [b, hidden]."""
+        answer, mask = read_bert(self.bert, ids, self.pad)
+        hidden: Tensor = answer.last_hidden_state
         weight = mask[..., None].to(hidden.dtype)
         return (hidden * weight).sum(dim=1) / weight.sum(dim=1)
 
@@ -227,13 +255,10 @@ def build_stand_in(
     settings: StandInTraining, trained: Held | None = None
 ) -> tuple[vision.StandInImageTower, StandInTextTower]:
     """Both frozen networks with their projections, which are random unless trained ones are given.
-
-    Raises:
-        ClipItError: a package is not installed.
+    A ClipItError if a package is not installed.
     """
-    bert = transformers.AutoModel.from_pretrained(
-        package_folder(MINILM) / "model", local_files_only=True
-    )
+    folder = package_folder(MINILM) / "model"
+    bert = transformers.AutoModel.from_pretrained(folder, local_files_only=True)
     image = vision.stand_in_tower(settings.width, trained)
     text = StandInTextTower(bert, bert.config.hidden_size, bert.config.pad_token_id, settings.width)
     if trained is None:
@@ -254,16 +279,17 @@ def stand_in_tokenizer(settings: StandInTraining) -> Tokenizer:
 
 
 class Library(NamedTuple):
-    """Of a row and the side of the phantom's patches: the whole model, with weights or random; and
-    of that its towers, and the tokenizer."""
+    """Of a row and the side of the phantom's patches: the whole model, with weights or random; of
+    that its towers; and the tokenizer, of the file of its vocabulary where it has one."""
 
     build: Callable[[Entry, int | None, Held | None], nn.Module]
     split: Callable[[Any], Halves]
-    tokenizer: Callable[[], Tokenizer]
+    tokenizer: Callable[..., Tokenizer]
 
 
 LIBRARIES = {
     "open_clip": Library(build_open_clip, split_open_clip, open_clip_tokenizer),
     "conch": Library(build_conch, split_conch, conch_tokenizer),
     "plip": Library(build_plip, split_plip, open_clip_tokenizer),
+    "keep": Library(build_keep, split_keep, keep_tokenizer),
 }

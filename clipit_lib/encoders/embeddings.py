@@ -29,10 +29,8 @@ def image_embeddings(
 ) -> np.ndarray:
     """Embeddings [m, d] float32 of one split, in the order of `dataset.indices(split)`.
 
-    They are written block by block, and read whole: PCAM's 262,144 of width 1024 are 1 GiB.
-
-    Raises:
-        ClipItError: a kept file was made by another model or transform, or is damaged.
+    They are written block by block, and read whole: PCAM's 262,144 of width 1024 are 1 GiB. A
+    ClipItError if a kept file was made by another model or transform, or is damaged.
     """
     rows = dataset.indices(split)
     data = {"data": dataset.content_hash, "split": split}

@@ -15,7 +15,6 @@ from clipit_lib.data.patches import Transform
 
 # -- Texts as token windows: what a text tower can read of a report, and how windows are pooled.
 
-
 LongText = Literal["truncate", "chunk"]
 
 
@@ -86,9 +85,6 @@ def embed_texts(
     blocks = (texts[i : i + batch_size] for i in range(0, len(texts), batch_size))
     parts = (embed_windows(tower, tokenizer.windows(block, long_text)) for block in blocks)
     return torch.cat([part.cpu() for part in parts])
-
-
-# -- What a retriever is, wherever its weights come from.
 
 
 @dataclass(frozen=True)

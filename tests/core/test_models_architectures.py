@@ -163,14 +163,14 @@ def test_newer_models_are_those_of_other_builds(name: str) -> None:
         torch.testing.assert_close(ours(images), theirs(images))
 
 
-def text(name: str) -> Callable[[], nn.Module]:
-    row = registry.entry(name, clip=True)
+def text(name: str, depth: int | None = None) -> Callable[[], nn.Module]:
+    row = registry.entry(name, True, depth)
     library = clips.LIBRARIES[row.library]
     return lambda: library.split(library.build(row, None, None))[1]
 
 
-def half(name: str) -> Callable[[], nn.Module]:
-    return lambda: registry.build_backbone(name, None, None).model
+def half(name: str, depth: int | None = None) -> Callable[[], nn.Module]:
+    return lambda: registry.build_backbone(name, None, None, depth=depth).model
 
 
 CASES = {
@@ -188,6 +188,8 @@ CASES = {
     "quiltnet text": (text("quiltnet"), QUILTNET.text_targets, (1, 77), 12 * 4),
     "plip image": (half("plip"), registry.entry("plip").image_targets, (1, 3, 224, 224), 12 * 6),
     "pathgen text": (text("pathgen_clip"), QUILTNET.text_targets, (1, 77), 12 * 4),
+    "keep image": (half("keep", 2), registry.entry("keep").image_targets, (1, 3, 224, 224), 2 * 4),
+    "keep text": (text("keep", 2), registry.entry("keep").text_targets, (1, 256), 2 * 6),
     "plip text": (text("plip"), registry.entry("plip").text_targets, (1, 77), 12 * 6),
 }  # fmt: skip
 
@@ -195,7 +197,8 @@ CASES = {
 def sample(shape: tuple[int, ...]) -> torch.Tensor:
     ids = torch.randint(1, 900, shape)
     if len(shape) == 2:
-        ids[:, -1] = 49407  # the end of a text, where it is pooled
+        # The end of a text, where it is pooled; of word pieces, the padding after it.
+        ids[:, -1] = 49407 if shape[1] == 77 else 0
         return ids
     return torch.randn(shape)
 
@@ -265,7 +268,7 @@ def test_merging_ours_is_the_adapted_model() -> None:
             torch.testing.assert_close(plain(x), expected, atol=1e-4, rtol=1e-3)
 
 
-@pytest.mark.parametrize("name", ["kaiko_vits16", "quiltnet image", "plip image"])
+@pytest.mark.parametrize("name", ["kaiko_vits16", "quiltnet image", "plip image", "keep image"])
 def test_checkpointing_changes_no_gradient(name: str) -> None:
     build, targets, shape, _ = CASES[name]
     torch.manual_seed(0)

@@ -16,7 +16,8 @@ from weight_files import hollow
 from clipit_lib.encoders import registry, vision, weights
 from clipit_lib.encoders.weights import Held, Sources
 from clipit_lib.errors import ClipItError
-from clipit_lib.files import file_digest
+from clipit_lib.files import digest, file_digest
+from clipit_lib.settings import Probe, RunSpec
 
 NAME = "kaiko_vits16"
 
@@ -141,12 +142,17 @@ WRONG = {  # what is given as a model: a model's whole state, or what is changed
     "a ViT's, as one CLIP": ("quiltnet", "kaiko_vits16", {}),
     "a ViT's, as another": ("plip", "kaiko_vitb16", {}),
     "one CLIP's, as another": ("quiltnet", "clip", {}),
+    "a ViT's, as a CLIP around one": ("keep", "uni", {}),
+    "of a BERT with other words": (
+        "keep", "keep", {"text.embeddings.word_embeddings.weight": (28996, 768)}
+    ),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("case", WRONG)
 def test_a_file_of_another_model_is_never_brought_to_shape(case: str, tmp_path: Path) -> None:
     given, real, changed = WRONG[case]
+    (tmp_path / "vocab.txt").touch()
     path = hollow(tmp_path / "w.safetensors", real, changed)
     with pytest.raises(ClipItError, match=r"w.safetensors: the checkpoint does not fit"):
         registry.load_backbone(given, Sources(copies={given: str(path)}))
@@ -187,3 +193,107 @@ def test_a_clip_and_its_image_half_are_the_published_one(name: str, tmp_path: Pa
     assert torch.equal(words, ids[0])  # "a photo" is 320, 1125 to OpenAI's tokenizer
     assert encoder.transform == half.transform and encoder.transform.mean == vision.OPENAI_CLIP[0]
     assert not any("text" in key for key, _ in half.model.named_parameters())
+
+
+WORDS = {"lung": 5, "adeno": 6, "##carcinoma": 7, ".": 8}
+
+
+def write_vocabulary(folder: Path, length: int = 30522, **words: int) -> Path:
+    """A vocabulary of as many word pieces, those that are named at their places."""
+    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
+    pieces = special + [f"[unused{number}]" for number in range(len(special), length)]
+    for word, place in (words or WORDS).items():
+        pieces[place] = word
+    path = folder / "vocab.txt"
+    path.write_text("\n".join(pieces) + "\n", encoding="utf-8")
+    return path
+
+
+def keep(folder: Path, seed: int = 0) -> nn.ModuleDict:
+    """KEEP after its authors' page, two blocks deep, and its file and vocabulary in a folder."""
+    import timm
+    from transformers import BertConfig, BertModel
+
+    visual = timm.create_model(
+        "vit_large_patch16_224", img_size=224, patch_size=16, init_values=1e-5, num_classes=0,
+        dynamic_img_size=True, depth=2,
+    )  # fmt: skip
+    bert = BertModel(BertConfig(
+        vocab_size=30522, hidden_size=768, num_hidden_layers=2, num_attention_heads=12,
+        intermediate_size=3072, hidden_act="gelu", max_position_embeddings=512, type_vocab_size=2,
+        layer_norm_eps=1e-12,
+    ))  # fmt: skip
+    head = nn.Sequential(nn.Linear(1024, 768), nn.GELU(), nn.Linear(768, 768))
+    model = nn.ModuleDict({"visual": visual, "visual_head": head, "text": bert}).eval()
+    torch.manual_seed(seed)
+    for parameter in model.parameters():
+        nn.init.normal_(parameter, std=0.05)
+    more = {"text.embeddings.position_ids": torch.arange(512)[None], "logit_scale": torch.ones(())}
+    save_file({**model.state_dict(), **more}, folder / "model.safetensors")
+    write_vocabulary(folder)
+    return model
+
+
+def test_keep_is_its_vit_its_bert_and_its_vocabulary(tmp_path: Path) -> None:
+    """Against the parts as its authors join them, padded to 256 as they pad."""
+    from tokenizers import BertWordPieceTokenizer
+
+    model = keep(tmp_path)
+    sources = Sources(copies={"keep": str(tmp_path)}, depth=2)
+    encoder, half = registry.load_clip("keep", sources), registry.load_backbone("keep", sources)
+    reader = BertWordPieceTokenizer(str(tmp_path / "vocab.txt"), lowercase=True)
+    reader.enable_padding(length=256)
+    reader.enable_truncation(256)
+    texts = ["Lung Adenocarcinoma.", "lung " * 300, ""]
+    asked = reader.encode_batch(texts)
+    ids, mask = (
+        torch.tensor([getattr(t, part) for t in asked]) for part in ("ids", "attention_mask")
+    )
+    windows = encoder.tokenizer.windows(texts, "truncate").ids
+    assert windows.tolist() == ids.tolist() and ids[0, :7].tolist() == [2, 5, 6, 7, 8, 3, 0]
+    images = torch.randn(2, 3, 224, 224)
+    with torch.inference_mode():
+        seen = model["visual_head"](model["visual"](images))
+        torch.testing.assert_close(encoder.image_tower(images), seen)
+        torch.testing.assert_close(half.model(images), seen)
+        read = model["text"](input_ids=ids, attention_mask=mask).pooler_output
+        for some in (slice(None), slice(0, 1)):  # a text's padding depends on those beside it
+            torch.testing.assert_close(encoder.text_tower(windows[some]), read[some])
+    assert encoder.width == half.width == 768 and encoder.transform == half.transform
+    assert (half.transform.mean, half.transform.size) == (vision.IMAGENET[0], 224)
+    assert half.transform.interpolation == "bicubic"
+    assert not any("text" in name or "bert" in name for name, _ in half.model.named_modules())
+    assert not any("visual" in name for name, _ in encoder.text_tower.named_modules())
+
+
+def test_other_word_pieces_are_another_model(tmp_path: Path) -> None:
+    """Its vocabulary is part of what names the weights, and found again for a stored run."""
+    keep(tmp_path, seed=1)
+    file, words = tmp_path / "model.safetensors", tmp_path / "vocab.txt"
+    for given in (tmp_path, file):  # a folder, or the file of the weights
+        sources = Sources(copies={"keep": str(given)}, depth=2)
+        name = registry.weights_hash("keep", sources, text=True)
+        assert name == digest(file_digest(file), file_digest(words))
+        assert registry.load_clip("keep", sources).weights_hash == name
+        assert registry.load_backbone("keep", sources).weights_hash == name
+    spec = RunSpec(
+        kernels="those of the run", dataset="d", data_hash="h", setting="zero_shot", seed=0,
+        probe=Probe(), pretraining=None, normalisation="own", backbone="keep", backbone_hash=name,
+    )  # fmt: skip
+    assert weights.sources_of(spec).copies == {"keep": str(file)}
+    weights.require_same(spec, registry.weights_hash("keep", weights.sources_of(spec)), tmp_path)
+    write_vocabulary(tmp_path, lung=6, adeno=5)  # as long, and as many
+    other = registry.weights_hash("keep", weights.sources_of(spec))
+    assert other != name
+    with pytest.raises(ClipItError, match="the weights of keep are not those it was trained with"):
+        weights.require_same(spec, other, tmp_path)
+    write_vocabulary(tmp_path, 28996)
+    with pytest.raises(ClipItError, match=r"vocab.txt: 28996 word pieces, not 30522"):
+        registry.load_clip("keep", sources)
+    words.write_bytes(b"\xff\xfe")
+    with pytest.raises(ClipItError, match=r"vocab.txt: missing or damaged"):
+        registry.load_clip("keep", sources)
+    words.unlink()
+    for attempt in (registry.load_clip, registry.load_backbone, registry.weights_hash):
+        with pytest.raises(ClipItError, match=r"vocab.txt: no word pieces of keep here"):
+            attempt("keep", sources)

@@ -22,7 +22,7 @@ from companion.doctor import hub_size
 from companion.profile import Profile, load_profile, sources_of_profile
 
 NAME = "kaiko_vits16"
-MODEL, UNI, CONCH = (registry.published()[name] for name in (NAME, "uni", "conch"))
+MODEL, UNI, CONCH, KEEP = (registry.published()[name] for name in (NAME, "uni", "conch", "keep"))
 CONTENT = b"weights of the stub"
 
 
@@ -33,6 +33,7 @@ class StubHub:
     status: int = 200
     code: str = ""
     url: str = ""
+    commit: str = MODEL.revision
     asked: list[tuple[str, str, str | None]] = field(default_factory=list)
 
 
@@ -49,7 +50,7 @@ def stub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[StubHub]:
                 self.send_header("X-Error-Code", state.code)
             if state.status == 200:
                 self.send_header("ETag", '"0123456789abcdef"')
-                self.send_header("X-Repo-Commit", MODEL.revision)
+                self.send_header("X-Repo-Commit", state.commit)
                 self.send_header("Content-Length", str(len(CONTENT)))
             else:
                 self.send_header("Content-Length", "0")
@@ -93,6 +94,30 @@ def test_a_file_is_fetched_once_from_its_revision(stub: StubHub) -> None:
     # Found in the cache of the hub's library, its digest is that of the file.
     assert weights.locate(MODEL, Sources(download=False)) == path
     assert weights.published_hash(MODEL, Sources()) == file_digest(path)[:16]
+
+
+def test_a_vocabulary_is_fetched_as_the_weights_are(
+    stub: StubHub, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ClipItError, match=r"the weights of keep have not been downloaded yet"):
+        weights.files(KEEP, Sources(download=False))
+    real, stub.commit = weights.hub_download, KEEP.revision
+    monkeypatch.setattr(weights, "hub_download", lambda model: real(model, stub.url))
+    file, vocabulary = weights.files(KEEP, Sources())
+    assert (file.name, vocabulary.name) == ("model.safetensors", "vocab.txt")
+    asked = {path for _, path, _ in stub.asked}
+    assert asked == {
+        f"/{KEEP.repo}/resolve/{KEEP.revision}/{path.name}" for path in (file, vocabulary)
+    }
+    assert weights.files(KEEP, Sources(download=False)) == [file, vocabulary]
+    vocabulary.unlink()
+    with pytest.raises(ClipItError, match=r"the word pieces of keep have not been downloaded yet"):
+        weights.published_hash(KEEP, Sources(download=False))
+    stub.status, stub.code = 404, "EntryNotFound"
+    with pytest.raises(
+        ClipItError, match=r"word pieces of keep are.*vocab.txt and model.safetensors"
+    ):
+        weights.files(KEEP, Sources())
 
 
 @pytest.mark.parametrize(

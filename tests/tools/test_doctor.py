@@ -97,6 +97,7 @@ GIVEN = {  # a model, whose file is given as it, and what is found
     "its own": ("kaiko_vits16", "kaiko_vits16", PASS),
     "CONCH's own": ("conch", "conch", PASS),
     "a CLIP's own": ("plip", "plip", PASS),
+    "KEEP's own": ("keep", "keep", PASS),
     "of larger patches": ("kaiko_vits8", "kaiko_vits16", FAIL),
     "CONCH's, as a ViT": ("kaiko_vits16", "conch", FAIL),
     "a ViT's, as CONCH": ("conch", "kaiko_vitb16", FAIL),
@@ -107,11 +108,19 @@ GIVEN = {  # a model, whose file is given as it, and what is found
 def test_a_file_given_is_opened_and_checked(case: str, tmp_path: Path) -> None:
     name, real, severity = GIVEN[case]
     given = {"weights": {name: str(hollow(tmp_path / "w.safetensors", real))}}
-    own = {"retriever": name} if name in ("conch", "plip") else {"backbones": (name,)}
+    (tmp_path / "vocab.txt").touch()
+    own = {"retriever": name} if name in ("conch", "plip", "keep") else {"backbones": (name,)}
     profile = load_profile("smoke").model_copy(update=given | own | {"clips": ()})
     seen = found(models.models(profile), "w.safetensors")
     assert seen.severity is severity
     assert ("by the names and shapes" if severity is PASS else "does not fit") in seen.what
+
+
+def test_a_vocabulary_is_looked_for_beside_the_weights(tmp_path: Path) -> None:
+    given = {"weights": {"keep": str(hollow(tmp_path / "w.safetensors", "keep"))}}
+    profile = load_profile("smoke").model_copy(update=given | {"retriever": "keep", "clips": ()})
+    missing = found(models.models(profile), "no word pieces of keep here")
+    assert missing.severity is FAIL and "vocab.txt" in missing.what
 
 
 @pytest.mark.parametrize("whole", [True, False])

@@ -151,6 +151,7 @@ def test_neither_its_data_nor_its_weights_pass_for_real_ones(profile: Profile) -
         ("kaiko_vitl14", 1024),
         ("h0_mini", 768),
         ("pathgen_clip", 512),
+        ("keep", 768),
     ],
 )
 def test_other_models_have_their_authors_layout(
