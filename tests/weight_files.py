@@ -1,4 +1,4 @@
-"""Weight files of published models, as large as they are and without a number in them."""
+"""Weight files of published models, a byte a number and without a number in them."""
 
 from __future__ import annotations
 
@@ -31,8 +31,8 @@ def hollow(path: Path, name: str, changed: Mapping[str, tuple[int, ...]] | None 
         shapes = {k.partition(".")[2]: shape for k, shape in shapes.items()}
     header, end = {}, 0
     for key, shape in shapes.items():
-        begin, end = end, end + 4 * torch.Size(shape).numel()
-        header[key] = {"dtype": "F32", "shape": shape, "data_offsets": [begin, end]}
+        begin, end = end, end + torch.Size(shape).numel()
+        header[key] = {"dtype": "F8_E4M3", "shape": shape, "data_offsets": [begin, end]}
     text = json.dumps(header).encode()
     text += b" " * (-len(text) % 8)
     with path.open("wb") as stream:

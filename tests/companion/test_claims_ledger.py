@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -42,7 +43,7 @@ Accuracy = Callable[[RunSpec], float]
 ORDER = CLAIMS["rank_order"].order
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def whole(bench: Workbench) -> Workbench:
     """The smoke profile with every setting that a claim needs."""
     compared = [c for c in CLAIMS.values() if c.study == "ablations"]
@@ -55,6 +56,7 @@ def whole(bench: Workbench) -> Workbench:
     return Workbench(bench.profile.model_copy(update=update))
 
 
+@cache
 def runs_of_all_studies(bench: Workbench) -> dict[str, RunSpec]:
     names = [name for name in studies.STUDIES if studies.asked(bench.profile, name)]
     return {spec.key: spec for name in names for spec in studies.runs_of(bench, name)}

@@ -4,6 +4,7 @@ import json
 import re
 import runpy
 import time
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -33,11 +34,22 @@ TABLES = [
 ]
 
 
+# Each archive is split into its runs once, for all tables; nothing below changes a run's rows.
+by_run = cache(archived.by_run)
+
+
+@cache
+def sorted_by_sample(results: Path) -> dict[str, pd.DataFrame]:
+    """The rows of each run, as they are kept, in the order of samples."""
+    frame = pd.read_parquet(results / archived.PREDICTIONS).astype({"run": str, "group": str})
+    return {str(key): own.sort_values("sample") for key, own in frame.groupby("run")}
+
+
 @pytest.mark.parametrize("path", TABLES, ids=lambda path: f"{path.parents[1].name}-{path.stem}")
 def test_a_table_is_recomputed_from_the_predictions_it_cites(path: Path) -> None:
     stored = pd.read_csv(path)
     kept = path.parents[1] / archived.PREDICTIONS
-    found = archived.by_run(kept)
+    found = by_run(kept)
     again = pd.concat([archive.scores(found[key]) for key in stored["run"]], ignore_index=True)
     pd.testing.assert_frame_equal(again, stored[NAMES], atol=1e-4, rtol=0)
 
@@ -47,7 +59,7 @@ def test_a_table_is_recomputed_from_the_predictions_it_cites(path: Path) -> None
 )
 def test_survival_is_recomputed_from_the_risks_of_each_slide(path: Path) -> None:
     stored = pd.read_csv(path).set_index(["run", "fold"]).sort_index()
-    kept = archived.by_run(path.parents[1] / archived.RISKS)
+    kept = by_run(path.parents[1] / archived.RISKS)
     each = {key: archive.scores(own).set_index("fold") for key, own in kept.items()}
     found = pd.concat(each, names=["run"])
     for name in ("c_index", "iauc"):
@@ -73,8 +85,7 @@ def test_every_cited_run_is_kept(kept: Path) -> None:
 def test_a_registered_answer_follows_from_the_predictions(path: Path) -> None:
     results = path.parents[1]
     runs = archived.listed(results).set_index("key")
-    frame = pd.read_parquet(results / archived.PREDICTIONS).astype({"run": str, "group": str})
-    said = {key: own.sort_values("sample") for key, own in frame.groupby("run")}
+    said = sorted_by_sample(results)
     cited = runs.loc[json.loads(path.with_suffix(".runs.json").read_text(encoding="utf-8"))]
 
     def cell(dataset: str, *settings: str) -> Cell:

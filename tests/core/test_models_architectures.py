@@ -124,10 +124,10 @@ def test_every_published_model_is_registered_and_printed() -> None:
         registry.entry("uni3")
 
 
-def short(name: str) -> nn.Module:
+def short(name: str, **changed: int) -> nn.Module:
     """One of the registry's ViTs at its real width and options, two blocks deep."""
     row = registry.entry(name)
-    options = {"img_size": 64, **row.options, "depth": 2}
+    options = {"img_size": 64, **row.options, "depth": 2, **changed}
     return timm.create_model(row.architecture, num_classes=0, **options)
 
 
@@ -163,17 +163,35 @@ def test_newer_models_are_those_of_other_builds(name: str) -> None:
         torch.testing.assert_close(ours(images), theirs(images))
 
 
-def text(name: str, depth: int | None = None) -> Callable[[], nn.Module]:
+def text(name: str, depth: int | None) -> Callable[[], nn.Module]:
     row = registry.entry(name, True, depth)
     library = clips.LIBRARIES[row.library]
     return lambda: library.split(library.build(row, None, None))[1]
 
 
-def half(name: str, depth: int | None = None) -> Callable[[], nn.Module]:
+def half(name: str, depth: int | None) -> Callable[[], nn.Module]:
     return lambda: registry.build_backbone(name, None, None, depth=depth).model
 
 
-CASES = {
+# How it is built, which layers are adapted, what it reads, and how many adapters there are.
+Case = tuple[Callable[[], nn.Module], str, tuple[int, ...], int]
+
+
+def clip_halves(depth: int | None) -> dict[str, Case]:
+    """Towers of the CLIPs at their real width, of so many blocks; None: all 12."""
+    plip, blocks = registry.entry("plip"), depth or 12
+    quilt, images, ids = QUILTNET, (1, 3, 224, 224), (1, 77)
+    return {
+        "quiltnet image": (half("quiltnet", depth), quilt.image_targets, images, blocks * 4),
+        "quiltnet text": (text("quiltnet", depth), quilt.text_targets, ids, blocks * 4),
+        "plip image": (half("plip", depth), plip.image_targets, images, blocks * 6),
+        "pathgen text": (text("pathgen_clip", depth), quilt.text_targets, ids, blocks * 4),
+        "plip text": (text("plip", depth), plip.text_targets, ids, blocks * 6),
+    }
+
+
+WHOLE_CLIPS = clip_halves(None)
+CASES: dict[str, Case] = {
     **{
         name: (lambda name=name: short(name), vision.VIT_TARGETS, (1, 3, 64, 64), 2 * 4)
         for name in VITS if "patch16" in registry.entry(name).architecture and name != "uni"
@@ -181,16 +199,13 @@ CASES = {
     **{
         name: (lambda name=name: short(name), vision.VIT_TARGETS, (1, 3, side, side), 2 * 4)
         for name, side in {"kaiko_vits8": 64, "kaiko_vitb8": 64, "kaiko_vitl14": 56, "uni2_h": 56,
-                           "virchow2": 56, "h_optimus_1": 224, "h0_mini": 56,
-                           "midnight": 56}.items()
+                           "virchow2": 56, "h0_mini": 56, "midnight": 56}.items()
     },
-    "quiltnet image": (half("quiltnet"), QUILTNET.image_targets, (1, 3, 224, 224), 12 * 4),
-    "quiltnet text": (text("quiltnet"), QUILTNET.text_targets, (1, 77), 12 * 4),
-    "plip image": (half("plip"), registry.entry("plip").image_targets, (1, 3, 224, 224), 12 * 6),
-    "pathgen text": (text("pathgen_clip"), QUILTNET.text_targets, (1, 77), 12 * 4),
+    "h_optimus_1": (lambda: short("h_optimus_1", img_size=56), vision.VIT_TARGETS, (1, 3, 56, 56),
+                    2 * 4),
+    **clip_halves(2),
     "keep image": (half("keep", 2), registry.entry("keep").image_targets, (1, 3, 224, 224), 2 * 4),
     "keep text": (text("keep", 2), registry.entry("keep").text_targets, (1, 256), 2 * 6),
-    "plip text": (text("plip"), registry.entry("plip").text_targets, (1, 77), 12 * 6),
 }  # fmt: skip
 
 
@@ -238,6 +253,14 @@ def test_every_adapter_of_a_real_architecture_learns(name: str) -> None:
     check_adapters(model, targets, sample(shape), adapted)
 
 
+@pytest.mark.parametrize("name", WHOLE_CLIPS)
+@pytest.mark.slow
+def test_every_adapter_of_a_whole_clip_learns(name: str) -> None:
+    build, targets, shape, adapted = WHOLE_CLIPS[name]
+    torch.manual_seed(0)
+    check_adapters(build().eval(), targets, sample(shape), adapted)
+
+
 @pytest.mark.slow
 def test_the_whole_of_uni_learns() -> None:
     torch.manual_seed(0)
@@ -254,7 +277,7 @@ def test_the_whole_of_uni_learns() -> None:
 @pytest.mark.slow
 def test_merging_ours_is_the_adapted_model() -> None:
     for name in ("quiltnet image", "plip text"):
-        build, targets, shape, _ = CASES[name]
+        build, targets, shape, _ = WHOLE_CLIPS[name]
         torch.manual_seed(0)
         plain, adapted, x = build().eval(), build().eval(), sample(shape)
         adapted.load_state_dict(plain.state_dict())

@@ -193,7 +193,8 @@ def test_a_missing_package_is_said_in_one_line(file: Path, monkeypatch: pytest.M
         assert "\n" not in str(caught.value)
     with pytest.raises(ClipItError, match="no weights"):
         registry.build_backbone("conch", None, None)
-    assert untrained_backbone("conch", None, None).width == 512  # counted without it
+    with torch.device("meta"):
+        assert untrained_backbone("conch", None, None).width == 512  # counted without it
 
 
 def test_what_the_package_overlooks_is_refused(file: Path, tmp_path: Path) -> None:

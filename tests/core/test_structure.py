@@ -6,9 +6,14 @@ import sys
 from graphlib import TopologicalSorter
 from pathlib import Path
 
+import jaxtyping
 import mutants
 import pytest
+import torch
+from beartype.roar import BeartypeCallHintViolation
 
+from clipit_lib import losses
+from clipit_lib.files import digest
 from clipit_lib.paths import repository
 
 PACKAGES = ("clipit_lib", "companion")
@@ -79,3 +84,11 @@ def test_planted_mistakes_have_their_place() -> None:
         source = (repository() / file).read_text(encoding="utf-8")
         for words in listed:
             assert mutants.Mistake(file, *words).made(source) != source
+
+
+def test_types_and_shapes_are_checked_while_tests_run() -> None:
+    with pytest.raises(BeartypeCallHintViolation, match="parts=3"):
+        digest(3)
+    logits, labels = torch.zeros(2, 3), torch.zeros(3, dtype=torch.long)
+    with pytest.raises(jaxtyping.TypeCheckError, match="'labels'"):  # an alias states their shape
+        losses.double_softmax(logits, labels)

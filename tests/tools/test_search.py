@@ -50,15 +50,13 @@ COMMAND += ["--seeds", "1000"]
 
 @pytest.fixture(scope="module")
 def trials(bench: Workbench, task: Task, profiles: Path) -> pd.DataFrame:
-    """What the command leaves after two trials a setting by two processes."""
-    main([*COMMAND, "--trials", "2", "--processes", "2"])
+    """What the command leaves after two trials a setting."""
+    main([*COMMAND, "--trials", "2"])
     return pd.read_csv(task.folder / f"{task.name}.csv")
 
 
-@pytest.mark.slow
-def test_processes_share_one_exact_and_equal_budget(
-    trials: pd.DataFrame, task: Task, bench: Workbench
-) -> None:
+def check_budget(trials: pd.DataFrame, task: Task, bench: Workbench) -> None:
+    """Each setting has exactly two trials, and the runs are those that its rows state."""
     assert trials["setting"].tolist() == ["lora_only", "lora_only", "clip_it", "clip_it"]
     assert trials["number"].tolist() == [0, 1, 0, 1]
     for setting in search.SETTINGS:
@@ -73,6 +71,21 @@ def test_processes_share_one_exact_and_equal_budget(
             assert spec.distillation_weight == row["lambda"]
     without_text = trials["setting"] == "lora_only"
     assert trials["lambda"].isna().tolist() == without_text.tolist()
+
+
+def test_settings_get_one_exact_and_equal_budget(
+    trials: pd.DataFrame, task: Task, bench: Workbench
+) -> None:
+    check_budget(trials, task, bench)
+
+
+@pytest.mark.slow
+def test_processes_share_one_exact_and_equal_budget(
+    task: Task, bench: Workbench, profiles: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CLIPIT_OUTPUT", str(tmp_path))
+    main([*COMMAND, "--trials", "2", "--processes", "2"])
+    check_budget(pd.read_csv(task.folder / f"{task.name}.csv"), task, bench)
 
 
 def test_more_trials_go_on_and_fewer_take_the_first(

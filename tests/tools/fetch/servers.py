@@ -73,6 +73,7 @@ class Handler(BaseHTTPRequestHandler):
         self._answer(206 if begin else 200, rest[: int(fault * len(rest))], headers)
 
     def _answer(self, status: int, body: bytes, headers: dict[str, str]) -> None:
+        self.state.sent.append(len(body))  # before the answer: who has it may look at once
         self.send_response(status)
         if self.state.retry_after:
             headers["Retry-After"] = self.state.retry_after
@@ -80,7 +81,6 @@ class Handler(BaseHTTPRequestHandler):
             self.send_header(name, value)
         self.end_headers()
         self.wfile.write(body)
-        self.state.sent.append(len(body))
 
     def log_message(self, format: str, *args: Any) -> None:
         pass
