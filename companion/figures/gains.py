@@ -7,6 +7,7 @@ from textwrap import fill
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
@@ -46,11 +47,10 @@ def _panels(curves: Curves, ylabel: str) -> tuple[Figure, list[Axes]]:
     return figure, list(axes.flat[: len(curves)])
 
 
-def _line(axis: Axes, values: pd.Series, setting: str, shift: float = 0.0) -> None:
-    """A line through values by name where the names are numbers, which come first."""
-    numbers = sum(_size((str(name), ""))[0] < float("inf") for name in values.index)
-    places = [place + shift for place in range(numbers)]
-    axis.plot(places, values[:numbers], color=style.look(setting)[0], lw=1.2)
+def _line(axis: Axes, places: Sequence[float], values: pd.Series, setting: str) -> None:
+    """A line through values by name, at their places, where the names are numbers."""
+    on = [_size((str(name), ""))[0] < float("inf") for name in values.index]
+    axis.plot(np.array(places)[on], values[on], color=style.look(setting)[0], lw=1.2)
 
 
 @style.styled()
@@ -60,7 +60,7 @@ def curves_figure(runs: pd.DataFrame, curves: Curves, levels: Sequence[str]) -> 
     found = runs.groupby("setting")["balanced_accuracy"]
     means = found.mean()
     for axis, points in zip(axes, curves.values(), strict=True):
-        _line(axis, means[[*points.values()]].set_axis([*points]), "clip_it")
+        _line(axis, range(len(points)), means[[*points.values()]].set_axis([*points]), "clip_it")
         for place, setting in enumerate(points.values()):
             style.seeds(axis, found.get_group(setting), place, setting, upright=True)
         for level in levels:
@@ -84,7 +84,7 @@ def gain_curves_figure(gains: pd.DataFrame, curves: Curves) -> Figure:
             places = [[*points].index(point) + off for point in rows["point"]]
             said = f"over {label(control)}"
             style.forest(axis, rows, places, setting=control, label=said, upright=True)
-            _line(axis, rows.set_index("point")["gain"], control, off)
+            _line(axis, places, rows.set_index("point")["gain"], control)
         axis.axhline(0, color="black", lw=0.8)
     handles = [*style.named(axes[0]), *style.meanings(gains, by_filling=True)]
     style.legend_below(figure, handles, 5)
@@ -92,7 +92,7 @@ def gain_curves_figure(gains: pd.DataFrame, curves: Curves) -> Figure:
 
 
 def curves_along(names: Iterable[str], profile: Profile, changes: Iterable[str]) -> Curves:
-    """CLIP-IT along each change, in ascending order, with the profile's own point.
+    """CLIP-IT along each change, in ascending order, with the profile's own point if it was asked.
 
     Curves without a further point are left out.
     """
@@ -110,7 +110,7 @@ def curves_along(names: Iterable[str], profile: Profile, changes: Iterable[str])
     curves = {}
     for change in changes:
         title, own = known[change]
-        points = {own: "clip_it"} | {
+        points = ({own: "clip_it"} if "clip_it" in settings else {}) | {
             setting.changes[change]: name
             for name, setting in settings.items()
             if setting.base == "clip_it" and list(setting.changes) == [change]
@@ -118,7 +118,7 @@ def curves_along(names: Iterable[str], profile: Profile, changes: Iterable[str])
         curves[title] = dict(sorted(points.items(), key=_size))
         if change == "report_rank" and RANDOM in settings:
             curves[title]["random"] = RANDOM
-    return {title: points for title, points in curves.items() if len(points) > 1}
+    return {title: points for title, points in curves.items() if set(points.values()) - {"clip_it"}}
 
 
 def _size(item: tuple[str, str]) -> tuple[float, str]:

@@ -248,6 +248,23 @@ def test_knobs_are_in_order_and_hold_the_profiles_own_point(bench: Workbench) ->
     assert list(curves["λ"]) == ["0.3", "1", "10"]
     assert list(curves["rank of the paired report"]) == ["1", "2", "random"]
     assert "LoRA rank" not in curves
+    apart = curves_along([f"clip_it/label_noise_{n}" for n in (60, 20)], bench.profile, AXES)
+    assert apart == {  # the profile's own point was not asked there
+        "wrong labels (%)": {"20": "clip_it/label_noise_20", "60": "clip_it/label_noise_60"}
+    }
+
+
+def test_a_line_of_the_map_passes_through_its_marks() -> None:
+    gains = pd.DataFrame({"axis": "wrong labels (%)", "point": ["20", "60"], "control": "lora_only",
+                          "gain": [1, 3], "low": 0.5, "high": 4})  # fmt: skip
+    figure = gain_curves_figure(gains, {"wrong labels (%)": dict.fromkeys(["0", "20", "60"], "x")})
+    (line,) = (
+        line for line in figure.axes[0].lines
+        if line.get_transform() == figure.axes[0].transData and len(set(line.get_ydata())) > 1
+        and len(set(line.get_xdata())) > 1
+    )  # fmt: skip
+    assert line.get_xydata().tolist() == [[1, 1], [2, 3]]
+    plt.close(figure)
 
 
 def test_lines_of_the_map_join_numbers_and_no_categories() -> None:
