@@ -47,7 +47,7 @@ def _panels(curves: Curves, ylabel: str) -> tuple[Figure, list[Axes]]:
     return figure, list(axes.flat[: len(curves)])
 
 
-def _line(axis: Axes, places: Sequence[float], values: pd.Series, setting: str) -> None:
+def _line(axis: Axes, places: Sequence[float] | range, values: pd.Series, setting: str) -> None:
     """A line through values by name, at their places, where the names are numbers."""
     on = [_size((str(name), ""))[0] < float("inf") for name in values.index]
     axis.plot(np.array(places)[on], values[on], color=style.look(setting)[0], lw=1.2)
