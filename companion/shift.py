@@ -192,7 +192,8 @@ def stain_table(stored: Sequence[StoredRun], bench: Workbench) -> pd.DataFrame:
         here = {run.spec.setting for run in own}
         for first, second in (pair for pair in PAIRS if here.issuperset(pair)):
             cell = tables.paired_cell(own, dataset, backbone, first, second)[1]
-            for name, part in (("farthest", far), ("other", ~far)):
+            parts = (("farthest", far), ("other", ~far))
+            for name, part in (each for each in parts if each[1].any()):
                 both = cell.first[:, part], cell.second[:, part]
                 kept = Cell(dataset, *both, cell.labels[part], cell.groups[part])
                 rows.append(

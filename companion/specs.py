@@ -239,16 +239,23 @@ def fields_of(setting: str, profile: Profile) -> Fields:
     if len(own.changes) < len(setting.split("/")) - len(own.base.split("/")):
         raise ClipItError(f"setting {setting!r} changes something twice", where, "Change it once")
     fields = dict(SETTINGS[own.base][1])
+    # Other pairs than the matched ones stay what the setting is named after.
+    taken = set() if fields.get("pairing") == Pairing() else {"pairing"}
     for name, value in own.changes.items():
         if name not in CHANGES or not value:
             choices = [*SETTINGS, *(f"{own.base}/{each}_VALUE" for each in CHANGES)]
             known(setting, choices, "setting", where)
         try:
-            fields |= CHANGES[name][1](value, profile)
+            change = CHANGES[name][1](value, profile)
         except ValueError as error:
             what = f"setting {setting!r}: cannot read '{name}_{value}'"
             fix = f"Write {name}_VALUE, with a value in its range"
             raise ClipItError(what, where, fix) from error
+        if taken & set(change):
+            what = f"setting {setting!r}: {name}_{value} cannot be joined to the rest of it"
+            raise ClipItError(what, where, "Leave it out")
+        taken |= set(change)
+        fields |= change
     return fields
 
 
@@ -322,7 +329,8 @@ def _check(spec: RunSpec, where: str) -> None:
     learns = spec.training is not None and spec.contrastive is None
     features = spec.text is not None and spec.target != "soft_labels"  # are distilled, not labels
     doubled = spec.protocol is not None and spec.protocol.double_softmax
-    works = {
+    works: dict[str, object] = {
+        **dict.fromkeys(("retriever", "corpus", "word_dropout", "long_text"), spec.text),
         "lambda": learns and (features or spec.target is not None),
         "smoothing": learns and spec.smoothing and not (doubled or spec.unlabelled),
         "unlabelled": learns and features and spec.labels_per_class,

@@ -158,3 +158,8 @@ def test_gains_by_stain_worked_by_hand(monkeypatch: pytest.MonkeyPatch, tmp_path
     assert set(found["first"]) == {"lora_only"}
     assert found.set_index("stain")["gain"].to_dict() == {"farthest": 50.0, "other": -25.0}
     assert "toy, farthest stain: CLIP-IT over LoRA only +50.0" in shift.words(found)
+    # One sample per class: nothing is left beside the farthest.
+    data = coloured([105, 190], [""] * 2, [0, 1])
+    frames |= {key: frame[frame["sample"].isin(["s2", "s3"])].assign(label=[1, 0])
+               for key, frame in frames.items()}  # fmt: skip
+    assert shift.stain_table(stored, bench)["stain"].tolist() == ["farthest"]

@@ -166,7 +166,11 @@ def test_targets_and_their_weights_combine(bench: Workbench) -> None:
         "lora_only/labels_5/unlabelled_100", "clip_it/soft_labels/labels_5/unlabelled_100",
         "clip_it/architecture_only/labels_5/unlabelled_100", "clip_it/labels_5/unlabelled_0",
         "clip_it/labels_5/unlabelled_101", "clip_it/smoothing_10/labels_5/unlabelled_100",
-        "text/labels_5/unlabelled_100",
+        "text/labels_5/unlabelled_100", "lora_only/pair_noise_20/label_noise_20",
+        "clip_it/own_50/report_rank_2", "clip_it/random_reports/report_rank_2",
+        "lora_only/own_50", "unimodal/report_rank_2", "lora_only/corpus_phantom-colon",
+        "lora_only/word_dropout_30", "unimodal/long_text_chunk",
+        "lora_only/retriever_phantom_clip_noisy", "clip_it/architecture_only/report_rank_2",
     ],
 )  # fmt: skip
 def test_a_part_of_a_name_that_can_do_nothing_is_refused(bench: Workbench, setting: str) -> None:
