@@ -13,7 +13,7 @@ import copy
 import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -54,7 +54,7 @@ def training_memory(
     encoder: VisionEncoder,
     settings: Lora,
     batch: int,
-    precision: str = "no",
+    precision: Literal["no", "bf16"] = "no",
     checkpointing: bool = False,
 ) -> TrainingMemory:
     """What a LoRA step on a backbone needs; nothing is computed, and the encoder stays as it is.
@@ -75,7 +75,9 @@ def training_memory(
     return TrainingMemory(4 * frozen, 4 * (2 + ADAM) * learned, most)
 
 
-def peak_activations(model: nn.Module, shape: tuple[int, ...], precision: str = "no") -> int:
+def peak_activations(
+    model: nn.Module, shape: tuple[int, ...], precision: Literal["no", "bf16"] = "no"
+) -> int:
     """Most bytes alive at once in a forward and backward pass, weights left out.
 
     Args:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from itertools import chain
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -32,7 +33,7 @@ def on_device(tensor: Tensor) -> Tensor:
     return tensor.pin_memory().to(device(), non_blocking=True)
 
 
-def autocast(precision: str) -> AbstractContextManager[None]:
+def autocast(precision: Literal["no", "bf16"]) -> AbstractContextManager[None]:
     """Mixed precision in the forward pass; weights and their updates stay float32."""
     return nullcontext() if precision == "no" else torch.autocast(device().type, torch.bfloat16)
 

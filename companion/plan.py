@@ -84,7 +84,7 @@ def measure(name: str, profile: Profile, batch: int) -> Speed:
         loss.backward()
 
     @torch.inference_mode()
-    def forward(precision: str) -> None:
+    def forward(precision: Literal["no", "bf16"]) -> None:
         with autocast(precision):
             classifier(images)
 
