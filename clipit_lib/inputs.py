@@ -19,14 +19,7 @@ from torch import Tensor
 from clipit_lib import pairing
 from clipit_lib.compute import device
 from clipit_lib.data.patches import PatchData, PatchDataset, Split
-from clipit_lib.data.reports import (
-    TEMPLATES,
-    Corpus,
-    ReportCorpus,
-    own_terms,
-    prompts,
-    term_texts,
-)
+from clipit_lib.data.reports import TEMPLATES, Corpus, ReportCorpus, own_terms, prompts, term_texts
 from clipit_lib.encoders import registry, weights
 from clipit_lib.encoders.embeddings import image_embeddings, text_embeddings
 from clipit_lib.encoders.encoder import ClipEncoder, LongText, embed_texts
@@ -226,8 +219,12 @@ def paired_texts(spec: TextSpec, inputs: Inputs, splits: Sequence[Split]) -> Pai
     by_class = prompts(spec.class_texts, TEMPLATES[spec.templates])
     if source == "class_prompts":
         assert "test" not in splits  # the first prompt of a patch's class is its label in words
-        firsts = tuple(of_class[0] for of_class in by_class)
-        return PairedTexts(firsts, {s: data.labels[data.indices(s)] for s in splits})
+        firsts, named = tuple(of_class[0] for of_class in by_class), dict[Split, np.ndarray]()
+        for split in splits:
+            own, rng = data.labels[data.indices(split)], np.random.default_rng([spec.seed, 2])
+            other = (own + rng.integers(1, len(firsts), size=len(own))) % len(firsts)
+            named[split] = np.where(rng.random(len(own)) < (spec.pairing.right or 1), own, other)
+        return PairedTexts(firsts, named)
     # The nearest prompt: the retriever's zero-shot answer, in words.
     texts = tuple(text for of_class in by_class for text in of_class)
     embeddings = _embedded(spec, inputs, texts)

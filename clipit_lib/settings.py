@@ -124,7 +124,8 @@ class Pairing(Strict):
     drawn by the seed, the report whose id is the patch's (`own`), one on any patch of its label
     (`own_class`), or one of the ten most similar to its own (`own_neighbour`); the rest get a
     random one. `source` replaces reports by the retriever's nearest class prompt, by the histology
-    terms nearest to the image (Table 6), or by a prompt of the patch's own class.
+    terms nearest to the image (Table 6), or by a prompt of the patch's own class (where a share is
+    `right`: of another one for the rest).
     """
 
     rank: Positive = 1

@@ -363,8 +363,7 @@ def beside_printed(counted: pd.DataFrame) -> pd.DataFrame:
     printed = paper.printed("compute").set_index("variant")["gflops"]
     names = {UNIMODAL: "unimodal", MERGED: "clip_it", ENCODED: "clip"}
     table = counted[["variant", "gmacs"]].assign(
-        printed=counted["variant"].map(names).map(printed),
-        parameters_M=counted["parameters"] / 1e6,
+        printed=counted["variant"].map(names).map(printed), parameters_M=counted["parameters"] / 1e6
     )
     return table.round(4)
 

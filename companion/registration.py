@@ -191,15 +191,15 @@ def words(registered: Registered, found: pd.DataFrame, stored: Sequence[StoredRu
     return "\n\n".join(said)
 
 
-def told(bench: Workbench, study: str | None = None) -> str:
-    """The questions of a profile, or of one of its studies, with their answers, which are saved.
+def told(bench: Workbench, *studies: str) -> str:
+    """The questions of a profile, or of some of its studies, with their answers, which are saved.
 
     Raises:
         ClipItError: what `runs_for` raises.
     """
     name, said = bench.profile.name, list[str]()
     for each in every():
-        if each.question.profile == name and study in (None, each.question.study):
+        if each.question.profile == name and (not studies or each.question.study in studies):
             stored = runs_for(each, bench)
             found = answers(each, stored)
             said.append(words(each, found, stored))

@@ -60,11 +60,7 @@ SHIFTS: dict[str, Callable[[Tensor, int], Tensor]] = {
 }
 CONDITIONS = list(product(SHIFTS, STRENGTHS))
 # What is compared: what text adds to the same adaptation, and what adaptation does.
-PAIRS = (
-    ("lora_only", "clip_it"),
-    ("clip_it/random_reports", "clip_it"),
-    ("unimodal", "lora_only"),
-)
+PAIRS = (("lora_only", "clip_it"), ("clip_it/random_reports", "clip_it"), ("unimodal", "lora_only"))
 
 
 def shifted(

@@ -166,7 +166,8 @@ def _lora_of_rank(text: str, profile: Profile) -> Fields:
 
 def _oracle(kind: Any, text: str, profile: Profile) -> Fields:
     """Right pairs for so many percent of the patches."""
-    return {"pairing": Pairing(reports=kind, right=int(text) / 100)}
+    how: Fields = {"source": "class_prompts"} if kind == "class_prompts" else {"reports": kind}
+    return {"pairing": Pairing(right=int(text) / 100, **how)}
 
 
 def _percent(name: str, text: str, profile: Profile) -> Fields:
@@ -213,6 +214,7 @@ CHANGES: dict[str, tuple[str, Callable[[str, Profile], Fields]]] = {
             ("own_class", _oracle, "a report of their label for {}%"),
             ("own_neighbour", _oracle, "reports like their own for {}%"),
             ("own", _oracle, "own reports for {}%"),
+            ("class_prompts", _oracle, "their class's prompt for {}%"),
             ("word_dropout", _percent, "{}% of the words dropped"),
             ("label_noise", _percent, "{}% of the labels wrong"),
             ("pair_noise", _pair_noise, "{}% of the labels those of the next class"),

@@ -83,6 +83,7 @@ TESTS: dict[str, tuple[str, ...]] = {
     ),
     "clipit_lib/inputs.py": (
         "companion/test_controls.py::test_one_report_for_all_is_the_most_used_one_of_training",
+        "companion/test_controls.py::test_class_prompts_name_another_class_where_they_are_not_right",
         *RUNS, "companion/test_controls.py::test_each_patch_has_the_nearest_prompt_or_terms",
         "companion/test_controls.py::test_class_prompts_say_the_label_and_never_of_a_test_patch",
         "core/test_run_is_its_spec.py::test_inputs_that_are_not_those_of_the_specification_are_"
@@ -288,10 +289,13 @@ MISTAKES: dict[str, list[tuple[str, str, str]]] = {
     "clipit_lib/inputs.py": [
         ("rng.random(count) < spec.pairing.right", "rng.random(count) > spec.pairing.right",
          "an oracle that is wrong where it should be right"),
+        ("rng.random(len(own)) < (", "rng.random(len(own)) > (", "prompts of the wrong share"),
+        ("rng.integers(1, len(firsts)", "rng.integers(0, len(firsts)", "another class that is not"),
         ("return own\n", "return own[::-1]\n", "reports of others"),
         ("chosen[labels == label]", "chosen[labels != label]", "reports of other labels"),
         ("row[row != mine]", "row", "its own among its neighbours"),
-        ("([spec.seed, 2])", "([0, 2])", "random reports without a seed"),
+        ("  rng = np.random.default_rng([spec.seed, 2])", "  rng = np.random.default_rng([0, 2])",
+         "random reports without a seed"),
         ("rank).reports[:, -1]", "rank).reports[:, 0]", "a rank without effect"),
         ('nearest(spec, inputs, "train", rank)', "nearest(spec, inputs, split, rank)",
          "a constant of its own in each split"),

@@ -23,11 +23,12 @@ from companion.specs import Setting, label
 from companion.statistics import Word
 
 KNOBS = ("word_dropout", "report_rank", "lambda", "lora_rank")
-AXES = ("labels", "label_noise", "pair_noise", "retriever", "lambda")  # of the map
+AXES = ("labels", "label_noise", "pair_noise", "retriever", "lambda", "class_prompts")  # of the map
 RANDOM = "clip_it/random_reports"
-# What a control is not changed by: a run without text has no retriever and no lambda, and random
-# reports need no retriever.
-UNCHANGED = {"lora_only": ("retriever", "lambda"), RANDOM: ("retriever",)}
+# What a control is not changed by: a run without text has no retriever, no lambda and no prompts,
+# and random reports need no retriever and no prompts.
+PAIRS = ("retriever", "class_prompts")
+UNCHANGED = {"lora_only": ("lambda", *PAIRS), RANDOM: PAIRS}
 # What stands on an axis, with its points by the name that they have there, each a setting.
 Curves = Mapping[str, Mapping[str, str]]
 
@@ -105,12 +106,13 @@ def curves_along(names: Iterable[str], profile: Profile, changes: Iterable[str])
         "label_noise": ("wrong labels (%)", "0"),
         "pair_noise": ("labels of the next class (%)", "0"),
         "retriever": ("retriever", profile.retriever),
+        "class_prompts": ("prompts of the right class (%)", ""),  # CLIP-IT's reports are none
     }
     settings = {name: Setting.of(name) for name in names}
     curves = {}
     for change in changes:
         title, own = known[change]
-        points = ({own: "clip_it"} if "clip_it" in settings else {}) | {
+        points = ({own: "clip_it"} if own and "clip_it" in settings else {}) | {
             setting.changes[change]: name
             for name, setting in settings.items()
             if setting.base == "clip_it" and list(setting.changes) == [change]

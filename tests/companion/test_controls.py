@@ -100,6 +100,21 @@ def test_class_prompts_say_the_label_and_never_of_a_test_patch(bench: Workbench)
         paired_texts(asked, bench, ["train", "test"])
 
 
+def test_class_prompts_name_another_class_where_they_are_not_right(bench: Workbench) -> None:
+    """The pairs that are right with a share are right with every larger one."""
+    data = bench.dataset(CELL[0])
+    labels, before = data.labels[data.indices("train")], np.zeros(0, bool)
+    for share in (25, 75, 100):
+        paired = paired_texts(text(bench, f"clip_it/class_prompts_{share}"), bench, ["train"])
+        assert len(paired.texts) == len(data.classes)
+        right = paired.chosen["train"] == labels
+        assert right[np.flatnonzero(before)].all()
+        spread = 4 * np.sqrt(len(labels) * share * (100 - share)) / 100
+        assert abs(right.sum() - len(labels) * share / 100) <= spread
+        before = right
+    assert before.all()
+
+
 def test_image_targets_are_the_retrievers_embeddings_or_few_of_their_centroids(
     bench: Workbench,
 ) -> None:

@@ -218,6 +218,7 @@ def test_the_map_shows_the_gain_at_each_point(bench: Workbench) -> None:
         "lora_only", "clip_it/random_reports", "clip_it", "lora_only/labels_5",
         "clip_it/random_reports/labels_5", "clip_it/labels_5", "clip_it/lambda_3",
         "clip_it/random_reports/lambda_3", "clip_it/retriever_phantom_clip_noisy",
+        "clip_it/class_prompts_20", "clip_it/class_prompts_100",
     )  # fmt: skip
     stored = [
         Answered(paths.runs("x"), specs.resolve(bench, *CELL, name, seed))
@@ -229,6 +230,7 @@ def test_the_map_shows_the_gain_at_each_point(bench: Workbench) -> None:
         "labels per class": ["5", "all"],
         "retriever": ["phantom_clip", "phantom_clip_noisy"],
         "λ": ["1", "3"],
+        "prompts of the right class (%)": ["20", "100"],
     }
     table = map_table(stored, axes).set_index(["axis", "point", "control"])
     whole = table.loc[("labels per class", "all", "lora_only")]
@@ -239,6 +241,8 @@ def test_the_map_shows_the_gain_at_each_point(bench: Workbench) -> None:
     assert strong["first"] == "lora_only" and strong["second"] == "clip_it/lambda_3"
     weak = table.loc[("retriever", "phantom_clip_noisy", "clip_it/random_reports")]
     assert weak["first"] == "clip_it/random_reports"
+    named = table.loc["prompts of the right class (%)"]
+    assert set(named["first"]) == {"lora_only", "clip_it/random_reports"}
 
 
 def test_knobs_are_in_order_and_hold_the_profiles_own_point(bench: Workbench) -> None:
