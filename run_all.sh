@@ -13,7 +13,7 @@ usage: ./run_all.sh [--profile NAME] [--jobs N] [--gpus N] [--threads N] [--clus
 Runs the notebooks of a profile, in order of need, and makes its tables and figures.
 What is finished is kept: an interrupted run goes on where it stopped.
 
-  --profile NAME  smoke, demo (default), phantom, pilot or paper, see profiles/; or a YAML file of yours
+  --profile NAME  demo (default), another of the folder profiles/, or a YAML file of yours
   --jobs N        notebooks at the same time; default: one per GPU, else one per core, at most 4
   --gpus N        GPUs per training job, which then runs in N processes; default: 1 (0: none is used)
   --threads N     threads per job; default: all cores, shared among the jobs; on a cluster 8 per GPU;
@@ -83,7 +83,9 @@ if [[ -n $site ]]; then
     echo "site: $results/site/index.html"
     exit
 fi
-[[ $profile != pilot ]] || use_extra pilot "the pretrained weights of the pilot profile"
+case $profile in
+    pilot | colon | tissue) use_extra pilot "the pretrained weights of the profile $profile" ;;
+esac
 
 # On GPUs no kernels can be held, and patches are made ready by as many threads as there are.
 gpu_work() { export CLIPIT_KERNELS=${CLIPIT_KERNELS-native}; }

