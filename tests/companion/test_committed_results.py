@@ -93,7 +93,8 @@ def test_a_registered_answer_follows_from_the_predictions(path: Path) -> None:
         keys = [here.index[here["setting"] == name] for name in settings]
         hits = [np.stack([correct(said[key].dropna(axis=1)) for key in each]) for each in keys]
         one = said[keys[0][0]]
-        return Cell(dataset, *hits, one["label"].to_numpy(), one["group"].to_numpy())
+        units = one["group"].where(one["group"] != "", one["sample"])  # no patients: patches
+        return Cell(dataset, *hits, one["label"].to_numpy(), units.to_numpy())
 
     for row in pd.read_csv(path).to_dict("records"):
         pair = row["first"], row["second"]
