@@ -144,7 +144,7 @@ def test_there_are_many_and_no_two_are_named_alike() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--profile", "none"], "unknown profile 'none'. Known: demo"),
+        (["--profile", "none"], "unknown profile 'none'. Known: "),
         (["--jobs", "0"], "--jobs is '0'. Give a whole number above 0"),
         (["--profile"], "--profile needs a value. See ./run_all.sh --help"),
         (["--cluster", "none"], "--cluster is 'none'. Give slurm or a folder"),

@@ -62,7 +62,7 @@ CASES = [
              notebook("02_training", "seeds=!!python/object/apply:os.mkdir [ran]"),
              "parameter seeds", "not YAML", "Fix it"),
     BadInput("an unknown profile", notebook("01_pairing", "profile=none"), "profiles",
-             "unknown profile 'none'", "Known: colon, demo"),
+             "unknown profile 'none'", "Known: "),
     BadInput("a profile that is wrong", spoilt_profile, "bad.yaml", "seeds", "Fix this key"),
     BadInput("a profile that is not there", notebook("01_pairing", "profile=none.yaml"),
              "none.yaml", "no such file", "Name a YAML file"),
