@@ -14,7 +14,7 @@ import pytest
 from clipit_lib.errors import ClipItError
 from clipit_lib.inputs import Inputs
 from clipit_lib.paths import repository
-from companion import archive, archived, registration, studies
+from companion import archive, archived, registration, studies, tables
 from companion.__main__ import main
 from companion.profile import Study, Workbench, load_profile
 from companion.statistics import Cell, correct, crossed_gain
@@ -107,6 +107,25 @@ def test_a_registered_answer_follows_from_the_predictions(path: Path) -> None:
         assert row["word"] == gain.word()
     question = registration.load(path.stem.removeprefix("registered_")).question
     assert f"hash `{question.hash}`" in path.with_suffix(".md").read_text(encoding="utf-8")
+
+
+def test_every_interval_in_prose_is_that_of_stored_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """README and docs/results.md copy them by hand."""
+    interval = re.compile(r"[+-]\d+\.\d (?:points )?\[[-+\d., ]+\]")
+
+    def found(*paths: Path) -> set[str]:
+        text = " ".join(" ".join(path.read_text(encoding="utf-8").split()) for path in paths)
+        return {said.replace("points ", "") for said in interval.findall(text)}
+
+    monkeypatch.setenv("CLIPIT_PREDICTIONS", str(repository() / "results"))
+    known = studies.stored(Workbench(load_profile("instrument")), "table1", "known")
+    told = {  # beside the registered question of the known world; no table has them
+        str(tables.pooled_gain(known, "unimodal", second).interval())
+        for second in ("lora_only", "clip_it/own_100")
+    }
+    prose = found(repository() / "README.md", repository() / "docs/results.md")
+    assert len(prose) > 60
+    assert prose - found(*committed("tables/*.md"), *committed("claims.md")) == told
 
 
 @pytest.mark.parametrize("profile", ["demo", "pilot"])
