@@ -77,10 +77,12 @@ class Lora(Strict):
 class Descent(Strict):
     """One stage of gradient descent with Adam; `checks_per_epoch` counts looks at validation.
 
-    `precision` is that of forward passes while training, looks included; all else is float32.
+    `precision` is that of forward passes while training, looks included; all else is float32. An
+    epoch goes over all rows so many `passes`: few of them are then learned from in as many steps.
     """
 
     epochs: Positive = 1
+    passes: Positive | None = None
     batch_size: Positive = 64
     learning_rate: Rate = 1e-3
     weight_decay: Weight = 1e-4

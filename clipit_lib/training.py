@@ -216,21 +216,19 @@ def fit(
     Raises:
         Diverged: a loss, a gradient, a look at validation or a learned weight is not finite.
     """
-    stage, rate = stage or Stage(), settings.learning_rate
-    modules = nn.ModuleList([task.model] if extra is None else [task.model, extra])
-    modules.to(device())
+    stage, rate, passes = stage or Stage(), settings.learning_rate, settings.passes or 1
+    modules = nn.ModuleList([task.model] if extra is None else [task.model, extra]).to(device())
     learned = [p for p in modules.parameters() if p.requires_grad]
     parallel.start_alike(learned)
     optimiser = torch.optim.Adam(learned, rate, weight_decay=settings.weight_decay, fused=True)
     generator = torch.Generator().manual_seed(seed)
-    steps, checks = max(1, round(task.rows / settings.batch_size)), settings.checks_per_epoch
+    steps, checks = round(task.rows * passes / settings.batch_size) or 1, settings.checks_per_epoch
     looks = {max(1, round(steps * (i + 1) / checks)) for i in range(checks)}
     mean: list[Tensor] = [*learned]  # without averaging the weights themselves
     if averaged is not None:
         mean, update = [p.detach().clone() for p in learned], get_ema_multi_avg_fn(averaged)
         optimiser.register_step_post_hook(lambda *_: update(mean, learned, None))
-    kept, lowest = _learned(task.model), math.inf
-    history = History()
+    kept, lowest, history = _learned(task.model), math.inf, History()
     if start is None:
         start = _look(task, modules, settings)
         stage.check({SCORE: start}, "before the first step", rate, moved=False)
@@ -238,7 +236,8 @@ def fit(
     def batches(epoch: int) -> Sequence[Tensor]:
         train_mode(modules)
         task.begin(epoch)
-        return torch.randperm(task.rows, generator=generator).tensor_split(steps)
+        orders = [torch.randperm(task.rows, generator=generator) for _ in range(passes)]
+        return torch.cat(orders).tensor_split(steps)
 
     def loss(rows: Tensor) -> dict[str, Tensor]:
         with autocast(settings.precision):

@@ -224,6 +224,7 @@ CHANGES: dict[str, tuple[str, Callable[[str, Profile], Fields]]] = {
             ("averaged", _percent, "weights averaged (decay {}%)"),
         )
     },
+    "passes": ("{} passes per epoch", lambda text, _: {"passes": _count(int(text))}),
     "mixup": ("mixup by Beta({0}, {0})", lambda text, _: {"mixup": _rate(float(text))}),
 }  # fmt: skip
 
@@ -321,9 +322,21 @@ def resolve(
         if profile.protocol == "released":
             asked["same_class"] = "negatives"
         own["contrastive"] = own["contrastive"].model_copy(update=asked)
+    passes = own.pop("passes", None)
     spec = RunSpec(**fields | own)
+    if passes is not None:
+        spec = _often(spec, passes)
     _check(spec, f"profile {profile.name}")
     return spec
+
+
+def _often(spec: RunSpec, passes: int) -> RunSpec:
+    """Every stage goes over its rows so often; stage two not where it sees all patches anyway."""
+    given = spec.model_dump()
+    stages = [given["probe"], (given["text"] or {}).get("training")]
+    for stage in filter(None, [*stages, given["training"] if spec.unlabelled is None else None]):
+        stage["passes"] = passes
+    return RunSpec(**given)
 
 
 def _check(spec: RunSpec, where: str) -> None:
@@ -417,7 +430,7 @@ def origins(bench: Workbench, spec: RunSpec) -> pd.DataFrame:
             return "call"
         if leaf in FOUND:
             return "found"
-        if key in own or name == "branch":
+        if key in own or leaf in own or name == "branch":
             return "setting"
         held = getattr(profile, key, None)
         if key == "training":

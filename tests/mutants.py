@@ -200,6 +200,7 @@ MISTAKES: dict[str, list[tuple[str, str, str]]] = {
         ("r=lora.rank", "r=1", "one rank"),
     ],
     "clipit_lib/training.py": [
+        ("for _ in range(passes)]", "for _ in [0]] * passes", "each pass in the same order"),
         ("task.model.load_state_dict(kept, strict=False)", "pass",
          "the last checkpoint kept instead of the best"),
         ("if value < lowest", "if value > lowest", "the start kept instead of the best"),
@@ -214,7 +215,7 @@ MISTAKES: dict[str, list[tuple[str, str, str]]] = {
         ("torch.optim.Adam(", "torch.optim.AdamW(", "another optimiser"),
         ("torch.Generator().manual_seed(seed)", "torch.Generator().manual_seed(0)",
          "the same batches for each seed"),
-        ("max(1, round(task.rows / ", "max(1, math.ceil(task.rows / ", "more steps"),
+        ("round(task.rows * passes / ", "math.ceil(task.rows * passes / ", "more steps"),
         ("task.begin(epoch)", "task.begin(0)", "words dropped once instead of in each epoch"),
         ("self.epoch = epoch", "self.epoch = 0", "the targets of the first epoch"),
         ("self.features[epoch] if", "self.features[0] if", "the features of the first epoch"),

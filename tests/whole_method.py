@@ -48,11 +48,13 @@ def descend(
     draws, best = torch.Generator().manual_seed(seed), float("inf")
     kept: dict[str, Tensor] = {}
     mean = [p.detach().clone() for p in learned]
-    steps, per_epoch = max(1, round(rows / settings.batch_size)), settings.checks_per_epoch
+    again, per_epoch = settings.passes or 1, settings.checks_per_epoch
+    steps = max(1, round(again * rows / settings.batch_size))
     looks = {max(1, round(steps * (look + 1) / per_epoch)) for look in range(per_epoch)}
     for epoch in range(settings.epochs):
         train_mode(model)
-        batches = torch.randperm(rows, generator=draws).tensor_split(steps)
+        order = [row for _ in range(again) for row in torch.randperm(rows, generator=draws)]
+        batches = torch.stack(order).tensor_split(steps)
         for step, batch in enumerate(batches, start=1):
             adam.zero_grad()
             loss(batch, draws, epoch).backward()

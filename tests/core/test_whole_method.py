@@ -52,6 +52,8 @@ SETTINGS = (
     "clip_it/word_dropout_30/labels_5",
     "clip_it/label_noise_30",
     "clip_it/labels_5",
+    "clip_it/random_reports/labels_5/passes_6",
+    "clip_it/labels_5/passes_6/unlabelled_100",
     "clip_it/labels_5/unlabelled_100",
     "clip_it/random_reports/lambda_3/labels_5/unlabelled_40",
     "clip_it/image_target/labels_5/unlabelled_60",
