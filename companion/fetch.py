@@ -300,7 +300,7 @@ def _bytes(size: int) -> str:
 # -- Pieces in their place under `$CLIPIT_DATA`: are they whole, and how they get there.
 
 LARGE = 1 << 26  # bytes of a file whose checksum is remembered
-REPORTS = ("tcga", "tcga-colorectal")
+REPORTS = ("tcga", "tcga-colorectal", "gastric")
 
 
 def fault(piece: Piece, path: Path) -> ClipItError | None:

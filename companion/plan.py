@@ -408,7 +408,7 @@ def space(disk: Mapping[str, int]) -> str:
     return f"  disk       {total}: {parts}; downloads and weights come on top"
 
 
-NOT_IN_IT = "the text stage and the steps of the probes are not in it"
+NOT_IN_IT = "the text stage and the steps of the probes are not in it, few labels count as all"
 
 
 def time_here(seconds: float, workers: int, scaled: bool) -> str:

@@ -170,6 +170,10 @@ def _oracle(kind: Any, text: str, profile: Profile) -> Fields:
     return {"pairing": Pairing(right=int(text) / 100, **how)}
 
 
+def _text_stage(profile: Profile, **changes: Any) -> Fields:
+    return {"text_stage": TextStage(**profile.text_stage.model_dump() | changes)}
+
+
 def _percent(name: str, text: str, profile: Profile) -> Fields:
     """A share below one."""
     return {name: _share(int(text) / 100)}
@@ -198,12 +202,7 @@ CHANGES: dict[str, tuple[str, Callable[[str, Profile], Fields]]] = {
     "corpus": ("{} reports", lambda text, _: {"corpus": text}),
     "labels": ("{} labels per class", lambda text, _: {"labels_per_class": _count(int(text))}),
     "switch": ("{}", _switch),
-    "long_text": (
-        "reports read in whole ({})",
-        lambda text, own: {
-            "text_stage": TextStage(**own.text_stage.model_dump() | {"long_text": text})
-        },
-    ),
+    "long_text": ("reports read in whole ({})", lambda text, own: _text_stage(own, long_text=text)),
     "protocol": (  # what it means depends on the data set, see `resolve`
         "{} protocol",
         lambda text, own: {"protocol": known(text, PROTOCOLS, "protocol", f"profile {own.name}")},
@@ -225,6 +224,10 @@ CHANGES: dict[str, tuple[str, Callable[[str, Profile], Fields]]] = {
         )
     },
     "passes": ("{} passes per epoch", lambda text, _: {"passes": _count(int(text))}),
+    "text_passes": (
+        "{} passes per epoch of stage one",
+        lambda text, own: _text_stage(own, passes=int(text)),
+    ),
     "mixup": ("mixup by Beta({0}, {0})", lambda text, _: {"mixup": _rate(float(text))}),
 }  # fmt: skip
 
@@ -293,6 +296,7 @@ def resolve(
         "noise_to": own.pop("noise_to", None),
         "validation_per_class": protocol.validation_per_class if by_protocol else None,
     }
+    often = {name: own.pop(name) for name in ("passes",) if name in own}
     lora = own.pop("lora", profile.lora) if adapted or text_learns else own.pop("lora", None)
     fields: Fields = labelled | {
         "backbone": backbone,
@@ -301,7 +305,7 @@ def resolve(
         "pretraining": profile.pretraining,
         "stand_in": profile.stand_in if backbone == registry.STAND_IN else None,
         "normalisation": protocol.normalisation,
-        "probe": profile.probe,
+        "probe": profile.probe.model_copy(update=often),
         "lora": lora,
         "protocol": protocol if by_protocol else None,
     }
@@ -315,40 +319,34 @@ def resolve(
             adapters = lora if text_learns else None
             fields["text"] = _text(bench, labelled, protocol, pairing, adapters, texts)
     if learns and own.get("branch") != "text_only":
-        fields["training"] = profile.training_settings(dataset)
+        seen = often if "unlabelled" not in own else {}  # else stage two sees all patches anyway
+        fields["training"] = profile.training_settings(dataset).model_copy(update=seen)
     if own.get("contrastive") is not None:
         asked = _asked(profile.templates_of(backbone))
         asked["class_texts"] = bench.dataset(dataset).class_texts
         if profile.protocol == "released":
             asked["same_class"] = "negatives"
         own["contrastive"] = own["contrastive"].model_copy(update=asked)
-    passes = own.pop("passes", None)
     spec = RunSpec(**fields | own)
-    if passes is not None:
-        spec = _often(spec, passes)
     _check(spec, f"profile {profile.name}")
     return spec
-
-
-def _often(spec: RunSpec, passes: int) -> RunSpec:
-    """Every stage goes over its rows so often; stage two not where it sees all patches anyway."""
-    given = spec.model_dump()
-    stages = [given["probe"], (given["text"] or {}).get("training")]
-    for stage in filter(None, [*stages, given["training"] if spec.unlabelled is None else None]):
-        stage["passes"] = passes
-    return RunSpec(**given)
 
 
 def _check(spec: RunSpec, where: str) -> None:
     """Raise, as ClipItError, at a part of a setting's name that would change nothing there."""
     learns = spec.training is not None and spec.contrastive is None
     features = spec.text is not None and spec.target != "soft_labels"  # are distilled, not labels
+    read = spec.text is not None and spec.target in (None, "soft_labels")
+    probed = spec.contrastive is None and spec.branch != "text_only"
     doubled = spec.protocol is not None and spec.protocol.double_softmax
     works: dict[str, object] = {
-        **dict.fromkeys(("retriever", "corpus", "word_dropout", "long_text"), spec.text),
+        **dict.fromkeys(("retriever", "corpus"), spec.text),
+        **dict.fromkeys(("word_dropout", "long_text", "text_passes"), read),
+        "class_prompts": spec.branch != "text_only",
         "lambda": learns and (features or spec.target is not None),
         "smoothing": learns and spec.smoothing and not (doubled or spec.unlabelled),
         "unlabelled": learns and features and spec.labels_per_class,
+        "passes": spec.labels_per_class and probed and spec.unlabelled in (None, 1),
         "mixup": learns and not features,
         "averaged": learns and spec.averaged,
     }
@@ -430,7 +428,7 @@ def origins(bench: Workbench, spec: RunSpec) -> pd.DataFrame:
             return "call"
         if leaf in FOUND:
             return "found"
-        if key in own or leaf in own or name == "branch":
+        if key in own or (leaf == "passes" and leaf in own) or name == "branch":
             return "setting"
         held = getattr(profile, key, None)
         if key == "training":

@@ -31,7 +31,7 @@ CHANGED = [
     "clip_it/label_noise_30", "clip_it/long_text_chunk", "clip_it/switch_class_text",
     "clip_it/switch_letters_lost", "clip_it/switch_tiny_validation", "clip_it/protocol_released",
     "lora_only/mixup_0.2", "lora_only/averaged_90", "clip_it/pair_noise_30",
-    "clip_it/labels_5/unlabelled_50", "clip_it/labels_5/passes_3",
+    "clip_it/labels_5/unlabelled_50", "clip_it/labels_5/passes_9/text_passes_3",
 ]  # fmt: skip
 EVERY = [*specs.SETTINGS, *CHANGED]
 # One of each way that code takes below a run.

@@ -171,6 +171,10 @@ def test_targets_and_their_weights_combine(bench: Workbench) -> None:
         "lora_only/own_50", "unimodal/report_rank_2", "lora_only/corpus_phantom-colon",
         "lora_only/word_dropout_30", "unimodal/long_text_chunk",
         "lora_only/retriever_phantom_clip_noisy", "clip_it/architecture_only/report_rank_2",
+        "lora_only/passes_3", "text/labels_5/passes_3", "zero_shot/labels_5/passes_3",
+        "clip_it/labels_5/unlabelled_50/passes_3", "lora_only/text_passes_3",
+        "clip_it/image_target/text_passes_3", "clip_it/noise_target/long_text_chunk",
+        "text/class_prompts_50", "lora_only/labels_5/passes_0", "clip_it/text_passes_0",
     ],
 )  # fmt: skip
 def test_a_part_of_a_name_that_can_do_nothing_is_refused(bench: Workbench, setting: str) -> None:

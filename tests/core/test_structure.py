@@ -64,7 +64,7 @@ def test_the_library_is_imported_where_the_companion_is_not() -> None:
 
 def test_packages_stay_within_their_budgets() -> None:
     """Lines and files: a package may shrink. What is added takes the place of something."""
-    budgets = {"clipit_lib": (6000, 34), "companion": (16700, 60)}
+    budgets = {"clipit_lib": (6000, 34), "companion": (16698, 60)}
     for name, (lines, count) in budgets.items():
         files = [path for path in FILES if module(path).split(".")[0] == name]
         assert sum(len(path.read_text(encoding="utf-8").splitlines()) for path in files) <= lines
