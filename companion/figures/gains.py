@@ -34,11 +34,11 @@ Curves = Mapping[str, Mapping[str, str]]
 
 
 def _panels(curves: Curves, ylabel: str) -> tuple[Figure, list[Axes]]:
-    """Two panels per row, one per curve, with its points as ticks."""
-    rows = -(-len(curves) // 2)
-    figure, axes = plt.subplots(
-        rows, 2, figsize=(6.8, 2.1 * rows + 0.4), squeeze=False, sharey=True
-    )
+    """Two panels per row, one per curve, with its points as ticks; one alone fills its row."""
+    columns = min(2, len(curves))
+    rows = -(-len(curves) // columns)
+    size = 3.4 * max(columns, 1.4), 2.1 * rows + 0.4
+    figure, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, sharey=True)
     for axis, (title, points) in zip(axes.flat, curves.items(), strict=False):
         names = [point.replace("_", "\n") for point in points]  # retrievers' are long
         axis.set(xlabel=title, xticks=range(len(names)), xticklabels=names)

@@ -139,7 +139,7 @@ def test_every_interval_in_prose_is_that_of_stored_runs(monkeypatch: pytest.Monk
     assert prose - found(*committed("tables/*.md"), *committed("claims.md")) - set(rows) == told
 
 
-@pytest.mark.parametrize("profile", ["demo", "pilot"])
+@pytest.mark.parametrize("profile", ["demo", "pilot", "colon"])
 @pytest.mark.slow
 def test_a_rebuild_gives_the_committed_tables_and_opens_nothing(
     profile: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
