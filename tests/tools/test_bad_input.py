@@ -22,7 +22,7 @@ from bad_input import (
     in_reports,
     in_settings,
 )
-from bad_input.case import BadInput, World
+from bad_input.case import PROFILES, BadInput, World
 from nbformat.v4 import new_markdown_cell, new_notebook
 from PIL import Image
 
@@ -144,7 +144,7 @@ def test_there_are_many_and_no_two_are_named_alike() -> None:
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["--profile", "none"], "unknown profile 'none'. Known: "),
+        (["--profile", "none"], f"unknown profile 'none'. {PROFILES}"),
         (["--jobs", "0"], "--jobs is '0'. Give a whole number above 0"),
         (["--profile"], "--profile needs a value. See ./run_all.sh --help"),
         (["--cluster", "none"], "--cluster is 'none'. Give slurm or a folder"),

@@ -10,7 +10,10 @@ from typing import Any
 
 import yaml
 
+from companion import paths
+
 Spoil = Callable[[Path], object]
+PROFILES = "Known: " + ", ".join(sorted(path.stem for path in paths.profiles().glob("*.yaml")))
 
 
 @dataclass(frozen=True)

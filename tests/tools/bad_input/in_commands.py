@@ -6,7 +6,7 @@ import io
 import stat
 import zipfile
 
-from bad_input.case import Act, BadInput, World, said
+from bad_input.case import PROFILES, Act, BadInput, World, said
 
 
 def predict(*names: str, options: tuple[str, ...] = ()) -> Act:
@@ -91,9 +91,9 @@ CASES = [
     BadInput("an archive with a root of its own", archived("/tmp/escaped.tif"),
              "BACH_Challenge.zip", "leads out of the folder", "Do not trust it"),
     BadInput("a doctor of no profile", said("doctor", "--profile", "none"), "profiles",
-             "unknown profile 'none'", "Known: "),
+             "unknown profile 'none'", PROFILES),
     BadInput("a check of no profile", said("check", "--profile", "none"), "profiles",
-             "unknown profile 'none'", "Known: "),
+             "unknown profile 'none'", PROFILES),
     BadInput("machines for nothing", said("plan", "--price", "0"), "--price",
              "0.0", "Give a number above 0"),
     BadInput("a machine that nobody measured", said("plan", "--gpu", "none"), "--gpu",
@@ -133,7 +133,7 @@ CASES = [
              "phantom-pcam", "--endpoint", "here", "--model", "m", "--output", "a.csv"),
              "--endpoint", "no address 'here'", "Write https://HOST/v1"),
     BadInput("a collection of no profile", said("collect", "--profile", "none"), "profiles",
-             "unknown profile 'none'", "Known: "),
+             "unknown profile 'none'", PROFILES),
     BadInput("a study that the profile lacks", lambda w: ["train", "map", "--profile",
              str(w.home / "mine.yaml")], "profile mine", "no study 'map'", "Add `map: {}`"),
 ]  # fmt: skip

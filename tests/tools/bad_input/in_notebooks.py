@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bad_input.case import Act, BadInput, World
+from bad_input.case import PROFILES, Act, BadInput, World
 
 NAMED = "notebook parameters"
 
@@ -62,7 +62,7 @@ CASES = [
              notebook("02_training", "seeds=!!python/object/apply:os.mkdir [ran]"),
              "parameter seeds", "not YAML", "Fix it"),
     BadInput("an unknown profile", notebook("01_pairing", "profile=none"), "profiles",
-             "unknown profile 'none'", "Known: "),
+             "unknown profile 'none'", PROFILES),
     BadInput("a profile that is wrong", spoilt_profile, "bad.yaml", "seeds", "Fix this key"),
     BadInput("a profile that is not there", notebook("01_pairing", "profile=none.yaml"),
              "none.yaml", "no such file", "Name a YAML file"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from math import inf, nan
 
-from bad_input.case import Act, BadInput, World
+from bad_input.case import PROFILES, Act, BadInput, World
 
 FIX = "Fix this key"
 
@@ -59,9 +59,9 @@ CASES = [
     BadInput("no such file", lambda w: ["plan", "--profile", str(w.place / "none.yaml")],
              "none.yaml", "no such file", "Name a YAML file"),
     BadInput("no such name", lambda w: ["plan", "--profile", "demmo"], "profiles",
-             "unknown profile 'demmo'", "Known: "),
+             "unknown profile 'demmo'", PROFILES),
     BadInput("a name with a folder in it", lambda w: ["plan", "--profile", "../profiles/demo"],
-             "profiles", "unknown profile '../profiles/demo'", "Known: "),
+             "profiles", "unknown profile '../profiles/demo'", PROFILES),
     BadInput("a negative learning rate", lambda w: w.plan(training={"learning_rate": -0.1}),
              "bad.yaml", "training.learning_rate", FIX),
     BadInput("a learning rate that is no number", lambda w: w.plan(probe={"learning_rate": nan}),
