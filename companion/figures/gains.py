@@ -23,12 +23,12 @@ from companion.specs import Setting, label
 from companion.statistics import Word
 
 KNOBS = ("word_dropout", "report_rank", "lambda", "lora_rank")
-AXES = ("labels", "label_noise", "pair_noise", "retriever", "lambda", "class_prompts")  # of the map
+AXES = ("labels", "passes", "label_noise", "pair_noise", "retriever", "lambda", "class_prompts")
 RANDOM = "clip_it/random_reports"
-# What a control is not changed by: a run without text has no retriever, no lambda and no prompts,
+# What a control is not changed by: without text there is no retriever, lambda, prompt or stage one,
 # and random reports need no retriever and no prompts.
 PAIRS = ("retriever", "class_prompts")
-UNCHANGED = {"lora_only": ("lambda", *PAIRS), RANDOM: PAIRS}
+UNCHANGED = {"lora_only": ("lambda", "text_passes", *PAIRS), RANDOM: PAIRS}
 # What stands on an axis, with its points by the name that they have there, each a setting.
 Curves = Mapping[str, Mapping[str, str]]
 
@@ -93,16 +93,14 @@ def gain_curves_figure(gains: pd.DataFrame, curves: Curves) -> Figure:
 
 
 def curves_along(names: Iterable[str], profile: Profile, changes: Iterable[str]) -> Curves:
-    """CLIP-IT along each change, in ascending order, with the profile's own point if it was asked.
-
-    Curves without a further point are left out.
-    """
+    """CLIP-IT along each change that has points, ascending; the profile's own joins if asked."""
     known = {  # what stands on the axis, and the profile's own point
         "word_dropout": ("words dropped (%)", "0"),
         "report_rank": ("rank of the paired report", "1"),
         "lambda": ("λ", f"{profile.distillation_weight:g}"),
         "lora_rank": ("LoRA rank", str(profile.lora.rank)),
         "labels": ("labels per class", "all"),
+        "passes": ("labels per class, in as many steps", "all"),
         "label_noise": ("wrong labels (%)", "0"),
         "pair_noise": ("labels of the next class (%)", "0"),
         "retriever": ("retriever", profile.retriever),
@@ -112,10 +110,13 @@ def curves_along(names: Iterable[str], profile: Profile, changes: Iterable[str])
     curves = {}
     for change in changes:
         title, own = known[change]
+        point, alone = change, [{change}]
+        if change == "passes":  # over few labels, so that training makes as many steps
+            point, alone = "labels", [{"labels", "passes"}, {"labels", "passes", "text_passes"}]
         points = ({own: "clip_it"} if own and "clip_it" in settings else {}) | {
-            setting.changes[change]: name
+            setting.changes[point]: name
             for name, setting in settings.items()
-            if setting.base == "clip_it" and list(setting.changes) == [change]
+            if setting.base == "clip_it" and {*setting.changes} in alone
         }
         curves[title] = dict(sorted(points.items(), key=_size))
         if change == "report_rank" and RANDOM in settings:
@@ -165,9 +166,8 @@ def shift_figure(accuracies: pd.DataFrame) -> Figure:
             colour, marker = style.look(str(setting))
             means = own.groupby("strength")["balanced_accuracy"].mean()
             axis.plot(means, color=colour, marker=marker, ms=4, lw=1.2, label=label(str(setting)))
-        axis.set(
-            title=kind if dataset == datasets[0] else "", xticks=sorted(own["strength"].unique())
-        )
+        title = kind if dataset == datasets[0] else ""
+        axis.set(title=title, xticks=sorted(own["strength"].unique()))
     for axis, dataset in zip(axes[:, 0], datasets, strict=True):
         axis.set_ylabel(f"{dataset}\nbalanced accuracy (%)")
     for axis in axes[-1]:

@@ -218,7 +218,9 @@ def test_the_map_shows_the_gain_at_each_point(bench: Workbench) -> None:
         "lora_only", "clip_it/random_reports", "clip_it", "lora_only/labels_5",
         "clip_it/random_reports/labels_5", "clip_it/labels_5", "clip_it/lambda_3",
         "clip_it/random_reports/lambda_3", "clip_it/retriever_phantom_clip_noisy",
-        "clip_it/class_prompts_20", "clip_it/class_prompts_100",
+        "clip_it/class_prompts_20", "clip_it/class_prompts_100", "lora_only/labels_5/passes_4",
+        "clip_it/random_reports/labels_5/passes_4/text_passes_2",
+        "clip_it/labels_5/passes_4/text_passes_2",
     )  # fmt: skip
     stored = [
         Answered(paths.runs("x"), specs.resolve(bench, *CELL, name, seed))
@@ -228,6 +230,7 @@ def test_the_map_shows_the_gain_at_each_point(bench: Workbench) -> None:
     axes = curves_along([run.spec.setting for run in stored], bench.profile, AXES)
     assert {title: list(points) for title, points in axes.items()} == {
         "labels per class": ["5", "all"],
+        "labels per class, in as many steps": ["5", "all"],
         "retriever": ["phantom_clip", "phantom_clip_noisy"],
         "λ": ["1", "3"],
         "prompts of the right class (%)": ["20", "100"],
@@ -237,6 +240,11 @@ def test_the_map_shows_the_gain_at_each_point(bench: Workbench) -> None:
     assert whole["gain"] == pytest.approx(10, abs=1e-6)
     few = table.loc[("labels per class", "5", "clip_it/random_reports")]
     assert few["first"] == "clip_it/random_reports/labels_5"
+    often = table.loc["labels per class, in as many steps"].loc["5"]
+    assert often["first"].to_dict() == {
+        "lora_only": "lora_only/labels_5/passes_4",
+        "clip_it/random_reports": "clip_it/random_reports/labels_5/passes_4/text_passes_2",
+    }
     strong = table.loc[("λ", "3", "lora_only")]
     assert strong["first"] == "lora_only" and strong["second"] == "clip_it/lambda_3"
     weak = table.loc[("retriever", "phantom_clip_noisy", "clip_it/random_reports")]
