@@ -48,8 +48,8 @@ def patches(count: int, rng: np.random.Generator) -> Patches:
     return Patches(pixels, np.arange(count), labels, Transform(SIDE, half, half))
 
 
-def learn_tiny(folder: Path) -> None:
-    """CLIP-IT with augmentation, a moving target and batches of odd size (8, 8, 7, 7, 7)."""
+def learn_tiny(folder: Path, mixup: float | None = None) -> None:
+    """CLIP-IT with augmentation, batches of 8, 8, 7, 7, 7 and a moving target, or else mixup."""
     rng = np.random.default_rng(0)
     torch.manual_seed(0)
     backbone = nn.Sequential(
@@ -64,8 +64,9 @@ def learn_tiny(folder: Path) -> None:
         patches(37, rng),
         patches(11, rng),
         augmented=True,
-        targets=MovingTargets(tower, windows, report),
+        targets=MovingTargets(tower, windows, report) if mixup is None else None,
         distillation_weight=2.0,
+        mixup=mixup,
     )
     settings = Training(epochs=3, batch_size=8, learning_rate=0.02, checks_per_epoch=2)
     history = fit(task, settings, seed=4, extra=tower)
@@ -92,6 +93,7 @@ def one_of_two(rank: int, folder: Path, port: int) -> None:
     }  # fmt: skip
     assert parallel.processes().num_processes == 2
     learn_tiny(folder / f"tiny{rank}")
+    learn_tiny(folder / f"mixed{rank}", mixup=0.4)
     (folder / f"keys{rank}.txt").write_text("\n".join(learn_runs()))
     parallel.processes().destroy_process_group()
 
@@ -110,19 +112,22 @@ def pair(bench: Workbench, output_folder: Path, tmp_path_factory: pytest.TempPat
 
 
 @pytest.mark.slow
-def test_loss_curve_and_weights_are_those_of_one_process(pair: Path, tmp_path: Path) -> None:
-    learn_tiny(tmp_path)
+@pytest.mark.parametrize(("name", "mixup"), [("tiny", None), ("mixed", 0.4)])
+def test_loss_curve_and_weights_are_those_of_one_process(
+    pair: Path, tmp_path: Path, name: str, mixup: float | None
+) -> None:
+    learn_tiny(tmp_path, mixup)
     alone = load_file(tmp_path / "weights.safetensors")
     curve = pd.read_csv(tmp_path / "history.csv")
     assert len(curve) == 6 and curve["validation"].nunique() == 6
     for rank in range(2):
-        weights = load_file(pair / f"tiny{rank}" / "weights.safetensors")
-        for name, value in alone.items():
-            torch.testing.assert_close(weights[name], value, atol=1e-4, rtol=1e-3)
-        both = pd.read_csv(pair / f"tiny{rank}" / "history.csv")
+        weights = load_file(pair / f"{name}{rank}" / "weights.safetensors")
+        for key, value in alone.items():
+            torch.testing.assert_close(weights[key], value, atol=1e-4, rtol=1e-3)
+        both = pd.read_csv(pair / f"{name}{rank}" / "history.csv")
         pd.testing.assert_frame_equal(both, curve, atol=1e-5, rtol=1e-4)
-    first, second = (load_file(pair / f"tiny{rank}" / "weights.safetensors") for rank in range(2))
-    assert all(torch.equal(first[name], second[name]) for name in first)
+    first, second = (load_file(pair / f"{name}{rank}" / "weights.safetensors") for rank in range(2))
+    assert all(torch.equal(first[key], second[key]) for key in first)
 
 
 @pytest.mark.slow
