@@ -143,8 +143,7 @@ def runs_for(registered: Registered, bench: Workbench) -> list[StoredRun]:
         if spec.dataset in asked.datasets and spec.backbone in asked.backbones
         and spec.seed in asked.seeds and spec.setting in settings
     ]  # fmt: skip
-    found = [find(bench, spec) for spec in specs]
-    stored = [run for run in found if run is not None]
+    stored = [run for spec in specs if (run := find(bench, spec))]
     wanted = len(asked.datasets) * len(asked.backbones) * len(asked.seeds) * len(settings)
     if len(stored) < wanted:
         what = f"{wanted - len(stored)} of {wanted} runs are missing"

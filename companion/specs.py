@@ -179,15 +179,6 @@ def _percent(name: str, text: str, profile: Profile) -> Fields:
     return {name: _share(int(text) / 100)}
 
 
-def _pair_noise(_: str, text: str, profile: Profile) -> Fields:
-    return _percent("label_noise", text, profile) | {"noise_to": "next"}
-
-
-def _unlabelled(name: str, text: str, profile: Profile) -> Fields:
-    """An extension, not the paper's: `inputs.with_unlabelled`."""
-    return {name: _part(int(text) / 100)}
-
-
 # These raise ValueError where a value is out of range, as the models above do.
 _count, _share, _part, _weight, _rate = (
     TypeAdapter(kind).validate_python for kind in (Positive, Fraction, Part, Weight, Rate)
@@ -216,13 +207,15 @@ CHANGES: dict[str, tuple[str, Callable[[str, Profile], Fields]]] = {
             ("class_prompts", _oracle, "their class's prompt for {}%"),
             ("word_dropout", _percent, "{}% of the words dropped"),
             ("label_noise", _percent, "{}% of the labels wrong"),
-            ("pair_noise", _pair_noise, "{}% of the labels those of the next class"),
-            ("unlabelled", _unlabelled, "{}% of the other patches distilled without labels"),
             # What else keeps a fit from following every label: brakes without any text.
             ("smoothing", _percent, "{}% label smoothing"),
             ("averaged", _percent, "weights averaged (decay {}%)"),
         )
     },
+    "pair_noise": ("{}% of the labels those of the next class",
+                   lambda text, own: _percent("label_noise", text, own) | {"noise_to": "next"}),
+    "unlabelled": ("{}% of the other patches distilled without labels",  # not of the paper
+                   lambda text, _: {"unlabelled": _part(int(text) / 100)}),
     "passes": ("{} passes per epoch", lambda text, _: {"passes": _count(int(text))}),
     "text_passes": (
         "{} passes per epoch of stage one",

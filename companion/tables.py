@@ -364,6 +364,7 @@ MANY = (
     "Each word stands for itself: of twenty comparisons without any effect, one is expected to be "
     "called helps or hurts."
 )
+LABELS = ("labels_", "passes_", "label_noise_", "pair_noise_")  # changes what is learned from
 
 
 @dataclass(frozen=True)
@@ -391,12 +392,18 @@ class Comparison:
         return Comparison(self.reference, runs, self.gains[self.gains["second"].isin(settings)])
 
 
+def beside(reference: str, stored: Sequence[StoredRun]) -> list[tuple[str, str]]:
+    """Each other setting, after the reference: where that was run so, with the same labels."""
+    names, pairs = dict.fromkeys(run.spec.setting for run in stored), []
+    for name in names:
+        first = "/".join([reference, *(p for p in name.split("/") if p.startswith(LABELS))])
+        pairs.append((first if first in names else reference, name))
+    return [(first, name) for first, name in pairs if first != name]
+
+
 def compare(stored: Sequence[StoredRun], reference: str) -> Comparison:
-    """Compare every setting of a cell with `reference`, cell by cell."""
-    gains = []
-    for cell in by_cell(stored).values():
-        others = dict.fromkeys(run.spec.setting for run in cell if run.spec.setting != reference)
-        gains.append(gain_table(cell, [(reference, other) for other in others]))
+    """Compare every setting of a cell with `reference`, cell by cell: see `beside`."""
+    gains = [gain_table(cell, beside(reference, cell)) for cell in by_cell(stored).values()]
     return Comparison(reference, run_table(stored), pd.concat(gains, ignore_index=True))
 
 
@@ -419,7 +426,8 @@ def comparison_words(comparison: Comparison) -> str:
 
     def said(rows: pd.DataFrame) -> str:
         names = rows["second"].map(label) + " " + each_interval(rows).map(str)
-        return f", against {label(comparison.reference)}: {by_word(rows, names)}."
+        alike = "" if (rows["first"] == comparison.reference).all() else ", with the same labels"
+        return f", against {label(comparison.reference)}{alike}: {by_word(rows, names)}."
 
     return items_by(comparison.gains, GAIN_CELL, said) + "\n\n" + MANY
 
@@ -549,12 +557,12 @@ def score_table(runs: Sequence[StoredRun], reference: str) -> pd.DataFrame:
             found.setdefault(run.spec.setting, {})[run.spec.seed] = run.predictions()
         each = {name: 100 * np.stack([brier(said[seed]) for seed in sorted(said)])
                 for name, said in found.items()}  # fmt: skip
+        references = {second: first for first, second in beside(reference, own)}
         for name, said in found.items():
             means = pd.DataFrame(map(scores, said.values())).mean().to_dict()
-            ends = (float("nan"),) * 3
-            groups = units(next(iter(said.values())))
-            if name != reference and len(said) > 1 and sorted(said) == sorted(found[reference]):
-                gain = crossed_difference(each[reference], each[name], groups)
+            ends, first = (float("nan"),) * 3, references.get(name, name)
+            if name != first and len(said) > 1 and sorted(said) == sorted(found[first]):
+                gain = crossed_difference(each[first], each[name], units(next(iter(said.values()))))
                 ends = astuple(gain.interval())
             rows.append(dict(zip([*GAIN_CELL, "setting"], [*cell, name], strict=True)) | means
                         | dict(zip(["brier_gain", "low", "high"], ends, strict=True)))  # fmt: skip
@@ -569,17 +577,15 @@ def recall_table(runs: Sequence[StoredRun], reference: str) -> pd.DataFrame:
     """
     rows: list[tuple[Any, ...]] = []
     for (dataset, backbone), own in by_cell(runs).items():
-        for first in dict.fromkeys(run.spec.setting for run in own):
-            if first == reference:
-                continue
-            _, cell = paired_cell(runs, dataset, backbone, first, reference)
+        for second, first in beside(reference, own):
+            _, cell = paired_cell(runs, dataset, backbone, first, second)
             for number in np.unique(cell.labels):
                 of = cell.labels == number
                 gain = crossed_difference(
                     100.0 * cell.first[:, of], 100.0 * cell.second[:, of], cell.groups[of]
                 )
                 ends = astuple(gain.interval())
-                rows.append((dataset, backbone, reference, first, number, *ends, gain.p))
+                rows.append((dataset, backbone, second, first, number, *ends, gain.p))
     columns = [*GAIN_CELL, "second", "first", "class", "gain", "low", "high", "p"]
     found = pd.DataFrame(rows, columns=columns)
     return found.assign(p_holm=holm(found["p"].to_numpy(dtype=float)))
