@@ -139,9 +139,9 @@ def test_every_interval_in_prose_is_that_of_stored_runs(monkeypatch: pytest.Monk
     assert prose - found(*committed("tables/*.md"), *committed("claims.md")) - set(rows) == told
 
 
-@pytest.mark.parametrize("profile", ["demo", "pilot", "colon"])
+@pytest.mark.parametrize("profile", ["demo", "pilot", "colon", "tissue"])
 @pytest.mark.slow
-def test_a_rebuild_gives_the_committed_tables_and_opens_nothing(
+def test_a_rebuild_gives_the_committed_tables_and_figures_and_opens_nothing(
     profile: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     def opened(*_: object) -> None:
@@ -153,9 +153,10 @@ def test_a_rebuild_gives_the_committed_tables_and_opens_nothing(
     monkeypatch.setenv("CLIPIT_PREDICTIONS", str(repository() / "results"))
     monkeypatch.setenv("MPLBACKEND", "agg")
     assert main(["rebuild", "--profile", profile]) == 0
-    came = repository() / "results" / profile
-    files = [*came.glob("tables/*"), came / "claims.csv", came / "claims.md"]
-    again = [tmp_path / "results" / profile / path.relative_to(came) for path in files]
+    came, drawn = (repository() / kind / profile for kind in ("results", "figures"))
+    files = [*came.glob("tables/*"), *came.glob("claims.*"), *drawn.glob("*.svg")]
+    files += drawn.glob("*.json")
+    again = [tmp_path / path.relative_to(repository()) for path in files]
     differ = [
         path.name
         for path, other in zip(files, again, strict=True)
