@@ -12,9 +12,10 @@ import pandas as pd
 import pytest
 
 from clipit_lib.errors import ClipItError
+from clipit_lib.files import file_digest
 from clipit_lib.inputs import Inputs
 from clipit_lib.paths import repository
-from companion import archive, archived, registration, studies, tables
+from companion import archive, archived, compare, registration, studies, tables
 from companion.__main__ import main
 from companion.figures.gains import RANDOM
 from companion.profile import Study, Workbench, load_profile
@@ -164,6 +165,13 @@ def test_a_rebuild_gives_the_committed_tables_and_figures_and_opens_nothing(
     ]
     assert differ == [] and len(files) > 20
     assert max(path.stat().st_mtime for path in again) > time.time() - 600
+
+
+def test_the_demo_s_fingerprint_is_of_the_tables_and_figures_that_are_here() -> None:
+    kept = compare.read(compare.committed("demo"))
+    for stage, folder in (("tables", "results/demo/tables"), ("figures", "figures/demo")):
+        here = {name: file_digest(repository() / folder / name)[:16] for name in kept[stage]}
+        assert here == kept[stage] and here
 
 
 @pytest.mark.parametrize("profile", ["demo", "phantom"])
