@@ -393,12 +393,12 @@ class Comparison:
 
 
 def beside(reference: str, stored: Sequence[StoredRun]) -> list[tuple[str, str]]:
-    """Each other setting, after the reference: where that was run so, with the same labels."""
+    """Each other setting, after the reference with the same labels; none where that was not run."""
     names, pairs = dict.fromkeys(run.spec.setting for run in stored), []
     for name in names:
         first = "/".join([reference, *(p for p in name.split("/") if p.startswith(LABELS))])
-        pairs.append((first if first in names else reference, name))
-    return [(first, name) for first, name in pairs if first != name]
+        pairs.append((first, name))
+    return [(first, name) for first, name in pairs if first in names and first != name]
 
 
 def compare(stored: Sequence[StoredRun], reference: str) -> Comparison:

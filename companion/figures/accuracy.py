@@ -81,10 +81,11 @@ def comparison_figure(comparison: Comparison, printed: str = "") -> Figure:
             if setting not in far:
                 style.seeds(left, values, line, setting)
                 style.forest(right, rows, [line] * len(rows))
-                if rows.empty:
+                if setting in {*own["first"]}:
                     style.seeds(right, 0 * values[:1], line, setting)
                 continue
-            for axis, said in ((left, f"{values.mean():.1f}"), (right, *each_interval(rows))):
+            texts = f"{values.mean():.1f}", *each_interval(rows)  # the second where it is compared
+            for axis, said in zip((left, right), texts, strict=False):
                 high = bool(values.mean() > middle)
                 words, at, ha = (
                     (f"{said} ▸", 0.99, "right") if high else (f"◂ {said}", 0.01, "left")

@@ -14,6 +14,7 @@ from clipit_lib.settings import RunSpec
 from companion import paper, paths
 from companion.figures import meaning, style, write_gallery
 from companion.figures.accuracy import comparison_figure, far_settings, table1_figure
+from companion.specs import label
 from companion.statistics import JUDGED, Gain, judgement
 from companion.tables import (
     Comparison,
@@ -101,9 +102,15 @@ def test_what_learns_from_wrong_labels_is_beside_what_learns_from_the_same() -> 
     assert {*zip(recalls["second"], recalls["first"], strict=True)} == {*pairs}
     scores = score_table(stored, "clip_it").set_index("setting")
     assert scores.index[scores["brier_gain"].isna()].tolist() == ["clip_it", wrong]
-    # Where nobody asked for the reference with those labels, it stands there with its own.
+    # Where nobody asked for the reference with those labels, nothing is compared with others.
     few = [run for run in stored if run.spec.setting != wrong]
-    assert {*compare(few, "clip_it").gains["first"]} == {"clip_it"}
+    found = compare(few, "clip_it")
+    shown = comparison_table(found).set_index("setting")["over CLIP-IT"]
+    assert shown[shown != ""].index.tolist() == [label("unimodal")]
+    figure = comparison_figure(found)
+    left, right = ([text.get_text() for text in axis.texts] for axis in figure.axes)
+    plt.close(figure)
+    assert left == ["80.8 ▸"] and right == []  # the reference is far from all, and over nothing
 
 
 def test_gains_of_table_1_have_one_scale_and_accuracies_their_own() -> None:
