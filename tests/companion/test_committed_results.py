@@ -17,6 +17,7 @@ from clipit_lib.inputs import Inputs
 from clipit_lib.paths import repository
 from companion import archive, archived, compare, registration, studies, tables
 from companion.__main__ import main
+from companion.figures import style
 from companion.figures.gains import RANDOM
 from companion.profile import Study, Workbench, load_profile
 from companion.statistics import Cell, correct, crossed_gain, each_interval
@@ -138,6 +139,35 @@ def test_every_interval_in_prose_is_that_of_stored_runs(monkeypatch: pytest.Monk
     assert len(prose) > 60
     rows = (row for path in committed("tables/*.csv") for row in intervals(path))
     assert prose - found(*committed("tables/*.md"), *committed("claims.md")) - set(rows) == told
+
+
+def test_every_question_stands_in_the_table_of_all_as_in_its_own() -> None:
+    written = runpy.run_path(str(repository() / "workflow" / "registered.py"))
+    found = pd.read_csv(repository() / "results" / "registered.csv")
+    assert sorted(found["question"]) == sorted(each.name for each in registration.every())
+    columns = ["gain", "low", "high", "smallest"]
+    for row in found.to_dict("records"):
+        (path,) = committed(f"tables/registered_{row['question']}.csv")
+        own = pd.read_csv(path).set_index("role").loc["primary"]
+        assert [row[n] for n in columns] == pytest.approx([own[n] for n in columns], abs=1e-4)
+        assert row["word"] == own["word"]
+    page = (repository() / "docs" / "results.md").read_text(encoding="utf-8")
+    parts = written["BEGIN"], written["table"](found), "\n", written["END"]
+    assert "".join(parts) in page, "run `python workflow/registered.py`"
+
+
+@pytest.mark.slow
+def test_the_table_and_figure_of_all_questions_are_those_of_the_predictions(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("CLIPIT_PREDICTIONS", str(repository() / "results"))
+    written = runpy.run_path(str(repository() / "workflow" / "registered.py"))
+    found = written["answered"]()
+    kept = (repository() / "results" / "registered.csv").read_text(encoding="utf-8")
+    assert found.to_csv(index=False, float_format="%.4f") == kept
+    drawn = tmp_path / "registered.svg"
+    style.write(written["figure_of"](found), drawn)
+    assert drawn.read_bytes() == (repository() / "figures" / "registered.svg").read_bytes()
 
 
 @pytest.mark.parametrize("profile", ["demo", "pilot", "colon", "tissue"])
