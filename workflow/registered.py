@@ -28,9 +28,14 @@ ASKED = {
         "Does a patch's own report help, where text helps by construction?", "phantom"),
     "colon_steps": ("matched report (real patches)", REPORT, "real patches"),
     "four_steps": ("matched report (two phantoms)", "", "two phantoms"),
+    "colon_noise_30": (
+        "30% of labels wrong (real patches)",
+        "... where 30% of the labels are wrong?",
+        "real patches",
+    ),
     "wrong_labels": (
-        "40% of labels wrong (two phantoms)",
-        "... where 40% of the labels are wrong?", "two phantoms"),
+        "40% wrong (two phantoms)",
+        "... where 40% are wrong?", "two phantoms"),
     "noise_curve": (
         "40% of the next class (phantom)", "... where 40% are those of the next class?", "phantom"),
     "most_labels_wrong": ("60% wrong (phantom)", "... where 60% are wrong?", "phantom"),
