@@ -144,7 +144,8 @@ def test_every_interval_in_prose_is_that_of_stored_runs(monkeypatch: pytest.Monk
 def test_every_question_stands_in_the_table_of_all_as_in_its_own() -> None:
     written = runpy.run_path(str(repository() / "workflow" / "registered.py"))
     found = pd.read_csv(repository() / "results" / "registered.csv")
-    assert sorted(found["question"]) == sorted(each.name for each in registration.every())
+    named = sorted(each.name for each in registration.every())
+    assert sorted(found["question"]) == named, "name it in workflow/registered.py, and run that"
     columns = ["gain", "low", "high", "smallest"]
     for row in found.to_dict("records"):
         (path,) = committed(f"tables/registered_{row['question']}.csv")
