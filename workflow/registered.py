@@ -30,9 +30,7 @@ ASKED = {
     "four_steps": ("matched report (two phantoms)", "", "two phantoms"),
     "colon_noise_30": (
         "30% of labels wrong (real patches)",
-        "... where 30% of the labels are wrong?",
-        "real patches",
-    ),
+        "... where 30% of the labels are wrong?", "real patches"),
     "wrong_labels": (
         "40% wrong (two phantoms)",
         "... where 40% are wrong?", "two phantoms"),
@@ -52,6 +50,9 @@ ASKED = {
         "over its branch, 4 labels (real)",
         "Does the text do more than the branch that reads it, where four patches per class have "
         "labels?", "real patches"),
+    "colon_unlabelled": (
+        "over noise, 4 labels, others distilled (real)",
+        "... more than noise, where patches without labels are distilled, too?", "real patches"),
     "brakes": (
         "over the best brake, 40% wrong (phantom)",
         "Is it worth more than the brake that validation chose, where 40% are wrong?", "phantom"),
@@ -62,6 +63,9 @@ ASKED = {
         "right prompts over chance (real)",
         "Is a prompt of the right class worth more than one that is right by chance?",
         "real patches"),
+    "colon_oracle_again": (
+        "... whose stage one reads as often (real)",
+        "... where stage one reads prompts as often as reports?", "real patches"),
     "wrong_organ": (
         "CLIP-IT over LoRA only, other organs (real)",
         "Does CLIP-IT gain over LoRA only, where no report is of the right organ?",
@@ -94,7 +98,7 @@ def table(found: pd.DataFrame) -> str:
     ).assign(
         points=each_interval(found).map(str),
         word=[f"**{word}**" for word in found["word"]],
-        **{"p by Holm": [f"{p:.2g}" for p in found["p_holm"]]},
+        **{"p by Holm": ["< 0.001" if p < 0.001 else f"{p:.2g}" for p in found["p_holm"]]},
         **{"runs, doubtful": [f"{r.runs}, {r.doubtful}" for r in found.itertuples()]},
     )
     return tables.markdown(shown)
