@@ -394,7 +394,7 @@ class Comparison:
 
 def beside(reference: str, stored: Sequence[StoredRun]) -> list[tuple[str, str]]:
     """Each other setting, after the reference with the same labels; none where that was not run."""
-    names, pairs = dict.fromkeys(run.spec.setting for run in stored), []
+    names, pairs = dict.fromkeys([reference, *(run.spec.setting for run in stored)]), []
     for name in names:
         first = "/".join([reference, *(p for p in name.split("/") if p.startswith(LABELS))])
         pairs.append((first, name))

@@ -14,6 +14,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from companion import paths, registration, tables
+from companion.archived import noted
 from companion.figures import style
 from companion.profile import Workbench, load_profile
 from companion.statistics import JUDGED, MARGIN, each_interval, judgement
@@ -83,10 +84,10 @@ def answered() -> pd.DataFrame:
         stored = registration.runs_for(registered, Workbench(load_profile(asked.profile)))
         (pair,) = asked.primary.values()
         gain = tables.pooled_gain(stored, pair.first, pair.second)
-        known = pd.read_csv(paths.repository() / "results" / asked.profile / "runs.csv")
-        doubtful = known.set_index("key")["doubtful"].loc[[run.key for run in stored]].eq(True)
+        known = noted(paths.repository() / "results" / asked.profile, [run.key for run in stored])
+        doubtful = sum(run["doubtful"] is True for run in known.values())
         row = {"question": name, **dict(zip(JUDGED, judgement(gain, asked.margin), strict=True))}
-        rows.append(row | {"p": gain.p, "runs": len(stored), "doubtful": doubtful.sum()})
+        rows.append(row | {"p": gain.p, "runs": len(stored), "doubtful": doubtful})
     found = pd.DataFrame(rows)
     return found.assign(p_holm=tables.holm(found["p"].to_numpy(dtype=float))).round(4)
 

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from matplotlib.text import Text
 
+from clipit_lib.errors import ClipItError
 from clipit_lib.paths import repository
 from clipit_lib.runs import StoredRun
 from clipit_lib.settings import RunSpec
@@ -104,6 +105,8 @@ def test_what_learns_from_wrong_labels_is_beside_what_learns_from_the_same() -> 
     assert scores.index[scores["brier_gain"].isna()].tolist() == ["clip_it", wrong]
     # Where nobody asked for the reference with those labels, nothing is compared with others.
     few = [run for run in stored if run.spec.setting != wrong]
+    with pytest.raises(ClipItError, match=r"clip_it has seeds \[\]"):  # nor with any
+        compare([run for run in few if run.spec.setting != "clip_it"], "clip_it")
     found = compare(few, "clip_it")
     shown = comparison_table(found).set_index("setting")["over CLIP-IT"]
     assert shown[shown != ""].index.tolist() == [label("unimodal")]
