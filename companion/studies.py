@@ -94,12 +94,12 @@ NOISE = ("label_noise_10", "label_noise_30", "label_noise_50")
 STUDIES = (
     "table1", "table2", "complementarity", "tsne", "ablations", "text_statistics", "table6",
     "table7", "map", "controls", "protocol_audit", "clip_audit", "own", "known", "brakes",
-    "noise", "unlabelled", "shift",
+    "noise", "unlabelled", "few_labels", "shift",
 )  # fmt: skip
 
 ONE_BACKBONE = (
     "tsne", "ablations", "map", "controls", "protocol_audit", "known", "brakes", "noise",
-    "unlabelled", "shift",
+    "unlabelled", "few_labels", "shift",
 )  # fmt: skip
 
 
@@ -231,7 +231,7 @@ def settings(profile: Profile, name: str, dataset: str) -> Sequence[str]:
         "own": OWN,
         "brakes": BRAKES,
         "noise": NOISY,
-        "unlabelled": UNLABELLED,
+        **dict.fromkeys(("unlabelled", "few_labels"), UNLABELLED),
         "shift": SHIFT,
     }
     return fixed[name]
