@@ -54,6 +54,10 @@ ASKED = {
     "colon_unlabelled": (
         "over noise, 4 labels, others distilled (real)",
         "... more than noise, where patches without labels are distilled, too?", "real patches"),
+    "colon_image_centroids": (
+        "over image clusters, 16 labels, likewise (real)",
+        "... more than as few clusters of images, where sixteen have labels, and the others are "
+        "distilled?", "real patches"),
     "brakes": (
         "over the best brake, 40% wrong (phantom)",
         "Is it worth more than the brake that validation chose, where 40% are wrong?", "phantom"),

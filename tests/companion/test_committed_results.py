@@ -236,7 +236,7 @@ def test_an_archive_has_its_runs_by_name_and_says_what_it_lacks(
 def test_the_archives_are_small_and_there() -> None:
     assert {"demo", "pilot"} <= {path.parent.name for path in ARCHIVES}
     whole = committed(archived.PREDICTIONS) + committed(archived.RISKS)
-    assert sum(path.stat().st_size for path in whole) < 45e6  # of 3,300 runs
+    assert sum(path.stat().st_size for path in whole) < 50e6  # of 3,500 runs
 
 
 def test_no_result_names_a_folder_of_the_machine_it_was_made_on() -> None:
