@@ -8,7 +8,7 @@ import os
 import shutil
 import time
 from argparse import Namespace
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import redirect_stdout, suppress
 from pathlib import Path
 from typing import Any
@@ -38,14 +38,17 @@ def archive(profile: str, runs: Sequence[StoredRun]) -> Path:
     """
     order = ["sample", "group"]  # equal in every run of a data set, so that it packs well
     frames = [
-        run.predictions().drop(columns="split").assign(run=run.key).sort_values(order)
+        run.predictions().assign(run=run.key).sort_values(order)
         for run in sorted(runs, key=lambda run: (run.spec.dataset, run.key))
     ]
-    frame = pd.concat(frames, ignore_index=True)
+    frame = pd.concat(frames, ignore_index=True).drop(columns="split", errors="ignore")
     path = paths.results(profile) / archived.PREDICTIONS
-    cards = {run.spec.dataset: run.folder / CARD for run in runs}
-    limits = {name: json.loads(card.read_text())["limits"] for name, card in cards.items()}
-    return write(path, frame, ["run", *order], {archived.LIMITS: json.dumps(limits).encode()})
+    limits = {
+        name: run.archive.limits(name) if isinstance(run, archived.ArchivedRun)
+        else json.loads((run.folder / CARD).read_text())["limits"]
+        for name, run in {run.spec.dataset: run for run in runs}.items()
+    }  # fmt: skip
+    return write(path, frame, ["run", *order], json.dumps(limits))
 
 
 def archive_survival(profile: str, runs: Sequence[SurvivalRun]) -> Path:
@@ -54,15 +57,13 @@ def archive_survival(profile: str, runs: Sequence[SurvivalRun]) -> Path:
     return write(paths.results(profile) / archived.RISKS, frame, ["run", "slide"])
 
 
-def write(
-    path: Path, frame: pd.DataFrame, names: list[str], metadata: Mapping[bytes, bytes] | None = None
-) -> Path:
+def write(path: Path, frame: pd.DataFrame, names: list[str], limits: str = "{}") -> Path:
     """Write an archive; the columns `names` hold few different values each."""
     frame[names] = frame[names].astype("category")
     logits = [str(name) for name in frame if str(name).startswith(LOGIT)]
     others = [str(name) for name in frame if name not in logits]
     table = pa.Table.from_pandas(frame, preserve_index=False)
-    table = table.replace_schema_metadata({**(table.schema.metadata or {}), **(metadata or {})})
+    table = table.replace_schema_metadata({**table.schema.metadata, archived.LIMITS: limits})
     with written_beside(path) as temporary:
         # Bytes of equal weight beside each other: signs and exponents of logits repeat.
         pq.write_table(
@@ -72,25 +73,16 @@ def write(
     return path
 
 
-def list_runs(
-    profile: str, runs: Sequence[StoredRun], survival: Sequence[SurvivalRun] = ()
-) -> Path:
-    """Write runs.csv: what each key stands for, what it took, and who made it if others did."""
-    every: list[StoredRun | SurvivalRun] = [*runs, *survival]
-    cells = [(run.spec.dataset, run.spec.backbone) for run in runs]
-    cells += [(archived.SLIDES, "")] * len(survival)
-    rows = [
-        (run.key, *cell, run.spec.setting, run.spec.seed, run.spec.kernels, done["seconds"],
-         done.get("peak_memory_mib"), done.get("finished", ""), bool(done.get("notes")),
-         done.get(archived.BY, ""))
-        for cell, run in zip(cells, every, strict=True)
-        for done in [run.done()]
-    ]  # fmt: skip
+def list_runs(profile: str, keys: Sequence[str], kept: Sequence[str] = ()) -> Path:
+    """Write runs.csv: what a key stands for, took, and whose it is; of `kept` it is as it was."""
+    results = paths.results(profile)
+    before = archived.listed(results).set_index("key").loc[list(kept)].to_dict("index")
+    rows = [{**row, "key": key} for key, row in (archived.noted(results, keys) | before).items()]
     table = pd.DataFrame(rows, columns=[*archived.LISTED, archived.BY])
     table = table if table[archived.BY].any() else table.drop(columns=archived.BY)
-    path = paths.results(profile) / archived.RUNS
-    write_text(path, table.sort_values("key").to_csv(index=False))
-    return path
+    table["peak_memory_mib"] = table["peak_memory_mib"].astype("Int64")
+    write_text(results / archived.RUNS, table.sort_values("key").to_csv(index=False))
+    return results / archived.RUNS
 
 
 def keys(sidecar: Path) -> list[str]:
@@ -129,26 +121,38 @@ def cited(profile: str) -> list[str]:
 
 
 def collect(options: Namespace) -> None:
-    """Gather the predictions behind a profile's tables, runs.csv and figures/README.md."""
+    """Gather the predictions behind a profile's tables, runs.csv and figures/README.md.
+
+    Of runs that are not here, what the archives have stays, unless one of the same names is here.
+    """
     profile = load_profile(options.profile).name
-    asked = cited(profile)
+    results, asked = paths.results(profile), cited(profile)
     found: list[StoredRun] = []
     for key in asked:
         with suppress(ClipItError):  # a table that is no longer asked for may cite an older version
             found += filter(None, [runs.find(profile, key)])
-    results = paths.results(profile)
     risks = [each for key in asked if (each := survival_run(results, key)) is not None]
-    if found:
+    here = archived.noted(results, [*(run.key for run in found), *(run.key for run in risks)])
+    names = {tuple(run[name] for name in archived.NAMES) for run in here.values()}
+    came, kept = archived.Archive(results), list[str]()
+    for key, *called in came.runs[["key", *archived.NAMES]].itertuples(index=False, name=None):
+        if key in asked and tuple(called) not in names:
+            kept.append(key)
+            if called[0] == archived.SLIDES:
+                risks += filter(None, [survival_run(results, key, came)])
+            else:
+                found.append(archived.ArchivedRun(Path(key), archived.named(*called), came))
+    if here and found:
         print(f"{len(found)} runs in {archive(profile, found)}")
-    if risks:
+    if here and risks:
         print(f"{len(risks)} runs in {archive_survival(profile, risks)}")
-    if found or risks:
-        print(f"all listed in {list_runs(profile, found, risks)}")
-    for said in filter(None, (tables.doubtful(profile, asked), archived.by_others(results, asked))):
-        print(said)
-    if missing := len(asked) - len(found) - len(risks):
-        print(f"{missing} cited runs are not here, or are of an older version")
-    print(f"gallery in {write_gallery()}")
+    if here:
+        print(f"all listed in {list_runs(profile, list(here), kept)}")
+    told = [tables.doubtful(profile, asked), archived.by_others(results, asked)]
+    if gone := len(asked) - len(here):
+        missing = f"{gone} cited runs are not here, or are of an older version"
+        told.append(f"{missing}: of {len(kept)} what the archives have stays")
+    print(*filter(None, told), f"gallery in {write_gallery()}", sep="\n")
 
 
 # -- `trace`: from a figure or table back to the runs behind it.
@@ -158,10 +162,9 @@ SCORES = ["balanced_accuracy", "accuracy", "c_index"]
 
 def print_runs(options: Namespace) -> None:
     """Print one line for each run behind a figure or table."""
-    path: Path = options.file
-    results, keys = product(path)
+    results, keys = product(options.file)
     if not keys:
-        print(f"{path}: no run is behind it; it was made from data and encoders alone")
+        print(f"{options.file}: no run is behind it; it was made from data and encoders alone")
         return
     print(trace(results, keys).to_string(index=False, na_rep="-", float_format="{:.2f}".format))
 
@@ -240,18 +243,16 @@ REBUILT = {
 def rebuild(options: Namespace) -> None:
     """Make tables and figures again from stored predictions; nothing is trained or downloaded."""
     profile = load_profile(options.profile)
-    came = paths.repository() / "results"
-    os.environ.setdefault("CLIPIT_PREDICTIONS", str(came))
+    os.environ.setdefault("CLIPIT_PREDICTIONS", str(paths.repository() / "results"))
     os.environ["MPLBACKEND"] = "agg"
     held = paths.archived(profile.name)
     if held is None or not (held / archived.PREDICTIONS).exists():
         what = f"no predictions of the profile {profile.name} came with the repository"
         raise ClipItError(what, held, "Leave out --from-predictions: ./run_all.sh trains it")
-    if paths.output() != paths.repository():  # what needs more than predictions, as it came
-        for folder in (Path("results") / profile.name, Path("figures") / profile.name):
-            shutil.copytree(
-                paths.repository() / folder, paths.output() / folder, dirs_exist_ok=True
-            )
+    root, output = paths.repository(), paths.output()
+    for own in (f"results/{profile.name}", f"figures/{profile.name}"):
+        if root != output:  # what needs more than predictions, as it came
+            shutil.copytree(root / own, output / own, dirs_exist_ok=True)
     asked = [name for name, study in REBUILT.items() if studies.asked(profile, study)]
     if not studies.claimed(profile):
         asked.remove("18_claims")

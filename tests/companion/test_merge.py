@@ -184,9 +184,9 @@ def test_the_list_and_the_tables_say_whose_they_are(bench: Workbench, sent: Path
         text = (paths.tables("smoke") / f"{name}.md").read_text()
         assert text.endswith(own) and (THEIRS in text) == bool(own)
 
-    archive.list_runs("smoke", [unimodal])
+    archive.list_runs("smoke", [unimodal.key])
     assert archived.BY not in archived.listed(results)
-    archive.list_runs("smoke", [first, unimodal])
+    archive.list_runs("smoke", [first.key, unimodal.key])
     listed = archived.listed(results).set_index("key")
     assert listed.loc[[first.key, unimodal.key], archived.BY].tolist() == [THEIRS, ""]
     shutil.rmtree(first.folder)  # what a fresh clone has

@@ -142,21 +142,44 @@ def test_runs_are_listed_with_their_cost(output: Path) -> None:
     assert listed[listed["dataset"] == "slides"]["seconds"].tolist() == [1.5]
 
 
-def test_collect_says_what_is_cited_and_gone(
+def test_collect_keeps_what_the_archives_have_of_runs_that_are_gone(
     output: Path,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
+    results = output / "results" / "smoke"
+    for case, left in (("one of each kind", 2), ("the survival run", 1), ("one run", 1)):
+        copy = Path(shutil.copytree(output, tmp_path / case))
+        monkeypatch.setenv("CLIPIT_OUTPUT", str(copy))
+        gone, old = sorted(copy.glob("results/smoke/runs/[0-9a-f]*"))
+        shutil.rmtree(gone)
+        if case == "the survival run":
+            (old / "spec.json").write_text('{"a_field_of_old": 1}')
+        if case == "one run":
+            shutil.rmtree(copy / "results/smoke/survival_runs")
+        main(["collect", "--profile", "smoke"])
+        said = f"{3 - left} cited runs are not here, or are of an older version"
+        assert f"{said}: of {3 - left} what the archives have stays" in capsys.readouterr().out
+        for name in (archived.PREDICTIONS, archived.RISKS, archived.RUNS):
+            kept = copy / "results" / "smoke" / name
+            assert kept.read_bytes() == (results / name).read_bytes(), (case, name)
+
+
+def test_a_run_that_is_here_takes_the_place_of_an_archived_namesake(
+    output: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     copy = Path(shutil.copytree(output, tmp_path / "copy"))
     monkeypatch.setenv("CLIPIT_OUTPUT", str(copy))
-    gone, old = sorted(copy.glob("results/smoke/runs/[0-9a-f]*"))
-    shutil.rmtree(gone)
-    (old / "spec.json").write_text('{"a_field_of_old": 1}')
+    results = copy / "results" / "smoke"
+    here, _ = sorted(results.glob("runs/[0-9a-f]*"))
+    for path in (results / archived.RUNS, *results.glob("tables/*.json")):  # a table not made again
+        path.write_text(path.read_text().replace(here.name, "0lder"))
+    cited = [here.name, "0lder"]
+    (results / "tables" / "again.runs.json").write_text(json.dumps(cited))
     main(["collect", "--profile", "smoke"])
-    said = capsys.readouterr().out
-    assert "2 cited runs are not here, or are of an older version" in said
-    assert set(archived.listed(copy / "results" / "smoke")["dataset"]) == {"slides"}
+    assert here.name in set(archived.listed(results)["key"])
+    assert "0lder" not in set(archived.listed(results)["key"])
 
 
 def test_the_command_prints_one_line_a_run(
