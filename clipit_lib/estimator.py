@@ -97,17 +97,17 @@ class ClipItClassifier(ClassifierMixin, BaseEstimator):
             self.pairs_ = torch.cat(psi).numpy()[np.concatenate(rows).argsort()]
         elif self.retriever is not None:
             warnings.warn(f"{NAME}: no reports, so LoRA only, without any text", stacklevel=2)
-        with seeded(self.seed):
+        with seeded(self.seed):  # initial weights and dropout
             lora.inject(encoder.model, encoder.lora_targets, adapters)
             made = encoder.model, encoder.width, classes
             model: Any = ClipIt(*made, text.features.shape[1]) if text else VisionClassifier(*made)
-        model.vision_head.load_state_dict(head.state_dict())
-        if text is not None:
-            model.text_head.load_state_dict(text.head)
-        weight, floor = self.distillation_weight, min(row["validation"] for row in course)
-        task = ImageTask(model, learn, held, self.augment, False, targets, weight)
-        stage = Stage("stage two", *SAID, "the probe")
-        self.history_ = fit(task, training, self.seed, stage=stage, start=floor)
+            model.vision_head.load_state_dict(head.state_dict())
+            if text is not None:
+                model.text_head.load_state_dict(text.head)
+            weight, floor = self.distillation_weight, min(row["validation"] for row in course)
+            task = ImageTask(model, learn, held, self.augment, False, targets, weight)
+            stage = Stage("stage two", *SAID, "the probe")
+            self.history_ = fit(task, training, self.seed, stage=stage, start=floor)
         for note in (*course.notes, *(text.notes if text else ()), *self.history_.notes):
             warnings.warn(note, ConvergenceWarning, stacklevel=2)
         found, model.backbone = lora.adapters(model.backbone), self._encoder().model
@@ -165,13 +165,13 @@ class ClipItClassifier(ClassifierMixin, BaseEstimator):
         t = embed_texts(clip.text_tower.to(device()).eval(), clip.tokenizer, texts, long).numpy()
         seen = [_features(clip.image_tower, part, clip.transform).numpy() for part in parts]
         psi = [torch.from_numpy(top_k(v, t, 1, device=device()).reports[:, 0]) for v in seen]
-        with seeded(self.seed):
+        n, held = (pair_counts(j, p.labels, len(texts), c) for j, p in zip(psi, parts, strict=True))
+        with seeded(self.seed):  # initial weights and dropout
             tower = copy.deepcopy(clip.text_tower)
             lora.inject(tower, clip.text_targets, adapters)
             model = TextClassifier(tower, clip.width, c)
-        n, held = (pair_counts(j, p.labels, len(texts), c) for j, p in zip(psi, parts, strict=True))
-        task = ReportTask(model, clip.tokenizer.windows(texts, long), n, held)
-        course = fit(task, settings, self.seed, stage=Stage("stage one", *SAID))
+            task = ReportTask(model, clip.tokenizer.windows(texts, long), n, held)
+            course = fit(task, settings, self.seed, stage=Stage("stage one", *SAID))
         features = embed_texts(tower, clip.tokenizer, texts, long).float().clone()
         return TextFeatures(features, model.head.state_dict(), {}, course.notes), psi
 

@@ -100,18 +100,18 @@ def perform_contrastive(spec: RunSpec, inputs: Inputs) -> Outcome:
     if spec.adaptation == "lora":
         assert spec.lora is not None and spec.training is not None and spec.protocol is not None
         which = spec.protocol.lora_targets
-        with seeded(spec.seed):
+        with seeded(spec.seed):  # initial weights and dropout
             lora.inject(model.image_tower, clip.image_targets, spec.lora, which)
             lora.inject(model.text_tower, clip.text_targets, spec.lora, which)
-        if spec.training.gradient_checkpointing:
-            checkpoint_gradients(model.image_tower)
-        if spec.training.compiled:
-            model.image_tower.compile(dynamic=True)
-        labels, looks_at = choose_labels(spec, dataset), spec.training.looks_at
-        learn, held = Patches.chosen(dataset, labels, clip.transform, looks_at)
-        task = ContrastiveTask(model, learn, held, spec.training.augment)
-        stage = Stage.of_run(spec, "contrastive fine-tuning", "training")
-        history = fit(task, spec.training, spec.seed, spec.protocol.checkpoint, stage=stage)
+            if spec.training.gradient_checkpointing:
+                checkpoint_gradients(model.image_tower)
+            if spec.training.compiled:
+                model.image_tower.compile(dynamic=True)
+            labels, looks_at = choose_labels(spec, dataset), spec.training.looks_at
+            learn, held = Patches.chosen(dataset, labels, clip.transform, looks_at)
+            task = ContrastiveTask(model, learn, held, spec.training.augment)
+            stage = Stage.of_run(spec, "contrastive fine-tuning", "training")
+            history = fit(task, spec.training, spec.seed, spec.protocol.checkpoint, stage=stage)
     model.to(device()).eval()
     predictions = predicted(
         dataset, lambda split: model.predict(Patches.of(dataset, split, clip.transform))

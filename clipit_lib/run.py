@@ -155,7 +155,8 @@ def stage_two(
     stage = Stage.of_run(spec, "stage two", "training", said)
     tower = targets.tower if isinstance(targets, MovingTargets) else None
     how = protocol.checkpoint, tower, stage, start, spec.averaged
-    history = fit(task, training, spec.seed, *how)
+    with seeded(spec.seed):  # dropout
+        history = fit(task, training, spec.seed, *how)
     if protocol.vision_head is not None:
         lora.fold_head(model)
     return history

@@ -175,18 +175,18 @@ def _train(spec: TextSpec, inputs: Inputs, labels: Labels, paired: PairedTexts) 
     if spec.stage == "ignored":  # the retriever's own features, and no head to pass on
         features = embed_texts(clip.text_tower, clip.tokenizer, texts, settings.long_text)
         return TextFeatures(features.float().clone(), {}, {})
-    with seeded(spec.seed):
+    with seeded(spec.seed):  # initial weights and dropout
         tower = _adapted(clip, spec)
         model = TextClassifier(tower, clip.width, classes)
-    counts, held = (
-        pair_counts(torch.from_numpy(paired.chosen[split][at]), learned, len(texts), classes)
-        for split, (_, at, learned) in labels.items()
-    )
-    windows = clip.tokenizer.windows(texts, settings.long_text)
-    redraw = None if spec.word_dropout is None else partial(_dropped, spec, clip, texts)
-    task = ReportTask(model, windows, counts, held, spec.double_softmax, redraw)
-    stage = Stage.of_run(spec, "stage one", "text_stage")
-    course = fit(task, settings, spec.seed, stage=stage)
+        counts, held = (
+            pair_counts(torch.from_numpy(paired.chosen[split][at]), learned, len(texts), classes)
+            for split, (_, at, learned) in labels.items()
+        )
+        windows = clip.tokenizer.windows(texts, settings.long_text)
+        redraw = None if spec.word_dropout is None else partial(_dropped, spec, clip, texts)
+        task = ReportTask(model, windows, counts, held, spec.double_softmax, redraw)
+        stage = Stage.of_run(spec, "stage one", "text_stage")
+        course = fit(task, settings, spec.seed, stage=stage)
     features = embed_texts(tower, clip.tokenizer, texts, settings.long_text)
     rate = settings.learning_rate
     stage.check_tensors("the reports' features", [features], "after the last step", rate)
