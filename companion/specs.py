@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -68,11 +69,11 @@ def label(setting: str) -> str:
     if not own.base or not all(value and name in CHANGES for name, value in own.changes.items()):
         return setting
     said = [CHANGES[name][0].format(value.replace("_", " ")) for name, value in own.changes.items()]
-    return ", ".join(said if said and own.base == "clip_it" else [SETTINGS[own.base][0], *said])
+    words = ", ".join(said if said and own.base == "clip_it" else [SETTINGS[own.base][0], *said])
+    return re.sub(r"\b1 (label|pass)e?s\b", r"1 \1", words)
 
 
 # -- From a profile and the name of a setting to a fully resolved run specification.
-
 
 Fields = dict[str, Any]
 
@@ -111,8 +112,7 @@ SETTINGS: dict[str, tuple[str, Fields]] = {
     "clip_it/constant_report": ("one report for all", _paired(reports="constant")),
     "clip_it/class_prompts": ("class prompt as the text", _paired(source="class_prompts")),
     "clip_it/soft_labels": (  # an extension, not the paper's
-        "soft labels of the text classifier",
-        CLIP_IT | {"branch": None, "target": "soft_labels"},
+        "soft labels of the text classifier", CLIP_IT | {"branch": None, "target": "soft_labels"},
     ),
     "clip_it/image_target": ("retriever's image as target", CLIP_IT | {"target": "image"}),
     "clip_it/image_centroids": (

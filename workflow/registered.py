@@ -71,9 +71,13 @@ ASKED = {
     "colon_oracle_again": (
         "... whose stage one reads as often (real)",
         "... where stage one reads prompts as often as reports?", "real patches"),
+    "colon_one_label": (
+        "over LoRA only, 1 label, others distilled (real)",
+        "Does CLIP-IT gain over LoRA only, where one patch per class has a label, and the others are "
+        "distilled?", "real patches"),
     "wrong_organ": (
         "CLIP-IT over LoRA only, other organs (real)",
-        "Does CLIP-IT gain over LoRA only, where no report is of the right organ?",
+        "... where no report is of the right organ?",
         "real tissue, 37 patients"),
 }  # fmt: skip
 BEGIN, END = "<!-- written by workflow/registered.py -->\n", "<!-- to here -->"

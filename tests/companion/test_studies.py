@@ -178,6 +178,7 @@ def test_the_released_protocol_takes_patches_of_one_class_as_negatives(bench: Wo
 def test_settings_in_words() -> None:
     assert label("clip_it/word_dropout_30") == "30% of the words dropped"
     assert label("lora_only/labels_5") == "LoRA only, 5 labels per class"
+    assert label("lora_only/labels_1/passes_1") == "LoRA only, 1 label per class, 1 pass per epoch"
     assert label("clip_it/random_reports/label_noise_10").startswith("random reports, 10%")
     assert label("something") == "something"
 
