@@ -73,8 +73,8 @@ ASKED = {
         "... where stage one reads prompts as often as reports?", "real patches"),
     "colon_one_label": (
         "over LoRA only, 1 label, others distilled (real)",
-        "Does CLIP-IT gain over LoRA only, where one patch per class has a label, and the others are "
-        "distilled?", "real patches"),
+        "Does CLIP-IT gain over LoRA only, where one patch per class has a label, and the others "
+        "are distilled?", "real patches"),
     "wrong_organ": (
         "CLIP-IT over LoRA only, other organs (real)",
         "... where no report is of the right organ?",
