@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import timm
 import torch
+import torch.nn.functional as F
 from sklearn.base import clone
 from sklearn.exceptions import ConvergenceWarning, NotFittedError
 from sklearn.model_selection import GridSearchCV, GroupKFold, cross_val_score
@@ -110,10 +111,14 @@ def test_it_learns_names_and_answers_without_text() -> None:
 @DOUBTS
 def test_a_seed_decides_and_a_given_encoder_stays_as_it_is() -> None:
     images, names, _ = patches()
-    given = vision()
+    given, reads = vision(), clip()
+    for tower in (given.model, reads.text_tower):  # dropout takes PyTorch's own generator
+        tower.register_forward_hook(lambda own, _, out: F.dropout(out, 0.5, own.training))
     before = {name: value.clone() for name, value in given.model.state_dict().items()}
     first, second, other = (
-        classifier(backbone=given, seed=seed).fit(images, names, TEXTS).predict_proba(images)
+        classifier(backbone=given, retriever=reads, seed=seed)
+        .fit(images, names, TEXTS)
+        .predict_proba(images)
         for seed in (0, 0, 1)
     )
     assert (first == second).all() and (first != other).any()
