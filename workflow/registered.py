@@ -77,7 +77,7 @@ ASKED = {
         "are distilled?", "real patches"),
     "wrong_organ": (
         "CLIP-IT over LoRA only, other organs (real)",
-        "... where no report is of the right organ?",
+        "Does CLIP-IT gain over LoRA only, where no report is of the right organ?",
         "real tissue, 37 patients"),
 }  # fmt: skip
 BEGIN, END = "<!-- written by workflow/registered.py -->\n", "<!-- to here -->"

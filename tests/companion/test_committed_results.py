@@ -138,6 +138,12 @@ def test_every_interval_in_prose_is_that_of_stored_runs(monkeypatch: pytest.Monk
     few = studies.stored(Workbench(load_profile("colon")), "unlabelled")
     alone = "clip_it/labels_4/passes_20/text_passes_7"  # which is older than that question
     told.add(str(tables.pooled_gain(few, alone, f"{alone}/unlabelled_100").interval()))
+    few = studies.stored(Workbench(load_profile("colon")), "few_labels")
+    of, passes = "labels_16/passes_5", "/text_passes_3"  # reports before stage one, afterwards
+    before, after = f"clip_it/lora_vision_only/{of}", f"clip_it/{of}{passes}"
+    for first, second in ((f"clip_it/image_centroids/{of}", before), (before, after)):
+        ends = f"{first}/unlabelled_100", f"{second}/unlabelled_100"
+        told.add(str(tables.pooled_gain(few, *ends).interval()))
     prose = found(repository() / "README.md", repository() / "docs/results.md")
     assert len(prose) > 60
     rows = (row for path in committed("tables/*.csv") for row in intervals(path))
