@@ -142,11 +142,11 @@ def collect(options: Namespace) -> None:
                 risks += filter(None, [survival_run(results, key, came)])
             else:
                 found.append(archived.ArchivedRun(Path(key), archived.named(*called), came))
-    if here and found:
-        print(f"{len(found)} runs in {archive(profile, found)}")
-    if here and risks:
-        print(f"{len(risks)} runs in {archive_survival(profile, risks)}")
     if here:
+        if found:
+            print(f"{len(found)} runs in {archive(profile, found)}")
+        if risks:
+            print(f"{len(risks)} runs in {archive_survival(profile, risks)}")
         print(f"all listed in {list_runs(profile, list(here), kept)}")
     told = [tables.doubtful(profile, asked), archived.by_others(results, asked)]
     if gone := len(asked) - len(here):

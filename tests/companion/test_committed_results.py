@@ -135,10 +135,9 @@ def test_every_interval_in_prose_is_that_of_stored_runs(monkeypatch: pytest.Monk
     }
     others = [run for run in known if run.spec.seed != 111]
     told.add(str(tables.pooled_gain(others, RANDOM, "clip_it/own_100").interval()))
-    few = studies.stored(Workbench(load_profile("colon")), "unlabelled")
+    few = studies.stored(Workbench(load_profile("colon")), "unlabelled", "few_labels")
     alone = "clip_it/labels_4/passes_20/text_passes_7"  # which is older than that question
     told.add(str(tables.pooled_gain(few, alone, f"{alone}/unlabelled_100").interval()))
-    few = studies.stored(Workbench(load_profile("colon")), "few_labels")
     of, passes = "labels_16/passes_5", "/text_passes_3"  # reports before stage one, afterwards
     before, after = f"clip_it/lora_vision_only/{of}", f"clip_it/{of}{passes}"
     for first, second in ((f"clip_it/image_centroids/{of}", before), (before, after)):
