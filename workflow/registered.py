@@ -75,6 +75,9 @@ ASKED = {
         "over LoRA only, 1 label, others distilled (real)",
         "Does CLIP-IT gain over LoRA only, where one patch per class has a label, and the others "
         "are distilled?", "real patches"),
+    "colon_many_labels": (
+        "... 64 labels, others distilled (real)",
+        "... where sixty-four patches per class have labels?", "real patches"),
     "wrong_organ": (
         "CLIP-IT over LoRA only, other organs (real)",
         "Does CLIP-IT gain over LoRA only, where no report is of the right organ?",
